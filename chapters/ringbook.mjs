@@ -1,0 +1,56 @@
+#!/usr/bin/env node
+// The front door. It finds the Node that the project brings with it (an optional dependency per platform; Node 24 compiles WebAssembly
+// several times faster than Node 20 and runs TypeScript as it is), and hands the command to the room that owns it.
+import { spawn } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+const NEEDED_MAJOR = 24;
+
+const rooms = {
+  start: ['site/start.ts', 'run the suite on the embedded machine, build the site with the results, serve it'],
+  test: ['spec-tests/test.ts', 'the checks, then every test'],
+  check: ['spec-tests/check.ts', 'the drift checks: clauses, figures, numbers in prose, prefixes, types, lint'],
+  conform: ['spec-tests/conform.ts', 'run the conformance suite against an implementation'],
+  mutants: ['spec-tests/mutants.ts', 'break the reference on purpose; every break must be caught'],
+  bench: ['spec-tests/bench.ts', 'speed, as ratios within one run'],
+  site: ['site/build.ts', 'render the whole tree into site/out'],
+  payloads: ['guest-payloads/build.ts', 'rebuild the guest payloads with gcc, or check the committed images'],
+};
+
+/** The project's own Node where it is installed; else the one we run on, if it is new enough. */
+function findNode() {
+  const require = createRequire(import.meta.url);
+  const name = { linux: 'node-linux', darwin: 'node-darwin', win32: 'node-win' }[process.platform];
+  for (const candidate of [`${name}-${process.arch}`, `node-bin-${process.platform}-${process.arch}`]) {
+    try {
+      return require.resolve(`${candidate}/bin/node${process.platform === 'win32' ? '.exe' : ''}`);
+    } catch {
+      // Not this package: another platform's name, or installed without optional dependencies.
+    }
+  }
+  if (Number(process.versions.node.split('.')[0]) >= NEEDED_MAJOR) return process.execPath;
+  console.error(`ringbook: needs Node ${NEEDED_MAJOR} or newer; this is ${process.version}, and no bundled one is installed for ${process.platform}-${process.arch}.`);
+  process.exit(2);
+}
+
+const [command, ...rest] = process.argv.slice(2);
+const room = rooms[command];
+if (!room) {
+  const asked = command === undefined || command === '--help' || command === '-h' || command === 'help';
+  if (!asked) console.error(`ringbook: no command '${command}'\n`);
+  console.log(`usage: ringbook <command> [options]\n\n${Object.entries(rooms).map(([name, [, what]]) => `  ${name.padEnd(10)}${what}`).join('\n')}`);
+  process.exit(asked ? 0 : 2);
+}
+
+const main = fileURLToPath(new URL(`../${room[0]}`, import.meta.url));
+const child = spawn(findNode(), ['--disable-warning=ExperimentalWarning', main, ...rest], { stdio: 'inherit' });
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+child.on('error', (error) => {
+  console.error(`ringbook: cannot start Node: ${error.message}`);
+  process.exit(2);
+});
+child.on('exit', (code, signal) => {
+  if (signal) process.kill(process.pid, signal);
+  else process.exit(code ?? 1);
+});
