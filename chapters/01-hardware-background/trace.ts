@@ -1,0 +1,70 @@
+// # One trace
+//
+// A reader of this book wants to see what happened; a test wants to compare it; a figure wants to draw it; the prose wants to quote it. All
+// four read the same stream of typed events. No layer logs by another way. Names are the ones Linux uses for its tracepoints, where it has
+// them.
+//
+// Time in the stream is *virtual*: the number of guest instructions retired. So two runs of one image give the same bytes, in Node and in a
+// browser alike, and a number in the text can be checked.
+
+/** What every layer can report. `t` is added by the trace: guest instructions retired on that vCPU so far. */
+export type TraceEvent =
+  // Hardware (chapter 1)
+  | { kind: 'mode'; mode: 'real' | 'v86' | 'protected16' | 'protected32' | 'compat' | 'long' }
+  | { kind: 'exception'; vector: number; errorCode: number | null; cr2: bigint | null; rip: bigint }
+  | { kind: 'interrupt'; vector: number; source: 'external' | 'nmi' | 'software' }
+  | { kind: 'triple_fault' }
+  | { kind: 'walk'; stage: 1 | 2; level: number; entry: number; value: bigint }
+  | { kind: 'tlb_fill'; linear: bigint; physical: number }
+  | { kind: 'tlb_flush'; why: string }
+  | { kind: 'vmx'; what: 'vmxon' | 'vmxoff' | 'vmptrld' | 'vmclear' | 'entry_failed'; detail?: string }
+  // Kernel (chapters 2 and 3): Linux's tracepoint names
+  | { kind: 'kvm_entry'; vcpu: number; rip: bigint }
+  | { kind: 'kvm_exit'; vcpu: number; reason: string; rip: bigint; qualification: bigint }
+  | { kind: 'kvm_userspace_exit'; vcpu: number; reason: string }
+  | { kind: 'kvm_pio'; rw: 'in' | 'out'; port: number; size: number; count: number; value: number }
+  | { kind: 'kvm_mmio'; rw: 'read' | 'write'; gpa: number; len: number; value: bigint }
+  | { kind: 'kvm_inj_virq'; vector: number }
+  | { kind: 'kvm_page_fault'; gpa: number; errorCode: number }
+  // User space
+  | { kind: 'ioctl'; fd: string; request: string; result: number }
+  | { kind: 'device'; device: string; what: string; value?: number }
+  | { kind: 'console'; byte: number };
+
+export type TraceKind = TraceEvent['kind'];
+export type Timed = TraceEvent & { readonly t: number };
+
+/** Receives events. Callers test `trace !== null` first, so that a run without a trace pays nothing. */
+export interface Trace {
+  /** Virtual time: set by whoever runs the CPU, read by everyone who emits. */
+  now: number;
+  emit(event: TraceEvent): void;
+}
+
+/** Keeps events in memory, up to `limit`; then counts what it drops rather than growing without end. */
+export class Recorder implements Trace {
+  now = 0;
+  readonly events: Timed[] = [];
+  dropped = 0;
+  readonly #limit: number;
+  readonly #only: ReadonlySet<TraceKind> | null;
+
+  constructor({ limit = 1_000_000, only }: { limit?: number; only?: Iterable<TraceKind> } = {}) {
+    this.#limit = limit;
+    this.#only = only ? new Set(only) : null;
+  }
+
+  emit(event: TraceEvent): void {
+    if (this.#only && !this.#only.has(event.kind)) return;
+    if (this.events.length >= this.#limit) this.dropped++;
+    else this.events.push({ t: this.now, ...event });
+  }
+
+  /** Events of one kind, in order. */
+  of<K extends TraceKind>(kind: K): (Extract<TraceEvent, { kind: K }> & { t: number })[] {
+    return this.events.filter((event) => event.kind === kind) as (Extract<TraceEvent, { kind: K }> & { t: number })[];
+  }
+}
+
+/** One event as a line of JSON, keys in declaration order, bigints as hexadecimal strings: the form in which traces are compared byte by byte. */
+export const traceLine = (event: Timed): string => JSON.stringify(event, (_key, value) => (typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
