@@ -30,7 +30,9 @@ function findNode() {
     }
   }
   if (Number(process.versions.node.split('.')[0]) >= NEEDED_MAJOR) return process.execPath;
-  console.error(`ringbook: needs Node ${NEEDED_MAJOR} or newer; this is ${process.version}, and no bundled one is installed for ${process.platform}-${process.arch}.`);
+  console.error(
+    `ringbook: needs Node ${NEEDED_MAJOR} or newer; this is ${process.version}, and no bundled one is installed for ${process.platform}-${process.arch}.`,
+  );
   process.exit(2);
 }
 
@@ -39,7 +41,11 @@ const room = rooms[command];
 if (!room) {
   const asked = command === undefined || command === '--help' || command === '-h' || command === 'help';
   if (!asked) console.error(`ringbook: no command '${command}'\n`);
-  console.log(`usage: ringbook <command> [options]\n\n${Object.entries(rooms).map(([name, [, what]]) => `  ${name.padEnd(10)}${what}`).join('\n')}`);
+  console.log(
+    `usage: ringbook <command> [options]\n\n${Object.entries(rooms)
+      .map(([name, [, what]]) => `  ${name.padEnd(10)}${what}`)
+      .join('\n')}`,
+  );
   process.exit(asked ? 0 : 2);
 }
 
@@ -51,6 +57,9 @@ child.on('error', (error) => {
   process.exit(2);
 });
 child.on('exit', (code, signal) => {
-  if (signal) process.kill(process.pid, signal);
-  else process.exit(code ?? 1);
+  if (signal) {
+    process.removeAllListeners(signal); // ours would only pass it on to a child that is gone
+    process.kill(process.pid, signal);
+  }
+  process.exitCode = code ?? 1;
 });

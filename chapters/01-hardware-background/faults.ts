@@ -5,6 +5,7 @@
 // changed. TypeScript code deep inside a segment load says so by throwing one of the two values below. They are not `Error`s: a guest's fault
 // is an ordinary event, it needs no stack trace, and it never escapes the processor.
 
+// biome-ignore format: table
 export const VECTOR = {
   DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19, VE: 20, CP: 21,
 } as const;

@@ -62,13 +62,49 @@ const scalar = <T extends number | bigint>(
   bytes: number,
   get: (view: DataView, at: number) => T,
   set: (view: DataView, at: number, value: T) => void,
-): Scalar<T> => ({ kind: 'scalar', offset, bytes, get: (view, base) => get(view, base + offset), set: (view, base, value) => set(view, base + offset, value) });
+): Scalar<T> => ({
+  kind: 'scalar',
+  offset,
+  bytes,
+  get: (view, base) => get(view, base + offset),
+  set: (view, base, value) => set(view, base + offset, value),
+});
 
-export const u8 = (offset: number): Scalar<number> => scalar(offset, 1, (v, at) => v.getUint8(at), (v, at, x) => v.setUint8(at, x));
-export const u16le = (offset: number): Scalar<number> => scalar(offset, 2, (v, at) => v.getUint16(at, true), (v, at, x) => v.setUint16(at, x, true));
-export const u32le = (offset: number): Scalar<number> => scalar(offset, 4, (v, at) => v.getUint32(at, true), (v, at, x) => v.setUint32(at, x, true));
-export const i32le = (offset: number): Scalar<number> => scalar(offset, 4, (v, at) => v.getInt32(at, true), (v, at, x) => v.setInt32(at, x, true));
-export const u64le = (offset: number): Scalar<bigint> => scalar(offset, 8, (v, at) => v.getBigUint64(at, true), (v, at, x) => v.setBigUint64(at, x, true));
+export const u8 = (offset: number): Scalar<number> =>
+  scalar(
+    offset,
+    1,
+    (v, at) => v.getUint8(at),
+    (v, at, x) => v.setUint8(at, x),
+  );
+export const u16le = (offset: number): Scalar<number> =>
+  scalar(
+    offset,
+    2,
+    (v, at) => v.getUint16(at, true),
+    (v, at, x) => v.setUint16(at, x, true),
+  );
+export const u32le = (offset: number): Scalar<number> =>
+  scalar(
+    offset,
+    4,
+    (v, at) => v.getUint32(at, true),
+    (v, at, x) => v.setUint32(at, x, true),
+  );
+export const i32le = (offset: number): Scalar<number> =>
+  scalar(
+    offset,
+    4,
+    (v, at) => v.getInt32(at, true),
+    (v, at, x) => v.setInt32(at, x, true),
+  );
+export const u64le = (offset: number): Scalar<bigint> =>
+  scalar(
+    offset,
+    8,
+    (v, at) => v.getBigUint64(at, true),
+    (v, at, x) => v.setBigUint64(at, x, true),
+  );
 
 export const bytes = (offset: number, count: number): Bytes => ({
   kind: 'bytes',

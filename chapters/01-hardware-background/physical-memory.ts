@@ -53,7 +53,8 @@ export class PhysicalMemory {
   /** @throws RangeError when the sizes are not page multiples or exceed what a 32-bit WebAssembly memory holds. */
   constructor({ ramBytes, privateBytes = 16 << 20, shared = false }: PhysicalMemoryOptions) {
     for (const [what, size] of Object.entries({ ramBytes, privateBytes })) {
-      if (!Number.isSafeInteger(size) || size <= 0 || size % WASM_PAGE_BYTES !== 0) throw new RangeError(`${what} must be a positive multiple of 64 KiB, not ${size}`);
+      if (!Number.isSafeInteger(size) || size <= 0 || size % WASM_PAGE_BYTES !== 0)
+        throw new RangeError(`${what} must be a positive multiple of 64 KiB, not ${size}`);
     }
     const pages = (ramBytes + privateBytes) / WASM_PAGE_BYTES;
     if (pages > 65536) throw new RangeError(`RAM of ${ramBytes} bytes does not fit a 4 GiB WebAssembly memory`);

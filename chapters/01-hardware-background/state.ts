@@ -10,6 +10,7 @@
 import type { PhysicalMemory } from './physical-memory.ts';
 
 /** Slot numbers of the architectural registers that micro-operations may name. General registers use the hardware's own encoding. */
+// biome-ignore format: table
 export const SLOT = {
   RAX: 0, RCX: 1, RDX: 2, RBX: 3, RSP: 4, RBP: 5, RSI: 6, RDI: 7,
   R8: 8, R9: 9, R10: 10, R11: 11, R12: 12, R13: 13, R14: 14, R15: 15,
@@ -25,6 +26,7 @@ export const SLOT = {
 export const SLOTS = 64;
 
 /** Byte offsets, from the start of the state page, of everything that is not a slot. 64-bit unless noted. */
+// biome-ignore format: table
 export const OFFSET = {
   // 32-bit control words
   CC_OP: 0x200, // which operation the lazy flags belong to
@@ -53,6 +55,7 @@ export const STATE_BYTES = 0x1000;
 export const SEGMENT_BYTES = 32;
 
 /** Segment register numbers (the hardware's encoding), LDTR and TR after them. */
+// biome-ignore format: table
 export const SEG = { ES: 0, CS: 1, SS: 2, DS: 3, FS: 4, GS: 5, LDTR: 6, TR: 7 } as const;
 
 // Access rights are kept in the format of a VMCS access-rights field: bits 8..15 and 20..23 of the descriptor's second word, moved down by 8,
@@ -60,23 +63,28 @@ export const SEG = { ES: 0, CS: 1, SS: 2, DS: 3, FS: 4, GS: 5, LDTR: 6, TR: 7 } 
 // and VM entry becomes a copy.
 
 /** Access-rights bits (Intel SDM vol. 3, "Guest Segment Registers"). */
+// biome-ignore format: table
 export const AR = {
   TYPE: 0xf, ACCESSED: 1, WRITABLE: 2, READABLE: 2, EXPAND_DOWN: 4, CONFORMING: 4, CODE: 8,
   S: 1 << 4, DPL_SHIFT: 5, DPL: 3 << 5, P: 1 << 7, AVL: 1 << 12, L: 1 << 13, DB: 1 << 14, G: 1 << 15, UNUSABLE: 1 << 16,
 } as const;
 
 /** RFLAGS bits. */
+// biome-ignore format: table
 export const FLAG = {
   CF: 1 << 0, FIXED: 1 << 1, PF: 1 << 2, AF: 1 << 4, ZF: 1 << 6, SF: 1 << 7, TF: 1 << 8, IF: 1 << 9, DF: 1 << 10, OF: 1 << 11,
   IOPL: 3 << 12, IOPL_SHIFT: 12, NT: 1 << 14, RF: 1 << 16, VM: 1 << 17, AC: 1 << 18, VIF: 1 << 19, VIP: 1 << 20, ID: 1 << 21,
 } as const;
 export const ARITHMETIC_FLAGS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
 
+// biome-ignore format: table
 export const CR0 = { PE: 1 << 0, MP: 1 << 1, EM: 1 << 2, TS: 1 << 3, ET: 1 << 4, NE: 1 << 5, WP: 1 << 16, AM: 1 << 18, NW: 1 << 29, CD: 1 << 30, PG: 0x80000000 } as const;
+// biome-ignore format: table
 export const CR4 = {
   VME: 1 << 0, PVI: 1 << 1, TSD: 1 << 2, DE: 1 << 3, PSE: 1 << 4, PAE: 1 << 5, MCE: 1 << 6, PGE: 1 << 7, PCE: 1 << 8, OSFXSR: 1 << 9, OSXMMEXCPT: 1 << 10,
   UMIP: 1 << 11, LA57: 1 << 12, VMXE: 1 << 13, FSGSBASE: 1 << 16, PCIDE: 1 << 17, OSXSAVE: 1 << 18, SMEP: 1 << 20, SMAP: 1 << 21,
 } as const;
+// biome-ignore format: table
 export const EFER = { SCE: 1 << 0, LME: 1 << 8, LMA: 1 << 10, NXE: 1 << 11 } as const;
 
 /**
@@ -84,7 +92,10 @@ export const EFER = { SCE: 1 << 0, LME: 1 << 8, LMA: 1 << 10, NXE: 1 << 11 } as 
  * for one mode never runs in another. Whoever writes CS, SS, DS, ES, CR0.PE, EFER.LMA or RFLAGS.VM calls `Cpu.modeChanged()`.
  */
 export const MODE = {
-  CODE16: 0, CODE32: 1, CODE64: 2, CODE: 3, // bits 0..1: default operand and address size
+  CODE16: 0,
+  CODE32: 1,
+  CODE64: 2,
+  CODE: 3, // bits 0..1: default operand and address size
   STACK32: 1 << 2, // SS.B (ignored in 64-bit code, where the stack pointer is 64 bits)
   FLAT: 1 << 3, // CS, DS, ES and SS all have base 0, limit 4 GiB, usual rights: no limit check and no base to add
   PROTECTED: 1 << 4, // CR0.PE

@@ -67,4 +67,5 @@ export class Recorder implements Trace {
 }
 
 /** One event as a line of JSON, keys in declaration order, bigints as hexadecimal strings: the form in which traces are compared byte by byte. */
-export const traceLine = (event: Timed): string => JSON.stringify(event, (_key, value) => (typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
+export const traceLine = (event: Timed): string =>
+  JSON.stringify(event, (_key, value) => (typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
