@@ -1,0 +1,42 @@
+// # The line between user and kernel
+//
+// Everything that a VMM asks of KVM passes through five system calls. This interface is those five and one more, and nothing else: a program
+// written against it cannot tell whether the other side is Linux or the kernel that this book builds. Numbers go down, numbers come back, and a
+// refusal is a negative number, not an exception.
+//
+// One difference from C has to be bridged. A request may contain a *pointer* (where guest memory lives in the VMM's address space), and
+// JavaScript has none. So memory whose address the kernel will need is asked for by {@link Kernel.allocate}, which gives both the bytes and their
+// address. Arguments themselves are byte arrays, copied in and out as the request says.
+
+import type { Hva } from '../01-hardware-background/physical-memory.ts';
+
+/** Memory of the VMM that the kernel can be pointed at. */
+export interface Allocation {
+  readonly hva: Hva;
+  /** Live: what the guest writes shows here. */
+  readonly bytes: Uint8Array;
+}
+
+/** One kernel's system-call layer. No method throws for an error that Linux reports with errno; a failure is `-errno`. */
+export interface Kernel {
+  /** For messages and reports: `soft`, or the host's release. */
+  readonly name: string;
+  /** `open("/dev/kvm", flags)`. Descriptor, or -ENOENT, -EACCES. */
+  open(path: string, flags: number): number;
+  close(fd: number): number;
+  /**
+   * `arg` is a number for requests whose argument is one, else the structure's bytes, read and written in place. A result of 0 or more, or
+   * -errno. KVM_RUN returns when the guest exits.
+   */
+  ioctl(fd: number, request: number, arg?: number | Uint8Array): number;
+  /** Maps a vCPU's `struct kvm_run` and the pages behind it: live, shared with the kernel. Closing the descriptor ends its use. */
+  mmap(fd: number, length: number): Uint8Array | number;
+  /** `mmap(MAP_ANONYMOUS)`: zeroed, page-aligned memory with an address. -ENOMEM, -EINVAL. */
+  allocate(bytes: number): Allocation | number;
+  /** `munmap` of a whole allocation. No slot may still name it. */
+  free(hva: Hva): number;
+}
+
+/** Flags of `open`. */
+export const O_RDWR = 2;
+export const O_CLOEXEC = 0o2000000;
