@@ -1,0 +1,126 @@
+// # The real kernel
+//
+// The same interface as the kernel of this book, answered by Linux. There is little to say about each call, since the interface is Linux's
+// own; what needs thought is memory. Guest RAM is a memfd mapped over a shared WebAssembly.Memory, and `struct kvm_run` is mapped over another:
+// so both can be handed to worker threads, and both outlive the descriptors that they came from without danger.
+
+import type { Hva } from '../../01-hardware-background/physical-memory.ts';
+import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { IOCTL } from '../abi/ioctls.ts';
+import { ERRNO, errnoName } from '../errno.ts';
+import { type Allocation, type Kernel, O_CLOEXEC, O_RDWR } from '../kernel.ts';
+import { type Libc, libc } from './libc.ts';
+
+const WASM_PAGE_BYTES = 65536;
+/** The largest that one WebAssembly.Memory can be. */
+const MAX_ALLOCATION_BYTES = 2 ** 32;
+
+/** Whether something of the host can be used here, and if not, the sentence to print. */
+export type Availability = { readonly available: true } | { readonly available: false; readonly reason: string };
+
+/** Looks for koffi, for /dev/kvm and for permission to open it. Opens nothing that it does not close. */
+export function hostKernelAvailable(path = '/dev/kvm'): Availability {
+  const c = libc();
+  if (typeof c === 'string') return { available: false, reason: c };
+  const fd = c.open(path, O_RDWR | O_CLOEXEC);
+  if (fd < 0) return { available: false, reason: `${path} cannot be opened: ${errnoName(-fd)}` };
+  c.close(fd);
+  return { available: true };
+}
+
+const CREATES_DESCRIPTOR: ReadonlySet<number> = new Set([IOCTL.KVM_CREATE_VM, IOCTL.KVM_CREATE_VCPU]);
+
+interface Mapping {
+  /** Holds the storage: as long as a mapping is on record, JavaScript will not give it back. */
+  readonly memory: WebAssembly.Memory;
+  readonly length: number;
+  readonly fd: number | null;
+}
+
+export class HostKernel implements Kernel {
+  readonly name = 'host';
+  readonly libc: Libc;
+  readonly #open = new Set<number>();
+  readonly #allocations = new Map<Hva, Mapping>();
+  readonly #runPages = new Map<number, { address: number; mapping: Mapping }>();
+
+  /** @throws Error with the reason of {@link hostKernelAvailable} when the host cannot do it. */
+  constructor() {
+    const c = libc();
+    if (typeof c === 'string') throw new Error(c);
+    this.libc = c;
+  }
+
+  open(path: string, flags: number): number {
+    return this.#remember(this.libc.open(path, flags));
+  }
+
+  close(fd: number): number {
+    if (!this.#open.delete(fd)) return -ERRNO.EBADF;
+    const page = this.#runPages.get(fd);
+    if (page) {
+      this.libc.unmap(page.address, page.mapping.length);
+      this.#runPages.delete(fd);
+    }
+    return this.libc.close(fd);
+  }
+
+  ioctl(fd: number, request: number, arg: number | Uint8Array = 0): number {
+    const result = this.libc.ioctl(fd, request, arg);
+    return CREATES_DESCRIPTOR.has(request) ? this.#remember(result) : result;
+  }
+
+  mmap(fd: number, length: number): Uint8Array | number {
+    const mapped = this.#map(length, fd);
+    if (typeof mapped === 'number') return mapped;
+    this.#runPages.set(fd, mapped);
+    return new Uint8Array(mapped.mapping.memory.buffer, 0, length);
+  }
+
+  allocate(bytes: number): Allocation | number {
+    if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes % PAGE_BYTES !== 0) return -ERRNO.EINVAL;
+    if (bytes > MAX_ALLOCATION_BYTES) return -ERRNO.ENOMEM;
+    const fd = this.libc.memfd('ringbook-ram', bytes);
+    if (fd < 0) return fd;
+    const mapped = this.#map(bytes, fd);
+    if (typeof mapped === 'number') {
+      this.libc.close(fd);
+      return mapped;
+    }
+    const { address, mapping } = mapped;
+    this.#allocations.set(address, { ...mapping, fd });
+    return { hva: address, bytes: new Uint8Array(mapping.memory.buffer, 0, bytes) };
+  }
+
+  free(hva: Hva): number {
+    const mapping = this.#allocations.get(hva);
+    if (!mapping) return -ERRNO.EINVAL;
+    this.#allocations.delete(hva);
+    if (mapping.fd !== null) this.libc.close(mapping.fd);
+    return this.libc.unmap(hva, mapping.length);
+  }
+
+  /** Closes and frees whatever is still open. */
+  dispose(): void {
+    for (const fd of [...this.#open].reverse()) this.close(fd);
+    for (const hva of [...this.#allocations.keys()]) this.free(hva);
+  }
+
+  #remember(fd: number): number {
+    if (fd >= 0) this.#open.add(fd);
+    return fd;
+  }
+
+  #map(length: number, fd: number): { address: number; mapping: Mapping } | number {
+    const pages = Math.ceil(length / WASM_PAGE_BYTES);
+    let memory: WebAssembly.Memory;
+    try {
+      memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    } catch {
+      return -ERRNO.ENOMEM;
+    }
+    const address = this.libc.address(memory.buffer);
+    const result = this.libc.mapOver(address, length, fd);
+    return result < 0 ? result : { address, mapping: { memory, length, fd: null } };
+  }
+}

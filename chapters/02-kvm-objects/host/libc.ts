@@ -1,0 +1,107 @@
+// # The C library, in ten calls
+//
+// This is the only file in the book that leaves JavaScript. It binds the few functions that reach a Linux kernel, through the optional package
+// `koffi`, and gives each the kernel's own manner: a result, or a negative errno. Where the package, the platform or the device is missing, the
+// answer is a sentence that says which.
+//
+// The one idea worth knowing here is {@link Libc.mapOver}. A JavaScript array cannot be given an address of our choosing, but the system call
+// `mmap` can be given one of *its* choosing: with MAP_FIXED it replaces the pages under an existing WebAssembly.Memory by pages of a file. The
+// array, the kernel and every worker thread then share them. The buffer is never unmapped behind JavaScript's back, only ever mapped over, so
+// a stale reference reads zeros rather than a hole.
+
+import { createRequire } from 'node:module';
+
+interface Koffi {
+  load(path: string | null): { func(definition: string): (...args: unknown[]) => number | bigint; symbol(name: string): unknown };
+  errno(): number;
+  address(value: unknown): bigint;
+}
+
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MFD_CLOEXEC = 1;
+const SYS_GETTID = 186;
+const SYS_TGKILL = 234;
+
+/** The calls. Results of 0 and above are results; below, `-errno`. */
+export interface Libc {
+  open(path: string, flags: number): number;
+  close(fd: number): number;
+  ioctl(fd: number, request: number, arg: number | Uint8Array): number;
+  /** A file in memory: `bytes` of zeros, shared by everyone who maps the descriptor. */
+  memfd(name: string, bytes: number): number;
+  /** The address of a buffer's first byte. Steady for WebAssembly memories, whose storage never moves. */
+  address(buffer: ArrayBufferLike): number;
+  /** Replaces the first `length` bytes of a page-aligned buffer by a shared mapping of `fd`. */
+  mapOver(address: number, length: number, fd: number): number;
+  /** Replaces them by fresh zeroed memory of nobody's. */
+  unmap(address: number, length: number): number;
+  gettid(): number;
+  /** Sends a signal to one thread of this process. */
+  tgkill(tid: number, signal: number): number;
+  /** Installs a handler that does nothing, without SA_RESTART: a signal then interrupts a system call and has no other effect. */
+  handleNothing(signal: number): number;
+}
+
+const load = (): Libc | string => {
+  if (process.platform !== 'linux') return `KVM is part of Linux; this is ${process.platform}`;
+  if (process.arch !== 'x64') return `the host kernel is driven on x86-64 only; this is ${process.arch}`;
+  let koffi: Koffi;
+  try {
+    koffi = createRequire(import.meta.url)('koffi') as Koffi;
+  } catch {
+    return "the optional package 'koffi' is not installed";
+  }
+  const c = koffi.load(null);
+  const open = c.func('int open(const char *path, int flags, int mode)');
+  const close = c.func('int close(int fd)');
+  const ioctlNumber = c.func('int ioctl(int fd, unsigned long request, uint64_t arg)');
+  const ioctlBytes = c.func('int ioctl(int fd, unsigned long request, void *arg)');
+  const memfdCreate = c.func('int memfd_create(const char *name, unsigned int flags)');
+  const ftruncate = c.func('int ftruncate(int fd, int64_t length)');
+  const mmap = c.func('int64_t mmap(uint64_t address, uint64_t length, int prot, int flags, int fd, int64_t offset)');
+  const syscall = c.func('int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)');
+  const sigaction = c.func('int sigaction(int signal, void *act, void *old)');
+
+  const done = (result: number | bigint): number => (Number(result) === -1 ? -koffi.errno() : Number(result));
+  const map = (address: number, length: number, flags: number, fd: number): number => {
+    const result = done(mmap(address, length, PROT_READ_WRITE, flags | MAP_FIXED, fd, 0));
+    return result < 0 ? result : 0;
+  };
+  return {
+    open: (path, flags) => done(open(path, flags, 0)),
+    close: (fd) => done(close(fd)),
+    ioctl: (fd, request, arg) => done(typeof arg === 'number' ? ioctlNumber(fd, request, arg) : ioctlBytes(fd, request, arg)),
+    memfd(name, bytes) {
+      const fd = done(memfdCreate(name, MFD_CLOEXEC));
+      if (fd < 0) return fd;
+      const sized = done(ftruncate(fd, bytes));
+      if (sized === 0) return fd;
+      close(fd);
+      return sized;
+    },
+    address: (buffer) => Number(koffi.address(new Uint8Array(buffer))),
+    mapOver: (address, length, fd) => map(address, length, MAP_SHARED, fd),
+    unmap: (address, length) => map(address, length, MAP_PRIVATE | MAP_ANONYMOUS, -1),
+    gettid: () => Number(syscall(SYS_GETTID, 0, 0, 0)),
+    tgkill: (tid, signal) => done(syscall(SYS_TGKILL, process.pid, tid, signal)),
+    handleNothing(signal) {
+      // glibc's struct sigaction: handler, then the mask, flags and restorer, all zero. A handler needs to be an address of a function that takes
+      // an int and harms nothing: abs.
+      const action = new BigUint64Array(19);
+      action[0] = koffi.address(c.symbol('abs'));
+      return done(sigaction(signal, new Uint8Array(action.buffer), null));
+    },
+  };
+};
+
+let loaded: Libc | string | null = null;
+
+/** The bound library, or why there is none. Bound once for each thread. */
+export const libc = (): Libc | string => {
+  loaded ??= load();
+  return loaded;
+};
