@@ -241,8 +241,8 @@ const CAPABILITY_MSRS = new Map<number, bigint>([
 ]);
 
 /**
- * RDMSR of a VMX capability register; null when `index` is none. They are read-only: WRMSR to any of them is #GP. IA32_FEATURE_CONTROL has state of
- * its own and is answered by `VmxUnit`; here it reads as firmware leaves it, locked with VMX allowed.
+ * RDMSR of a VMX capability register; null when `index` is none. They are read-only: WRMSR to any of them is #GP. So it is for
+ * IA32_FEATURE_CONTROL, because the modelled firmware has locked it, with VMX allowed outside SMX.
  */
 export function readVmxMsr(index: number): bigint | null {
   if (index === VMX_MSR.IA32_FEATURE_CONTROL) return BigInt(FEATURE_CONTROL.LOCKED | FEATURE_CONTROL.VMX_OUTSIDE_SMX);
