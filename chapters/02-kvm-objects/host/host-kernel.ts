@@ -78,11 +78,12 @@ export class HostKernel implements Kernel {
   }
 
   allocate(bytes: number): Allocation | number {
-    if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes % PAGE_BYTES !== 0) return -ERRNO.EINVAL;
-    if (bytes > MAX_ALLOCATION_BYTES) return -ERRNO.ENOMEM;
-    const fd = this.libc.memfd('ringbook-ram', bytes);
+    if (!Number.isSafeInteger(bytes) || bytes <= 0) return -ERRNO.EINVAL;
+    const length = Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+    if (length > MAX_ALLOCATION_BYTES) return -ERRNO.ENOMEM;
+    const fd = this.libc.memfd('ringbook-ram', length);
     if (fd < 0) return fd;
-    const mapped = this.#map(bytes, fd);
+    const mapped = this.#map(length, fd);
     if (typeof mapped === 'number') {
       this.libc.close(fd);
       return mapped;
