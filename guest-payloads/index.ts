@@ -1,0 +1,100 @@
+// # Guest payloads
+//
+// A payload is the smallest guest that can show one thing. It starts on a bare processor, observes, reports on the serial port, and leaves. The
+// book runs payloads in its figures, the suite runs them against other machines, and the bench counts them; they all read this list.
+//
+// A payload never judges. Which observations are right is written in the case that runs it, because for some the architecture allows several
+// answers, and because a payload that decides for itself can be wrong in silence.
+
+/** How a machine may start an image. Every image has all four doors; `long` needs a processor with 64-bit mode. */
+export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
+
+/**
+ * What a payload needs from the machine beyond RAM, a serial port at 0x3f8 and the instruction set of its `room`.
+ *
+ * - `long-mode`, `pae`, `nx`, `syscall`, `sysenter`, `huge-pages` (1 GiB), `x87`: processor features.
+ * - `scratch-pio`: 16 bytes of registers at ports 0x5e0–0x5ef that give back what was written, each byte by itself, at any width.
+ * - `scratch-mmio`: the same as a page of memory at 0xfeb00000.
+ * - `inject`: a byte written to port 0x5f0 asks the machine to deliver that vector as an external interrupt as soon as the guest can take it.
+ * - `inject-nmi`: any byte written to port 0x5f1 makes an NMI pending.
+ * - `lapic`: a local APIC at 0xfee00000 that takes inter-processor interrupts to itself; with two processors, INIT and SIPI.
+ * - `smp2-shared`: the machine starts a second virtual processor through the same door, at once, with 0x52420001 in EDX.
+ * - `reset`: a triple fault ends or resets the machine, visibly.
+ */
+export type Capability =
+  | 'long-mode'
+  | 'pae'
+  | 'nx'
+  | 'syscall'
+  | 'sysenter'
+  | 'huge-pages'
+  | 'scratch-pio'
+  | 'scratch-mmio'
+  | 'inject'
+  | 'inject-nmi'
+  | 'lapic'
+  | 'smp2-shared'
+  | 'reset';
+
+/** How the payload leaves after `RB1 done`: the debug-exit port (and a halt where there is none), a halt with interrupts off, or a triple fault. */
+export type PayloadEnd = 'debug-exit' | 'halt' | 'triple-fault';
+
+export interface Payload {
+  readonly name: string;
+  readonly title: string;
+  readonly chapter: '01-hardware-background' | '02-kvm-objects' | '03-vcpu-loop';
+  /** The width of code in which it lives; the start-up goes there from any door. */
+  readonly room: 16 | 32 | 64;
+  /** Its own source, relative to this folder. */
+  readonly source: string;
+  readonly defines: Readonly<Record<string, number>>;
+  readonly needs: readonly Capability[];
+  readonly end: PayloadEnd;
+  readonly vcpus: number;
+  /** False for the demonstration that prints plain text. */
+  readonly records: boolean;
+}
+
+export const DOORS: readonly Door[] = ['multiboot', 'pvh', 'long', 'disk'];
+
+/** The runtime every image is linked with; parts that a payload does not use are dropped. */
+export const RUNTIME_SOURCES = ['rt/rb.inc', 'rt/start.S', 'rt/once.S', 'rt/records.S', 'rt/traps.S', 'rt/state.S', 'rt/payload.ld'] as const;
+export const BOOT_SOURCES = ['rt/boot.S', 'rt/boot.ld'] as const;
+
+const CHAPTER_1 = '01-hardware-background';
+const CHAPTER_3 = '03-vcpu-loop';
+
+type Row = Pick<Payload, 'name' | 'title' | 'chapter' | 'room' | 'source'> & Partial<Payload>;
+
+function payload(row: Row): Payload {
+  const needs = row.needs ?? [];
+  return {
+    defines: {},
+    end: 'debug-exit',
+    vcpus: 1,
+    records: true,
+    ...row,
+    needs: row.room === 64 && !needs.includes('long-mode') ? ['long-mode', ...needs] : needs,
+  };
+}
+
+/** The same source built for several widths: `name-16`, `name-32`, `name-64`. */
+function widths(rooms: readonly (16 | 32 | 64)[], row: Omit<Row, 'room'>): Payload[] {
+  return rooms.map((room) => payload({ ...row, room, name: `${row.name}-${room}`, title: `${row.title}, ${room}-bit` }));
+}
+
+// biome-ignore format: table
+export const PAYLOADS: readonly Payload[] = [
+  payload({ name: 'hello', title: 'The smallest guest that says something', chapter: CHAPTER_1, room: 32, source: 'src/hello.S', records: false }),
+  payload({ name: 'mode-real', title: 'Real mode: segments times sixteen', chapter: CHAPTER_1, room: 16, source: 'src/mode-real.S' }),
+  payload({ name: 'mode-protected', title: 'Protected mode without paging', chapter: CHAPTER_1, room: 32, source: 'src/mode-protected.S' }),
+  payload({ name: 'mode-long', title: '64-bit mode', chapter: CHAPTER_1, room: 64, source: 'src/mode-long.S' }),
+];
+
+/** The entry of that name, or undefined. */
+export function findPayload(name: string): Payload | undefined {
+  return PAYLOADS.find((entry) => entry.name === name);
+}
+
+export const imagePath = (name: string): string => `images/${name}.elf`;
+export const diskPath = (name: string): string => `images/${name}.img`;
