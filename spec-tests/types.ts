@@ -5,8 +5,8 @@
 // trusted that has not passed through `validate.ts` first.
 
 export type Surface = 'guest' | 'kvm';
-export type Door = 'multiboot1' | 'pvh' | 'elf64' | 'boot-sector';
-export type End = 'debug-exit' | 'halt' | 'triple-fault' | 'timeout' | 'internal-error' | 'fail-entry';
+export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
+export type End = 'debug-exit' | 'halt' | 'triple-fault' | 'timeout' | 'reset' | 'internal-error' | 'fail-entry';
 
 /** A set of allowed values as written in a case. A bare string is the set of that value alone. */
 export type AllowedSet =

@@ -1,0 +1,151 @@
+// # An adapter in another process
+//
+// The suite does not link with the machines it judges. It starts a program and exchanges lines of JSON with it, so the machine can be written
+// in any language, can crash, hang or babble, and the worst it does to the suite is to earn a verdict. The project's own machines are run this way
+// too: what is good enough for others keeps our own kernel's endless loop from being the runner's.
+
+import type { ChildProcess } from 'node:child_process';
+import type { Adapter, Reply, Request, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
+import { InvalidDocument, parseJson } from '../validate.ts';
+import { howItEnded, killGroup, spawnGroup } from './children.ts';
+import { lineSplitter } from './lines.ts';
+
+/** The longest line an adapter may send: room for the largest console and its JSON around it. */
+export const LINE_LIMIT_BYTES = 4 << 20;
+const STDERR_KEPT = 2000;
+
+/** The adapter's process ended when it should not have. */
+export class AdapterDied extends Error {
+  override name = 'AdapterDied';
+}
+/** The adapter sent something that the protocol does not allow. */
+export class ProtocolViolation extends Error {
+  override name = 'ProtocolViolation';
+}
+/** The adapter did not answer in time. */
+export class AdapterHung extends Error {
+  override name = 'AdapterHung';
+}
+
+export interface ExecOptions {
+  /** A shell command line, or a program and its arguments. */
+  readonly command: string | readonly [string, ...string[]];
+  readonly startTimeoutMs?: number;
+  readonly onLog?: (text: string) => void;
+}
+
+interface Waiter {
+  resolve(reply: Reply): void;
+  reject(error: Error): void;
+}
+
+/** Speaks the protocol with a program. One request is outstanding at a time; whatever goes wrong rejects it with one of the errors above. */
+export class ExecAdapter implements Adapter {
+  readonly #options: ExecOptions;
+  #child: ChildProcess | null = null;
+  #waiter: Waiter | null = null;
+  #fatal: Error | null = null;
+  #stderr = '';
+
+  constructor(options: ExecOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<Started | Unavailable> {
+    const { command } = this.#options;
+    const child = typeof command === 'string' ? spawnGroup(command, [], { shell: true }) : spawnGroup(command[0], command.slice(1));
+    this.#child = child;
+    const feed = lineSplitter(
+      LINE_LIMIT_BYTES,
+      (line) => this.#line(line),
+      () => this.#fail(new ProtocolViolation(`the adapter sent a line of more than ${LINE_LIMIT_BYTES} bytes`)),
+    );
+    child.stdout?.on('data', feed);
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.#stderr = (this.#stderr + chunk.toString('latin1')).slice(-STDERR_KEPT);
+    });
+    child.stdin?.on('error', () => {}); // a closed pipe shows itself as the child's end
+    child.on('error', (error) => this.#fail(new AdapterDied(`the adapter could not be started: ${error.message}`)));
+    child.on('close', (code, signal) => this.#fail(new AdapterDied(`the adapter ${howItEnded(code, signal)}${this.#lastWords()}`)));
+
+    const reply = await this.#ask({ type: 'start', protocol: 1 }, this.#options.startTimeoutMs ?? 30_000);
+    if (reply.type !== 'started' && reply.type !== 'unavailable') throw this.#fail(new ProtocolViolation(`the adapter answered 'start' with '${reply.type}'`));
+    return reply;
+  }
+
+  /** The runner's own margin over the case's limit is the caller's to add: this waits as long as it takes. */
+  async run(request: RunRequest): Promise<RunReply> {
+    const reply = await this.#ask(request, null);
+    if (reply.type !== 'ran' && reply.type !== 'error') throw this.#fail(new ProtocolViolation(`the adapter answered 'run' with '${reply.type}'`));
+    if (reply.id !== request.id) throw this.#fail(new ProtocolViolation(`the adapter answered request ${reply.id} when ${request.id} was asked`));
+    if (reply.type === 'ran' && reply.surface !== request.surface)
+      throw this.#fail(new ProtocolViolation(`the adapter answered for the surface '${reply.surface}' when '${request.surface}' was asked`));
+    return reply;
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#child || this.#fatal) return this.kill();
+    try {
+      await this.#ask({ type: 'stop' }, 5_000);
+    } catch {
+      // It is told to go either way.
+    }
+    this.kill();
+  }
+
+  kill(): void {
+    if (this.#child) killGroup(this.#child);
+    this.#fatal ??= new AdapterDied('the adapter was ended by the runner');
+  }
+
+  #lastWords(): string {
+    const words = this.#stderr.trim();
+    return words === '' ? '' : `; its last words: ${JSON.stringify(words.slice(-400))}`;
+  }
+
+  #ask(request: Request, timeoutMs: number | null): Promise<Reply> {
+    if (this.#fatal) return Promise.reject(this.#fatal);
+    return new Promise((resolve, reject) => {
+      const timer = timeoutMs === null ? null : setTimeout(() => this.#fail(new AdapterHung(`the adapter did not answer '${request.type}' in ${timeoutMs} ms`)), timeoutMs);
+      const settled = (): void => {
+        if (timer) clearTimeout(timer);
+        this.#waiter = null;
+      };
+      this.#waiter = {
+        resolve: (reply) => {
+          settled();
+          resolve(reply);
+        },
+        reject: (error) => {
+          settled();
+          reject(error);
+        },
+      };
+      this.#child?.stdin?.write(`${JSON.stringify(request)}\n`);
+    });
+  }
+
+  #line(line: string): void {
+    if (line.trim() === '' || this.#fatal) return;
+    let reply: Reply;
+    try {
+      reply = parseJson<Reply>('protocol-reply', line, 'adapter');
+    } catch (error) {
+      const why = error instanceof InvalidDocument ? error.problems.join('; ') : String(error);
+      this.#fail(new ProtocolViolation(`the adapter sent ${JSON.stringify(line.slice(0, 120))}, which is not a message of the protocol: ${why}${this.#lastWords()}`));
+      return;
+    }
+    if (reply.type === 'log') this.#options.onLog?.(reply.text);
+    else if (this.#waiter) this.#waiter.resolve(reply);
+    else this.#fail(new ProtocolViolation(`the adapter sent '${reply.type}' when nothing was asked`));
+  }
+
+  #fail(error: Error): Error {
+    if (!this.#fatal) {
+      this.#fatal = error;
+      if (this.#child) killGroup(this.#child);
+    }
+    this.#waiter?.reject(this.#fatal);
+    return this.#fatal;
+  }
+}

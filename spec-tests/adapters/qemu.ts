@@ -1,0 +1,177 @@
+// # QEMU
+//
+// One process for each case, with QEMU's own translator (TCG) for a processor, so it runs wherever QEMU does. The serial port is the process's
+// standard output; a second channel carries QMP, the machine protocol, over which the run is started and watched.
+//
+// What needs care is telling the *ends* apart, because QEMU expresses three of them by exiting:
+//
+// | what happened | how it shows |
+// |---|---|
+// | debug-exit port written | exit status, always odd: twice the value plus one |
+// | triple fault | with `-no-reboot` a reset request ends the process; the reset log on standard error says "Triple fault" |
+// | another reset | the same, without those words |
+// | halt for good | nothing at all: the registers say HLT=1 with interrupts off, on every processor, twice in a row |
+// | QEMU refused to start | status 1, like a debug exit with value 0; but then the monitor never greeted |
+
+import type { ChildProcess } from 'node:child_process';
+import { execFile } from 'node:child_process';
+import type { Duplex } from 'node:stream';
+import { promisify } from 'node:util';
+import { CONSOLE_LIMIT_BYTES } from '../console.ts';
+import type { Adapter, End, RanGuest, RunReply, RunRequest, RunGuest, Started, Unavailable } from '../types.ts';
+import { hex } from '../values.ts';
+import { howItEnded, killGroup, spawnGroup } from './children.ts';
+import { Qmp } from './qmp.ts';
+
+const PROGRAM = 'qemu-system-x86_64';
+const POLL_MS = 40;
+const STDERR_KEPT = 8000;
+
+/** RFLAGS.IF, as `info registers` prints the flags. */
+const IF = 0x200;
+
+const CAPABILITIES = [
+  ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'reset', 'smp2', 'lapic', 'pic'],
+  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
+  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'sse'],
+];
+
+const OURS = "the device is this suite's own, to observe accesses with; QEMU has none there";
+const MISSING: Readonly<Record<string, string>> = {
+  'door-long': 'QEMU enters an ELF image through its multiboot header or PVH note, in 32-bit protected mode',
+  'smp2-shared': "QEMU's second processor waits for INIT and SIPI, as a PC's does",
+  'scratch-pio': OURS,
+  'scratch-mmio': OURS,
+  inject: OURS,
+  'inject-nmi': OURS,
+};
+
+/** QEMU under its own translator.. */
+export class QemuAdapter implements Adapter {
+  readonly #program: string;
+  readonly #children = new Set<ChildProcess>();
+
+  constructor(program: string = PROGRAM) {
+    this.#program = program;
+  }
+
+  async start(): Promise<Started | Unavailable> {
+    if (process.platform === 'win32') return { type: 'unavailable', reason: 'the QEMU adapter needs inherited sockets, which Windows lacks' };
+    let text: string;
+    try {
+      text = (await promisify(execFile)(this.#program, ['--version'], { timeout: 20_000 })).stdout;
+    } catch (error) {
+      const { code } = error as { code?: unknown };
+      const reason = code === 'ENOENT' ? `no ${this.#program} on PATH (Debian: apt install qemu-system-x86)` : `${this.#program} --version failed: ${String(error)}`;
+      return { type: 'unavailable', reason };
+    }
+    const version = /version ([0-9.]+)/.exec(text)?.[1] ?? 'unknown';
+    return { type: 'started', protocol: 1, name: 'qemu', version, surfaces: ['guest'], capabilities: CAPABILITIES, missing: MISSING };
+  }
+
+  async run(request: RunRequest): Promise<RunReply> {
+    if (request.surface !== 'guest') return { type: 'error', id: request.id, reason: `no surface '${request.surface}'` };
+    return this.#boot(request);
+  }
+
+  async stop(): Promise<void> {
+    this.kill();
+  }
+
+  kill(): void {
+    for (const child of this.#children) killGroup(child);
+    this.#children.clear();
+  }
+
+  #commandLine({ guest }: RunGuest): string[] {
+    const { door, image, vcpus, memoryMiB } = guest;
+    const boot = door === 'disk' ? ['-drive', `file=${image.replaceAll(',', ',,')},format=raw,if=ide,snapshot=on`, '-boot', 'c'] : ['-kernel', image];
+    return [
+      ...['-M', 'pc', '-accel', 'tcg', '-cpu', 'max', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
+      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', '-d', 'cpu_reset'],
+      ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
+      ...['-S', '-chardev', 'socket,id=monitor,fd=3', '-mon', 'chardev=monitor,mode=control'],
+      ...boot,
+    ];
+  }
+
+  async #boot(request: RunGuest): Promise<RunReply> {
+    const child = spawnGroup(this.#program, this.#commandLine(request), { stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+    this.#children.add(child);
+    const console: Buffer[] = [];
+    let consoleBytes = 0;
+    let stderr = '';
+    let flooded = false;
+    child.stdout?.on('data', (chunk: Buffer) => {
+      consoleBytes += chunk.length;
+      console.push(chunk);
+      if (consoleBytes > CONSOLE_LIMIT_BYTES && !flooded) {
+        flooded = true;
+        killGroup(child);
+      }
+    });
+    child.stderr?.on('data', (chunk: Buffer) => {
+      stderr = (stderr + chunk.toString('latin1')).slice(-STDERR_KEPT);
+      tripleFault ||= stderr.includes('Triple fault');
+    });
+    let tripleFault = false;
+    child.stdin?.on('error', () => {});
+    const qmp = new Qmp(child.stdio[3] as Duplex);
+    const closed = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
+      child.on('close', (code, signal) => resolve({ code, signal }));
+      child.on('error', () => resolve({ code: null, signal: null }));
+    });
+
+    let decided: End | null = null;
+    const decide = (end: End): void => {
+      decided ??= end;
+      killGroup(child);
+    };
+    // The clock starts before QEMU does: a QEMU that never greets is a time-out like any other.
+    const timer = setTimeout(() => decide('timeout'), request.limits.timeoutMs);
+    let greeted = false;
+    try {
+      await qmp.greeting();
+      greeted = true;
+      await qmp.command('qmp_capabilities');
+      const input = Buffer.from(request.guest.input, 'base64');
+      if (input.length > 0) child.stdin?.write(input);
+      await qmp.command('cont');
+      await this.#watch(qmp, decide, () => decided !== null);
+    } catch {
+      // The monitor closed: QEMU has ended, and how it ended decides below.
+    }
+    const { code, signal } = await closed;
+    clearTimeout(timer);
+    this.#children.delete(child);
+
+    const reply = (end: End, more: Partial<RanGuest> = {}): RanGuest => ({
+      type: 'ran',
+      id: request.id,
+      surface: 'guest',
+      end,
+      console: Buffer.concat(console).subarray(0, CONSOLE_LIMIT_BYTES + 1).toString('base64'),
+      ...more,
+    });
+    if (flooded) return reply('timeout', { detail: `stopped after ${consoleBytes} bytes on the console` });
+    if (decided !== null) return reply(decided);
+    if (greeted && code !== null && code % 2 === 1) return reply('debug-exit', { exitValue: hex(code >> 1) });
+    if (greeted && tripleFault) return reply('triple-fault');
+    const shutdown = qmp.events.find(({ event }) => event === 'SHUTDOWN');
+    if (greeted && code === 0 && shutdown?.data?.guest === true) return reply('reset', { detail: `QEMU: ${String(shutdown.data.reason)}` });
+    return { type: 'error', id: request.id, reason: `QEMU ${howItEnded(code, signal)}: ${stderr.trim().slice(-600) || '(it said nothing)'}` };
+  }
+
+  /** Looks at the registers now and then, until the machine has halted for good or the monitor closes (which throws). */
+  async #watch(qmp: Qmp, decide: (end: End) => void, over: () => boolean): Promise<void> {
+    let halted = 0;
+    while (!over()) {
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      const text = String(await qmp.command('human-monitor-command', { 'command-line': 'info registers -a' }));
+      const cpus = [...text.matchAll(/(?:EFL|RFL)=([0-9a-f]+) .*?HLT=([01])/g)];
+      const stuck = cpus.length > 0 && cpus.every(([, flags, hlt]) => hlt === '1' && (Number.parseInt(flags as string, 16) & IF) === 0);
+      halted = stuck ? halted + 1 : 0;
+      if (halted >= 2) decide('halt');
+    }
+  }
+}

@@ -1,0 +1,277 @@
+// # The runner
+//
+// Schedules cases on a target, watches the clock, and turns what comes back into verdicts. It assumes nothing about the adapter's manners. An
+// adapter that dies, hangs or babbles costs the case it was running, never the run: the verdict says which of the three it was, and the
+// next case gets a fresh adapter.
+//
+// | verdict | what happened |
+// |---|---|
+// | pass | every observation was allowed, and none was missing |
+// | fail | a wrong, missing or unexpected observation, or the wrong end |
+// | unsupported | the target lacks a capability that the case needs, and says why |
+// | not-observable | the target has no such surface: the clause may hold, but nobody can see it there |
+// | timeout | the guest, or the adapter, used up its time |
+// | crash | the adapter died |
+// | corrupt | the console cannot be believed |
+// | error | the adapter broke the protocol or reported an internal error, or repetitions disagreed |
+
+import { type Report, consoleTail, readConsole } from './console.ts';
+import { AdapterDied, AdapterHung, ProtocolViolation } from './adapters/exec.ts';
+import { judgeGuest, judgeObservations } from './judge.ts';
+import { constant, readSteps } from './kvm-script.ts';
+import type { LoadedCase, Suite } from './suite.ts';
+import type { Adapter, CaseResult, RanGuest, RanKvm, RunReply, RunRequest, Started, Unavailable, Verdict } from './types.ts';
+import { hex } from './values.ts';
+
+/** What the runner allows an adapter beyond the case's own limit, to notice the end and say so. */
+const GRACE_MS = 5_000;
+/** Consecutive adapters that die while starting: then the target is given up rather than restarted for every case that is left. */
+const START_FAILURES = 3;
+
+export const DEFAULT_MEMORY_MIB = 16;
+
+export interface RunOptions {
+  readonly suite: Suite;
+  readonly cases: readonly LoadedCase[];
+  readonly target: string;
+  readonly makeAdapter: () => Promise<Adapter> | Adapter;
+  readonly repeat?: number;
+  /** Adapters at work at the same time. */
+  readonly jobs?: number;
+  readonly graceMs?: number;
+  readonly onStart?: (started: Started) => void;
+  readonly onCase?: (result: CaseResult, done: number, total: number) => void;
+}
+
+export interface RunOutcome {
+  readonly started: Started | null;
+  /** The implementation is not on this machine: why. */
+  readonly unavailable: string | null;
+  /** The adapter could not even start: what it did instead. */
+  readonly broken: string | null;
+  readonly results: readonly CaseResult[];
+}
+
+const replayCommand = (target: string, id: string): string => `npm run conform -- --target ${target.includes(' ') ? `'${target}'` : target} --filter '=${id}'`;
+
+/** The request for a case. Everything in it is by value or by path: an adapter needs no access to the suite. */
+export function requestFor(testCase: LoadedCase, id: string): RunRequest {
+  const { instructions, timeoutMs } = testCase.limits;
+  const limits = { timeoutMs, ...(instructions !== undefined && { instructions: hex(instructions) }) };
+  const common = { type: 'run', id, case: testCase.id, limits } as const;
+  if (testCase.compiled) return { ...common, surface: 'kvm', kvm: { ops: testCase.compiled.ops } };
+  const { payload, vcpus = 1, memoryMiB = DEFAULT_MEMORY_MIB, input = '' } = testCase.guest as NonNullable<LoadedCase['guest']>;
+  const { path, sha256, door } = testCase.image as NonNullable<LoadedCase['image']>;
+  return {
+    ...common,
+    surface: 'guest',
+    guest: { payload, image: path, sha256, door, vcpus, memoryMiB, input: Buffer.from(input).toString('base64') },
+  };
+}
+
+type Finding = Pick<CaseResult, 'verdict' | 'failures' | 'observed'> & Partial<CaseResult>;
+
+const plain = (verdict: Verdict, reason: string): Finding => ({ verdict, reason, failures: [], observed: [] });
+
+function judgeGuestRun(testCase: LoadedCase, ran: RanGuest, suite: Suite): Finding {
+  const bytes = new Uint8Array(Buffer.from(ran.console, 'base64'));
+  const report: Report = readConsole(bytes);
+  const base = {
+    observed: report.observations,
+    end: ran.end,
+    ...(report.stage !== null && { stage: report.stage }),
+    ...(ran.exits !== undefined && { exits: ran.exits }),
+    ...(ran.instructions !== undefined && { instructions: ran.instructions }),
+    ...(ran.traceHash !== undefined && { traceHash: ran.traceHash }),
+  };
+  const bad = (verdict: Verdict, reason: string, failures: CaseResult['failures'] = []): Finding => ({
+    ...base,
+    verdict,
+    reason: ran.detail === undefined ? reason : `${reason} [${ran.detail}]`,
+    failures,
+    console: consoleTail(bytes),
+  });
+  const allowedEnds: readonly string[] = testCase.allowed.end ?? [];
+  const timedOut = ran.end === 'timeout' && !allowedEnds.includes('timeout');
+  // A line that is cut off because the time was up is not corruption.
+  if (report.corrupt !== null && !(timedOut && report.corrupt.startsWith('the last line'))) return bad('corrupt', `corrupt console: ${report.corrupt}`);
+  if (timedOut) {
+    const stage = report.stage === null ? '' : ` after stage '${report.stage}'`;
+    return bad('timeout', `the guest did not end within its limits${stage}; ${report.observations.length} observations so far`);
+  }
+  const failures = judgeGuest(testCase, ran, report, { clause: (id) => suite.clauses.get(id) });
+  return failures.length === 0 ? { ...base, verdict: 'pass', failures } : bad('fail', failures.map(({ text }) => text).join('\n'), failures);
+}
+
+function judgeKvmRun(testCase: LoadedCase, ran: RanKvm, suite: Suite): Finding {
+  const report = readSteps(testCase.compiled as NonNullable<LoadedCase['compiled']>, ran.steps);
+  const base = { observed: report.observations, ...(ran.traceHash !== undefined && { traceHash: ran.traceHash }) };
+  if (report.malformed !== null) return { ...plain('error', report.malformed), ...base };
+  if (ran.timedOut) return { ...plain('timeout', `KVM_RUN did not come to an end within ${testCase.limits.timeoutMs} ms`), ...base };
+  const failures = judgeObservations(testCase, report.observations, {
+    clause: (id) => suite.clauses.get(id),
+    resolve: constant,
+    whyMissing: (key) => report.whyMissing(key),
+  });
+  if (failures.length === 0) return { ...base, verdict: 'pass', failures };
+  return { ...base, verdict: 'fail', failures, reason: failures.map(({ text }) => text).join('\n') };
+}
+
+const judge = (testCase: LoadedCase, reply: RunReply, suite: Suite): Finding => {
+  if (reply.type === 'error') return plain('error', `the adapter reports: ${reply.reason}`);
+  return reply.surface === 'guest' ? judgeGuestRun(testCase, reply, suite) : judgeKvmRun(testCase, reply, suite);
+};
+
+/** What must be equal between two repetitions of a case. */
+const fingerprint = ({ verdict, observed, end, traceHash, failures }: Finding): string => JSON.stringify([verdict, observed, end, traceHash, failures.map((f) => f.text)]);
+
+/** One adapter and its restarts: the unit of parallel work. */
+class Lane {
+  readonly #options: RunOptions;
+  #adapter: Adapter | null = null;
+  #startFailures = 0;
+  #sequence = 0;
+  started: Started | null = null;
+  /** Why no adapter can be had any more. */
+  broken: string | null = null;
+  unavailable: string | null = null;
+
+  constructor(options: RunOptions) {
+    this.#options = options;
+  }
+
+  async ensure(): Promise<void> {
+    if (this.#adapter || this.broken !== null || this.unavailable !== null) return;
+    const adapter = await this.#options.makeAdapter();
+    let hello: Started | Unavailable;
+    try {
+      hello = await adapter.start();
+    } catch (error) {
+      adapter.kill();
+      if (++this.#startFailures >= START_FAILURES || this.started === null) this.broken = (error as Error).message;
+      throw error;
+    }
+    if (hello.type === 'unavailable') {
+      await adapter.stop();
+      this.unavailable = hello.reason;
+      return;
+    }
+    this.#startFailures = 0;
+    this.started ??= hello;
+    this.#adapter = adapter;
+  }
+
+  async attempt(testCase: LoadedCase): Promise<Finding> {
+    try {
+      await this.ensure();
+    } catch (error) {
+      return this.#misfortune(error as Error);
+    }
+    const gone = this.broken ?? this.unavailable;
+    if (gone !== null) return plain('error', `the target was given up: ${gone}`);
+    const adapter = this.#adapter as Adapter;
+    const request = requestFor(testCase, String(++this.#sequence));
+    const allowedMs = request.limits.timeoutMs + (this.#options.graceMs ?? GRACE_MS);
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new AdapterHung(`the adapter did not answer within ${allowedMs} ms (the case allows ${request.limits.timeoutMs})`)), allowedMs);
+    });
+    try {
+      return judge(testCase, await Promise.race([adapter.run(request), late]), this.#options.suite);
+    } catch (error) {
+      adapter.kill();
+      this.#adapter = null;
+      return this.#misfortune(error as Error);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #misfortune(error: Error): Finding {
+    if (error instanceof AdapterHung) return plain('timeout', error.message);
+    if (error instanceof AdapterDied) return plain('crash', error.message);
+    if (error instanceof ProtocolViolation) return plain('error', error.message);
+    return plain('error', `the adapter failed: ${error.stack ?? error.message}`);
+  }
+
+  async close(): Promise<void> {
+    await this.#adapter?.stop();
+    this.#adapter = null;
+  }
+
+  kill(): void {
+    this.#adapter?.kill();
+  }
+}
+
+/** Whether the target can be asked this case at all. */
+function admission(testCase: LoadedCase, started: Started): Finding | null {
+  if (!started.surfaces.includes(testCase.surface)) return plain('not-observable', `${started.name} has no '${testCase.surface}' surface`);
+  const lacking = testCase.requires.filter((need) => !started.capabilities.includes(need));
+  if (lacking.length === 0) return null;
+  return plain('unsupported', lacking.map((need) => `${need}: ${started.missing[need] ?? `${started.name} does not offer it`}`).join('; '));
+}
+
+async function runCase(lane: Lane, testCase: LoadedCase, options: RunOptions, started: Started): Promise<CaseResult> {
+  const begin = performance.now();
+  let finding = admission(testCase, started);
+  if (!finding) {
+    finding = await lane.attempt(testCase);
+    const first = fingerprint(finding);
+    const repeat = options.repeat ?? 1;
+    for (let round = 2; round <= repeat; round++) {
+      const again = await lane.attempt(testCase);
+      if (fingerprint(again) === first) continue;
+      finding = {
+        ...again,
+        verdict: 'error',
+        reason: `repetitions disagree: run 1 of ${repeat} gave ${finding.verdict}, run ${round} ${again.verdict}; ${again.reason ?? finding.reason ?? 'the observations or traces differ'}`,
+      };
+      break;
+    }
+  }
+  return {
+    id: testCase.id,
+    title: testCase.title,
+    chapter: testCase.chapter,
+    clauses: testCase.clauses,
+    strictness: testCase.strictness,
+    surface: testCase.surface,
+    ...finding,
+    expectation: 'none',
+    durationMs: Math.round(performance.now() - begin),
+    replay: replayCommand(options.target, testCase.id),
+  };
+}
+
+/** Runs cases on one target. Results come back in the order of `cases`, however the work was spread. Never rejects for what an adapter does. */
+export async function runCases(options: RunOptions): Promise<RunOutcome> {
+  const lanes = Array.from({ length: Math.max(1, options.jobs ?? 1) }, () => new Lane(options));
+  const first = lanes[0] as Lane;
+  const results: CaseResult[] = [];
+  try {
+    try {
+      await first.ensure();
+    } catch (error) {
+      return { started: null, unavailable: null, broken: (error as Error).message, results };
+    }
+    if (first.unavailable !== null) return { started: null, unavailable: first.unavailable, broken: null, results };
+    const started = first.started as Started;
+    options.onStart?.(started);
+    let next = 0;
+    let done = 0;
+    const work = async (lane: Lane): Promise<void> => {
+      while (next < options.cases.length) {
+        const index = next++;
+        const result = await runCase(lane, options.cases[index] as LoadedCase, options, started);
+        results[index] = result;
+        options.onCase?.(result, ++done, options.cases.length);
+      }
+    };
+    await Promise.all(lanes.map(work));
+    await Promise.all(lanes.map((lane) => lane.close()));
+    return { started, unavailable: null, broken: null, results };
+  } finally {
+    for (const lane of lanes) lane.kill();
+  }
+}
