@@ -1,0 +1,66 @@
+// # Scripts for the browser
+//
+// Vite bundles the client code: one classic script for every page (it must also run from a page opened from disk, where module scripts may
+// not load), and the live page's module with its worker. Names carry no hashes; the whole site is replaced at once.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { build, type InlineConfig } from 'vite';
+
+const common = (root: string): InlineConfig => ({
+  root,
+  configFile: false,
+  envFile: false,
+  publicDir: false,
+  logLevel: 'error',
+  base: './',
+});
+
+interface Emitted {
+  readonly fileName: string;
+  readonly code?: string;
+  readonly source?: string | Uint8Array;
+}
+
+async function bundle(config: InlineConfig): Promise<Emitted[]> {
+  const result = await build(config);
+  const outputs = Array.isArray(result) ? result : [result];
+  return outputs.flatMap((one) => ('output' in one ? (one.output as readonly Emitted[]) : []));
+}
+
+/** Bundles everything and returns the files, by path in the site. */
+export async function bundleClient(site: string): Promise<Map<string, string | Uint8Array>> {
+  const files = new Map<string, string | Uint8Array>();
+  const take = (emitted: readonly Emitted[], rename: (name: string) => string): void => {
+    for (const { fileName, code, source } of emitted) files.set(`assets/${rename(fileName)}`, code ?? source ?? '');
+  };
+  const book = bundle({
+    ...common(site),
+    build: {
+      write: false,
+      target: 'es2022',
+      modulePreload: false,
+      lib: { entry: join(site, 'client/book.ts'), formats: ['iife'], name: 'ringbook', fileName: () => 'book.js' },
+    },
+  });
+  const live = bundle({
+    ...common(site),
+    build: {
+      write: false,
+      target: 'es2022',
+      modulePreload: false,
+      cssCodeSplit: false,
+      chunkSizeWarningLimit: 4096,
+      rolldownOptions: {
+        input: { live: join(site, 'live/main.ts') },
+        output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' },
+      },
+    },
+    worker: { format: 'es', rolldownOptions: { output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' } } },
+  });
+  take(await book, (name) => name);
+  take(await live, (name) => (name.endsWith('.css') ? 'live.css' : name.replace(/^assets\//, '')));
+  files.set('assets/book.css', readFileSync(join(site, 'client/book.css'), 'utf8'));
+  files.set('assets/theme.js', readFileSync(join(site, 'client/theme.js'), 'utf8'));
+  return files;
+}

@@ -1,0 +1,96 @@
+// # What a build holds
+//
+// One object goes through all page makers: the rooms, the payloads, the suite's data, the evaluator, and the pages and search entries made
+// so far. Nothing is written until every page is made, so a build that fails leaves the previous site in place.
+
+import { Evaluator } from './expressions.ts';
+import type { Problem } from './literate.ts';
+import { type Page, renderPage } from './page.ts';
+import type { Payload } from './payloads.ts';
+import type { Links } from './prose.ts';
+import type { Suite } from './suite.ts';
+import { relativeTo } from './html.ts';
+import { filesUnder, type Module, type Room, resolveFrom } from './tree.ts';
+
+/** One thing that search can find. */
+export interface SearchEntry {
+  readonly title: string;
+  /** Where it stands, in words: "Chapter 1 · The register file". */
+  readonly where: string;
+  readonly href: string;
+  readonly text: string;
+  readonly kind: 'text' | 'name' | 'clause' | 'case' | 'payload';
+}
+
+export class Site {
+  readonly root: string;
+  readonly rooms: readonly Room[];
+  readonly payloads: readonly Payload[];
+  readonly suite: Suite;
+  readonly evaluator: Evaluator;
+  readonly apiPages: boolean;
+  readonly files = new Map<string, string | Uint8Array>();
+  readonly search: SearchEntry[] = [];
+  readonly problems: Problem[] = [];
+  /** Page of every source file that has one. */
+  readonly #pages = new Map<string, string>();
+  readonly #modules = new Map<string, Module>();
+
+  constructor(root: string, rooms: readonly Room[], payloads: readonly Payload[], suite: Suite, { apiPages }: { readonly apiPages: boolean }) {
+    this.root = root;
+    this.rooms = rooms;
+    this.payloads = payloads;
+    this.suite = suite;
+    this.apiPages = apiPages;
+    this.evaluator = new Evaluator(root);
+    for (const room of rooms) {
+      for (const module of [...room.modules, ...room.tests]) {
+        this.#pages.set(module.file, module.page);
+        this.#modules.set(module.file, module);
+      }
+      if (room.number !== null) this.#pages.set(room.folder, `${room.folder}/index.html`);
+    }
+    for (const { source, page } of payloads) this.#pages.set(source, page);
+    this.#pages.set('guest-payloads', 'payloads/index.html').set('spec-tests', 'suite/index.html').set('chapters', 'chapters/index.html');
+    this.#pages.set('spec-tests/cases', 'suite/cases.html').set('spec-tests/clauses', 'suite/clauses.html');
+  }
+
+  /** The page of a file of the tree, or undefined. */
+  pageOf(file: string): string | undefined {
+    return this.#pages.get(file.replace(/\/$/, ''));
+  }
+  module(file: string): Module | undefined {
+    return this.#modules.get(file);
+  }
+
+  /** How prose that stands in a source file and is shown on `page` finds its links. */
+  linksOn(page: string): Links {
+    return {
+      page: (from, href) => {
+        const [path = '', hash] = href.split('#');
+        const file = path === '' ? from : resolveFrom(from, path);
+        const target = this.pageOf(file);
+        if (target === undefined) return null;
+        if (hash === undefined || hash === '') return relativeTo(page, target);
+        const named = this.module(file)?.declared.find(({ name }) => name === hash);
+        return relativeTo(page, `${target}#${named ? `L${named.line}` : hash}`);
+      },
+      clause: (_from, id) => (this.suite.clauses.has(id) ? relativeTo(page, clausePage(id)) : null),
+    };
+  }
+
+  add(page: Page): void {
+    this.write(page.page, renderPage(page, this));
+  }
+  write(path: string, content: string | Uint8Array): void {
+    if (this.files.has(path)) throw new Error(`two pages want to be ${path}`);
+    this.files.set(path, content);
+  }
+}
+
+export const clausePage = (id: string): string => `suite/clauses/${id}.html`;
+export const casePage = (id: string): string => `suite/cases/${id}.html`;
+
+/** Payload images the tree holds: names without the ending. */
+export const imagesOf = (files: readonly string[]): string[] => files.filter((file) => file.endsWith('.elf')).map((file) => (file.split('/').at(-1) as string).replace(/\.elf$/, ''));
+export { filesUnder };

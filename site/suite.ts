@@ -1,0 +1,102 @@
+// # The suite's data
+//
+// Clauses, cases and results are files of the suite's own making, validated there; the site reads them and fails on what it cannot use. A
+// results file that is absent is no error: its column says "not run".
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Case, CaseResult, Clause, KnownFailures, Results } from '../spec-tests/types.ts';
+import type { Room } from './tree.ts';
+
+export interface ClauseSeen extends Clause {
+  /** Name of the file it is listed in, which is its chapter's. */
+  readonly list: string;
+  /** Lines of code that claim to obey it. */
+  readonly code: readonly { readonly file: string; readonly line: number }[];
+  readonly cases: readonly string[];
+}
+
+/** One implementation's column of the matrix. */
+export interface Column {
+  readonly target: string;
+  readonly name: string;
+  readonly version: string;
+  /** Why it could not run here. */
+  readonly unavailable: string | null;
+  readonly results: Results | null;
+  readonly byCase: ReadonlyMap<string, CaseResult>;
+}
+
+export interface Suite {
+  readonly clauses: ReadonlyMap<string, ClauseSeen>;
+  readonly cases: ReadonlyMap<string, Case>;
+  readonly columns: readonly Column[];
+  readonly known: readonly KnownFailures[];
+}
+
+/** The implementations every reader will look for, run or not. */
+const EXPECTED: readonly (readonly [string, string])[] = [
+  ['ringbook', 'Ringbook, embedded'],
+  ['host-kvm', 'the host’s /dev/kvm'],
+  ['qemu', 'QEMU (TCG)'],
+];
+
+const jsonUnder = (root: string, folder: string): { path: string; value: unknown }[] => {
+  const start = join(root, folder);
+  if (!existsSync(start)) return [];
+  return readdirSync(start, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.json'))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort()
+    .map((path) => {
+      try {
+        return { path, value: JSON.parse(readFileSync(path, 'utf8')) as unknown };
+      } catch (error) {
+        throw new Error(`${path}: ${error instanceof Error ? error.message : error}`);
+      }
+    });
+};
+
+const column = (results: Results): Column => ({
+  target: results.target,
+  name: EXPECTED.find(([target]) => target === results.target)?.[1] ?? results.implementation.name,
+  version: results.implementation.version,
+  unavailable: results.unavailable ?? null,
+  results,
+  byCase: new Map(results.cases.map((result) => [result.id, result])),
+});
+
+/** Reads the catalogue, the cases and whatever results there are. `resultFiles` are read besides those in spec-tests/out. */
+export function readSuite(root: string, rooms: readonly Room[], resultFiles: readonly string[]): Suite {
+  const cases = new Map<string, Case>();
+  for (const { value } of jsonUnder(root, 'spec-tests/cases')) cases.set((value as Case).id, value as Case);
+
+  const marks = new Map<string, { file: string; line: number }[]>();
+  for (const { modules } of rooms)
+    for (const { file, clauses } of modules) for (const { id, line } of clauses) marks.set(id, [...(marks.get(id) ?? []), { file, line }]);
+  const clauses = new Map<string, ClauseSeen>();
+  for (const { path, value } of jsonUnder(root, 'spec-tests/clauses')) {
+    const list = (path.split(/[\\/]/).at(-1) as string).replace(/\.json$/, '');
+    for (const clause of value as Clause[]) {
+      const shown = [...cases.values()].filter((one) => one.clauses.includes(clause.id)).map(({ id }) => id);
+      clauses.set(clause.id, { ...clause, list, code: marks.get(clause.id) ?? [], cases: shown });
+    }
+  }
+
+  const out = join(root, 'spec-tests/out');
+  const found = existsSync(out) ? readdirSync(out).filter((name) => /^results-.*\.json$/.test(name)) : [];
+  const files = [...found.map((name) => join(out, name)), ...resultFiles];
+  const byTarget = new Map<string, Results>();
+  for (const file of files) {
+    const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
+    if (!Array.isArray(results.cases) || typeof results.target !== 'string') throw new Error(`${file}: not a results file`);
+    byTarget.set(results.target, results); // a file named on the command line replaces the one lying about
+  }
+  const absent = EXPECTED.filter(([target]) => !byTarget.has(target)).map(
+    ([target, name]): Column => ({ target, name, version: '', unavailable: null, results: null, byCase: new Map() }),
+  );
+  const order = (target: string): number => (EXPECTED.findIndex(([name]) => name === target) + EXPECTED.length + 1) % (EXPECTED.length + 1);
+  const columns = [...[...byTarget.values()].map(column), ...absent].sort((a, b) => order(a.target) - order(b.target));
+  const known = jsonUnder(root, 'spec-tests/known-failures').map(({ value }) => value as KnownFailures);
+  return { clauses, cases, columns, known };
+}
