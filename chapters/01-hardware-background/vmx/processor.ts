@@ -4,6 +4,7 @@
 // happen. So the seam is narrow in both directions. The processor asks through `Intercepts`; VMX, when it swaps one world for another, needs the few
 // services below. Writing them down as an interface keeps the VMX code testable on a register file alone, without decoder, MMU or devices.
 
+import type { Instruction } from '../isa/instruction.ts';
 import type { Intercepts } from '../intercepts.ts';
 import type { PhysicalMemory } from '../physical-memory.ts';
 import type { CpuState } from '../state.ts';
@@ -39,6 +40,8 @@ export interface VmxProcessor {
     write32(linear: bigint, value: number): void;
     write64(linear: bigint, value: bigint): void;
   };
+  /** Linear address of the memory operand of `insn`, after the segment's checks. Throws #GP or #SS. */
+  operandAddress(insn: Instruction, bytes: number, access: 'read' | 'write'): bigint;
   /** The four page-directory-pointer registers of PAE paging, as loaded. */
   readonly pdptes: BigUint64Array;
   /** Number of physical-address bits that CPUID reports. */
