@@ -1,0 +1,122 @@
+// # The outer loop
+//
+// A guest is run by a loop in which almost nothing happens: call KVM_RUN, look why it came back, answer, call again. QEMU's is `kvm_cpu_exec()`;
+// every monitor has one. This is it for kernels whose KVM_RUN is certain to return, as the kernel of this book is: it counts instructions and
+// comes back when its bound is reached. Several processors share the one thread and take turns; a turn ends when a run was interrupted or the processor
+// halted. QEMU's TCG ran its processors so for years. It is slow, and it is deterministic.
+
+import { GUESTDBG } from '../02-kvm-objects/abi/events.ts';
+import type { Vcpu } from '../02-kvm-objects/kvm.ts';
+import { Board, type RunResult } from './board.ts';
+import type { End, Outcome } from './platform.ts';
+
+/** When to give up on a guest that does not end by itself. All are deterministic. */
+export interface Limits {
+  /** Returns from KVM_RUN, of whatever reason. */
+  readonly exits?: number;
+  /** Runs that used up the kernel's instruction bound without any other exit. */
+  readonly bounds?: number;
+  /** Asked after each return; true ends the run. For limits that only the caller can measure. */
+  readonly expired?: () => boolean;
+}
+
+const DEFAULT_EXITS = 10_000_000;
+const DEFAULT_BOUNDS = 10_000;
+
+interface Waiting {
+  halted: boolean;
+  /** Vectors waiting for the processor to accept them. */
+  readonly vectors: number[];
+  nmi: boolean;
+}
+
+/** A machine whose processors take turns in the calling thread. */
+export class Machine extends Board {
+  readonly #waiting: readonly Waiting[] = this.vcpus.map(() => ({ halted: false, vectors: [], nmi: false }));
+  #turn = 0;
+
+  /** The processor whose turn it is. */
+  get current(): Vcpu {
+    return this.vcpus[this.#turn] as Vcpu;
+  }
+
+  /** Sends an external interrupt to a processor: delivered when it can take one. */
+  interrupt(vector: number, id = 0): void {
+    const waiting = this.#at(id);
+    waiting.vectors.push(vector);
+    waiting.halted = false;
+  }
+
+  nmi(id = 0): void {
+    const waiting = this.#at(id);
+    waiting.nmi = true;
+    waiting.halted = false;
+  }
+
+  /** Runs until the guest ends or a limit is reached. */
+  run({ exits = DEFAULT_EXITS, bounds = DEFAULT_BOUNDS, expired }: Limits = {}): RunResult {
+    for (let exit = 0, bound = 0; exit < exits; exit++) {
+      const outcome = this.advance();
+      if (outcome.kind === 'end') return this.result(outcome.end, outcome.exitCode, outcome.detail);
+      if (outcome.kind === 'interrupted' && ++bound >= bounds) return this.#timeout(`${bounds} runs to the instruction bound`);
+      if (expired?.()) return this.#timeout('the limit given by the caller');
+    }
+    return this.#timeout(`${exits} exits`);
+  }
+
+  /** One KVM_RUN of the processor whose turn it is, answered. For callers that want to look in between. */
+  advance(): Outcome {
+    const vcpu = this.current;
+    const waiting = this.#at(this.#turn);
+    this.#inject(vcpu, waiting);
+    const outcome = this.platform.answer(vcpu.run(), vcpu.page);
+    if (outcome.kind === 'halted') {
+      waiting.halted = waiting.vectors.length === 0 && !waiting.nmi;
+      return this.#pass() ? outcome : { kind: 'end', end: 'halt', exitCode: null, detail: 'every processor has halted' };
+    }
+    if (outcome.kind === 'interrupted') this.#pass();
+    return outcome;
+  }
+
+  /** Executes one guest instruction of the processor whose turn it is, by KVM_SET_GUEST_DEBUG, and returns how it came out. */
+  step(): Outcome {
+    const vcpu = this.current;
+    vcpu.setGuestDebug(GUESTDBG.KVM_GUESTDBG_ENABLE | GUESTDBG.KVM_GUESTDBG_SINGLESTEP);
+    const outcome = this.advance();
+    vcpu.setGuestDebug(0);
+    return outcome;
+  }
+
+  // An interrupt can be handed over only when the guest would take it: with RFLAGS.IF set and no shadow. The page says whether that is so; if not,
+  // the VMM asks to be called back at the first moment when it is.
+  #inject(vcpu: Vcpu, waiting: Waiting): void {
+    if (waiting.nmi) {
+      waiting.nmi = false;
+      vcpu.nmi();
+    }
+    if (waiting.vectors.length > 0 && vcpu.page.readyForInterruptInjection) vcpu.interrupt(waiting.vectors.shift() as number);
+    vcpu.page.requestInterruptWindow = waiting.vectors.length > 0;
+  }
+
+  /** Gives the turn to the next processor that is not halted; false when there is none. */
+  #pass(): boolean {
+    for (let step = 1; step <= this.vcpus.length; step++) {
+      const next = (this.#turn + step) % this.vcpus.length;
+      if (this.#at(next).halted) continue;
+      this.#turn = next;
+      return true;
+    }
+    return false;
+  }
+
+  #at(id: number): Waiting {
+    const waiting = this.#waiting[id];
+    if (!waiting) throw new RangeError(`processor ${id} of ${this.vcpus.length}`);
+    return waiting;
+  }
+
+  #timeout(detail: string): RunResult {
+    const end: End = 'timeout';
+    return this.result(end, null, detail);
+  }
+}
