@@ -89,6 +89,12 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'mode-real', title: 'Real mode: segments times sixteen', chapter: CHAPTER_1, room: 16, source: 'src/mode-real.S' }),
   payload({ name: 'mode-protected', title: 'Protected mode without paging', chapter: CHAPTER_1, room: 32, source: 'src/mode-protected.S' }),
   payload({ name: 'mode-long', title: '64-bit mode', chapter: CHAPTER_1, room: 64, source: 'src/mode-long.S' }),
+  ...widths([32, 64], { name: 'exceptions', title: 'Exceptions: vector, error code, saved address', chapter: CHAPTER_1, source: 'src/exceptions.S' }),
+  ...widths([32, 64], { name: 'control-registers', title: 'Control registers that refuse values', chapter: CHAPTER_1, source: 'src/control-registers.S' }),
+  ...widths([32, 64], { name: 'double-fault', title: 'A fault while delivering a fault', chapter: CHAPTER_1, source: 'src/double-fault.S' }),
+  payload({ name: 'triple-fault', title: 'The triple fault', chapter: CHAPTER_1, room: 32, source: 'src/triple-fault.S', needs: ['reset'], end: 'triple-fault' }),
+  payload({ name: 'halt', title: 'Halt with interrupts off', chapter: CHAPTER_1, room: 32, source: 'src/halt.S', end: 'halt' }),
+  payload({ name: 'segment-limits', title: 'Segment limits and types', chapter: CHAPTER_1, room: 32, source: 'src/segment-limits.S' }),
 ];
 
 /** The entry of that name, or undefined. */

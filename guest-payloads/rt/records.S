@@ -137,13 +137,29 @@ M(rb_obs): // xsi: key, xax: value; keeps everything
 
 // ## Leaving
 //
+// What comes after the last line may stop the machine in the middle of a byte. So wait for bit 6 of the line status: everything is on the wire.
+
+.globl M(rb_last)
+M(rb_last): // xsi: the last line; clobbers xax, xcx, xdx
+  call M(rb_puts)
+  mov ecx, 0x10000
+  mov edx, COM1 + 5
+1:
+  in al, dx
+  test al, 0x40
+  jnz 2f
+  dec ecx
+  jnz 1b
+2:
+  ret
+
 // QEMU's `isa-debug-exit` device turns a byte written to its port into the exit status of the process. Where there is no such device the write
 // goes nowhere, and a processor that is halted with interrupts off is the end.
 
 .globl M(rb_done)
 M(rb_done):
   mov esi, offset done_text
-  call M(rb_puts)
+  call M(rb_last)
   xor eax, eax
 1:
   mov edx, DEBUG_EXIT
@@ -155,7 +171,7 @@ M(rb_done):
 
 .globl M(rb_abort)
 M(rb_abort): // xsi: the whole line
-  call M(rb_puts)
+  call M(rb_last)
   mov eax, 1
   jmp 1b
 
