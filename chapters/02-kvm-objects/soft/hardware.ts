@@ -1,0 +1,251 @@
+// # Switching the hardware on
+//
+// Loading kvm.ko changes nothing on the machine; it only asks what the processor can do (`setup_vmcs_config()`). VMX operation begins with the first
+// virtual machine and ends with the last, so that a computer which runs none pays nothing, and another hypervisor may have the hardware
+// meanwhile. Linux counts in `kvm_usage_count`; on every CPU, `vmx_enable_virtualization_cpu()` sets CR4.VMXE and executes VMXON on a page that the processor keeps
+// as its own until VMXOFF.
+//
+// Three things can be missing, and each answers differently. No VMX in CPUID: the module does not load. `IA32_FEATURE_CONTROL` locked by the firmware without VMX: likewise,
+// and the message in the kernel's log says to look in the BIOS set-up. Too few controls: KVM has a list of those it cannot do without.
+
+import { Cpu } from '../../01-hardware-background/cpu.ts';
+import { Fault } from '../../01-hardware-background/faults.ts';
+import { assert, type Hpa, PAGE_BYTES, PhysicalMemory } from '../../01-hardware-background/physical-memory.ts';
+import { AR, CR0, CR4, EFER, OFFSET, SEG } from '../../01-hardware-background/state.ts';
+import type { Trace } from '../../01-hardware-background/trace.ts';
+import { CPU_BASED, ENTRY, EPTP, EXIT, FEATURE_CONTROL, PIN, SECONDARY, VMX_MSR } from '../../01-hardware-background/vmx/controls.ts';
+import { FIELD, type FieldName } from '../../01-hardware-background/vmx/vmcs.ts';
+import { VmxUnit } from '../../01-hardware-background/vmx/vmx.ts';
+import { RamOwners } from './memory.ts';
+import type { SoftVcpu } from './vcpu.ts';
+
+/** The control words that every VMCS of this kernel starts from: Linux's `struct vmcs_config`. */
+export interface VmcsConfig {
+  readonly revision: number;
+  readonly pin: number;
+  readonly cpuBased: number;
+  readonly secondary: number;
+  readonly exit: number;
+  readonly entry: number;
+}
+
+const RIP_OF_VMX_EXIT = 0xffff_ffff_8100_0000n; // any canonical address: the code that runs there is this program
+const INVEPT_SINGLE_CONTEXT = 1;
+const INVVPID_SINGLE_CONTEXT = 1;
+const HOST_STACK = 0xffff_c900_0000_0000n;
+/** The vector that Linux gives its local timer (LOCAL_TIMER_VECTOR). */
+export const LOCAL_TIMER_VECTOR = 0xec;
+
+/** The processor as the kernel drives it: memory and its owners, VMX instructions by name, the host's timer. */
+export class Hardware {
+  readonly memory: PhysicalMemory;
+  readonly ram: RamOwners;
+  readonly cpu: Cpu;
+  readonly vmx: VmxUnit;
+  readonly config: VmcsConfig;
+  #users = 0;
+  #vmxonRegion: Hpa = -1;
+  #freeVpids: number[] = [];
+  #nextVpid = 1; // 0 is the host's own
+  /** The vCPU whose VMCS is current and whose registers are live, if any. */
+  loaded: SoftVcpu | null = null;
+  /** The host's timer has fired and nobody has taken the interrupt yet. */
+  timerPending = false;
+
+  constructor({ ramBytes, shared = false, trace = null }: { ramBytes: number; shared?: boolean; trace?: Trace | null }) {
+    this.memory = new PhysicalMemory({ ramBytes, shared });
+    this.ram = new RamOwners(this.memory);
+    this.cpu = new Cpu({ memory: this.memory, ...(trace && { trace }) });
+    this.vmx = new VmxUnit(this.cpu);
+    this.cpu.vmx = this.vmx;
+    this.cpu.setInterruptSource({
+      pending: () => this.timerPending,
+      acknowledge: () => {
+        this.timerPending = false;
+        return LOCAL_TIMER_VECTOR;
+      },
+    });
+    this.#bootHost();
+    this.config = this.#vmcsConfig();
+  }
+
+  // The host is a 64-bit kernel. None of its instructions are executed here, but VMXON and VM entry look at its registers: paging must be on, selectors must be
+  // ring 0, bases must be canonical, and a VM exit will load them all again. So the processor is put into the state in which Linux would have it.
+
+  #bootHost(): void {
+    const { state } = this.cpu;
+    const topLevel = this.ram.kernelPages();
+    assert(topLevel >= 0, 'RAM has room for one page');
+    state.set64(OFFSET.CR0, BigInt(CR0.PE | CR0.MP | CR0.ET | CR0.NE | CR0.WP | CR0.AM) | BigInt(CR0.PG));
+    state.set64(OFFSET.CR4, BigInt(CR4.PAE | CR4.PGE | CR4.OSFXSR | CR4.OSXMMEXCPT));
+    state.set64(OFFSET.EFER, BigInt(EFER.SCE | EFER.LME | EFER.LMA | EFER.NXE));
+    state.setNumber(OFFSET.CR3, topLevel);
+    const data = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED | AR.DB | AR.G;
+    for (const seg of [SEG.ES, SEG.SS, SEG.DS, SEG.FS, SEG.GS]) this.#hostSegment(seg, 0x18, 0xffffffff, data);
+    this.#hostSegment(SEG.CS, 0x10, 0xffffffff, AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED | AR.L | AR.G);
+    this.#hostSegment(SEG.TR, 0x40, 0x206f, AR.P | 0xb);
+    this.#hostSegment(SEG.LDTR, 0, 0, AR.UNUSABLE);
+    this.cpu.modeChanged();
+  }
+
+  #hostSegment(seg: number, selector: number, limit: number, rights: number): void {
+    const { state } = this.cpu;
+    state.setSegSelector(seg, selector);
+    state.setSegBase(seg, 0n);
+    state.setSegLimit(seg, limit);
+    state.setSegRights(seg, rights);
+  }
+
+  // ## What KVM needs, and what it would like
+  //
+  // For each control word the processor reports which bits may be set and which must be. KVM states two lists, *required* and *welcome*; the result is
+  // the union, cut to what is possible. A required bit that is impossible makes the module refuse. With EPT, guest paging is no longer KVM's affair, so
+  // CR3 accesses and INVLPG are let through, which on the first VT-x processors were the commonest exits of all.
+
+  #vmcsConfig(): VmcsConfig {
+    const word = (msr: number, required: number, welcome = 0): number => {
+      const both = this.cpu.readMsr(msr);
+      const mustBe1 = Number(both & 0xffffffffn);
+      const mayBe1 = Number(both >> 32n);
+      const value = (((required | welcome) & mayBe1) | mustBe1) >>> 0;
+      assert((required & ~value) === 0, `the processor lacks a control that KVM requires (MSR 0x${msr.toString(16)})`);
+      return value;
+    };
+    const { mask: P } = PIN;
+    const { mask: C } = CPU_BASED;
+    const { mask: S } = SECONDARY;
+    const { mask: X } = EXIT;
+    const { mask: N } = ENTRY;
+    return {
+      revision: Number(this.cpu.readMsr(VMX_MSR.IA32_VMX_BASIC) & 0x7fffffffn),
+      pin: word(VMX_MSR.IA32_VMX_TRUE_PINBASED_CTLS, P.EXT_INTR_EXITING | P.NMI_EXITING, P.VIRTUAL_NMIS),
+      // biome-ignore format: table
+      cpuBased: word(VMX_MSR.IA32_VMX_TRUE_PROCBASED_CTLS,
+        C.HLT_EXITING | C.CR8_LOAD_EXITING | C.CR8_STORE_EXITING | C.UNCOND_IO_EXITING | C.MOV_DR_EXITING | C.USE_TSC_OFFSETTING |
+        C.MWAIT_EXITING | C.MONITOR_EXITING | C.RDPMC_EXITING | C.USE_MSR_BITMAPS | C.ACTIVATE_SECONDARY_CONTROLS),
+      // biome-ignore format: table
+      secondary: word(VMX_MSR.IA32_VMX_PROCBASED_CTLS2,
+        S.ENABLE_EPT | S.UNRESTRICTED_GUEST, S.ENABLE_VPID | S.ENABLE_RDTSCP | S.ENABLE_INVPCID | S.WBINVD_EXITING),
+      exit: word(VMX_MSR.IA32_VMX_TRUE_EXIT_CTLS, X.HOST_ADDR_SPACE_SIZE | X.ACK_INTR_ON_EXIT | X.SAVE_DEBUG_CONTROLS | X.LOAD_IA32_PAT | X.LOAD_IA32_EFER),
+      entry: word(VMX_MSR.IA32_VMX_TRUE_ENTRY_CTLS, N.LOAD_DEBUG_CONTROLS | N.LOAD_IA32_PAT | N.LOAD_IA32_EFER),
+    };
+  }
+
+  // @clause kvm.module.vmxon-on-first-vm
+  /** One more virtual machine: the first one switches VMX on. False when the processor or its firmware refuses. Linux: `kvm_enable_virtualization()`. */
+  enable(): boolean {
+    if (this.#users > 0) {
+      this.#users++;
+      return true;
+    }
+    const needed = BigInt(FEATURE_CONTROL.LOCKED | FEATURE_CONTROL.VMX_OUTSIDE_SMX);
+    if ((this.cpu.readMsr(VMX_MSR.IA32_FEATURE_CONTROL) & needed) !== needed) return false;
+    const region = this.ram.kernelPages();
+    if (region < 0) return false;
+    this.memory.view.setUint32(this.memory.offset(region, PAGE_BYTES), this.config.revision, true);
+    this.cpu.state.set64(OFFSET.CR4, this.cpu.state.get64(OFFSET.CR4) | BigInt(CR4.VMXE));
+    try {
+      this.vmx.vmxon(region);
+    } catch (fault) {
+      if (!(fault instanceof Fault)) throw fault;
+      this.ram.freeKernelPages(region);
+      return false;
+    }
+    this.#vmxonRegion = region;
+    this.#users = 1;
+    return true;
+  }
+
+  /** One fewer: the last one switches VMX off and clears CR4.VMXE. */
+  disable(): void {
+    assert(this.#users > 0, 'VMX is on while a virtual machine exists');
+    if (--this.#users > 0) return;
+    this.vmx.vmxoff();
+    this.cpu.state.set64(OFFSET.CR4, this.cpu.state.get64(OFFSET.CR4) & ~BigInt(CR4.VMXE));
+    this.ram.freeKernelPages(this.#vmxonRegion);
+    this.#vmxonRegion = -1;
+  }
+
+  /** True between VMXON and VMXOFF. */
+  get enabled(): boolean {
+    return this.#users > 0;
+  }
+
+  // ## VMCS fields
+  //
+  // Reading and writing fields is most of what a hypervisor does. Linux wraps the two instructions in `vmcs_read32()`, `vmcs_writel()` and friends and
+  // treats a failure as its own bug, because it can only be one. So does this.
+
+  read(field: FieldName): bigint {
+    return this.vmx.vmread(FIELD[field]);
+  }
+  read32(field: FieldName): number {
+    return Number(this.vmx.vmread(FIELD[field]) & 0xffffffffn);
+  }
+  write(field: FieldName, value: bigint): void {
+    this.vmx.vmwrite(FIELD[field], value);
+  }
+  write32(field: FieldName, value: number): void {
+    this.vmx.vmwrite(FIELD[field], BigInt(value >>> 0));
+  }
+
+  /** INVEPT, single context: what the processor has cached of these second-stage tables is void. */
+  inveptContext(root: Hpa): void {
+    if (this.enabled) this.vmx.invept(INVEPT_SINGLE_CONTEXT, eptPointer(root));
+  }
+
+  /** INVVPID, single context: the guest's own mappings changed in a way that it need not flush for itself. Linux: `vpid_sync_context()`. */
+  flushGuestTlb(vpid: number): void {
+    if (vpid !== 0) this.vmx.invvpid(INVVPID_SINGLE_CONTEXT, vpid);
+  }
+
+  /** RAM was written by the kernel: instructions decoded from there are void. */
+  wrote(hpa: Hpa, bytes: number): void {
+    if (this.cpu.engine.holdsCode(hpa)) this.cpu.engine.codeWritten(hpa, bytes);
+  }
+
+  /** The processor's time stamp counter, which counts instructions here. */
+  get tsc(): bigint {
+    return this.cpu.state.get64(OFFSET.ICOUNT);
+  }
+
+  /** CPUID as the host itself would execute it: EAX, EBX, ECX, EDX. */
+  hostCpuid(leaf: number, index: number): readonly [number, number, number, number] {
+    return this.cpu.cpuid(leaf, index);
+  }
+
+  /** The host-state area: what the processor becomes at every VM exit. Linux: `vmx_set_constant_host_state()`. */
+  writeHostState(): void {
+    const { state } = this.cpu;
+    this.write('HOST_CR0', state.get64(OFFSET.CR0));
+    this.write('HOST_CR3', state.get64(OFFSET.CR3));
+    this.write('HOST_CR4', state.get64(OFFSET.CR4));
+    for (const [field, seg] of [
+      ['HOST_ES_SELECTOR', SEG.ES],
+      ['HOST_CS_SELECTOR', SEG.CS],
+      ['HOST_SS_SELECTOR', SEG.SS],
+      ['HOST_DS_SELECTOR', SEG.DS],
+      ['HOST_FS_SELECTOR', SEG.FS],
+      ['HOST_GS_SELECTOR', SEG.GS],
+      ['HOST_TR_SELECTOR', SEG.TR],
+    ] as const)
+      this.write32(field, state.segSelector(seg));
+    this.write('HOST_IA32_EFER', state.get64(OFFSET.EFER));
+    this.write('HOST_IA32_PAT', state.get64(OFFSET.PAT));
+    this.write('HOST_RIP', RIP_OF_VMX_EXIT);
+    this.write('HOST_RSP', HOST_STACK);
+  }
+
+  /** A virtual-processor identifier: it tags a vCPU's translations, so that they survive other guests' turns. 0 when all are taken. */
+  allocateVpid(): number {
+    const free = this.#freeVpids.pop();
+    if (free !== undefined) return free;
+    return this.#nextVpid <= 0xffff ? this.#nextVpid++ : 0;
+  }
+  freeVpid(vpid: number): void {
+    if (vpid !== 0) this.#freeVpids.push(vpid);
+  }
+}
+
+/** An EPT pointer: write-back, four levels, with accessed and dirty bits. */
+export const eptPointer = (root: Hpa): bigint => BigInt(root) | BigInt(EPTP.WB | (3 << EPTP.WALK_LENGTH_SHIFT) | EPTP.ACCESSED_DIRTY);

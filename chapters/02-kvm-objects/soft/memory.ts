@@ -1,0 +1,93 @@
+// # Two owners of RAM
+//
+// The modelled machine's RAM is shared between a program and its kernel, as on any machine. The VMM's memory grows from the bottom; it will become
+// guest RAM. The kernel's pages (VMCSs, bitmaps, second-stage page tables, the `kvm_run` pages) grow from the top. A guest reaches neither by address: it reaches what
+// its second-stage tables name, and only the kernel writes those.
+//
+// ```text
+//  0                                                              ramBytes
+//  +-------------------+-----------------------------+-------------+
+//  | VMM: hva = USER_BASE + hpa  ->     free     <-  kernel's pages |
+//  +-------------------+-----------------------------+-------------+
+// ```
+
+import { assert, type Hpa, type Hva, PAGE_BYTES, type PhysicalMemory } from '../../01-hardware-background/physical-memory.ts';
+import { ERRNO } from '../errno.ts';
+import type { Allocation } from '../kernel.ts';
+
+/** Where the program's memory appears in its address space: where Linux puts anonymous mappings, so that nothing mistakes an hva for an hpa. */
+export const USER_BASE = 0x7f00_0000_0000;
+/** End of user space on x86-64 with four-level paging (TASK_SIZE_MAX). */
+export const USER_END = 0x7fff_ffff_f000;
+
+interface Range {
+  readonly start: number;
+  readonly bytes: number;
+}
+
+/** All of RAM, by owner. */
+export class RamOwners {
+  readonly memory: PhysicalMemory;
+  readonly #user: Range[] = []; // sorted by start
+  readonly #freeKernelPages: Hpa[] = [];
+  #kernelStart: Hpa;
+
+  constructor(memory: PhysicalMemory) {
+    this.memory = memory;
+    this.#kernelStart = memory.ramBytes - (memory.ramBytes % PAGE_BYTES);
+  }
+
+  get #userEnd(): number {
+    const last = this.#user.at(-1);
+    return last ? last.start + last.bytes : 0;
+  }
+
+  /** Zeroed, page-aligned memory for the program: the lowest gap that holds it. -EINVAL, -ENOMEM. */
+  allocateUser(bytes: number): Allocation | number {
+    if (!Number.isSafeInteger(bytes) || bytes <= 0) return -ERRNO.EINVAL;
+    const size = Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+    let at = 0;
+    let index = 0;
+    for (const range of this.#user) {
+      if (range.start - at >= size) break;
+      at = range.start + range.bytes;
+      index++;
+    }
+    if (at + size > this.#kernelStart) return -ERRNO.ENOMEM;
+    this.#user.splice(index, 0, { start: at, bytes: size });
+    this.memory.slice(at, size).fill(0);
+    return { hva: USER_BASE + at, bytes: this.memory.slice(at, bytes) };
+  }
+
+  /** Takes an allocation back. -EINVAL when `hva` is not the start of one. */
+  freeUser(hva: Hva): number {
+    const index = this.#user.findIndex(({ start }) => start === hva - USER_BASE);
+    if (index < 0) return -ERRNO.EINVAL;
+    this.#user.splice(index, 1);
+    return 0;
+  }
+
+  /** The host physical address behind a user address, when all of `[hva, hva + bytes)` is in one allocation; else -1. Linux: `get_user_pages()`. */
+  hpaOf(hva: Hva, bytes = 1): Hpa {
+    const at = hva - USER_BASE;
+    for (const { start, bytes: size } of this.#user) if (at >= start && at + bytes <= start + size) return at;
+    return -1;
+  }
+
+  /** Zeroed kernel pages, contiguous; -1 when RAM is exhausted. */
+  kernelPages(count = 1): Hpa {
+    let hpa = count === 1 ? (this.#freeKernelPages.pop() ?? -1) : -1;
+    if (hpa < 0) {
+      if (this.#kernelStart - count * PAGE_BYTES < this.#userEnd) return -1;
+      this.#kernelStart -= count * PAGE_BYTES;
+      hpa = this.#kernelStart;
+    }
+    this.memory.slice(hpa, count * PAGE_BYTES).fill(0);
+    return hpa;
+  }
+
+  freeKernelPages(hpa: Hpa, count = 1): void {
+    assert(hpa >= this.#kernelStart && hpa % PAGE_BYTES === 0, 'not a kernel page');
+    for (let n = 0; n < count; n++) this.#freeKernelPages.push(hpa + n * PAGE_BYTES);
+  }
+}

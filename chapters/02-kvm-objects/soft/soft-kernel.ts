@@ -1,0 +1,258 @@
+// # The soft kernel
+//
+// Here the pieces meet: a process's descriptor table, `/dev/kvm`, and behind every descriptor the object it stands for. The class implements the same
+// `Kernel` interface as the one that asks Linux, and that is its whole specification: a VMM must not be able to tell.
+//
+// ::figure three-descriptors -- /dev/kvm gives VMs, a VM gives vCPUs, a vCPU gives the shared page
+
+import type { Trace } from '../../01-hardware-background/trace.ts';
+import { CAP, KVM_API_VERSION } from '../abi/capabilities.ts';
+import { KvmDirtyLog } from '../abi/memory.ts';
+import { KvmMsrEntry, KvmMsrList } from '../abi/registers.ts';
+import { ERRNO } from '../errno.ts';
+import type { Allocation, Kernel } from '../kernel.ts';
+import { storeCpuid, supportedCpuid } from './cpuid.ts';
+import { IoctlTable } from './dispatch.ts';
+import { FileTable, type OpenFile } from './files.ts';
+import { Hardware } from './hardware.ts';
+import { featureMsr, MSR_FEATURES, MSR_LIST, msrList } from './msrs.ts';
+import { USER_SLOTS } from './slots.ts';
+import { RUN_BYTES, SoftVcpu } from './vcpu.ts';
+import { installVcpuRequests } from './vcpu-requests.ts';
+import { SoftVm } from './vm.ts';
+
+/** KVM_MAX_VCPUS, and the ids that they may have. */
+const MAX_VCPUS = 1024;
+const MAX_VCPU_ID = 4096;
+/** KVM_SET_TSS_ADDR: three pages must fit below 4 GiB. */
+const TSS_LIMIT = 2 ** 32 - 3 * 4096;
+
+export interface SoftKernelOptions {
+  /** RAM of the modelled machine: what the VMM may allocate, and the kernel's own pages. A multiple of 64 KiB. */
+  readonly ramBytes?: number;
+  /** RAM in a SharedArrayBuffer. */
+  readonly shared?: boolean;
+  readonly trace?: Trace | null;
+}
+
+const DEFAULT_RAM = 64 << 20;
+
+/** The descriptor-independent part of a file: what KVM's files cannot do. */
+const notMappable = (): number => -ERRNO.ENODEV;
+
+export class SoftKernel implements Kernel {
+  readonly name = 'soft';
+  readonly hardware: Hardware;
+  readonly trace: Trace | null;
+  /** Where later chapters install what they add. The errno is what Linux answers to a request that the descriptor does not know. */
+  readonly systemRequests = new IoctlTable<SoftKernel>(ERRNO.EINVAL);
+  readonly vmRequests = new IoctlTable<SoftVm>(ERRNO.ENOTTY);
+  readonly vcpuRequests = new IoctlTable<SoftVcpu>(ERRNO.EINVAL);
+  /** KVM_CHECK_EXTENSION's answers. */
+  readonly capabilities = new Map<number, number>();
+  readonly #files = new FileTable();
+
+  constructor({ ramBytes = DEFAULT_RAM, shared = false, trace = null }: SoftKernelOptions = {}) {
+    this.trace = trace;
+    this.hardware = new Hardware({ ramBytes, shared, trace });
+    this.#installCapabilities();
+    this.#installSystemRequests();
+    this.#installVmRequests();
+    installVcpuRequests(this.vcpuRequests);
+  }
+
+  // ## System calls
+
+  open(path: string, _flags: number): number {
+    if (path !== '/dev/kvm') return -ERRNO.ENOENT;
+    return this.#files.install({
+      name: '/dev/kvm',
+      ioctl: (request, arg) => this.systemRequests.call(this, request, arg),
+      mmap: notMappable,
+      release() {},
+    });
+  }
+
+  close(fd: number): number {
+    return this.#files.close(fd);
+  }
+
+  ioctl(fd: number, request: number, arg: number | Uint8Array = 0): number {
+    const file = this.#files.get(fd);
+    return file ? file.ioctl(request >>> 0, arg) : -ERRNO.EBADF;
+  }
+
+  mmap(fd: number, length: number): Uint8Array | number {
+    const file = this.#files.get(fd);
+    if (!file) return -ERRNO.EBADF;
+    return length > 0 ? file.mmap(length) : -ERRNO.EINVAL;
+  }
+
+  allocate(bytes: number): Allocation | number {
+    return this.hardware.ram.allocateUser(bytes);
+  }
+
+  free(hva: number): number {
+    const result = this.hardware.ram.freeUser(hva);
+    if (result === 0) for (const vm of this.#vms) vm.unmapped();
+    return result;
+  }
+
+  /** Where a descriptor leads, as `readlink /proc/self/fd/N` would say; null when it is not open. */
+  describe(fd: number): string | null {
+    return this.#files.get(fd)?.name ?? null;
+  }
+
+  readonly #vms = new Set<SoftVm>();
+
+  // ## The system descriptor
+
+  #installCapabilities(): void {
+    for (const [capability, value] of [
+      [CAP.KVM_CAP_USER_MEMORY, 1],
+      [CAP.KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1],
+      [CAP.KVM_CAP_SET_TSS_ADDR, 1],
+      [CAP.KVM_CAP_SET_IDENTITY_MAP_ADDR, 1],
+      [CAP.KVM_CAP_EXT_CPUID, 1],
+      [CAP.KVM_CAP_NR_VCPUS, 1], // "recommended": the number of physical processors
+      [CAP.KVM_CAP_MAX_VCPUS, MAX_VCPUS],
+      [CAP.KVM_CAP_MAX_VCPU_ID, MAX_VCPU_ID],
+      [CAP.KVM_CAP_NR_MEMSLOTS, USER_SLOTS],
+      [CAP.KVM_CAP_READONLY_MEM, 1],
+      [CAP.KVM_CAP_SYNC_MMU, 1],
+      [CAP.KVM_CAP_MP_STATE, 1],
+      [CAP.KVM_CAP_VCPU_EVENTS, 1],
+      [CAP.KVM_CAP_INTR_SHADOW, 1],
+      [CAP.KVM_CAP_DEBUGREGS, 1],
+      [CAP.KVM_CAP_XSAVE, 1],
+      [CAP.KVM_CAP_XSAVE2, 4096],
+      [CAP.KVM_CAP_XCRS, 1],
+      [CAP.KVM_CAP_SREGS2, 1],
+      [CAP.KVM_CAP_GET_MSR_FEATURES, 1],
+      [CAP.KVM_CAP_CHECK_EXTENSION_VM, 1],
+    ] as const)
+      this.capabilities.set(capability, value);
+  }
+
+  #installSystemRequests(): void {
+    const on = this.systemRequests;
+    on.onNumber('KVM_GET_API_VERSION', (_kernel, arg) => (arg === 0 ? KVM_API_VERSION : -ERRNO.EINVAL));
+    on.onNumber('KVM_GET_VCPU_MMAP_SIZE', (_kernel, arg) => (arg === 0 ? RUN_BYTES : -ERRNO.EINVAL));
+    // @clause kvm.cap.unknown-is-zero
+    on.onNumber('KVM_CHECK_EXTENSION', (kernel, capability) => kernel.capabilities.get(capability) ?? 0);
+    on.onNumber('KVM_CREATE_VM', (kernel, type) => kernel.#createVm(type));
+    on.onStruct('KVM_GET_SUPPORTED_CPUID', (kernel, _bytes, view) => storeCpuid(view, supportedCpuid(kernel.hardware)));
+    on.onStruct('KVM_GET_MSR_INDEX_LIST', (_kernel, _bytes, view) => storeMsrList(view, MSR_LIST));
+    on.onStruct('KVM_GET_MSR_FEATURE_INDEX_LIST', (_kernel, _bytes, view) => storeMsrList(view, MSR_FEATURES));
+    on.onStruct('KVM_GET_MSRS', (_kernel, _bytes, view) =>
+      msrList(view, (index, at) => {
+        const data = featureMsr(index);
+        if (data === null) return false;
+        KvmMsrEntry.store(view, at, { data });
+        return true;
+      }),
+    );
+  }
+
+  // @clause kvm.vm.type
+  #createVm(type: number): number {
+    if (type !== 0) return -ERRNO.EINVAL; // KVM_X86_DEFAULT_VM; the others need encrypted memory
+    if (!this.hardware.enable()) return -ERRNO.EIO;
+    const vm = new SoftVm(this.hardware, () => {
+      this.#vms.delete(vm);
+      this.hardware.disable();
+    });
+    if (vm.ept.root < 0) {
+      this.hardware.disable();
+      return -ERRNO.ENOMEM;
+    }
+    const fd = this.#files.install({
+      name: 'anon_inode:kvm-vm',
+      ioctl: (request, arg) => this.vmRequests.call(vm, request, arg),
+      mmap: notMappable,
+      release: () => vm.put(),
+    });
+    if (fd < 0) vm.put();
+    else this.#vms.add(vm);
+    return fd;
+  }
+
+  // ## The VM descriptor
+
+  #installVmRequests(): void {
+    const on = this.vmRequests;
+    on.onNumber('KVM_CHECK_EXTENSION', (_vm, capability) => this.capabilities.get(capability) ?? 0);
+    on.onNumber('KVM_CREATE_VCPU', (vm, id) => this.#createVcpu(vm, id));
+    on.onStruct('KVM_SET_USER_MEMORY_REGION', (vm, _bytes, view) => vm.setMemoryRegion(view));
+    on.onStruct('KVM_GET_DIRTY_LOG', getDirtyLog);
+    on.onNumber('KVM_SET_TSS_ADDR', (vm, address) => {
+      if (!(address >= 0 && address <= TSS_LIMIT)) return -ERRNO.EINVAL;
+      vm.tssAddr = address;
+      return 0;
+    });
+    on.onStruct('KVM_SET_IDENTITY_MAP_ADDR', (vm, _bytes, view) => {
+      // @clause kvm.vm.identity-map-before-vcpus
+      if (vm.vcpus.size > 0) return -ERRNO.EINVAL;
+      vm.identityMapAddr = Number(view.getBigUint64(0, true));
+      return 0;
+    });
+  }
+
+  #createVcpu(vm: SoftVm, id: number): number {
+    // @clause kvm.vcpu.id-range
+    if (!(id >= 0 && id < MAX_VCPU_ID) || vm.vcpus.size >= MAX_VCPUS) return -ERRNO.EINVAL;
+    // @clause kvm.vcpu.id-unique
+    if (vm.vcpus.has(id)) return -ERRNO.EEXIST;
+    const vcpu = SoftVcpu.create(vm, id);
+    if (!vcpu) return -ERRNO.ENOMEM;
+    const file: OpenFile = {
+      name: `anon_inode:kvm-vcpu:${id}`,
+      ioctl: (request, arg) => {
+        vcpu.load();
+        return this.vcpuRequests.call(vcpu, request, arg);
+      },
+      mmap: (length) => vcpu.run.subarray(0, Math.min(length, RUN_BYTES)),
+      release: () => vm.put(),
+    };
+    const fd = this.#files.install(file);
+    if (fd < 0) {
+      vcpu.free();
+      return fd;
+    }
+    vm.vcpus.set(id, vcpu);
+    vm.get();
+    return fd;
+  }
+}
+
+// ## Small requests
+
+// @clause kvm.msr-list.e2big
+/** Writes a list of indices; E2BIG, with the count that would have been enough, when the caller's list is too short. */
+function storeMsrList(view: DataView, list: readonly number[]): number {
+  const { nmsrs } = KvmMsrList.load(view);
+  KvmMsrList.store(view, 0, { nmsrs: list.length });
+  if (nmsrs < list.length) return -ERRNO.E2BIG;
+  if (view.byteLength < KvmMsrList.bytes + 4 * list.length) return -ERRNO.EFAULT;
+  list.forEach((index, n) => {
+    view.setUint32(KvmMsrList.bytes + 4 * n, index, true);
+  });
+  return 0;
+}
+
+// The dirty log is how a running machine is copied: ask which pages were written since the last question, send those, ask again. Asking also clears, and
+// clearing takes write permission away, so that the next write to each page faults once and sets its bit. The bitmap goes to the VMM's memory by address.
+
+function getDirtyLog(vm: SoftVm, _bytes: Uint8Array, view: DataView): number {
+  const { slot: id, dirty_bitmap } = KvmDirtyLog.load(view);
+  if (id >>> 16 !== 0 || id >= USER_SLOTS) return -ERRNO.EINVAL;
+  const slot = vm.slots.get(id);
+  // @clause kvm.memory.dirty-log-needs-flag
+  if (!slot?.dirty) return -ERRNO.ENOENT;
+  const hpa = vm.hardware.ram.hpaOf(Number(dirty_bitmap), slot.dirty.length);
+  if (hpa < 0) return -ERRNO.EFAULT;
+  vm.hardware.memory.slice(hpa, slot.dirty.length).set(slot.dirty);
+  slot.dirty.fill(0);
+  if (vm.ept.writeProtect(slot.gpa, slot.bytes) > 0) vm.flushRemoteTlbs();
+  return 0;
+}
