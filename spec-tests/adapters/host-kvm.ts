@@ -1,0 +1,28 @@
+// # The host's /dev/kvm
+//
+// Chapter 3's monitor on the real kernel. What this particular kernel can do is found out by trying (`probe.ts`), never by asking what machine it is:
+// a nested or para-virtual KVM may lack things that every processor has.
+
+import { release } from 'node:os';
+import { HostKernel, hostKernelAvailable } from '../../chapters/02-kvm-objects/host/host-kernel.ts';
+import type { Started, Unavailable } from '../types.ts';
+import { MachineAdapter, MONITOR } from './machine.ts';
+import { probeKernel } from './probe.ts';
+
+export class HostKvmAdapter extends MachineAdapter {
+  constructor() {
+    super({ name: 'host-kvm', probe: look, makeKernel: () => new HostKernel(), deterministic: false });
+  }
+}
+
+function look(): Unavailable | Omit<Started, 'type' | 'protocol' | 'name'> {
+  const here = hostKernelAvailable();
+  if (!here.available) return { type: 'unavailable', reason: here.reason };
+  const { capabilities, missing } = probeKernel(new HostKernel());
+  return {
+    version: release(),
+    surfaces: ['guest', 'kvm'],
+    capabilities: [...MONITOR.capabilities, ...capabilities],
+    missing: { ...MONITOR.missing, ...missing },
+  };
+}

@@ -1,0 +1,147 @@
+// # Our own monitor on a kernel
+//
+// The embedded machine and the host's /dev/kvm differ in one object: the kernel. Everything above it (chapter 3's monitor, the script player) is the
+// same code, so a difference between the two columns of the results is a difference between two kernels and nothing else.
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
+import type { Registers } from '../../chapters/03-vcpu-loop/devices/bus.ts';
+import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
+import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
+import type { End as MachineEnd } from '../../chapters/03-vcpu-loop/platform.ts';
+import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
+import { Recorder, type Trace, traceLine } from '../../chapters/01-hardware-background/trace.ts';
+import type { Adapter, Door, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
+import { hex } from '../values.ts';
+import { executeScript } from './kvm-execute.ts';
+
+/** The suite's names for doors, in the monitor's words. A disk needs firmware, which this monitor has not got. */
+const DOORS: Readonly<Record<Door, DoorName | null>> = { multiboot: 'multiboot', pvh: 'pvh', long: 'long', disk: null };
+
+/** Ends that the protocol has no name for are an internal error with a detail: they can only come from a defect of ours. */
+const ENDS: Readonly<Partial<Record<MachineEnd, End>>> = {
+  'debug-exit': 'debug-exit',
+  halt: 'halt',
+  'triple-fault': 'triple-fault',
+  timeout: 'timeout',
+  reset: 'reset',
+  'fail-entry': 'fail-entry',
+  'internal-error': 'internal-error',
+};
+
+// ## Asking for an interrupt
+//
+// Chapters 1 to 3 have no interrupt controller, so a payload that wants to be interrupted has to ask the monitor. Port 0x5f0 takes the vector, 0x5f1 an
+// NMI; with the next exit the monitor hands them to the kernel.
+
+const INJECT_PORT = 0x5f0;
+
+/** How many guest instructions one KVM_RUN of the soft kernel executes at most. */
+const BOUND_INSTRUCTIONS = 1_000_000;
+
+function attachInjector(machine: Machine): void {
+  const injector: Registers = {
+    name: 'inject',
+    read: () => 0n,
+    write(offset, _width, value) {
+      if (offset === 0) machine.interrupt(Number(value & 0xffn));
+      else machine.nmi();
+    },
+  };
+  machine.platform.ports.attach(INJECT_PORT, 2, injector);
+}
+
+// ## What the monitor has, whatever kernel is below it
+
+const NO_APIC = 'the monitor of chapter 3 has no interrupt controller';
+
+/** What the kernel has no part in. */
+export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
+  capabilities: [
+    ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'reset'],
+    ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'smp2-shared'],
+  ],
+  missing: { 'door-disk': 'the monitor of chapter 3 has no firmware to read a disk with', smp2: NO_APIC, lapic: NO_APIC, pic: NO_APIC },
+};
+
+export interface MachineOptions {
+  readonly name: string;
+  /** Everything that can only be known by looking: called once, at the start. */
+  readonly probe: () => Unavailable | Omit<Started, 'type' | 'protocol' | 'name'>;
+  /** A fresh kernel for each case: no state survives. */
+  readonly makeKernel: (trace: Trace | null) => Kernel;
+  /** Whether runs are deterministic, so that the trace has a digest to promise. */
+  readonly deterministic: boolean;
+}
+
+export class MachineAdapter implements Adapter {
+  readonly #options: MachineOptions;
+
+  constructor(options: MachineOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<Started | Unavailable> {
+    const found = this.#options.probe();
+    return 'type' in found ? found : { type: 'started', protocol: 1, name: this.#options.name, ...found };
+  }
+
+  async run(request: RunRequest): Promise<RunReply> {
+    if (request.surface === 'kvm') return executeScript(this.#options.makeKernel(null), request);
+    return this.#boot(request);
+  }
+
+  async stop(): Promise<void> {}
+  kill(): void {}
+
+  #boot({ id, guest, limits }: RunGuest): RunReply {
+    const door = DOORS[guest.door];
+    if (door === null) return { type: 'error', id, reason: `no door '${guest.door}'` };
+    const image = new Uint8Array(readFileSync(guest.image));
+    const sha256 = createHash('sha256').update(image).digest('hex');
+    if (sha256 !== guest.sha256) return { type: 'error', id, reason: `${guest.image} is not the image that the suite means: its digest is ${sha256}` };
+    const bounds = limits.instructions === undefined ? {} : { bounds: Math.ceil(Number(BigInt(limits.instructions)) / BOUND_INSTRUCTIONS) };
+    const trace = this.#options.deterministic ? new Recorder() : null;
+    const machine = new Machine({
+      kernel: this.#options.makeKernel(trace),
+      ramBytes: guest.memoryMiB << 20,
+      vcpus: guest.vcpus,
+      trace,
+      input: Buffer.from(guest.input, 'base64'),
+    });
+    try {
+      attachInjector(machine);
+      machine.load(image, { door });
+      const deadline = performance.now() + limits.timeoutMs;
+      const result = machine.run({ ...bounds, expired: () => performance.now() > deadline });
+      const end = ENDS[result.end];
+      const total = Object.values(result.exits).reduce((sum, count) => sum + count, 0);
+      const ran: RanGuest = {
+        type: 'ran',
+        id,
+        surface: 'guest',
+        end: end ?? 'internal-error',
+        console: Buffer.from(result.console).toString('base64'),
+        exits: hex(total),
+        detail: (end === undefined ? `${result.end}: ${result.detail}` : result.detail).slice(0, 4000),
+      };
+      return {
+        ...ran,
+        ...(result.exitCode !== null && { exitValue: hex(result.exitCode >> 1) }),
+        ...(trace && result.end !== 'timeout' && { traceHash: digest(trace), instructions: hex(trace.now) }),
+      };
+    } catch (error) {
+      if (error instanceof ImageError) return { type: 'error', id, reason: `the image cannot be loaded: ${error.message}` };
+      throw error;
+    } finally {
+      machine.dispose();
+    }
+  }
+}
+
+function digest(trace: Recorder): string {
+  const hash = createHash('sha256');
+  for (const event of trace.events) hash.update(`${traceLine(event)}\n`);
+  return hash.update(String(trace.dropped)).digest('hex');
+}

@@ -1,0 +1,37 @@
+// # The embedded machine
+//
+// Chapter 3's monitor on the kernel of this book. Nothing is probed: what the chapters implement is known, and a case that fails here is a defect of
+// ours, so the list of what is missing is short and true by construction.
+
+import { readFileSync } from 'node:fs';
+import { SoftKernel } from '../../chapters/02-kvm-objects/soft/soft-kernel.ts';
+import type { Started } from '../types.ts';
+import { MachineAdapter, MONITOR } from './machine.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+
+// The capabilities of the processor and the kernel of this book. In-kernel interrupt controllers belong to a later chapter.
+
+const KERNEL = [
+  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
+  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter'],
+  ...['kvm-real-mode', 'kvm-long-mode', 'kvm-guest-debug', 'kvm-readonly-memory', 'kvm-nmi', 'kvm-dirty-log'],
+];
+
+const MISSING: Started['missing'] = {
+  ...MONITOR.missing,
+  'kvm-irqchip': 'in-kernel interrupt controllers are not part of chapters 1 to 3',
+  x87: 'the integer instruction set comes first; x87 arithmetic is not part of chapter 1 yet',
+  sse: 'the integer instruction set comes first; SSE is not part of chapter 1 yet',
+};
+
+export class RingbookAdapter extends MachineAdapter {
+  constructor() {
+    super({
+      name: 'ringbook',
+      deterministic: true,
+      makeKernel: (trace) => new SoftKernel({ trace }),
+      probe: () => ({ version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
+    });
+  }
+}
