@@ -182,7 +182,11 @@ export class Vcpu extends VcpuState {
    * @throws Errno for anything else that the call refuses
    */
   run(): number {
-    const result = this.#descriptor.tryIoctl('KVM_RUN');
+    return this.ran(this.#descriptor.tryIoctl('KVM_RUN'));
+  }
+
+  /** The exit reason, for a KVM_RUN that was made elsewhere (on a thread of its own) and gave `result`. @throws Errno as {@link run} */
+  ran(result: number): number {
     if (result === 0) return this.page.exitReason;
     if (result === -ERRNO.EINTR || result === -ERRNO.EAGAIN) return EXIT.KVM_EXIT_INTR;
     // The one exit that comes with an error: the kernel could not resolve a fault, and says where.

@@ -50,6 +50,10 @@ export class RunPage {
   get readyForInterruptInjection(): boolean {
     return head.ready_for_interrupt_injection.get(this.view, 0) !== 0;
   }
+  /** RFLAGS.IF at the last exit. */
+  get ifFlag(): boolean {
+    return head.if_flag.get(this.view, 0) !== 0;
+  }
 
   // ## A port access
 

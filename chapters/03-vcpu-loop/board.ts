@@ -10,8 +10,9 @@ import type { Trace } from '../01-hardware-background/trace.ts';
 import type { Kernel } from '../02-kvm-objects/kernel.ts';
 import { Kvm, type Vcpu, type Vm } from '../02-kvm-objects/kvm.ts';
 import type { CpuidEntry } from '../02-kvm-objects/vcpu-state.ts';
+import { Attention } from './attention.ts';
 import { type BootPlan, type DoorName, planBoot } from './doors.ts';
-import { type End, Platform } from './platform.ts';
+import { type End, type Outcome, Platform } from './platform.ts';
 
 export interface BoardOptions {
   readonly kernel: Kernel;
@@ -63,7 +64,10 @@ export class Board {
   readonly ram: Uint8Array;
   readonly platform: Platform;
   readonly trace: Trace | null;
+  /** What waits for each processor. */
+  protected readonly attention: readonly Attention[];
   readonly #hva: number;
+  #answering = 0;
   #disposed = false;
 
   /** @throws Errno naming the request that the kernel refused; RangeError for a size that this machine cannot have */
@@ -88,6 +92,8 @@ export class Board {
       vcpu.setCpuid2(cpuidFor(cpuid, id, vcpus));
       return vcpu;
     });
+    this.attention = this.vcpus.map(() => new Attention());
+    this.platform.injector.onRequest = (what) => this.attention[this.#answering]?.add(what); // to the processor that asked
   }
 
   /**
@@ -105,6 +111,12 @@ export class Board {
       vcpu.setRegs(vcpu.id === 0 ? plan.regs : { ...plan.regs, rdx: SECOND_PROCESSOR | BigInt(vcpu.id) });
     }
     return plan;
+  }
+
+  /** Answers one return from KVM_RUN. */
+  protected answer(vcpu: Vcpu, reason: number): Outcome {
+    this.#answering = vcpu.id;
+    return this.platform.answer(reason, vcpu.page);
   }
 
   protected result(end: End, exitCode: number | null, detail: string): RunResult {

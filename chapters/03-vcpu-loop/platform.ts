@@ -1,6 +1,6 @@
 // # The machine around the processor
 //
-// What is left of a computer when the processor and the memory are the kernel's business: two buses, five small devices, and one function that
+// What is left of a computer when the processor and the memory are the kernel's business: two buses, a few small devices, and one function that
 // answers an exit. It is given the shared page and nothing else, so it does not matter who ran the guest, on which thread, or in which kernel.
 
 import type { Trace } from '../01-hardware-background/trace.ts';
@@ -9,6 +9,7 @@ import type { RunPage } from '../02-kvm-objects/run-page.ts';
 import { Bus, loadValue, storeValue, type Width } from './devices/bus.ts';
 import { DEBUG_EXIT_PORT, DEBUG_EXIT_PORTS, DebugExit } from './devices/debug-exit.ts';
 import { DEBUGCON_PORT, DebugConsole } from './devices/debugcon.ts';
+import { INJECT_PORT, INJECT_PORTS, Injector } from './devices/injector.ts';
 import { SCRATCH_BYTES, SCRATCH_GPA, SCRATCH_PORT, SCRATCH_PORTS, Scratch } from './devices/scratch.ts';
 import { COM1_PORT, SERIAL_PORTS, Serial } from './devices/serial.ts';
 
@@ -47,6 +48,7 @@ export class Platform {
   readonly serial: Serial;
   readonly debugcon: DebugConsole;
   readonly debugExit: DebugExit;
+  readonly injector: Injector;
   readonly scratchPio: Scratch;
   readonly scratchMmio: Scratch;
   /** How often each exit reason was answered. */
@@ -56,11 +58,13 @@ export class Platform {
     this.serial = new Serial({ trace, onByte });
     this.debugcon = new DebugConsole({ trace });
     this.debugExit = new DebugExit({ trace });
+    this.injector = new Injector({ trace });
     this.scratchPio = new Scratch('scratch-pio', SCRATCH_PORTS, { trace });
     this.scratchMmio = new Scratch('scratch-mmio', SCRATCH_BYTES, { trace });
     this.ports.attach(COM1_PORT, SERIAL_PORTS, this.serial);
     this.ports.attach(DEBUGCON_PORT, 1, this.debugcon);
     this.ports.attach(DEBUG_EXIT_PORT, DEBUG_EXIT_PORTS, this.debugExit);
+    this.ports.attach(INJECT_PORT, INJECT_PORTS, this.injector);
     this.ports.attach(SCRATCH_PORT, SCRATCH_PORTS, this.scratchPio);
     this.mmio.attach(SCRATCH_GPA, SCRATCH_BYTES, this.scratchMmio);
   }

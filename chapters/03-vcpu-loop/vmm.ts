@@ -7,8 +7,9 @@
 
 import { GUESTDBG } from '../02-kvm-objects/abi/events.ts';
 import type { Vcpu } from '../02-kvm-objects/kvm.ts';
+import type { Attention } from './attention.ts';
 import { Board, type RunResult } from './board.ts';
-import type { End, Outcome } from './platform.ts';
+import type { Outcome } from './platform.ts';
 
 /** When to give up on a guest that does not end by itself. All are deterministic. */
 export interface Limits {
@@ -23,16 +24,8 @@ export interface Limits {
 const DEFAULT_EXITS = 10_000_000;
 const DEFAULT_BOUNDS = 10_000;
 
-interface Waiting {
-  halted: boolean;
-  /** Vectors waiting for the processor to accept them. */
-  readonly vectors: number[];
-  nmi: boolean;
-}
-
 /** A machine whose processors take turns in the calling thread. */
 export class Machine extends Board {
-  readonly #waiting: readonly Waiting[] = this.vcpus.map(() => ({ halted: false, vectors: [], nmi: false }));
   #turn = 0;
 
   /** The processor whose turn it is. */
@@ -40,17 +33,10 @@ export class Machine extends Board {
     return this.vcpus[this.#turn] as Vcpu;
   }
 
-  /** Sends an external interrupt to a processor: delivered when it can take one. */
-  interrupt(vector: number, id = 0): void {
-    const waiting = this.#at(id);
-    waiting.vectors.push(vector);
-    waiting.halted = false;
-  }
-
-  nmi(id = 0): void {
-    const waiting = this.#at(id);
-    waiting.nmi = true;
-    waiting.halted = false;
+  /** Sends an external interrupt, or an NMI, to a processor: delivered when it can take it. */
+  interrupt(what: number | 'nmi', id = 0): void {
+    this.#at(id).add(what);
+    this.#wake();
   }
 
   /** Runs until the guest ends or a limit is reached. */
@@ -67,11 +53,11 @@ export class Machine extends Board {
   /** One KVM_RUN of the processor whose turn it is, answered. For callers that want to look in between. */
   advance(): Outcome {
     const vcpu = this.current;
-    const waiting = this.#at(this.#turn);
-    this.#inject(vcpu, waiting);
-    const outcome = this.platform.answer(vcpu.run(), vcpu.page);
+    const attention = this.#at(this.#turn);
+    attention.offer(vcpu);
+    const outcome = this.answer(vcpu, vcpu.run());
     if (outcome.kind === 'halted') {
-      waiting.halted = waiting.vectors.length === 0 && !waiting.nmi;
+      attention.halted = !attention.wakes(vcpu.page);
       return this.#pass() ? outcome : { kind: 'end', end: 'halt', exitCode: null, detail: 'every processor has halted' };
     }
     if (outcome.kind === 'interrupted') this.#pass();
@@ -87,15 +73,11 @@ export class Machine extends Board {
     return outcome;
   }
 
-  // An interrupt can be handed over only when the guest would take it: with RFLAGS.IF set and no shadow. The page says whether that is so; if not,
-  // the VMM asks to be called back at the first moment when it is.
-  #inject(vcpu: Vcpu, waiting: Waiting): void {
-    if (waiting.nmi) {
-      waiting.nmi = false;
-      vcpu.nmi();
+  #wake(): void {
+    for (const vcpu of this.vcpus) {
+      const attention = this.#at(vcpu.id);
+      if (attention.halted) attention.halted = !attention.wakes(vcpu.page);
     }
-    if (waiting.vectors.length > 0 && vcpu.page.readyForInterruptInjection) vcpu.interrupt(waiting.vectors.shift() as number);
-    vcpu.page.requestInterruptWindow = waiting.vectors.length > 0;
   }
 
   /** Gives the turn to the next processor that is not halted; false when there is none. */
@@ -109,14 +91,13 @@ export class Machine extends Board {
     return false;
   }
 
-  #at(id: number): Waiting {
-    const waiting = this.#waiting[id];
-    if (!waiting) throw new RangeError(`processor ${id} of ${this.vcpus.length}`);
-    return waiting;
+  #at(id: number): Attention {
+    const attention = this.attention[id];
+    if (!attention) throw new RangeError(`processor ${id} of ${this.vcpus.length}`);
+    return attention;
   }
 
   #timeout(detail: string): RunResult {
-    const end: End = 'timeout';
-    return this.result(end, null, detail);
+    return this.result('timeout', null, detail);
   }
 }

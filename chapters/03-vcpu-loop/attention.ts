@@ -1,0 +1,36 @@
+// # Getting a processor's attention
+//
+// A VMM cannot push an interrupt into a guest whenever it likes. The processor takes one only with RFLAGS.IF set and outside the shadow of STI or
+// MOV SS, and the kernel reports in the shared page whether that is so. If it is, KVM_INTERRUPT; if not, the VMM asks to be called back at the
+// first moment when it will be. An NMI needs no permission.
+
+import type { Vcpu } from '../02-kvm-objects/kvm.ts';
+import type { RunPage } from '../02-kvm-objects/run-page.ts';
+
+/** What waits for one processor. */
+export class Attention {
+  halted = false;
+  readonly #vectors: number[] = [];
+  #nmi = false;
+
+  add(what: number | 'nmi'): void {
+    if (what === 'nmi') this.#nmi = true;
+    else this.#vectors.push(what);
+  }
+
+  // A processor that halted with interrupts off stays halted whatever vectors wait; running it again would make it step over its HLT.
+  /** Whether a processor that has just halted has a reason to go on. */
+  wakes(page: RunPage): boolean {
+    return this.#nmi || (this.#vectors.length > 0 && page.ifFlag);
+  }
+
+  /** Before each KVM_RUN: hands over what can be handed over, and asks for a window for the rest. */
+  offer(vcpu: Vcpu): void {
+    if (this.#nmi) {
+      this.#nmi = false;
+      vcpu.nmi();
+    }
+    if (this.#vectors.length > 0 && vcpu.page.readyForInterruptInjection) vcpu.interrupt(this.#vectors.shift() as number);
+    vcpu.page.requestInterruptWindow = this.#vectors.length > 0;
+  }
+}

@@ -1,0 +1,152 @@
+// # A machine with real threads
+//
+// The same board, run as QEMU runs it: a thread for each processor, and one loop that owns the devices. An exit is handed from the vCPU's thread to
+// the loop, answered there, and handed back; so device code never meets two processors at once, and needs no lock.
+//
+// A real kernel has no instruction bound. Nothing that a guest does guarantees that KVM_RUN comes back, so every run has a watchdog, and the
+// watchdog has a kick.
+
+import type { HostKernel } from '../../02-kvm-objects/host/host-kernel.ts';
+import type { Vcpu } from '../../02-kvm-objects/kvm.ts';
+import { Board, type BoardOptions, type RunResult } from '../board.ts';
+import type { End } from '../platform.ts';
+import { VcpuThread } from './vcpu-thread.ts';
+
+export interface HostMachineOptions extends Omit<BoardOptions, 'kernel'> {
+  readonly kernel: HostKernel;
+}
+
+export interface HostLimits {
+  /** The watchdog. */
+  readonly timeoutMs?: number;
+  /** Exits over all processors. */
+  readonly exits?: number;
+}
+
+const DEFAULT_TIMEOUT_MS = 10_000;
+/** After so long without a pause the device loop lets timers and sockets have a turn. */
+const YIELD_MS = 5;
+
+interface Ending {
+  readonly end: End;
+  readonly exitCode: number | null;
+  readonly detail: string;
+}
+
+const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** A machine whose processors run at the same time, on the host's own KVM. */
+export class HostMachine extends Board {
+  #threads: VcpuThread[] = [];
+  #ending: Ending | null = null;
+  #wakers = new Map<number, () => void>();
+  #exitsLeft = 0;
+  #yieldAt = 0;
+  readonly #onProcessExit = (): void => this.#release();
+
+  /** @throws Errno, RangeError as {@link Board}; Error when a thread cannot start */
+  static async create(options: HostMachineOptions): Promise<HostMachine> {
+    const machine = new HostMachine(options);
+    try {
+      for (const vcpu of machine.vcpus) machine.#threads.push(await VcpuThread.start(vcpu, options.kernel.libc));
+    } catch (error) {
+      await machine.shutdown();
+      throw error;
+    }
+    // A worker inside KVM_RUN would keep the process from ending.
+    process.once('exit', machine.#onProcessExit);
+    return machine;
+  }
+
+  private constructor(options: HostMachineOptions) {
+    super(options);
+  }
+
+  /** Runs until the guest ends, the watchdog bites, or {@link stop}. Every processor is out of the guest when the promise is kept. */
+  async run({ timeoutMs = DEFAULT_TIMEOUT_MS, exits = Number.POSITIVE_INFINITY }: HostLimits = {}): Promise<RunResult> {
+    this.#ending = null;
+    this.#exitsLeft = exits;
+    this.#yieldAt = performance.now() + YIELD_MS;
+    const watchdog = setTimeout(() => this.#finish({ end: 'timeout', exitCode: null, detail: `${timeoutMs} ms` }), timeoutMs);
+    try {
+      await Promise.all(this.#threads.map((thread) => this.#drive(thread)));
+    } finally {
+      clearTimeout(watchdog);
+      for (const thread of this.#threads) thread.kickNow(); // after an error in one of them
+    }
+    const { end, exitCode, detail } = (this.#ending as Ending | null) ?? { end: 'stopped', exitCode: null, detail: '' };
+    return this.result(end, exitCode, detail);
+  }
+
+  /** Ends the present run from outside. */
+  stop(): void {
+    this.#finish({ end: 'stopped', exitCode: null, detail: 'by the caller' });
+  }
+
+  /** Sends an external interrupt, or an NMI, to a processor. A running guest is called out to take it. */
+  interrupt(what: number | 'nmi', id = 0): void {
+    const attention = this.attention[id];
+    if (!attention) throw new RangeError(`processor ${id} of ${this.vcpus.length}`);
+    attention.add(what);
+    this.#threads[id]?.kick();
+    this.#wakers.get(id)?.();
+  }
+
+  override dispose(): void {
+    void this.shutdown();
+  }
+
+  /** Ends the threads, then everything else. */
+  async shutdown(): Promise<void> {
+    process.removeListener('exit', this.#onProcessExit);
+    const threads = this.#threads;
+    this.#threads = [];
+    const ended = Promise.all(threads.map((thread) => thread.quit()));
+    super.dispose();
+    await ended;
+  }
+
+  async #drive(thread: VcpuThread): Promise<void> {
+    const { vcpu } = thread;
+    const attention = this.attention[vcpu.id]!;
+    while (!this.#ending) {
+      attention.offer(vcpu);
+      const running = thread.run();
+      const result = typeof running === 'number' ? running : await running;
+      if (this.#ending) return;
+      const outcome = this.answer(vcpu, vcpu.ran(result));
+      if (outcome.kind === 'end') this.#finish(outcome);
+      else if (--this.#exitsLeft <= 0) this.#finish({ end: 'timeout', exitCode: null, detail: 'the exit limit' });
+      else if (outcome.kind === 'halted') await this.#halt(vcpu);
+      if (performance.now() >= this.#yieldAt) {
+        await pause();
+        this.#yieldAt = performance.now() + YIELD_MS;
+      }
+    }
+  }
+
+  /** Waits until a halted processor has a reason to go on. When all wait, the machine has ended. */
+  async #halt(vcpu: Vcpu): Promise<void> {
+    const attention = this.attention[vcpu.id]!;
+    while (!this.#ending && !attention.wakes(vcpu.page)) {
+      attention.halted = true;
+      if (this.attention.every(({ halted }) => halted)) {
+        this.#finish({ end: 'halt', exitCode: null, detail: 'every processor has halted' });
+        break;
+      }
+      await new Promise<void>((resolve) => this.#wakers.set(vcpu.id, resolve));
+      this.#wakers.delete(vcpu.id);
+    }
+    attention.halted = false;
+  }
+
+  #finish(ending: Ending): void {
+    this.#ending ??= ending;
+    for (const thread of this.#threads) thread.kick();
+    for (const wake of [...this.#wakers.values()]) wake();
+  }
+
+  #release(): void {
+    for (const thread of this.#threads) thread.kickNow();
+  }
+}
