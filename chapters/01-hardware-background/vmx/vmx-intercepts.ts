@@ -121,10 +121,6 @@ export class VmxIntercepts implements Intercepts {
   get unrestricted(): boolean {
     return (this.#secondary & S.UNRESTRICTED_GUEST) !== 0;
   }
-  /** CR8 goes to the virtual-APIC page, whose contents a check depends on. */
-  get tprShadow(): boolean {
-    return (this.#primary & C.TPR_SHADOW) !== 0;
-  }
   get virtualNmis(): boolean {
     return (this.#pin & PIN.mask.VIRTUAL_NMIS) !== 0;
   }

@@ -12,13 +12,16 @@
 // both; only the way back differs.
 
 import { generalProtection, undefinedOpcode, VmExit } from '../faults.ts';
-import { PAGE_BYTES } from '../physical-memory.ts';
+import type { Instruction } from '../isa/instruction.ts';
+import type { SystemOp } from '../isa/system-ops.ts';
+import { assert, PAGE_BYTES } from '../physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG } from '../state.ts';
 import { ACTIVITY_CHECKS, type Check, CONTROL_CHECKS, type EntryContext, firstViolation, GUEST_CHECKS, HOST_CHECKS, INJECTION_CHECKS } from './checks.ts';
 import { CPU_BASED, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, EPTP, EXIT, FEATURE_CONTROL, readVmxMsr, VMX_MSR } from './controls.ts';
 import { entryFailure, vmExit } from './exit.ts';
 import { ENTRY_FAILURE, EXIT_REASON, INTERRUPTIBILITY, INTR_INFO, instructionErrorName, VM_INSTRUCTION_ERROR } from './exit-reasons.ts';
 import { loadGuestState } from './guest-state.ts';
+import { executeVmx } from './instructions.ts';
 import { loadMsrs } from './msr-areas.ts';
 import { type DeliveredEvent, EVENT_TYPE, type VmxProcessor } from './processor.ts';
 import { AT, cellOf, FIELD, type FieldName, fieldBytes, fieldName, fieldType, LAUNCH_STATE, REGION, REVISION_ID, Vmcs } from './vmcs.ts';
@@ -145,6 +148,7 @@ export class VmxUnit {
   // @clause vmx.insn.cpl-gp
   /** All instructions but VMXON: #UD outside VMX operation, #GP outside ring 0. */
   requireRoot(): void {
+    assert(!this.nonRoot, 'VMX instructions of a hypervisor are executed in root operation');
     if (!this.operating) throw undefinedOpcode();
     this.requireMode();
     if (this.cpu.state.get32(OFFSET.CPL) !== 0) throw generalProtection();
@@ -157,23 +161,29 @@ export class VmxUnit {
 
   // ## Entering and leaving VMX operation
 
-  /** VMXON. Throws #UD or #GP as the instruction does. */
-  vmxon(address: number): VmxStatus {
-    const { state, trace } = this.cpu;
+  /** VMXON's own conditions, which come before its operand is read. Throws #UD or #GP as the instruction does. */
+  requireVmxonPrivilege(): void {
+    const { state } = this.cpu;
     if ((state.low32(OFFSET.CR4) & CR4.VMXE) === 0) throw undefinedOpcode();
     this.requireMode();
     if (state.get32(OFFSET.CPL) !== 0) throw generalProtection();
-    if (this.operating) return this.fail(VM_INSTRUCTION_ERROR.VMXON_IN_VMX_ROOT_OPERATION);
+    if (this.operating) return;
     // @clause vmx.insn.vmxon-gp
     this.#requireFixed(state.low32(OFFSET.CR0), CR0_FIXED0, CR0_FIXED1);
     this.#requireFixed(state.low32(OFFSET.CR4), CR4_FIXED0, CR4_FIXED1);
     const enabled = FEATURE_CONTROL.LOCKED | FEATURE_CONTROL.VMX_OUTSIDE_SMX;
     if ((Number(readVmxMsr(VMX_MSR.IA32_FEATURE_CONTROL)) & enabled) !== enabled) throw generalProtection();
+  }
+
+  /** VMXON. Throws #UD or #GP as the instruction does. */
+  vmxon(address: number): VmxStatus {
+    this.requireVmxonPrivilege();
+    if (this.operating) return this.fail(VM_INSTRUCTION_ERROR.VMXON_IN_VMX_ROOT_OPERATION);
     // @clause vmx.insn.vmxon-region
     if (this.#badRegion(address) || this.#context.physical32(address) !== REVISION_ID) return 'failInvalid';
     this.vmxonRegion = address;
     this.vmcs.point(-1);
-    trace?.emit({ kind: 'vmx', what: 'vmxon' });
+    this.cpu.trace?.emit({ kind: 'vmx', what: 'vmxon' });
     return 'succeed';
   }
 
@@ -213,7 +223,7 @@ export class VmxUnit {
     if (memory.holds(address, PAGE_BYTES)) memory.view.setUint32(memory.offset(address, PAGE_BYTES) + REGION.LAUNCH_STATE, LAUNCH_STATE.CLEAR, true);
     this.#stale.delete(address);
     if (this.#compiledFor === address) this.#compiledFor = -1;
-    if (this.#translations?.vmcs === address) this.#forgetTranslations();
+    if (this.#translations?.vmcs === address) this.#forgetTranslations(); // its page may become another VMCS with the same VPID
     if (this.vmcs.address === address) this.vmcs.point(-1);
     return 'succeed';
   }
@@ -331,28 +341,28 @@ export class VmxUnit {
 
     this.#host = host;
     this.#context.hostIsLong = (state.low32(OFFSET.EFER) & EFER.LMA) !== 0;
-    const first = this.#compiledFor !== vmcs.address || this.#context.hostIsLong !== this.#checkedForLongHost;
-    const stale = first ? STALE.ALL : (this.#stale.get(vmcs.address) ?? STALE.ALL);
+    if (this.#context.hostIsLong !== this.#checkedForLongHost) this.#stale.clear();
+    const stale = this.#stale.get(vmcs.address) ?? STALE.ALL;
     const injects = (vmcs.read32(AT.VM_ENTRY_INTR_INFO_FIELD) & INTR_INFO.mask.VALID) !== 0;
+    const tprShadow = (vmcs.read32(AT.CPU_BASED_VM_EXEC_CONTROL) & CPU_BASED.mask.TPR_SHADOW) !== 0; // its threshold is compared with memory
 
     // @clause vmx.entry.order
-    const mistake =
-      ((stale & STALE.CONTROLS || this.intercepts.tprShadow) && this.#violation(CONTROL_CHECKS)) || (injects && this.#violation(INJECTION_CHECKS));
+    const mistake = ((stale & STALE.CONTROLS || tprShadow) && this.#violation(CONTROL_CHECKS)) || (injects && this.#violation(INJECTION_CHECKS));
     if (mistake) return this.fail(VM_INSTRUCTION_ERROR.ENTRY_INVALID_CONTROL_FIELD);
     if (stale & STALE.HOST && this.#violation(HOST_CHECKS)) return this.fail(VM_INSTRUCTION_ERROR.ENTRY_INVALID_HOST_STATE_FIELD);
-    if (stale & STALE.CONTROLS) this.intercepts.compile(vmcs, (vmcs.read32(AT.VM_EXIT_CONTROLS) & EXIT.mask.ACK_INTR_ON_EXIT) !== 0);
-    else if (stale & STALE.REFRESH) this.intercepts.refresh(vmcs);
+    if (stale & STALE.CONTROLS || this.#compiledFor !== vmcs.address) {
+      this.intercepts.compile(vmcs, (vmcs.read32(AT.VM_EXIT_CONTROLS) & EXIT.mask.ACK_INTR_ON_EXIT) !== 0);
+      this.#compiledFor = vmcs.address;
+    } else if (stale & STALE.REFRESH) this.intercepts.refresh(vmcs);
     // Without EPT the page-directory pointers come from guest memory, which may have changed without any VMWRITE.
     const wrong = ((stale & STALE.GUEST || this.intercepts.ept === null) && this.#violation(GUEST_CHECKS)) || this.#violation(ACTIVITY_CHECKS);
     if (wrong) {
       this.#compiledFor = -1;
       return this.#failed(EXIT_REASON.INVALID_STATE, wrong.qualification ?? ENTRY_FAILURE.DEFAULT);
     }
-    this.#compiledFor = vmcs.address;
     this.#checkedForLongHost = this.#context.hostIsLong;
     this.#stale.set(vmcs.address, 0);
 
-    const keep = this.#translations?.match(vmcs, this.intercepts.vpid) === true && host === 'typescript';
     loadGuestState(cpu, vmcs);
     const badMsr = loadMsrs(cpu, vmcs.readNumber(AT.VM_ENTRY_MSR_LOAD_ADDR), vmcs.read32(AT.VM_ENTRY_MSR_LOAD_COUNT));
     if (badMsr !== 0) return this.#failed(EXIT_REASON.MSR_LOAD_FAIL, badMsr);
@@ -362,6 +372,7 @@ export class VmxUnit {
     cpu.intercepts = this.intercepts;
     this.#prepareEvent(injects);
     cpu.modeChanged();
+    const keep = this.#translations !== null && sameTranslations(this.#translations, currentTranslations(this));
     this.#translations = null;
     if (!keep) cpu.flushTranslations('vmentry');
     cpu.eventsChanged();
@@ -452,8 +463,8 @@ export class VmxUnit {
   /** Performs a VM exit. `Cpu.run` calls it with every VmExit that reaches it. */
   exit(exit: VmExit): ExitOutcome {
     const { cpu, vmcs } = this;
+    const translations = this.#host === 'typescript' ? currentTranslations(this) : null;
     const completed = vmExit(cpu, vmcs, exit, this.intercepts.virtualNmis);
-    const translations = this.#host === 'typescript' && this.intercepts.vpid !== 0 ? new Translations(vmcs, this.intercepts.vpid) : null;
     this.nonRoot = false;
     cpu.intercepts = null;
     this.#injection = null;
@@ -484,6 +495,11 @@ export class VmxUnit {
     this.cpu.intercepts = null;
     this.cpu.state.set32(OFFSET.ACTIVITY, 2);
     return 'abort';
+  }
+
+  /** A decoded VMX instruction, in any mode and operation. Throws Fault or VmExit. */
+  execute(op: SystemOp, insn: Instruction): void {
+    executeVmx(this, op, insn);
   }
 
   // ## Invalidating translations
@@ -518,24 +534,28 @@ export class VmxUnit {
 // The TLB of this processor has no tags, so it can hold one context's translations. When the next entry is into the very context that the last exit left, they are still
 // good: same VMCS and VPID, same EPT, and nothing changed in between that paging depends on.
 
-const PAGING_CELLS = [AT.GUEST_CR0, AT.GUEST_CR3, AT.GUEST_CR4, AT.GUEST_IA32_EFER, AT.EPT_POINTER];
-
-class Translations {
+interface Translations {
   readonly vmcs: number;
-  readonly #vpid: number;
-  readonly #cells: number[];
-  readonly #ac: number;
+  readonly vpid: number;
+  readonly ept: number;
+  readonly cr0: number;
+  readonly cr3: number;
+  readonly cr4: number;
+  readonly efer: number;
+  readonly ac: number;
+}
 
-  constructor(v: Vmcs, vpid: number) {
-    this.vmcs = v.address;
-    this.#vpid = vpid;
-    this.#cells = PAGING_CELLS.map((at) => v.readNumber(at));
-    this.#ac = v.read32(AT.GUEST_RFLAGS) & FLAG.AC;
-  }
+/** What the translations in the TLB depend on now, in the guest; null when they cannot be kept: no VPID, no EPT, or PAE paging with its hidden registers. */
+function currentTranslations({ cpu: { state }, vmcs, intercepts: { vpid, ept } }: VmxUnit): Translations | null {
+  const cr0 = state.low32(OFFSET.CR0);
+  const cr4 = state.low32(OFFSET.CR4);
+  const efer = state.low32(OFFSET.EFER);
+  const pae = (cr0 & CR0.PG) !== 0 && (cr4 & CR4.PAE) !== 0 && (efer & EFER.LMA) === 0;
+  if (vpid === 0 || ept === null || pae) return null;
+  return { vmcs: vmcs.address, vpid, ept: ept.root, cr0, cr3: state.getNumber(OFFSET.CR3), cr4, efer, ac: state.get32(OFFSET.RFLAGS) & FLAG.AC };
+}
 
-  match(v: Vmcs, vpid: number): boolean {
-    if (v.address !== this.vmcs || vpid !== this.#vpid || (v.read32(AT.GUEST_RFLAGS) & FLAG.AC) !== this.#ac) return false;
-    for (let i = 0; i < PAGING_CELLS.length; i++) if (v.readNumber(PAGING_CELLS[i] as number) !== this.#cells[i]) return false;
-    return true;
-  }
+function sameTranslations(a: Translations, b: Translations | null): boolean {
+  if (b === null || a.vmcs !== b.vmcs || a.vpid !== b.vpid || a.ept !== b.ept || a.cr0 !== b.cr0) return false;
+  return a.cr3 === b.cr3 && a.cr4 === b.cr4 && a.efer === b.efer && a.ac === b.ac;
 }
