@@ -89,12 +89,21 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'mode-real', title: 'Real mode: segments times sixteen', chapter: CHAPTER_1, room: 16, source: 'src/mode-real.S' }),
   payload({ name: 'mode-protected', title: 'Protected mode without paging', chapter: CHAPTER_1, room: 32, source: 'src/mode-protected.S' }),
   payload({ name: 'mode-long', title: '64-bit mode', chapter: CHAPTER_1, room: 64, source: 'src/mode-long.S' }),
+  payload({ name: 'mode-v86', title: 'Virtual-8086 mode: the first virtual machine on x86', chapter: CHAPTER_1, room: 32, source: 'src/mode-v86.S' }),
+  payload({ name: 'mode-compat', title: 'Compatibility mode', chapter: CHAPTER_1, room: 64, source: 'src/mode-compat.S' }),
+  payload({ name: 'interrupts-16', title: 'Software interrupts in real mode', chapter: CHAPTER_1, room: 16, source: 'src/interrupts-real.S' }),
+  ...widths([32, 64], { name: 'interrupts', title: 'Interrupts through gates', chapter: CHAPTER_1, source: 'src/interrupts.S' }),
   ...widths([32, 64], { name: 'exceptions', title: 'Exceptions: vector, error code, saved address', chapter: CHAPTER_1, source: 'src/exceptions.S' }),
   ...widths([32, 64], { name: 'control-registers', title: 'Control registers that refuse values', chapter: CHAPTER_1, source: 'src/control-registers.S' }),
   ...widths([32, 64], { name: 'double-fault', title: 'A fault while delivering a fault', chapter: CHAPTER_1, source: 'src/double-fault.S' }),
   payload({ name: 'triple-fault', title: 'The triple fault', chapter: CHAPTER_1, room: 32, source: 'src/triple-fault.S', needs: ['reset'], end: 'triple-fault' }),
   payload({ name: 'halt', title: 'Halt with interrupts off', chapter: CHAPTER_1, room: 32, source: 'src/halt.S', end: 'halt' }),
   payload({ name: 'segment-limits', title: 'Segment limits and types', chapter: CHAPTER_1, room: 32, source: 'src/segment-limits.S' }),
+  payload({ name: 'syscall', title: 'SYSCALL, SYSRET, SWAPGS', chapter: CHAPTER_1, room: 64, source: 'src/syscall.S', needs: ['syscall'] }),
+  ...widths([32, 64], { name: 'sysenter', title: 'SYSENTER and SYSEXIT', chapter: CHAPTER_1, source: 'src/sysenter.S', needs: ['sysenter'] }),
+  ...widths([32, 64], { name: 'sensitive', title: 'Sensitive, and not privileged: why x86 was hard', chapter: CHAPTER_1, source: 'src/sensitive.S' }),
+  ...widths([16, 32, 64], { name: 'pio-widths', title: 'Port I/O of each width, and strings', chapter: CHAPTER_3, source: 'src/pio-widths.S', needs: ['scratch-pio'] }),
+  ...widths([32, 64], { name: 'mmio-widths', title: 'Memory-mapped I/O by any instruction', chapter: CHAPTER_3, source: 'src/mmio-widths.S', needs: ['scratch-mmio'] }),
 ];
 
 /** The entry of that name, or undefined. */

@@ -33,24 +33,6 @@ main:
 1: wrmsr
   CAUGHT wrmsr
 
-// ## CR4
-
-  STAGE cr4
-  PROBE
-  mov xax, [good_cr4]
-  or eax, 0x80000000 // reserved
-1: mov cr4, xax
-  CAUGHT cr4.reserved
-  RESTORE
-#if MODE == 64
-  PROBE
-  mov rax, [good_cr4]
-  bts rax, 32
-1: mov cr4, rax
-  CAUGHT cr4.high
-  RESTORE
-#endif
-
 // ## CR0
 //
 // NW without CD is a cache that is neither off nor on. The low bit ET reads as one whatever is written.
@@ -124,6 +106,27 @@ main:
   btr rax, 31 // paging off in 64-bit code: only compatibility mode may
 1: mov cr0, rax
   CAUGHT cr0.pg
+#endif
+
+// ## CR4
+
+  STAGE cr4
+  PROBE
+  mov xax, [good_cr4]
+  or eax, 0x80000000 // reserved
+1: mov cr4, xax
+  CAUGHT cr4.reserved
+  RESTORE
+#if MODE == 64
+  PROBE
+  mov rax, [good_cr4]
+  bts rax, 32
+1: mov cr4, rax
+  CAUGHT cr4.high
+  RESTORE
+#endif
+
+#if MODE == 64
   PROBE
   mov rax, [good_cr4]
   and eax, ~0x20

@@ -209,32 +209,32 @@ main:
   PROBE
   TO_RING3
 1: hlt
-  CAUGHT gp.hlt
+  CAUGHT3 gp.hlt
   PROBE
   TO_RING3
 1: cli
-  CAUGHT gp.cli
+  CAUGHT3 gp.cli
   PROBE
   TO_RING3
 1: in al, dx
-  CAUGHT gp.in
+  CAUGHT3 gp.in
   PROBE
   TO_RING3
 1: mov xax, cr0
-  CAUGHT gp.cr0
+  CAUGHT3 gp.cr0
   PROBE
   TO_RING3
 1: int 0x20 // a gate for ring 0 only
-  CAUGHT gp.int
+  CAUGHT3 gp.int
   PROBE
   TO_RING3
 1: int3 // its gate is open to ring 3
-  CAUGHT user.bp
+  CAUGHT3 user.bp
   PROBE
   TO_RING3
   mov eax, KDATA
 1: mov fs, eax
-  CAUGHT gp.data
+  CAUGHT3 gp.data
   PROBE
   TO_RING3
 1: int 0x30

@@ -154,7 +154,7 @@ main:
   push eax // the last four bytes
   mov ebp, 0x1000
 1: mov eax, [ebp]
-  CAUGHT ss.beyond
+  CAUGHT3 ss.beyond
   PROBE
   push RPL3(SPARE)
   push 2 // two bytes are not enough for a push, and offsets wrap to the top
@@ -164,7 +164,7 @@ main:
   iretd
 8:
 1: push eax
-  CAUGHT ss.push
+  CAUGHT3 ss.push
 
 // ## Privilege of data
 //
@@ -179,8 +179,7 @@ main:
   TO_RING3
   mov eax, UDATA
 1: mov fs, eax
-  int 0x30
-  CAUGHT user.ok
+  CAUGHT3 user.ok
 
 // Returning to ring 3 clears data segments that ring 3 could not have loaded.
 
