@@ -6,7 +6,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
-import type { Registers } from '../../chapters/03-vcpu-loop/devices/bus.ts';
 import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import type { End as MachineEnd } from '../../chapters/03-vcpu-loop/platform.ts';
@@ -30,27 +29,8 @@ const ENDS: Readonly<Partial<Record<MachineEnd, End>>> = {
   'internal-error': 'internal-error',
 };
 
-// ## Asking for an interrupt
-//
-// Chapters 1 to 3 have no interrupt controller, so a payload that wants to be interrupted has to ask the monitor. Port 0x5f0 takes the vector, 0x5f1 an
-// NMI; with the next exit the monitor hands them to the kernel.
-
-const INJECT_PORT = 0x5f0;
-
 /** How many guest instructions one KVM_RUN of the soft kernel executes at most. */
 const BOUND_INSTRUCTIONS = 1_000_000;
-
-function attachInjector(machine: Machine): void {
-  const injector: Registers = {
-    name: 'inject',
-    read: () => 0n,
-    write(offset, _width, value) {
-      if (offset === 0) machine.interrupt(Number(value & 0xffn));
-      else machine.nmi();
-    },
-  };
-  machine.platform.ports.attach(INJECT_PORT, 2, injector);
-}
 
 // ## What the monitor has, whatever kernel is below it
 
@@ -111,7 +91,6 @@ export class MachineAdapter implements Adapter {
       input: Buffer.from(guest.input, 'base64'),
     });
     try {
-      attachInjector(machine);
       machine.load(image, { door });
       const deadline = performance.now() + limits.timeoutMs;
       const result = machine.run({ ...bounds, expired: () => performance.now() > deadline });
