@@ -10,15 +10,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Command } from 'commander';
 import { bundleClient } from './bundle.ts';
 import { buildIndex } from './client/search.ts';
-import { addChapterList, addRoom } from './pages/chapters.ts';
-import { addHome, addSearchPage } from './pages/home.ts';
-import { addLive } from './pages/live.ts';
-import { addPayloads } from './pages/payloads.ts';
-import { addSuite } from './pages/suite.ts';
-import { readPayloads } from './payloads.ts';
-import { Site } from './site.ts';
-import { readSuite } from './suite.ts';
-import { ROOT, readRooms } from './tree.ts';
+import { renderTree } from './render.ts';
+import { ROOT } from './tree.ts';
 
 /** The parts of a build that can be left out while working on another. Pages are always made. */
 export const PARTS = ['pages', 'client', 'api'] as const;
@@ -76,20 +69,8 @@ export async function buildSite({ out, results = [], parts = PARTS, tolerant = f
     const client = parts.includes('client') ? bundleClient(SITE) : null;
     client?.catch(() => {});
 
-    const rooms = readRooms(ROOT);
-    const site = new Site(ROOT, rooms, readPayloads(ROOT), readSuite(ROOT, rooms, results), { apiPages: api !== null });
-    for (const { modules, tests } of rooms) for (const { problems } of [...modules, ...tests]) site.problems.push(...problems);
-    const chapters = rooms.filter(({ number }) => number !== null);
-    for (const [index, room] of chapters.entries()) await addRoom(site, room, chapters[index - 1], chapters[index + 1]);
-    for (const room of rooms) if (room.number === null && room.modules.length > 0) await addRoom(site, room, undefined, undefined);
-    addChapterList(site);
-    await addPayloads(site);
-    addSuite(site);
-    addLive(site);
-    addHome(site);
-    addSearchPage(site);
-
-    const problems = [...site.problems, ...site.evaluator.problems].map(({ file, line, message }) => `${file}:${line}: ${message}`);
+    const site = await renderTree(ROOT, { colour: true, apiPages: api !== null, results });
+    const problems = site.allProblems().map(({ file, line, message }) => `${file}:${line}: ${message}`);
     if (problems.length > 0 && !tolerant) throw new Error(`the text has ${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}:\n  ${problems.join('\n  ')}`);
 
     const entries = site.search.map(({ title, where, href, text, kind }, id) => ({ id, title, where, href, text, kind, excerpt: text.slice(0, 180) }));

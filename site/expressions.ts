@@ -98,7 +98,7 @@ export class Evaluator {
   }
 
   /** Draws what a `::figure` or `::layout` mark asks for. */
-  async draw(room: Room, module: Module, mark: { kind: 'figure' | 'layout'; name: string; line: number; caption: string }): Promise<Drawn | null> {
+  async draw(room: Room, module: Module, mark: { kind: 'figure' | 'layout'; name: string; line: number }): Promise<Drawn | null> {
     this.figures++;
     try {
       if (mark.kind === 'layout') {

@@ -1,34 +1,52 @@
 // # The payloads
 //
-// A payload is a source file and the image built from it. The site shows the source and offers the image to the live page; what is shown and
-// what runs are tied by the payload build's own check.
+// A payload is a row of the payload list, a source file, and the image built from it; several payloads may be builds of one source for
+// different widths. A page belongs to a source, and says what is built from it. What is shown and what runs are tied by the payload build's
+// own check.
 
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { imagePath, PAYLOADS } from '../guest-payloads/index.ts';
 import { type Literate, parseLiterate } from './literate.ts';
-import { filesUnder } from './tree.ts';
 
 export interface Payload {
   readonly name: string;
-  /** Source file, relative to the root. */
+  readonly title: string;
+  /** Chapter folder name. */
+  readonly chapter: string;
+  readonly room: number;
+  readonly needs: readonly string[];
+  readonly end: string;
+  readonly vcpus: number;
+  /** Relative to the root. */
   readonly source: string;
+  readonly page: string;
+  readonly image: string;
+  /** Size of the ELF image; null when it is not built. */
+  readonly imageBytes: number | null;
+}
+
+/** One source file and what is built from it. */
+export interface PayloadSource {
+  readonly file: string;
   readonly page: string;
   readonly literate: Literate;
   readonly text: string;
-  /** Size of the ELF image in bytes; null when it is not built. */
-  readonly imageBytes: number | null;
-  readonly image: string;
+  readonly builds: readonly Payload[];
 }
 
-/** Every source in guest-payloads/src. */
-export function readPayloads(root: string): Payload[] {
-  return filesUnder(root, 'guest-payloads/src')
-    .filter((file) => /\.(c|S)$/.test(file))
-    .map((source): Payload => {
-      const name = (source.split('/').at(-1) as string).replace(/\.(c|S)$/, '');
-      const image = `guest-payloads/images/${name}.elf`;
-      const text = readFileSync(join(root, source), 'utf8');
-      const imageBytes = existsSync(join(root, image)) ? readFileSync(join(root, image)).length : null;
-      return { name, source, page: `payloads/${name}.html`, literate: parseLiterate(source, text), text, imageBytes, image };
-    });
+export function readPayloads(root: string): { payloads: Payload[]; sources: PayloadSource[] } {
+  const payloads = PAYLOADS.map((row): Payload => {
+    const { name, title, chapter, room, needs, end, vcpus } = row;
+    const image = `guest-payloads/${imagePath(name)}`;
+    const source = `guest-payloads/${row.source}`;
+    const page = `payloads/${basename(source).replace(/\.\w+$/, '')}.html`;
+    const imageBytes = existsSync(join(root, image)) ? statSync(join(root, image)).size : null;
+    return { name, title, chapter, room, needs, end, vcpus, source, page, image, imageBytes };
+  });
+  const sources = [...Map.groupBy(payloads, ({ source }) => source)].map(([file, builds]): PayloadSource => {
+    const text = readFileSync(join(root, file), 'utf8');
+    return { file, page: (builds[0] as Payload).page, literate: parseLiterate(file, text), text, builds };
+  });
+  return { payloads, sources };
 }

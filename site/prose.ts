@@ -70,7 +70,7 @@ export function renderProse(
     }
     for (const child of token.children ?? []) {
       if (child.type === 'link_open') {
-        const href = child.attrGet('href') ?? '';
+        const href = String(child.attrGet('href') ?? '');
         const target = /^(https?:|#)/.test(href) ? href : links.page(file, href);
         if (target === null) problems.push({ file, line, message: `a link to '${href}', which has no page` });
         else child.attrSet('href', target);

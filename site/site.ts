@@ -6,11 +6,11 @@
 import { Evaluator } from './expressions.ts';
 import type { Problem } from './literate.ts';
 import { type Page, renderPage } from './page.ts';
-import type { Payload } from './payloads.ts';
+import type { Payload, PayloadSource } from './payloads.ts';
 import type { Links } from './prose.ts';
 import type { Suite } from './suite.ts';
 import { relativeTo } from './html.ts';
-import { filesUnder, type Module, type Room, resolveFrom } from './tree.ts';
+import { type Module, type Room, resolveFrom } from './tree.ts';
 
 /** One thing that search can find. */
 export interface SearchEntry {
@@ -26,9 +26,11 @@ export class Site {
   readonly root: string;
   readonly rooms: readonly Room[];
   readonly payloads: readonly Payload[];
+  readonly payloadSources: readonly PayloadSource[];
   readonly suite: Suite;
   readonly evaluator: Evaluator;
   readonly apiPages: boolean;
+  readonly colour: boolean;
   readonly files = new Map<string, string | Uint8Array>();
   readonly search: SearchEntry[] = [];
   readonly problems: Problem[] = [];
@@ -36,12 +38,20 @@ export class Site {
   readonly #pages = new Map<string, string>();
   readonly #modules = new Map<string, Module>();
 
-  constructor(root: string, rooms: readonly Room[], payloads: readonly Payload[], suite: Suite, { apiPages }: { readonly apiPages: boolean }) {
+  constructor(
+    root: string,
+    rooms: readonly Room[],
+    { payloads, sources }: { readonly payloads: readonly Payload[]; readonly sources: readonly PayloadSource[] },
+    suite: Suite,
+    { apiPages, colour }: { readonly apiPages: boolean; readonly colour: boolean },
+  ) {
     this.root = root;
     this.rooms = rooms;
     this.payloads = payloads;
+    this.payloadSources = sources;
     this.suite = suite;
     this.apiPages = apiPages;
+    this.colour = colour;
     this.evaluator = new Evaluator(root);
     for (const room of rooms) {
       for (const module of [...room.modules, ...room.tests]) {
@@ -50,7 +60,7 @@ export class Site {
       }
       if (room.number !== null) this.#pages.set(room.folder, `${room.folder}/index.html`);
     }
-    for (const { source, page } of payloads) this.#pages.set(source, page);
+    for (const { file, page } of sources) this.#pages.set(file, page);
     this.#pages.set('guest-payloads', 'payloads/index.html').set('spec-tests', 'suite/index.html').set('chapters', 'chapters/index.html');
     this.#pages.set('spec-tests/cases', 'suite/cases.html').set('spec-tests/clauses', 'suite/clauses.html');
   }
@@ -79,6 +89,11 @@ export class Site {
     };
   }
 
+  /** What is wrong with the text: found while parsing, while rendering, while evaluating. */
+  allProblems(): Problem[] {
+    return [...this.problems, ...this.evaluator.problems];
+  }
+
   add(page: Page): void {
     this.write(page.page, renderPage(page, this));
   }
@@ -90,7 +105,3 @@ export class Site {
 
 export const clausePage = (id: string): string => `suite/clauses/${id}.html`;
 export const casePage = (id: string): string => `suite/cases/${id}.html`;
-
-/** Payload images the tree holds: names without the ending. */
-export const imagesOf = (files: readonly string[]): string[] => files.filter((file) => file.endsWith('.elf')).map((file) => (file.split('/').at(-1) as string).replace(/\.elf$/, ''));
-export { filesUnder };

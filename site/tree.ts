@@ -3,7 +3,8 @@
 // The site shows four rooms. What belongs to which, in what order it is read, and what a page is called, is decided here and nowhere else.
 //
 // The reading order of a chapter: `index.ts` first; then the modules that its `::include` marks name, in that order, a module's own marks right
-// after it; then whatever is left, each after the modules it imports. So a chapter whose spine is not written yet still reads sensibly.
+// after it; a mark that names a folder (`::include mmu/`) places all of that folder; then whatever is left, each after the modules it imports. So
+// a chapter whose spine is not written yet still reads sensibly.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, posix, relative, sep } from 'node:path';
@@ -68,12 +69,12 @@ export function readingOrder(modules: readonly Module[], folder: string): Module
     ordered.add(module);
     for (const block of module.blocks) {
       if (block.kind !== 'include' || block.name.includes('#')) continue;
-      const included = byFile.get(resolveFrom(module.file, block.name));
+      const target = resolveFrom(module.file, block.name);
+      const included = byFile.get(target);
       if (included) place(included);
+      else if (target.endsWith('/')) for (const inside of modules) if (inside.file.startsWith(target)) placeAfterImports(inside);
     }
   };
-  const index = byFile.get(`${folder}/index.ts`);
-  if (index) place(index);
   const entering = new Set<Module>();
   const placeAfterImports = (module: Module): void => {
     if (ordered.has(module) || entering.has(module)) return;
@@ -84,6 +85,8 @@ export function readingOrder(modules: readonly Module[], folder: string): Module
     }
     place(module);
   };
+  const index = byFile.get(`${folder}/index.ts`);
+  if (index) place(index);
   // Shallow files first: a chapter's own modules before those of its folders.
   const rest = [...modules].sort((a, b) => a.file.split('/').length - b.file.split('/').length || (a.file < b.file ? -1 : 1));
   for (const module of rest) placeAfterImports(module);
@@ -92,7 +95,8 @@ export function readingOrder(modules: readonly Module[], folder: string): Module
 
 const plainTitle = (folder: string): string => {
   const name = folder.replace(/^.*\/\d\d-/, '').replace(/-/g, ' ');
-  return name.replace(/\b(kvm|vcpu|pio|mmio|vtd|blk|scsi)\b/g, (word) => ({ vcpu: 'vCPU', vtd: 'VT-d', blk: 'blk', scsi: 'scsi' })[word] ?? word.toUpperCase());
+  const spelled = name.replace(/\b(kvm|vcpu|pio|mmio|vtd)\b/g, (word) => ({ vcpu: 'vCPU', vtd: 'VT-d' })[word] ?? word.toUpperCase());
+  return /^v/.test(spelled) ? `The ${spelled}` : `${spelled.charAt(0).toUpperCase()}${spelled.slice(1)}`;
 };
 
 function readRoom(root: string, folder: string, number: number | null, title: string, keep: (file: string) => boolean): Room {

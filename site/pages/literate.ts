@@ -10,7 +10,7 @@ import { escapeHtml, relativeTo } from '../html.ts';
 import { type Code, type Directive, type Expression, type Literate, parseLiterate, type Prose } from '../literate.ts';
 import { type Heading, plainWords, renderInline, renderProse } from '../prose.ts';
 import { clausePage, type Site } from '../site.ts';
-import { type Module, type Room, resolveFrom } from '../tree.ts';
+import type { Module, Room } from '../tree.ts';
 
 export interface RenderedFile {
   readonly html: string;
@@ -65,7 +65,7 @@ function sections({ text, lines, expressions }: Prose): Prose[] {
 
 /** Renders one file for `page`. Files outside a room (payload sources) are given the room null: they have no expressions. */
 export async function renderFile(site: Site, room: Room | null, file: Literate, text: string, page: string): Promise<RenderedFile> {
-  const coloured = (await highlightLines(text, languageOf(file.file))).map((line) => linkClauses(site, page, line));
+  const coloured = (await highlightLines(text, site.colour ? languageOf(file.file) : null)).map((line) => linkClauses(site, page, line));
   const links = site.linksOn(page);
   const headings: Heading[] = [];
   const used = new Set<string>();
@@ -112,6 +112,16 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
       const words = mark.caption || other.opening;
       return `<a class="card" href="${relativeTo(page, other.page)}"><strong>${renderInline(other.title)}</strong><span>${escapeHtml(firstSentence(plainWords(words)))}</span><code>${escapeHtml(mark.name)}</code></a>`;
     }
+    if (target.endsWith('/')) {
+      const inside = room?.modules.filter(({ file: path }) => path.startsWith(target)) ?? [];
+      const first = inside[0];
+      if (!first) {
+        site.problems.push({ file: file.file, line: mark.line, message: `::include ${mark.name}: no module in that folder` });
+        return '';
+      }
+      const titles = inside.map(({ title }) => escapeHtml(plainWords(title))).join(' · ');
+      return `<a class="card" href="${relativeTo(page, first.page)}"><strong>${mark.caption ? renderInline(mark.caption) : escapeHtml(plainWords(first.title))}</strong><span>${titles}</span><code>${escapeHtml(mark.name)}</code></a>`;
+    }
     const excerpt = await excerptOf(site, target, symbol);
     if (typeof excerpt === 'string') {
       site.problems.push({ file: file.file, line: mark.line, message: excerpt });
@@ -131,7 +141,7 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
       if (html.startsWith('<a class="card"')) row.left.push(html);
       else row.right.push(html);
     } else if (room && module) {
-      const drawn = await site.evaluator.draw(room, module, block);
+      const drawn = await site.evaluator.draw(room, module, { kind: block.kind, name: block.name, line: block.line });
       if (drawn) row.right.push(`<figure class="drawn" id="figure-${escapeHtml(block.name)}"><div class="scroll">${drawn.html}</div>${await caption(block)}</figure>`);
     }
   }
@@ -154,7 +164,7 @@ async function excerptOf(site: Site, file: string, symbol: string | undefined): 
   const path = join(site.root, file);
   if (!existsSync(path) || !statSync(path).isFile()) return `::include ${file}: not a file`;
   const text = readFileSync(path, 'utf8');
-  const coloured = await highlightLines(text, languageOf(file));
+  const coloured = await highlightLines(text, site.colour ? languageOf(file) : null);
   if (symbol === undefined) return { lines: coloured, line: 1 };
   const named = parseLiterate(file, text).declared.find(({ name }) => name === symbol);
   return named ? { lines: coloured.slice(named.line - 1, named.endLine), line: named.line } : `::include ${file}#${symbol}: ${file} declares no '${symbol}'`;

@@ -1,73 +1,85 @@
 // # Payload pages
+//
+// One page per source file, with what is built from it; and the images, which the live page loads.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { escapeHtml, relativeTo } from '../html.ts';
 import type { SideEntry } from '../page.ts';
-import type { Payload } from '../payloads.ts';
-import { plainWords, renderInline } from '../prose.ts';
+import type { Payload, PayloadSource } from '../payloads.ts';
+import { plainWords } from '../prose.ts';
 import { casePage, type Site } from '../site.ts';
-import { firstSentence, indexFile, renderFile } from './literate.ts';
+import { indexFile, renderFile } from './literate.ts';
 
 const HOME = 'payloads/index.html';
-const bytes = (n: number): string => (n < 10_000 ? `${n} bytes` : `${Math.round(n / 1024)} KiB`);
+const bytes = (n: number | null): string => (n === null ? 'not built' : n < 10_000 ? `${n} bytes` : `${Math.round(n / 1024)} KiB`);
 
 const casesOf = (site: Site, name: string): string[] => [...site.suite.cases.values()].filter(({ guest }) => guest?.payload === name).map(({ id }) => id);
 
-function facts(site: Site, payload: Payload, page: string): string {
-  const cases = casesOf(site, payload.name).map((id) => `<a href="${relativeTo(page, casePage(id))}">${escapeHtml(id)}</a>`);
-  const image = payload.imageBytes === null ? 'no image built' : `image of ${bytes(payload.imageBytes)}`;
-  const run = payload.imageBytes === null ? '' : ` · <a href="${relativeTo(page, 'live/index.html')}#payload=${payload.name}">run it in this page’s machine</a>`;
-  return `<p class="file"><code>${escapeHtml(payload.source)}</code> · ${image}${run}</p>${cases.length > 0 ? `<p class="file">Judged by ${cases.join(', ')}</p>` : ''}`;
+const runLink = (page: string, { name, imageBytes }: Payload): string =>
+  imageBytes === null ? '' : `<a href="${relativeTo(page, 'live/index.html')}#payload=${name}">run</a>`;
+
+function buildsTable(site: Site, builds: readonly Payload[], page: string, linked: boolean): string {
+  const rows = builds.map((build) => {
+    const name = `<code>${escapeHtml(build.name)}</code>`;
+    const cases = casesOf(site, build.name);
+    const judged = linked ? String(cases.length) : cases.map((id) => `<a href="${relativeTo(page, casePage(id))}">${escapeHtml(id)}</a>`).join('<br>') || '–';
+    return `<tr id="${escapeHtml(build.name)}"><td>${linked ? `<a href="${relativeTo(page, build.page)}">${name}</a>` : name}</td><td>${escapeHtml(build.title)}</td><td>${build.room}-bit</td><td>${escapeHtml(
+      build.end,
+    )}</td><td>${build.needs.map((need) => escapeHtml(need)).join(', ') || '–'}</td><td class="number">${bytes(build.imageBytes)}</td><td${linked ? ' class="number"' : ''}>${judged}</td><td>${runLink(page, build)}</td></tr>`;
+  });
+  return `<div class="scroll"><table><thead><tr><th>Payload</th><th>What it shows</th><th>Code</th><th>Ends by</th><th>Needs</th><th class="number">Image</th><th${
+    linked ? ' class="number"' : ''
+  }>Cases</th><th></th></tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
 }
 
-/** The list of payloads, one page for each, and the images for the live page. */
+/** The list of payloads, one page for each source, and the images. */
 export async function addPayloads(site: Site): Promise<void> {
-  const side: SideEntry[] = [{ page: HOME, title: 'All payloads' }, ...site.payloads.map(({ page, name }): SideEntry => ({ page, title: name, depth: 1 }))];
-  const sideTitle = { page: HOME, title: 'Payloads' };
-  const rows = site.payloads.map(
-    (payload) =>
-      `<tr><td><a href="${relativeTo(HOME, payload.page)}"><code>${escapeHtml(payload.name)}</code></a></td><td>${renderInline(payload.literate.title)}. ${escapeHtml(
-        firstSentence(plainWords(payload.literate.opening)),
-      )}</td><td class="number">${payload.imageBytes === null ? '–' : bytes(payload.imageBytes)}</td><td class="number">${casesOf(site, payload.name).length}</td><td>${
-        payload.imageBytes === null ? '' : `<a href="${relativeTo(HOME, 'live/index.html')}#payload=${payload.name}">run</a>`
-      }</td></tr>`,
-  );
+  const side: SideEntry[] = [
+    { page: HOME, title: 'All payloads' },
+    ...site.payloadSources.map(({ page, literate }): SideEntry => ({ page, title: plainWords(literate.title) })),
+    { page: 'guest-payloads/all.html', title: 'How they are built', group: 'the build' },
+  ];
+  const frame = { room: 'payloads', side, sideTitle: { page: HOME, title: 'Payloads' } } as const;
+  const chapters = [...Map.groupBy(site.payloads, ({ chapter }) => chapter)].map(([folder, builds]) => {
+    const room = site.rooms.find((one) => one.folder === `chapters/${folder}`);
+    return `<h2 id="${escapeHtml(folder)}">${room ? `${room.number}. ${escapeHtml(room.title)}` : escapeHtml(folder)}</h2>${buildsTable(site, builds, HOME, true)}`;
+  });
   site.add({
+    ...frame,
     page: HOME,
     title: 'Payloads',
-    room: 'payloads',
-    body: `<article><h1>Payloads</h1><p>Bare-metal programs, as small as the point allows. A payload observes and reports on its serial port; it never judges. What the values
-may be is written in the case that runs it. How they are built is told in <a href="${relativeTo(HOME, 'guest-payloads/all.html')}">the payload build</a>.</p>
-<div class="scroll"><table><thead><tr><th>Payload</th><th>What it does</th><th class="number">Image</th><th class="number">Cases</th><th></th></tr></thead><tbody>${rows.join('')}</tbody></table></div></article>`,
-    side,
-    sideTitle,
+    body: `<article><h1>Payloads</h1><p>Bare-metal programs, as small as the point allows. A payload observes and reports on its serial port; it never judges. What the values may
+be is written in the case that runs it.</p>${chapters.join('')}</article>`,
     set: 'full',
   });
-  for (const [index, payload] of site.payloads.entries()) {
-    const rendered = await renderFile(site, null, payload.literate, payload.text, payload.page);
-    const where = 'Payload';
-    indexFile(site, payload.literate, payload.page, where, rendered.headings);
-    site.search.push({ title: payload.name, where, href: payload.page, text: plainWords(`${payload.literate.title} ${payload.literate.opening}`), kind: 'payload' });
-    const untitled = rendered.headings.some(({ level }) => level === 1) ? '' : `<h1>${escapeHtml(payload.name)}</h1>`;
-    const neighbour = (at: number): { page: string; title: string } | undefined => {
-      const other = site.payloads[at];
-      return other && { page: other.page, title: other.name };
-    };
-    const [previous, next] = [neighbour(index - 1), neighbour(index + 1)];
-    site.add({
-      page: payload.page,
-      title: payload.name,
-      description: plainWords(payload.literate.opening),
-      room: 'payloads',
-      body: `<article>${untitled}${facts(site, payload, payload.page)}${rendered.html}</article>`,
-      side,
-      sideTitle,
-      headings: rendered.headings,
-      set: rendered.mostlyProse ? 'below' : 'beside',
-      ...(previous && { previous }),
-      ...(next && { next }),
-    });
-    if (payload.imageBytes !== null) site.write(`images/${payload.name}.elf`, readFileSync(join(site.root, payload.image)));
-  }
+  for (const [index, source] of site.payloadSources.entries()) await addSource(site, source, site.payloadSources[index - 1], site.payloadSources[index + 1], frame);
+  for (const { name, image, imageBytes } of site.payloads) if (imageBytes !== null) site.write(`images/${name}.elf`, readFileSync(join(site.root, image)));
+}
+
+async function addSource(
+  site: Site,
+  source: PayloadSource,
+  before: PayloadSource | undefined,
+  after: PayloadSource | undefined,
+  frame: { readonly room: 'payloads'; readonly side: readonly SideEntry[] },
+): Promise<void> {
+  const { page, literate, text, file, builds } = source;
+  const rendered = await renderFile(site, null, literate, text, page);
+  indexFile(site, literate, page, 'Payload', rendered.headings);
+  for (const { name, title } of builds) site.search.push({ title: name, where: 'Payload', href: `${page}#${name}`, text: title, kind: 'payload' });
+  const untitled = rendered.headings.some(({ level }) => level === 1) ? '' : `<h1>${escapeHtml(literate.title)}</h1>`;
+  const step = (other: PayloadSource | undefined): { page: string; title: string } | undefined => other && { page: other.page, title: plainWords(other.literate.title) };
+  const [previous, next] = [step(before), step(after)];
+  site.add({
+    ...frame,
+    page,
+    title: plainWords(literate.title),
+    description: plainWords(literate.opening),
+    body: `<article>${untitled}<p class="file"><code>${escapeHtml(file)}</code></p>${rendered.html}<section class="list"><h2 id="builds">What is built from it</h2>${buildsTable(site, builds, page, false)}</section></article>`,
+    headings: [...rendered.headings, { level: 2, text: 'What is built from it', id: 'builds' }],
+    set: rendered.mostlyProse ? 'below' : 'beside',
+    ...(previous && { previous }),
+    ...(next && { next }),
+  });
 }

@@ -1,0 +1,55 @@
+// # Between the page and its worker
+//
+// The machine lives in a worker, so that a guest that loops for ever leaves the page alive. The page sends commands; the worker answers each
+// with the state it reached, and with what happened on the way. All of it is plain data.
+
+import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+
+/** Registers by group, in the order in which they are shown. Values are hexadecimal without 0x, at their natural width. */
+export interface RegisterGroup {
+  readonly title: string;
+  readonly registers: readonly (readonly [name: string, value: string, meaning?: string])[];
+}
+
+/** How a run came to its end. */
+export interface Ending {
+  readonly end: string;
+  readonly detail: string;
+}
+
+/** Where the machine stands. */
+export interface Snapshot {
+  /** Guest instructions retired, on all processors. */
+  readonly instructions: number;
+  /** Events of the trace so far. */
+  readonly events: number;
+  /** VM exits so far, and how many of them went to user space. */
+  readonly exits: number;
+  readonly userExits: number;
+  readonly ending: Ending | null;
+  /** The processor whose turn it is. */
+  readonly vcpu: number;
+  readonly vcpus: number;
+  readonly groups: readonly RegisterGroup[];
+  readonly code: CodeAtRip;
+}
+
+/** The bytes that the processor will fetch next; null bytes when RIP does not translate to memory. */
+export interface CodeAtRip {
+  readonly rip: string;
+  readonly linear: string;
+  readonly bytes: Uint8Array | null;
+}
+
+export type Command =
+  | { readonly do: 'load'; readonly image: Uint8Array; readonly vcpus: number; readonly input: string; readonly at: number; readonly events: number }
+  | { readonly do: 'run'; readonly perSecond: number }
+  | { readonly do: 'pause' }
+  | { readonly do: 'step' }
+  | { readonly do: 'exit' };
+
+export type Report =
+  | { readonly say: 'ready' }
+  | { readonly say: 'state'; readonly running: boolean; readonly snapshot: Snapshot; readonly from: number; readonly events: readonly Timed[]; readonly console: Uint8Array }
+  | { readonly say: 'hash'; readonly hash: string | null }
+  | { readonly say: 'failed'; readonly message: string };

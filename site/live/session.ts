@@ -1,0 +1,38 @@
+// # A session
+//
+// What the live page asks of a machine. The page knows nothing else about it, so the same page serves whatever machine a later chapter builds; and a
+// test can drive a session in Node exactly as the worker does in a browser.
+//
+// A position is a pair: instructions retired, and events of the trace. It is all that a link needs to hold, because a run is deterministic: the
+// same image advanced to the same position is the same machine.
+
+import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+import type { CodeAtRip, Ending, RegisterGroup } from './protocol.ts';
+
+export interface Session {
+  /** The trace so far, in order. */
+  readonly events: readonly Timed[];
+  /** Events that were not kept because there were too many. */
+  readonly dropped: number;
+  readonly instructions: number;
+  readonly ending: Ending | null;
+  readonly vcpu: number;
+  readonly vcpus: number;
+  /** Everything the guest has written to its serial port. */
+  readonly console: Uint8Array;
+  /** Executes at most `count` more instructions. Where a run is cut makes no difference to its trace. */
+  advance(count: number): void;
+  /** Runs until KVM_RUN returns to the VMM and has been answered, or `count` instructions have passed. */
+  toExit(count: number): void;
+  registers(): RegisterGroup[];
+  code(): CodeAtRip;
+  dispose(): void;
+}
+
+/** What a session starts from. */
+export interface Start {
+  readonly image: Uint8Array;
+  readonly vcpus: number;
+  /** What waits at the serial port. */
+  readonly input: string;
+}

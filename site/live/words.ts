@@ -1,0 +1,128 @@
+// # Exits in words
+//
+// A reader who clicks a crossing wants a sentence first and the fields after. Both are made from the event alone.
+
+import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+
+export interface Explained {
+  readonly title: string;
+  readonly sentence: string;
+  /** Field and value, as the trace has them; a third column decodes. */
+  readonly fields: readonly (readonly [name: string, value: string, meaning?: string])[];
+}
+
+const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
+const bit = (word: bigint, n: number): boolean => ((word >> BigInt(n)) & 1n) === 1n;
+const bits = (word: bigint, lo: number, width: number): number => Number((word >> BigInt(lo)) & ((1n << BigInt(width)) - 1n));
+
+/** What each basic exit reason means, for the ones that the guests of this book cause. Names are those of the trace. */
+const REASONS: Readonly<Record<string, string>> = {
+  EXCEPTION_NMI: 'The guest raised an exception that the hypervisor wanted to see, or an NMI arrived.',
+  EXTERNAL_INTERRUPT: 'An interrupt for the host arrived: the guest did nothing; its time was up.',
+  TRIPLE_FAULT: 'A fault while delivering a double fault: the processor has nowhere left to go, and the machine shuts down.',
+  INTERRUPT_WINDOW: 'The guest can take an interrupt now; the hypervisor had asked to be told.',
+  NMI_WINDOW: 'The guest can take an NMI now; the hypervisor had asked to be told.',
+  TASK_SWITCH: 'The guest asked for a hardware task switch, which VMX leaves to software.',
+  CPUID: 'CPUID always exits: what the processor claims to be is the hypervisor’s decision.',
+  HLT: 'The guest has nothing to do until an interrupt comes.',
+  INVLPG: 'The guest dropped one translation; with shadow paging the hypervisor must follow.',
+  RDTSC: 'The guest read the time stamp counter.',
+  VMCALL: 'The guest called the hypervisor on purpose.',
+  CR_ACCESS: 'The guest touched a control register in a way the hypervisor watches.',
+  DR_ACCESS: 'The guest touched a debug register.',
+  IO_INSTRUCTION: 'The guest used a port. Ports belong to devices, and devices are the VMM’s.',
+  MSR_READ: 'The guest read a model-specific register.',
+  MSR_WRITE: 'The guest wrote a model-specific register.',
+  INVALID_STATE: 'The VM entry failed: the guest state breaks a rule of the architecture.',
+  MONITOR_TRAP_FLAG: 'One instruction has been executed; a single step was asked for.',
+  GDTR_IDTR: 'The guest accessed GDTR or IDTR.',
+  LDTR_TR: 'The guest accessed LDTR or TR.',
+  EPT_VIOLATION: 'The guest touched memory that the second-stage tables do not map that way: a page to fill in, or a device.',
+  EPT_MISCONFIG: 'A second-stage entry holds a combination that means nothing; KVM uses it on purpose to mark devices.',
+  PREEMPTION_TIMER: 'The time given to the guest is used up.',
+  XSETBV: 'The guest set XCR0, which always exits.',
+  WBINVD: 'The guest wrote back and dropped the caches.',
+};
+
+const CR_ACCESS = ['MOV to CR', 'MOV from CR', 'CLTS', 'LMSW'];
+
+/** The exit qualification, decoded for the reasons whose layout is worth knowing by heart. */
+export function decodeQualification(reason: string, q: bigint): string {
+  if (reason === 'IO_INSTRUCTION') {
+    const size = bits(q, 0, 3) + 1;
+    const parts = [`${bit(q, 3) ? 'IN' : 'OUT'}, ${size} ${size === 1 ? 'byte' : 'bytes'}, port ${hex(bits(q, 16, 16))}`];
+    if (bit(q, 4)) parts.push('string');
+    if (bit(q, 5)) parts.push('repeated');
+    parts.push(bit(q, 6) ? 'port in the instruction' : 'port in DX');
+    return parts.join(', ');
+  }
+  if (reason === 'CR_ACCESS') return `${CR_ACCESS[bits(q, 4, 2)]}${bits(q, 4, 2) < 2 ? `${bits(q, 0, 4)}, general register ${bits(q, 8, 4)}` : ''}`;
+  if (reason === 'EPT_VIOLATION') {
+    const access = [bit(q, 0) && 'read', bit(q, 1) && 'write', bit(q, 2) && 'fetch'].filter(Boolean).join(' and ');
+    const allowed = [bit(q, 3) && 'read', bit(q, 4) && 'write', bit(q, 5) && 'fetch'].filter(Boolean).join(', ');
+    const walk = bit(q, 7) ? (bit(q, 8) ? 'by the instruction itself' : 'by the walk of the guest’s own page tables') : 'no linear address';
+    return `${access || 'access'} (${walk}); the entry allows ${allowed || 'nothing'}`;
+  }
+  if (reason === 'DR_ACCESS') return `${bit(q, 4) ? 'MOV from' : 'MOV to'} DR${bits(q, 0, 3)}, general register ${bits(q, 8, 4)}`;
+  if (reason === 'TASK_SWITCH') return `selector ${hex(bits(q, 0, 16))}, by ${['CALL', 'IRET', 'JMP', 'a gate in the IDT'][bits(q, 30, 2)]}`;
+  return '';
+}
+
+const list = (event: Timed, skip: readonly string[] = []): [string, string][] =>
+  Object.entries(event)
+    .filter(([key]) => key !== 'kind' && key !== 't' && !skip.includes(key))
+    .map(([key, value]) => [key, typeof value === 'bigint' || (typeof value === 'number' && /port|gpa|address|errorCode|cr2|rip/i.test(key)) ? hex(value as bigint) : String(value)]);
+
+/** Which vector is what, for exceptions. */
+// biome-ignore format: table
+const VECTORS = ['#DE', '#DB', 'NMI', '#BP', '#OF', '#BR', '#UD', '#NM', '#DF', '', '#TS', '#NP', '#SS', '#GP', '#PF', '', '#MF', '#AC', '#MC', '#XM', '#VE', '#CP'];
+const vectorName = (vector: number): string => VECTORS[vector] || `vector ${vector}`;
+
+/** Says what an event was. */
+export function explain(event: Timed): Explained {
+  const fields: (readonly [string, string, string?])[] = list(event);
+  switch (event.kind) {
+    case 'kvm_exit': {
+      const decoded = decodeQualification(event.reason, event.qualification);
+      const named = fields.map(([name, value]) => (name === 'qualification' && decoded ? ([name, value, decoded] as const) : ([name, value] as const)));
+      return { title: event.reason, sentence: REASONS[event.reason] ?? 'The guest left for the kernel.', fields: named };
+    }
+    case 'kvm_entry':
+      return { title: 'VM entry', sentence: `The kernel loads the guest’s state and goes on at RIP ${hex(event.rip)}.`, fields };
+    case 'kvm_userspace_exit':
+      return { title: event.reason, sentence: 'The kernel cannot answer this alone: KVM_RUN returns, and the VMM looks at the shared page.', fields };
+    case 'kvm_pio':
+      return { title: `${event.rw} port ${hex(event.port)}`, sentence: `The kernel decoded the access: ${event.count} × ${event.size} byte(s), ${event.rw === 'out' ? 'to' : 'from'} the device.`, fields };
+    case 'kvm_mmio':
+      return { title: `MMIO ${event.rw}`, sentence: `Memory at ${hex(event.gpa)} is a device: the kernel decoded the guest’s instruction to find out what it wanted.`, fields };
+    case 'kvm_page_fault':
+      return { title: 'second-stage fault', sentence: `The kernel fills in the second-stage entry for ${hex(event.gpa)} and lets the guest try again.`, fields };
+    case 'kvm_inj_virq':
+      return { title: 'interrupt injected', sentence: `Vector ${event.vector} goes into the VM-entry interruption field: the next entry delivers it.`, fields };
+    case 'exception':
+      return { title: vectorName(event.vector), sentence: 'Delivered inside the guest, through its own descriptor table; nobody outside is asked.', fields };
+    case 'interrupt':
+      return { title: `interrupt ${event.vector}`, sentence: `Delivered inside the guest (${event.source}).`, fields };
+    case 'mode':
+      return { title: `${event.mode} mode`, sentence: 'The processor’s mode changed.', fields };
+    case 'triple_fault':
+      return { title: 'triple fault', sentence: REASONS.TRIPLE_FAULT as string, fields };
+    case 'ioctl':
+      return { title: event.request, sentence: `A system call of the VMM on ${event.fd}; it returned ${event.result}.`, fields };
+    case 'device':
+      return { title: event.device, sentence: `The device model: ${event.what}.`, fields };
+    case 'console':
+      return { title: 'console', sentence: `One byte on the serial port: ${JSON.stringify(String.fromCharCode(event.byte))}.`, fields };
+    default:
+      return { title: event.kind.replaceAll('_', ' '), sentence: '', fields };
+  }
+}
+
+/** One line for the list of events. */
+export function oneLine(event: Timed): string {
+  const { title } = explain(event);
+  const rest = list(event, ['reason', 'request', 'device', 'mode'])
+    .map(([key, value]) => `${key} ${value}`)
+    .join(' ');
+  return `${event.kind} ${title !== event.kind.replaceAll('_', ' ') ? title : ''} ${rest}`.replace(/\s+/g, ' ').trim();
+}
