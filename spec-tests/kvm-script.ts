@@ -256,6 +256,10 @@ export function compileScript(testCase: Case): CompiledScript {
     return { as, ret, fields: gets.map((path) => ({ key: `${as}.${path}`, place: locate(path) })) };
   };
 
+  const noFields = (request: string) => (path: string): Place => {
+    throw new ScriptError(`${request} returns no structure, so it has no '${path}'`);
+  };
+
   for (const [i, step] of (testCase.kvm?.script ?? []).entries()) compileStep(step, i);
 
   function compileStep(step: ScriptStep, i: number): void {
@@ -331,9 +335,6 @@ export function compileScript(testCase: Case): CompiledScript {
     emit({ do: 'ioctl', fd, request, bytes: toBase64(image), ...moved, ...result }, read, step.as);
   }
 
-  const noFields = (request: string) => (path: string): Place => {
-    throw new ScriptError(`${request} returns no structure, so it has no '${path}'`);
-  };
   return { ops, readings };
 }
 

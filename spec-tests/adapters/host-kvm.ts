@@ -9,17 +9,22 @@ import type { Started, Unavailable } from '../types.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 import { probeKernel } from './probe.ts';
 
+// Known failures are filed by implementation, and there are two kinds of KVM. One lets the processor run the guest's kernel code; the other, nested where
+// no hardware help is passed on, emulates it instruction by instruction, and its emulator has deviations of its own. Which kind this is shows in whether an
+// exception can be delivered in protected mode: an emulator gives up there.
+
 export class HostKvmAdapter extends MachineAdapter {
   constructor() {
-    super({ name: 'host-kvm', probe: look, makeKernel: () => new HostKernel(), deterministic: false });
+    super({ probe: look, makeKernel: () => new HostKernel(), deterministic: false });
   }
 }
 
-function look(): Unavailable | Omit<Started, 'type' | 'protocol' | 'name'> {
+function look(): Unavailable | Omit<Started, 'type' | 'protocol'> {
   const here = hostKernelAvailable();
   if (!here.available) return { type: 'unavailable', reason: here.reason };
   const { capabilities, missing } = probeKernel(new HostKernel());
   return {
+    name: capabilities.includes('protected-interrupts') ? 'host-kvm' : 'host-kvm-emulated',
     version: release(),
     surfaces: ['guest', 'kvm'],
     capabilities: [...MONITOR.capabilities, ...capabilities],

@@ -46,9 +46,8 @@ export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
 };
 
 export interface MachineOptions {
-  readonly name: string;
   /** Everything that can only be known by looking: called once, at the start. */
-  readonly probe: () => Unavailable | Omit<Started, 'type' | 'protocol' | 'name'>;
+  readonly probe: () => Unavailable | Omit<Started, 'type' | 'protocol'>;
   /** A fresh kernel for each case: no state survives. */
   readonly makeKernel: (trace: Trace | null) => Kernel;
   /** Whether runs are deterministic, so that the trace has a digest to promise. */
@@ -64,7 +63,7 @@ export class MachineAdapter implements Adapter {
 
   async start(): Promise<Started | Unavailable> {
     const found = this.#options.probe();
-    return 'type' in found ? found : { type: 'started', protocol: 1, name: this.#options.name, ...found };
+    return 'type' in found ? found : { type: 'started', protocol: 1, ...found };
   }
 
   async run(request: RunRequest): Promise<RunReply> {

@@ -171,6 +171,7 @@ function outcome(vcpu: Vcpu): string | null {
 const BY_CAPABILITY: readonly (readonly [string, keyof typeof CAP])[] = [
   ['kvm-irqchip', 'KVM_CAP_IRQCHIP'], ['kvm-readonly-memory', 'KVM_CAP_READONLY_MEM'], ['kvm-nmi', 'KVM_CAP_USER_NMI'],
   ['kvm-dirty-log', 'KVM_CAP_USER_MEMORY'], ['kvm-guest-debug', 'KVM_CAP_SET_GUEST_DEBUG'],
+  ['kvm-interrupt-shadow', 'KVM_CAP_INTR_SHADOW'],
 ];
 
 export interface Probed {

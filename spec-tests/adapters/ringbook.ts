@@ -15,7 +15,7 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 const KERNEL = [
   ...['protected-mode', 'protected-paging', 'protected-interrupts', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter'],
-  ...['kvm-real-mode', 'kvm-long-mode', 'kvm-guest-debug', 'kvm-readonly-memory', 'kvm-nmi', 'kvm-dirty-log'],
+  ...['kvm-real-mode', 'kvm-long-mode', 'kvm-guest-debug', 'kvm-interrupt-shadow', 'kvm-readonly-memory', 'kvm-nmi', 'kvm-dirty-log'],
 ];
 
 const MISSING: Started['missing'] = {
@@ -28,10 +28,9 @@ const MISSING: Started['missing'] = {
 export class RingbookAdapter extends MachineAdapter {
   constructor() {
     super({
-      name: 'ringbook',
       deterministic: true,
       makeKernel: (trace) => new SoftKernel({ trace }),
-      probe: () => ({ version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
+      probe: () => ({ name: 'ringbook', version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
     });
   }
 }
