@@ -13,6 +13,8 @@ import { ERRNO } from '../errno.ts';
 export interface OpenFile {
   /** What `readlink /proc/self/fd/N` shows. */
   readonly name: string;
+  /** The kernel object behind it. Linux: `file->private_data`. */
+  readonly object: unknown;
   ioctl(request: number, arg: number | Uint8Array): number;
   mmap(length: number): Uint8Array | number;
   /** The last reference is gone. */

@@ -180,13 +180,13 @@ export class Hardware {
     return this.vmx.vmread(FIELD[field]);
   }
   read32(field: FieldName): number {
-    return Number(this.vmx.vmread(FIELD[field]) & 0xffffffffn);
+    return this.vmx.vmread32(FIELD[field]);
   }
   write(field: FieldName, value: bigint): void {
     this.vmx.vmwrite(FIELD[field], value);
   }
   write32(field: FieldName, value: number): void {
-    this.vmx.vmwrite(FIELD[field], BigInt(value >>> 0));
+    this.vmx.vmwrite32(FIELD[field], value >>> 0);
   }
 
   /** INVEPT, single context: what the processor has cached of these second-stage tables is void. */
@@ -196,7 +196,7 @@ export class Hardware {
 
   /** INVVPID, single context: the guest's own mappings changed in a way that it need not flush for itself. Linux: `vpid_sync_context()`. */
   flushGuestTlb(vpid: number): void {
-    if (vpid !== 0) this.vmx.invvpid(INVVPID_SINGLE_CONTEXT, vpid);
+    if (vpid !== 0) this.vmx.invvpid(INVVPID_SINGLE_CONTEXT, vpid, 0n);
   }
 
   /** RAM was written by the kernel: instructions decoded from there are void. */
@@ -207,6 +207,22 @@ export class Hardware {
   /** The processor's time stamp counter, which counts instructions here. */
   get tsc(): bigint {
     return this.cpu.state.get64(OFFSET.ICOUNT);
+  }
+
+  // ## Running a guest
+  //
+  // VM entry and exit are the processor's. What the host adds is a bound: its own timer interrupt, which takes the processor away from any guest that does not give it
+  // up. The interrupt itself means nothing here; that it forces a VM exit means that the host gets its turn.
+
+  /** Runs from a successful VM entry to the next VM exit; the host's timer fires after `instructions`. False when the processor shut down instead. */
+  runGuest(instructions: number): boolean {
+    let stop = this.cpu.run(instructions);
+    if (stop.kind === 'deadline') {
+      this.timerPending = true;
+      this.cpu.eventsChanged();
+      stop = this.cpu.run(1);
+    }
+    return stop.kind === 'vmexit';
   }
 
   /** CPUID as the host itself would execute it: EAX, EBX, ECX, EDX. */

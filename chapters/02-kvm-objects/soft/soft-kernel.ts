@@ -67,6 +67,7 @@ export class SoftKernel implements Kernel {
     if (path !== '/dev/kvm') return -ERRNO.ENOENT;
     return this.#files.install({
       name: '/dev/kvm',
+      object: this,
       ioctl: (request, arg) => this.systemRequests.call(this, request, arg),
       mmap: notMappable,
       release() {},
@@ -101,6 +102,12 @@ export class SoftKernel implements Kernel {
   /** Where a descriptor leads, as `readlink /proc/self/fd/N` would say; null when it is not open. */
   describe(fd: number): string | null {
     return this.#files.get(fd)?.name ?? null;
+  }
+
+  /** The vCPU behind a descriptor, or null: for whoever signals the thread that runs it. */
+  vcpuBehind(fd: number): SoftVcpu | null {
+    const object = this.#files.get(fd)?.object;
+    return object instanceof SoftVcpu ? object : null;
   }
 
   readonly #vms = new Set<SoftVm>();
@@ -168,6 +175,7 @@ export class SoftKernel implements Kernel {
     }
     const fd = this.#files.install({
       name: 'anon_inode:kvm-vm',
+      object: vm,
       ioctl: (request, arg) => this.vmRequests.call(vm, request, arg),
       mmap: notMappable,
       release: () => vm.put(),
@@ -207,6 +215,7 @@ export class SoftKernel implements Kernel {
     if (!vcpu) return -ERRNO.ENOMEM;
     const file: OpenFile = {
       name: `anon_inode:kvm-vcpu:${id}`,
+      object: vcpu,
       ioctl: (request, arg) => {
         vcpu.load();
         return this.vcpuRequests.call(vcpu, request, arg);

@@ -9,6 +9,7 @@
 
 import { assert, type Hpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../../01-hardware-background/state.ts';
+import type { Trace } from '../../01-hardware-background/trace.ts';
 import { ENTRY } from '../../01-hardware-background/vmx/controls.ts';
 import type { FieldName } from '../../01-hardware-background/vmx/vmcs.ts';
 import { GUESTDBG } from '../abi/events.ts';
@@ -109,6 +110,8 @@ export class SoftVcpu {
   readonly debuggerDb = new BigUint64Array(4);
   debuggerDr7 = RESET_DR7;
   singlestepRip = 0n;
+  /** Length of the INT n or INT3 whose delivery an exit interrupted: it is needed to deliver it again. */
+  eventInstructionLength = 0;
 
   private constructor(vm: SoftVm, id: number, pages: { vmcs: Hpa; msrBitmap: Hpa; run: Hpa }) {
     const { hardware } = vm;
@@ -153,6 +156,18 @@ export class SoftVcpu {
     hardware.ram.freeKernelPages(this.#msrBitmap);
     hardware.ram.freeKernelPages(this.#runPages, RUN_PAGES);
     this.vm.vcpus.delete(this.id);
+  }
+
+  /** `kvm_run.exit_reason`. */
+  get exitReason(): number {
+    return KvmRun.fields.exit_reason.get(this.runView, 0);
+  }
+  set exitReason(reason: number) {
+    KvmRun.fields.exit_reason.set(this.runView, 0, reason);
+  }
+
+  get trace(): Trace | null {
+    return this.vm.hardware.cpu.trace;
   }
 
   // ## Taking the processor

@@ -1,0 +1,134 @@
+// # From an exit to the emulator and back
+//
+// Three kinds of exit need an instruction emulated: a device access, a string port instruction, and a write to memory that the guest may only read. All go
+// through one function that tries, and either finishes or leaves with a question for the VMM and a note on how to go on (`complete_userspace_io`).
+
+import { VECTOR } from '../../01-hardware-background/faults.ts';
+import { EXIT, INTERNAL_ERROR, RunEmulationFailure, RunInternal, RunMmio } from '../../02-kvm-objects/abi/exits.ts';
+import { pagingOf, walkGuest } from '../../02-kvm-objects/soft/guest-walk.ts';
+import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
+import { singleStepAfterSkip, trapFlag } from './debug.ts';
+import type { Emulator, MmioAccess, StringPort } from './emulator.ts';
+import { queueException } from './events.ts';
+import { PIO_DATA, portExit, tracePio } from './pio.ts';
+import type { VcpuRun } from './run.ts';
+import { clearShadow } from './skip.ts';
+
+const INSTRUCTION_BYTES_VALID = 1n; // KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+const MAX_INSTRUCTION = 15;
+const mmio = RunMmio.fields;
+
+/** Emulates the instruction at RIP. 1: go on; 0: to user space. Linux: `x86_emulate_instruction()`. */
+export function emulate(run: VcpuRun, emulator: Emulator, answers: readonly bigint[] = [], items: Uint8Array | null = null): number {
+  const { vcpu } = run;
+  const traps = trapFlag(vcpu);
+  const result = emulator.attempt(vcpu, answers, items);
+  switch (result.kind) {
+    case 'read':
+      return readExit(run, result.access, (value) => emulate(run, emulator, [...answers, value], items));
+    case 'in':
+      return inputExit(run, result.port, (data) => emulate(run, emulator, answers, data));
+    case 'fault': {
+      const { vector, errorCode, cr2 } = result.fault;
+      return run.queue(queueException(vcpu, vector, errorCode, vector === VECTOR.PF ? cr2 : null));
+    }
+    case 'unhandled':
+      return emulationFailure(run);
+    case 'done': {
+      clearShadow(vcpu);
+      const finish = (): number => (traps ? singleStepAfterSkip(vcpu) : 1);
+      if (result.out) return outputExit(run, result.out, finish);
+      return writeExits(run, result.writes, 0, finish);
+    }
+  }
+}
+
+// ## Device accesses
+
+function describe(vcpu: SoftVcpu, { gpa, bytes }: MmioAccess, write: boolean): void {
+  const view = vcpu.runView;
+  vcpu.exitReason = EXIT.KVM_EXIT_MMIO;
+  view.setUint32(mmio.phys_addr.offset, gpa % 2 ** 32, true);
+  view.setUint32(mmio.phys_addr.offset + 4, Math.floor(gpa / 2 ** 32), true);
+  view.setBigUint64(mmio.data.offset, 0n, true);
+  mmio.len.set(view, 0, bytes);
+  mmio.is_write.set(view, 0, write ? 1 : 0);
+}
+
+function readExit(run: VcpuRun, access: MmioAccess, then: (value: bigint) => number): 0 {
+  const { vcpu } = run;
+  describe(vcpu, access, false);
+  run.completion = () => {
+    const value = BigInt.asUintN(8 * access.bytes, vcpu.runView.getBigUint64(mmio.data.offset, true));
+    vcpu.trace?.emit({ kind: 'kvm_mmio', rw: 'read', gpa: access.gpa, len: access.bytes, value });
+    return then(value);
+  };
+  return 0;
+}
+
+// @clause kvm.mmio.write-after-commit
+/** The instruction is done; its device writes follow one by one. */
+function writeExits(run: VcpuRun, writes: readonly MmioAccess[], index: number, finish: () => number): number {
+  const access = writes[index];
+  if (!access) return finish();
+  const { vcpu } = run;
+  describe(vcpu, access, true);
+  for (let n = 0; n < access.bytes; n++) vcpu.runView.setUint8(mmio.data.offset + n, Number((access.value >> BigInt(8 * n)) & 0xffn));
+  vcpu.trace?.emit({ kind: 'kvm_mmio', rw: 'write', gpa: access.gpa, len: access.bytes, value: access.value });
+  run.completion = () => writeExits(run, writes, index + 1, finish);
+  return 0;
+}
+
+// ## String ports
+
+function inputExit(run: VcpuRun, port: StringPort, then: (items: Uint8Array) => number): 0 {
+  const { vcpu } = run;
+  run.completion = () => {
+    tracePio(vcpu, 'in', port.port, port.size, port.count);
+    return then(vcpu.run.slice(PIO_DATA, PIO_DATA + port.size * port.count));
+  };
+  return portExit(vcpu, { ...port, out: false });
+}
+
+function outputExit(run: VcpuRun, port: StringPort & { value: number }, finish: () => number): 0 {
+  run.vcpu.runView.setUint32(PIO_DATA, port.value, true);
+  run.completion = finish;
+  return portExit(run.vcpu, { ...port, out: true });
+}
+
+// ## Giving up
+//
+// Whose fault is an instruction that KVM cannot emulate? In user mode it is treated as the program's: #UD, and the guest's kernel deals with it. In the guest's
+// kernel there is nobody left to deal with it, and the VMM gets the instruction's bytes, to print them and stop.
+
+// @clause kvm.run.emulation-failure
+/** Linux: `handle_emulation_failure()`. */
+function emulationFailure(run: VcpuRun): number {
+  const { vcpu } = run;
+  const user = ((vcpu.vm.hardware.read32('GUEST_SS_AR_BYTES') >> 5) & 3) !== 0;
+  if (user) return run.queue(queueException(vcpu, VECTOR.UD));
+  const bytes = instructionBytes(vcpu);
+  const view = vcpu.runView;
+  vcpu.exitReason = EXIT.KVM_EXIT_INTERNAL_ERROR;
+  RunInternal.store(view, 0, { suberror: INTERNAL_ERROR.KVM_INTERNAL_ERROR_EMULATION, ndata: 3 });
+  RunEmulationFailure.store(view, 0, { flags: INSTRUCTION_BYTES_VALID, insn_size: bytes.length });
+  const room = new Uint8Array(MAX_INSTRUCTION);
+  room.set(bytes);
+  RunEmulationFailure.store(view, 0, { insn_bytes: room });
+  return 0;
+}
+
+/** The bytes at RIP, as far as they can be read. */
+function instructionBytes(vcpu: SoftVcpu): Uint8Array {
+  const out: number[] = [];
+  const paging = pagingOf(vcpu);
+  const start = vcpu.linearRip;
+  for (let n = 0; n < MAX_INSTRUCTION; n++) {
+    const walked = walkGuest(vcpu.vm, paging, start + BigInt(n), null);
+    const hpa = 'gpa' in walked ? vcpu.vm.hpaOf(walked.gpa, false) : -1;
+    if (hpa < 0) break;
+    const { memory } = vcpu.vm.hardware;
+    out.push(memory.u8[memory.offset(hpa)] as number);
+  }
+  return Uint8Array.from(out);
+}

@@ -1,0 +1,367 @@
+// # Emulating one instruction
+//
+// The hardware tells a great deal about an exit, but not what a memory access was *for*. When a guest touches a device register, KVM knows the address and the
+// direction. It does not know whether the instruction was a MOV, an ADD or a PUSH, nor which register is involved. So it fetches the instruction from guest
+// memory, decodes it and executes it in software: `arch/x86/kvm/emulate.c`, five thousand lines.
+//
+// This kernel has an easier life, because instructions already have a software definition in this book. The emulator is a second execution engine with a register file
+// of its own. The vCPU's registers are copied in; its memory accesses are answered here, by walking the guest's tables and looking at the slots; one instruction is
+// executed; the registers are copied back. What an instruction means is written down once.
+//
+// The hard part is not execution but *waiting*. An access to a device needs an answer that only the VMM has, and the VMM is on the other side of KVM_RUN. So the
+// attempt is abandoned, with no trace left: the registers were a copy, and writes to memory are kept in a journal until the end. When the VMM comes back with a value, the
+// instruction is executed again from the start, and now the read finds its answer recorded. An instruction with two device reads is executed three times.
+//
+// ::figure mmio-replay -- an ADD to a device register: attempt, exit, attempt, exit, done
+
+import { Engine, type EngineHost, type Stop } from '../../01-hardware-background/engine/engine.ts';
+import { readFlags, writeFlags } from '../../01-hardware-background/engine/flags.ts';
+import { Fault, VECTOR, VmExit } from '../../01-hardware-background/faults.ts';
+import { effectiveAddress, type Instruction } from '../../01-hardware-background/isa/instruction.ts';
+import type { SystemOp } from '../../01-hardware-background/isa/system-ops.ts';
+import { type Gpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { AR, CpuState, FLAG, MODE, OFFSET, SEG, SLOT } from '../../01-hardware-background/state.ts';
+import { type Access, type Paging, pagingOf, walkGuest } from '../../02-kvm-objects/soft/guest-walk.ts';
+import type { Hardware } from '../../02-kvm-objects/soft/hardware.ts';
+import { SEGMENT_FIELDS, type SegmentFields, type SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
+import type { SoftVm } from '../../02-kvm-objects/soft/vm.ts';
+import { modeOf } from './mode.ts';
+
+/** The widest access that one KVM_EXIT_MMIO can describe. */
+export const MMIO_BYTES = 8;
+const TLB_BYTES = 512 * 32;
+const SEGMENTS = [SEG.ES, SEG.CS, SEG.SS, SEG.DS, SEG.FS, SEG.GS, SEG.LDTR, SEG.TR] as const;
+const MODIFY = 2;
+
+/** One device access of at most {@link MMIO_BYTES} bytes. */
+export interface MmioAccess {
+  readonly gpa: Gpa;
+  readonly bytes: number;
+  /** Little-endian value of a write. */
+  readonly value: bigint;
+}
+
+/** A string port instruction: what it needs from, or has for, the port. */
+export interface StringPort {
+  readonly port: number;
+  readonly size: 1 | 2 | 4;
+  readonly count: number;
+}
+
+/** How an attempt ended. */
+export type Emulated =
+  | { readonly kind: 'done'; readonly writes: readonly MmioAccess[]; readonly out: (StringPort & { value: number }) | null }
+  | { readonly kind: 'read'; readonly access: MmioAccess } // call again when the answer is in `answers`
+  | { readonly kind: 'in'; readonly port: StringPort } // call again when the items are in `items`
+  | { readonly kind: 'fault'; readonly fault: Fault }
+  | { readonly kind: 'unhandled' };
+
+/** Thrown through the engine to abandon the attempt. The engine hands on a VmExit untouched, so it serves as the envelope. */
+class Abandon extends VmExit {
+  readonly why: Emulated;
+  constructor(why: Emulated) {
+    super(-1);
+    this.why = why;
+  }
+}
+const UNHANDLED: Emulated = { kind: 'unhandled' };
+
+interface JournalEntry {
+  readonly gpa: Gpa;
+  readonly bytes: number;
+  readonly value: bigint;
+}
+
+/** The engine, its registers and its view of memory: one for the kernel, used for one vCPU at a time. */
+export class Emulator implements EngineHost {
+  readonly #state: CpuState;
+  readonly #engine: Engine;
+  readonly #hardware: Hardware;
+  #vcpu!: SoftVcpu;
+  #vm!: SoftVm;
+  #paging!: Paging;
+  #user = false;
+  #acSet = false;
+  // Answers from user space, in the order of the requests; the attempt consumes them from the start.
+  #answers: readonly bigint[] = [];
+  #answersUsed = 0;
+  #items: Uint8Array | null = null;
+  #writes: MmioAccess[] = [];
+  #journal: JournalEntry[] = [];
+  #out: (StringPort & { value: number }) | null = null;
+
+  constructor(hardware: Hardware) {
+    this.#hardware = hardware;
+    this.#state = new CpuState(hardware.memory);
+    this.#engine = new Engine(hardware.memory, this.#state, this);
+    this.#engine.oneIteration = true;
+    const tlb = hardware.memory.reserve(TLB_BYTES, PAGE_BYTES);
+    hardware.memory.u8.fill(0xff, tlb, tlb + TLB_BYTES); // a bank that never hits
+    this.#state.set32(OFFSET.TLB, tlb);
+  }
+
+  /**
+   * Executes the instruction at the vCPU's RIP, or one iteration of a repeated one. `answers` are the values of its device reads so far, `items` the data of its string
+   * input. Nothing of the vCPU changes unless the result is `done`.
+   */
+  attempt(vcpu: SoftVcpu, answers: readonly bigint[], items: Uint8Array | null): Emulated {
+    this.#vcpu = vcpu;
+    this.#vm = vcpu.vm;
+    this.#answers = answers;
+    this.#answersUsed = 0;
+    this.#items = items;
+    this.#writes = [];
+    this.#journal = [];
+    this.#out = null;
+    this.#copyIn();
+    const stop = this.#runOne();
+    if (stop.kind === 'fault') return { kind: 'fault', fault: stop.fault };
+    if (stop.kind === 'vmexit') return stop.exit instanceof Abandon ? stop.exit.why : UNHANDLED;
+    this.#commit();
+    return { kind: 'done', writes: this.#writes, out: this.#out };
+  }
+
+  #runOne(): Stop {
+    const { state } = { state: this.#state };
+    this.#engine.flush();
+    this.#engine.memoryChanged();
+    state.set32(OFFSET.STOP, 0);
+    state.set32(OFFSET.EVENTS, 0);
+    state.set64(OFFSET.DEADLINE, state.get64(OFFSET.ICOUNT) + 1n);
+    return this.#engine.run();
+  }
+
+  // ## Registers, in and out
+
+  #copyIn(): void {
+    const vcpu = this.#vcpu;
+    const hardware = this.#hardware;
+    const state = this.#state;
+    state.u64.set(vcpu.regs, SLOT.RAX);
+    state.setSlot(SLOT.RSP, hardware.read('GUEST_RSP'));
+    state.setSlot(SLOT.RIP, vcpu.rip);
+    state.setSlot(SLOT.NEXT_RIP, vcpu.rip);
+    const flags = hardware.read32('GUEST_RFLAGS');
+    writeFlags(state, flags & ~(FLAG.TF | FLAG.RF)); // the trap is the caller's to raise
+    for (const seg of SEGMENTS) {
+      const fields = SEGMENT_FIELDS[seg] as SegmentFields;
+      state.setSegBase(seg, hardware.read(fields.base));
+      state.setSegLimit(seg, hardware.read32(fields.limit));
+      state.setSegRights(seg, hardware.read32(fields.rights));
+      state.setSegSelector(seg, hardware.read32(fields.selector));
+    }
+    this.#paging = pagingOf(vcpu);
+    state.set64(OFFSET.CR0, this.#paging.cr0);
+    state.set64(OFFSET.CR3, this.#paging.cr3);
+    state.set64(OFFSET.CR4, this.#paging.cr4);
+    state.set64(OFFSET.EFER, this.#paging.efer);
+    const cpl = (state.segRights(SEG.SS) & AR.DPL) >> AR.DPL_SHIFT;
+    state.set32(OFFSET.CPL, cpl);
+    state.set32(OFFSET.MODE, modeOf(state));
+    state.u8.set(hardware.cpu.state.u8.subarray(OFFSET.FPU, OFFSET.FPU + 512), OFFSET.FPU);
+    this.#user = cpl === 3;
+    this.#acSet = (flags & FLAG.AC) !== 0;
+  }
+
+  #commit(): void {
+    const vcpu = this.#vcpu;
+    const hardware = this.#hardware;
+    const state = this.#state;
+    for (const { gpa, bytes, value } of this.#journal) this.#store(gpa, bytes, value);
+    vcpu.regs.set(state.u64.subarray(SLOT.RAX, SLOT.RAX + 16));
+    hardware.write('GUEST_RSP', state.slot(SLOT.RSP));
+    hardware.write('GUEST_RIP', state.slot(SLOT.RIP));
+    const kept = hardware.read32('GUEST_RFLAGS') & FLAG.TF;
+    hardware.write32('GUEST_RFLAGS', readFlags(state) | kept);
+    hardware.cpu.state.u8.set(state.u8.subarray(OFFSET.FPU, OFFSET.FPU + 512), OFFSET.FPU);
+  }
+
+  // ## Memory, as the instruction sees it
+
+  #walk(linear: bigint, write: boolean, fetch = false): Gpa {
+    const access: Access = { write, fetch, user: this.#user, acSet: this.#acSet };
+    const walked = walkGuest(this.#vm, this.#paging, linear, access);
+    if ('gpa' in walked) return walked.gpa;
+    throw new Fault(VECTOR.PF, walked.errorCode, linear);
+  }
+
+  /** Code must be RAM: no processor that KVM supports could tell the VMM about a fetch. */
+  fetch(linear: bigint): number {
+    const hpa = this.#vm.hpaOf(this.#walk(linear, false, true), false);
+    if (hpa < 0) throw new Abandon(UNHANDLED);
+    return this.#hardware.memory.offset(hpa);
+  }
+
+  translate(): number {
+    return -1; // every access comes by here, RAM or not
+  }
+
+  protectCode(): void {}
+
+  // An access may cross a page, and the two halves may be anything: RAM and RAM, RAM and a device.
+
+  readSlow(linear: bigint, bytes: number, access: number): bigint {
+    const first = this.#firstPart(linear, bytes);
+    const low = this.#readPart(this.#walk(linear, access === MODIFY), first);
+    if (first === bytes) return low;
+    return low | (this.#readPart(this.#walk(linear + BigInt(first), access === MODIFY), bytes - first) << BigInt(8 * first));
+  }
+
+  writeSlow(linear: bigint, bytes: number, value: bigint): void {
+    const first = this.#firstPart(linear, bytes);
+    const gpa = this.#walk(linear, true);
+    if (first === bytes) {
+      this.#writePart(gpa, bytes, value);
+      return;
+    }
+    const second = this.#walk(linear + BigInt(first), true); // both pages are judged before either is written
+    this.#writePart(gpa, first, value & ((1n << BigInt(8 * first)) - 1n));
+    this.#writePart(second, bytes - first, value >> BigInt(8 * first));
+  }
+
+  #firstPart(linear: bigint, bytes: number): number {
+    return Math.min(bytes, PAGE_BYTES - Number(linear & BigInt(PAGE_BYTES - 1)));
+  }
+
+  #readPart(gpa: Gpa, bytes: number): bigint {
+    if (this.#vm.backing(gpa, false).kind === 'ram') return this.#load(gpa, bytes);
+    // @clause kvm.mmio.read-replayed
+    const answer = this.#answers[this.#answersUsed];
+    if (answer === undefined) throw new Abandon({ kind: 'read', access: { gpa, bytes, value: 0n } });
+    this.#answersUsed++;
+    return answer & ((1n << BigInt(8 * bytes)) - 1n);
+  }
+
+  #writePart(gpa: Gpa, bytes: number, value: bigint): void {
+    const entry = { gpa, bytes, value };
+    if (this.#vm.backing(gpa, true).kind === 'ram') this.#journal.push(entry);
+    else this.#writes.push(entry);
+  }
+
+  /** RAM, with what this instruction has already written laid over it. */
+  #load(gpa: Gpa, bytes: number): bigint {
+    const { memory } = this.#hardware;
+    const at = memory.offset(this.#vm.hpaOf(gpa, false), bytes);
+    let value = 0n;
+    for (let n = 0; n < bytes; n++) value |= BigInt(this.#journalled(gpa + n) ?? (memory.u8[at + n] as number)) << BigInt(8 * n);
+    return value;
+  }
+
+  #journalled(gpa: Gpa): number | null {
+    let byte: number | null = null;
+    for (const entry of this.#journal) {
+      const at = gpa - entry.gpa;
+      if (at >= 0 && at < entry.bytes) byte = Number((entry.value >> BigInt(8 * at)) & 0xffn);
+    }
+    return byte;
+  }
+
+  #store(gpa: Gpa, bytes: number, value: bigint): void {
+    const hpa = this.#vm.hpaOf(gpa, true);
+    if (hpa < 0) return;
+    const { memory } = this.#hardware;
+    const at = memory.offset(hpa, bytes);
+    for (let n = 0; n < bytes; n++) memory.u8[at + n] = Number((value >> BigInt(8 * n)) & 0xffn);
+    this.#hardware.wrote(hpa, bytes);
+  }
+
+  // ## System instructions
+  //
+  // Of the instructions that are not micro-operations, those that move data between a device and an ordinary register, and the string port instructions, are done here.
+  // The others (a descriptor table in a device register?) are reported as what they are: more than the emulator can do.
+
+  system(op: SystemOp, insn: Instruction): void {
+    const state = this.#state;
+    switch (op) {
+      case 'ins':
+        return this.#ins(insn);
+      case 'outs':
+        return this.#outs(insn);
+      case 'movFromSreg':
+        return this.writeSlow(this.#linear(insn), 2, BigInt(state.segSelector(insn.reg)));
+      default:
+        throw new Abandon(UNHANDLED);
+    }
+  }
+
+  #linear(insn: Instruction): bigint {
+    return this.#inSegment(insn.segment, effectiveAddress(this.#state, insn));
+  }
+
+  #inSegment(seg: number, offset: bigint): bigint {
+    const state = this.#state;
+    if ((state.get32(OFFSET.MODE) & MODE.CODE) !== MODE.CODE64) return (state.segBase(seg) + offset) & 0xffff_ffffn;
+    return seg === SEG.FS || seg === SEG.GS ? BigInt.asUintN(64, state.segBase(seg) + offset) : offset;
+  }
+
+  /** A register cut to the address size. */
+  #counter(insn: Instruction, slot: number): bigint {
+    return BigInt.asUintN(8 * insn.addressSize, this.#state.slot(slot));
+  }
+
+  #setCounter(insn: Instruction, slot: number, value: bigint): void {
+    const old = this.#state.slot(slot);
+    const bits = 8 * insn.addressSize;
+    const low = BigInt.asUintN(bits, value);
+    this.#state.setSlot(slot, bits === 16 ? (old & ~0xffffn) | low : low);
+  }
+
+  #step(insn: Instruction): bigint {
+    return BigInt(this.#state.get32(OFFSET.RFLAGS) & FLAG.DF ? -insn.bytes : insn.bytes);
+  }
+
+  /** True when an iteration is to be done; a repeat count of 0 does nothing. */
+  #iterates(insn: Instruction): boolean {
+    return !(insn.rep || insn.repne) || this.#counter(insn, SLOT.RCX) !== 0n;
+  }
+
+  #counted(insn: Instruction, done: number): void {
+    if (!insn.rep && !insn.repne) return;
+    const left = this.#counter(insn, SLOT.RCX) - BigInt(done);
+    this.#setCounter(insn, SLOT.RCX, left);
+    if (left !== 0n) this.#state.setSlot(SLOT.NEXT_RIP, this.#state.slot(SLOT.RIP));
+  }
+
+  // INS reads ahead: as many items as fit the buffer, the page and the count come in one exit, and are stored together (`pio_in_emulated()`). OUTS
+  // does not: a device may care when each item leaves.
+
+  // @clause kvm.pio.ins-batched
+  #ins(insn: Instruction): void {
+    if (!this.#iterates(insn)) return;
+    const size = insn.bytes as 1 | 2 | 4;
+    const step = this.#step(insn);
+    const start = this.#counter(insn, SLOT.RDI);
+    const linear = this.#inSegment(SEG.ES, start);
+    this.#walk(linear, true); // a fault comes before the device is asked
+    if (!this.#items) {
+      const inPage = Number(linear & BigInt(PAGE_BYTES - 1));
+      const room = Math.floor(Math.min(step < 0n ? inPage : PAGE_BYTES - inPage, READ_AHEAD) / size);
+      const wanted = insn.rep || insn.repne ? this.#counter(insn, SLOT.RCX) : 1n;
+      const count = Math.max(1, wanted < BigInt(room) ? Number(wanted) : room);
+      throw new Abandon({ kind: 'in', port: { port: this.#state.slot32(SLOT.RDX) & 0xffff, size, count } });
+    }
+    const count = this.#items.length / size;
+    const view = new DataView(this.#items.buffer, this.#items.byteOffset, this.#items.length);
+    for (let n = 0; n < count; n++) {
+      const value = size === 1 ? view.getUint8(n) : size === 2 ? view.getUint16(2 * n, true) : view.getUint32(4 * n, true);
+      const offset = BigInt.asUintN(8 * insn.addressSize, start + step * BigInt(n));
+      this.writeSlow(this.#inSegment(SEG.ES, offset), size, BigInt(value));
+    }
+    this.#setCounter(insn, SLOT.RDI, start + step * BigInt(count));
+    this.#counted(insn, count);
+  }
+
+  #outs(insn: Instruction): void {
+    if (!this.#iterates(insn)) return;
+    const size = insn.bytes as 1 | 2 | 4;
+    const start = this.#counter(insn, SLOT.RSI);
+    const seg = insn.segmentOverride >= 0 ? insn.segmentOverride : SEG.DS;
+    const value = Number(this.readSlow(this.#inSegment(seg, start), size, 0));
+    this.#out = { port: this.#state.slot32(SLOT.RDX) & 0xffff, size, count: 1, value };
+    this.#setCounter(insn, SLOT.RSI, start + this.#step(insn));
+    this.#counted(insn, 1);
+  }
+}
+
+/** How many bytes one string input may read ahead (`struct read_cache`). */
+const READ_AHEAD = 1024;

@@ -1,0 +1,83 @@
+// # Ports
+//
+// `out` to a port that the kernel does not serve is the archetype of an exit to user space. The kernel copies the data to the page behind `struct kvm_run`, writes
+// direction, width, port and count into it, and returns from KVM_RUN. It does *not* move RIP on. That happens when the VMM calls KVM_RUN again: only then is the
+// instruction complete, and only then may its effect (for `in`, a register) appear. A machine that is saved in between has to be entered once more first, with
+// `immediate_exit` set, or it would do the access twice after it is restored.
+//
+// The simple forms take this short way (`kvm_fast_pio()`): the exit qualification says everything. String forms read or write memory as well, and go
+// to the emulator.
+
+import { SLOT } from '../../01-hardware-background/state.ts';
+import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { EXIT, IO_DIRECTION, RunIo } from '../../02-kvm-objects/abi/exits.ts';
+import { PIO_PAGE_OFFSET, type SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
+import type { Completion } from './run.ts';
+import { skipInstruction } from './skip.ts';
+
+/** Offset of the port data in the mapping. */
+export const PIO_DATA = PIO_PAGE_OFFSET * PAGE_BYTES;
+
+export interface PortAccess {
+  readonly port: number;
+  readonly size: 1 | 2 | 4;
+  readonly count: number;
+  readonly out: boolean;
+}
+
+const io = RunIo.fields;
+
+/** Describes a port access in the shared page. The data of an `out` is already there. Linux: `emulator_pio_in_out()`. */
+export function portExit(vcpu: SoftVcpu, { port, size, count, out }: PortAccess): 0 {
+  const view = vcpu.runView;
+  vcpu.exitReason = EXIT.KVM_EXIT_IO;
+  io.direction.set(view, 0, out ? IO_DIRECTION.KVM_EXIT_IO_OUT : IO_DIRECTION.KVM_EXIT_IO_IN);
+  io.size.set(view, 0, size);
+  io.port.set(view, 0, port);
+  io.count.set(view, 0, count);
+  view.setUint32(io.data_offset.offset, PIO_DATA, true);
+  view.setUint32(io.data_offset.offset + 4, 0, true);
+  if (out) tracePio(vcpu, 'out', port, size, count);
+  return 0;
+}
+
+export function tracePio(vcpu: SoftVcpu, rw: 'in' | 'out', port: number, size: 1 | 2 | 4, count: number): void {
+  vcpu.trace?.emit({ kind: 'kvm_pio', rw, port, size, count, value: loadPort(vcpu, size) });
+}
+
+/** The first item of the port data, unsigned. */
+function loadPort({ runView }: SoftVcpu, size: 1 | 2 | 4): number {
+  return size === 1 ? runView.getUint8(PIO_DATA) : size === 2 ? runView.getUint16(PIO_DATA, true) : runView.getUint32(PIO_DATA, true);
+}
+
+const QUALIFICATION = { SIZE: 7, IN: 1 << 3, STRING: 1 << 4, PORT_SHIFT: 16 } as const;
+
+/** True for INS and OUTS. */
+export const isString = (qualification: number): boolean => (qualification & QUALIFICATION.STRING) !== 0;
+
+/** `in` or `out` of one item: out to user space, and what to do on the way back. Linux: `kvm_fast_pio()`. */
+export function fastPio(vcpu: SoftVcpu, qualification: number): { result: 0; completion: Completion } {
+  const size = ((qualification & QUALIFICATION.SIZE) + 1) as 1 | 2 | 4;
+  const port = qualification >>> QUALIFICATION.PORT_SHIFT;
+  const out = (qualification & QUALIFICATION.IN) === 0;
+  const rax = Number((vcpu.regs[SLOT.RAX] as bigint) & 0xffff_ffffn);
+  if (out) vcpu.runView.setUint32(PIO_DATA, rax, true);
+  const at = vcpu.rip;
+  return {
+    result: portExit(vcpu, { port, size, count: 1, out }),
+    // @clause kvm.pio.completes-on-entry
+    completion: () => {
+      if (vcpu.rip !== at) return 1; // the VMM moved RIP: the instruction is not ours to finish
+      if (!out) {
+        tracePio(vcpu, 'in', port, size, 1);
+        const value = loadPort(vcpu, size);
+        if (size === 4) vcpu.regs[SLOT.RAX] = BigInt(value);
+        else {
+          const mask = size === 1 ? 0xffn : 0xffffn;
+          vcpu.regs[SLOT.RAX] = ((vcpu.regs[SLOT.RAX] as bigint) & ~mask) | BigInt(value);
+        }
+      }
+      return skipInstruction(vcpu);
+    },
+  };
+}

@@ -1,0 +1,180 @@
+// # KVM_RUN
+//
+// The inner loop. User space has one loop around `ioctl(KVM_RUN)`; inside that call the kernel has another, around VM entry. Most exits never leave it: the kernel
+// answers CPUID, maps a page, moves a control register, and enters the guest again. Only what it cannot answer ends the call.
+//
+// Three worlds therefore, and two doors between them. Crossing the inner door (entry and exit) costs about a thousand cycles on current processors; crossing the
+// outer one too (system call, scheduler, the VMM's own code) several thousand. Nearly every performance idea of the last fifteen years of KVM is the same idea: keep an
+// event from passing a door.
+//
+// ::figure three-modes -- user, kernel and guest: who runs when, from a trace
+
+import { OFFSET } from '../../01-hardware-background/state.ts';
+import { exitReasonName } from '../../01-hardware-background/vmx/exit-reasons.ts';
+import { EXIT, exitName, INTERNAL_ERROR, KvmRun, RunFailEntry, RunInternal } from '../../02-kvm-objects/abi/exits.ts';
+import { ERRNO } from '../../02-kvm-objects/errno.ts';
+import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
+import { enterWithDebugRegisters, leaveWithDebugRegisters } from './debug.ts';
+import { completeEvents, injectPending, readyForInterrupt } from './events.ts';
+import { dispatchExit } from './exits.ts';
+import type { VcpuLoop } from './install.ts';
+
+/** What is left to do when user space calls again. 1: go on into the guest; 0: another exit; negative: an errno. */
+export type Completion = () => number;
+
+const head = KvmRun.fields;
+const ENTRY_FAILED = 0x8000_0000;
+const MAX_CR8 = 15n;
+const IF = 1 << 9;
+const U64 = 0xffff_ffff_ffff_ffffn;
+
+/** What KVM_RUN keeps between two calls for one vCPU. */
+export class VcpuRun {
+  readonly vcpu: SoftVcpu;
+  readonly loop: VcpuLoop;
+  completion: Completion | null = null;
+  /** A queued exception has become a triple fault. */
+  #tripleFault = false;
+
+  constructor(loop: VcpuLoop, vcpu: SoftVcpu) {
+    this.loop = loop;
+    this.vcpu = vcpu;
+  }
+
+  /** Notes the result of queueing an exception, and goes on: a triple fault is found before the next entry. */
+  queue(queued: boolean): 1 {
+    if (!queued) this.#tripleFault = true;
+    return 1;
+  }
+
+  // ## The outer door
+
+  /** The request itself. Linux: `kvm_arch_vcpu_ioctl_run()`. */
+  run(): number {
+    const { vcpu } = this;
+    const view = vcpu.runView;
+    vcpu.hasRun = true;
+    head.flags.set(view, 0, 0);
+    const synced = this.loop.loadSyncRegs(vcpu);
+    if (synced < 0) return synced;
+    const cr8 = head.cr8.get(view, 0);
+    if (cr8 > MAX_CR8) return -ERRNO.EINVAL;
+    vcpu.cr8 = cr8;
+    // The VMM had its hands on guest memory, and may have written code.
+    vcpu.vm.hardware.cpu.engine.memoryChanged();
+
+    let result = 1;
+    if (this.completion) {
+      const complete = this.completion;
+      this.completion = null;
+      result = complete();
+    }
+    // @clause kvm.run.immediate-exit
+    if (result > 0) result = head.immediate_exit.get(view, 0) ? -ERRNO.EINTR : this.#innerLoop();
+    this.#tellUser();
+    this.loop.storeSyncRegs(vcpu);
+    vcpu.trace?.emit({ kind: 'kvm_userspace_exit', vcpu: vcpu.id, reason: result === -ERRNO.EINTR ? 'EINTR' : exitName(vcpu.exitReason) });
+    return result < 0 ? result : 0;
+  }
+
+  /** The part of the shared page that is valid after every return. Linux: `post_kvm_run_save()`. */
+  #tellUser(): void {
+    const { vcpu } = this;
+    const view = vcpu.runView;
+    head.if_flag.set(view, 0, vcpu.vm.hardware.read32('GUEST_RFLAGS') & IF ? 1 : 0);
+    head.ready_for_interrupt_injection.set(view, 0, readyForInterrupt(vcpu) ? 1 : 0);
+    head.cr8.set(view, 0, vcpu.cr8);
+    head.apic_base.set(view, 0, vcpu.apicBase);
+  }
+
+  // ## The inner loop
+  //
+  // Two things end it besides the guest. A signal, because KVM_RUN is a system call and must not keep a thread from its signals; and here, a bound on instructions, which plays the
+  // part of the host's scheduler: a browser page or a test has one thread, and a guest that never exits must not keep it.
+
+  /** Linux: `vcpu_run()`. */
+  #innerLoop(): number {
+    const { vcpu, loop } = this;
+    const { state } = vcpu.vm.hardware.cpu;
+    const start = state.getNumber(OFFSET.ICOUNT);
+    for (let exits = 0; ; exits++) {
+      // An exit counts as an instruction, so that a guest that only ever exits comes to an end as well.
+      const left = loop.instructionBound - (state.getNumber(OFFSET.ICOUNT) - start) - exits;
+      // @clause kvm.run.eintr
+      if (left <= 0 || loop.takeSignal(vcpu)) {
+        vcpu.exitReason = EXIT.KVM_EXIT_INTR;
+        return -ERRNO.EINTR;
+      }
+      const result = this.#enterGuest(left);
+      if (result <= 0) return result;
+      // @clause kvm.run.irq-window-open
+      if (this.#wantsWindow() && readyForInterrupt(vcpu)) {
+        vcpu.exitReason = EXIT.KVM_EXIT_IRQ_WINDOW_OPEN;
+        return 0;
+      }
+    }
+  }
+
+  /** The VMM has an interrupt to deliver and waits for the moment. */
+  #wantsWindow(): boolean {
+    return head.request_interrupt_window.get(this.vcpu.runView, 0) !== 0;
+  }
+
+  // ## The inner door
+
+  /** One entry, one exit, and the exit's handler. Linux: `vcpu_enter_guest()`. */
+  #enterGuest(instructions: number): number {
+    const { vcpu } = this;
+    const { hardware } = vcpu.vm;
+    const { trace } = vcpu;
+    if (this.#tripleFault) {
+      this.#tripleFault = false;
+      vcpu.exitReason = EXIT.KVM_EXIT_SHUTDOWN;
+      return 0;
+    }
+    injectPending(vcpu, this.#wantsWindow());
+    enterWithDebugRegisters(vcpu);
+    vcpu.loadRegisters();
+    if (trace) {
+      trace.now = hardware.cpu.state.getNumber(OFFSET.ICOUNT);
+      trace.emit({ kind: 'kvm_entry', vcpu: vcpu.id, rip: vcpu.rip });
+    }
+    const outcome = vcpu.launched ? hardware.vmx.vmresume() : hardware.vmx.vmlaunch();
+    if (outcome === 'failValid' || outcome === 'failInvalid') return this.#failEntry(hardware.read32('VM_INSTRUCTION_ERROR'));
+    if (outcome === 'exited') return this.#failEntry(hardware.read32('VM_EXIT_REASON'));
+    const alive = outcome === 'entered' && hardware.runGuest(instructions);
+    if (trace) trace.now = hardware.cpu.state.getNumber(OFFSET.ICOUNT);
+    if (!alive) return this.#failEntry(ENTRY_FAILED);
+    vcpu.launched = true;
+    vcpu.saveRegisters();
+    leaveWithDebugRegisters(vcpu);
+    const reason = hardware.read32('VM_EXIT_REASON');
+    if (trace) {
+      const qualification = hardware.read('EXIT_QUALIFICATION');
+      trace.emit({ kind: 'kvm_exit', vcpu: vcpu.id, reason: exitReasonName(reason), rip: vcpu.rip, qualification });
+    }
+    const vectoring = hardware.read32('IDT_VECTORING_INFO_FIELD');
+    completeEvents(vcpu);
+    return dispatchExit(this, reason & 0xffff, vectoring);
+  }
+
+  // @clause kvm.run.fail-entry
+  /** The hardware refused the state. Nothing of the guest ran. Linux: the head of `__vmx_handle_exit()`. */
+  #failEntry(reason: number): 0 {
+    const { vcpu } = this;
+    vcpu.exitReason = EXIT.KVM_EXIT_FAIL_ENTRY;
+    RunFailEntry.store(vcpu.runView, 0, { hardware_entry_failure_reason: BigInt(reason >>> 0) & U64, cpu: 0 });
+    return 0;
+  }
+
+  /** KVM_EXIT_INTERNAL_ERROR with words of context. */
+  internalError(suberror: keyof typeof INTERNAL_ERROR, ...data: readonly number[]): 0 {
+    const { vcpu } = this;
+    vcpu.exitReason = EXIT.KVM_EXIT_INTERNAL_ERROR;
+    RunInternal.store(vcpu.runView, 0, { suberror: INTERNAL_ERROR[suberror], ndata: data.length });
+    data.forEach((word, n) => {
+      vcpu.runView.setBigUint64(RunInternal.fields.data.at(n), BigInt(word), true);
+    });
+    return 0;
+  }
+}
