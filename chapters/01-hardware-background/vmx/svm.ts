@@ -38,7 +38,7 @@ export const VmcbSegment = layout('vmcb_seg', {
 export const VmcbControl = layout(
   'vmcb_control_area',
   {
-    intercepts: bytes(0x000, 24), // one bit per cause: see INTERCEPT_WORDS
+    intercepts: bytes(0x000, 24), // one bit per cause: CRs, DRs, exceptions, then instructions and events
     pause_filter_thresh: u16le(0x03c),
     pause_filter_count: u16le(0x03e),
     iopm_base_pa: u64le(0x040), // I/O permission map: 12 KiB
@@ -240,7 +240,7 @@ export const COUNTERPARTS: Readonly<Record<ExitReasonName, Counterpart>> = {
   ENQCMDS_PASID: notOffered,
   BUS_LOCK: same('BUS_LOCK'),
   NOTIFY: notOffered,
-  SEAMCALL: none('SEV-SNP has no instruction of the hypervisor\'s in this place'),
+  SEAMCALL: none("SEV-SNP has no instruction of the hypervisor's in this place"),
   TDCALL: nearest('a confidential guest asks through the GHCB', 'VMGEXIT'),
   RDMSRLIST: notOffered,
   WRMSRLIST: notOffered,
@@ -290,6 +290,3 @@ export const CONCEPTS: readonly Concept[] = [
   { concept: 'guest in real mode', vmx: 'unrestricted guest, needs EPT', svm: 'paged real mode, from the beginning', remark: '' },
   { concept: 'bad state', vmx: 'three outcomes and a number', svm: 'VMEXIT_INVALID', remark: '' },
 ];
-
-/** Which of the six 32-bit intercept words (byte offset / 4) a group of causes is in. */
-export const INTERCEPT_WORDS = { CR: 0, DR: 1, EXCEPTIONS: 2, INSTRUCTIONS_1: 3, INSTRUCTIONS_2: 4, INSTRUCTIONS_3: 5 } as const;
