@@ -15,6 +15,7 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `long-mode`, `pae`, `nx`, `syscall`, `sysenter`, `huge-pages` (1 GiB), `x87`: processor features.
  * - `scratch-pio`: 16 bytes of registers at ports 0x5e0–0x5ef that give back what was written, each byte by itself, at any width.
  * - `scratch-mmio`: the same as a page of memory at 0xfeb00000.
+ * - `uart`: a whole 16550 at 0x3f8, not just a port that takes bytes.
  * - `inject`: a byte written to port 0x5f0 asks the machine to deliver that vector as an external interrupt as soon as the guest can take it.
  * - `inject-nmi`: any byte written to port 0x5f1 makes an NMI pending.
  * - `lapic`: a local APIC at 0xfee00000 that takes inter-processor interrupts to itself; with two processors, INIT and SIPI.
@@ -33,6 +34,7 @@ export type Capability =
   | 'inject'
   | 'inject-nmi'
   | 'lapic'
+  | 'uart'
   | 'smp2-shared'
   | 'reset';
 
@@ -102,6 +104,12 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'syscall', title: 'SYSCALL, SYSRET, SWAPGS', chapter: CHAPTER_1, room: 64, source: 'src/syscall.S', needs: ['syscall'] }),
   ...widths([32, 64], { name: 'sysenter', title: 'SYSENTER and SYSEXIT', chapter: CHAPTER_1, source: 'src/sysenter.S', needs: ['sysenter'] }),
   ...widths([32, 64], { name: 'sensitive', title: 'Sensitive, and not privileged: why x86 was hard', chapter: CHAPTER_1, source: 'src/sensitive.S' }),
+  ...widths([32, 64], { name: 'cpuid-basic', title: 'CPUID and the time-stamp counter', chapter: CHAPTER_1, source: 'src/cpuid-basic.S' }),
+  ...widths([32, 64], { name: 'single-step', title: 'Single step and breakpoints', chapter: CHAPTER_1, source: 'src/single-step.S' }),
+  ...widths([32, 64], { name: 'self-modifying', title: 'Code that changes itself', chapter: CHAPTER_1, source: 'src/self-modifying.S' }),
+  payload({ name: 'serial-polled', title: 'The serial port, by asking', chapter: CHAPTER_3, room: 32, source: 'src/serial-polled.S', needs: ['uart'] }),
+  ...widths([32, 64], { name: 'exit-storm', title: 'A storm of exits: port writes', chapter: CHAPTER_3, source: 'src/exit-storm.S' }),
+  ...widths([32, 64], { name: 'mmio-storm', title: 'A storm of exits: device writes', chapter: CHAPTER_3, source: 'src/exit-storm.S', defines: { MMIO: 1 }, needs: ['scratch-mmio'] }),
   ...widths([16, 32, 64], { name: 'pio-widths', title: 'Port I/O of each width, and strings', chapter: CHAPTER_3, source: 'src/pio-widths.S', needs: ['scratch-pio'] }),
   ...widths([32, 64], { name: 'mmio-widths', title: 'Memory-mapped I/O by any instruction', chapter: CHAPTER_3, source: 'src/mmio-widths.S', needs: ['scratch-mmio'] }),
 ];
