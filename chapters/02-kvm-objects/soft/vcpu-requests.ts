@@ -271,6 +271,7 @@ export function installVcpuRequests(table: IoctlTable<SoftVcpu>): void {
   });
   table.onStruct('KVM_SET_MP_STATE', setMpState);
   table.onStruct('KVM_TRANSLATE', translate);
+  table.onStruct('KVM_ENABLE_CAP', () => -ERRNO.EINVAL);
   table.onStruct('KVM_SET_CPUID2', setCpuid2);
   table.onStruct('KVM_GET_CPUID2', (vcpu, _bytes, view) => storeCpuid(view, vcpu.cpuid.entries));
   table.onStruct('KVM_GET_MSRS', (vcpu, _bytes, view) =>

@@ -262,7 +262,6 @@ export class SoftVcpu {
     state.fpu.fill(0);
     new DataView(state.u8.buffer, state.u8.byteOffset + OFFSET.FPU).setUint16(0, 0x37f, true);
     new DataView(state.u8.buffer, state.u8.byteOffset + OFFSET.FPU).setUint32(24, 0x1f80, true);
-    KvmRun.store(this.runView, 0, { apic_base: this.apicBase });
   }
 
   setSegment(seg: number, selector: number, base: bigint, limit: number, rights: number): void {

@@ -110,13 +110,23 @@ function emulationFailure(run: VcpuRun): number {
   const bytes = instructionBytes(vcpu);
   const view = vcpu.runView;
   vcpu.exitReason = EXIT.KVM_EXIT_INTERNAL_ERROR;
-  RunInternal.store(view, 0, { suberror: INTERNAL_ERROR.KVM_INTERNAL_ERROR_EMULATION, ndata: 3 });
-  RunEmulationFailure.store(view, 0, { flags: INSTRUCTION_BYTES_VALID, insn_size: bytes.length });
-  const room = new Uint8Array(MAX_INSTRUCTION);
-  room.set(bytes);
-  RunEmulationFailure.store(view, 0, { insn_bytes: room });
+  const known = bytes.length > 0;
+  const at = known ? 3 : 1; // behind the flags and, when there is one, the instruction
+  RunInternal.store(view, 0, { suberror: INTERNAL_ERROR.KVM_INTERNAL_ERROR_EMULATION, ndata: at + EXIT_INFO.length });
+  RunEmulationFailure.store(view, 0, { flags: known ? INSTRUCTION_BYTES_VALID : 0n });
+  if (known) {
+    const room = new Uint8Array(MAX_INSTRUCTION);
+    room.set(bytes);
+    RunEmulationFailure.store(view, 0, { insn_size: bytes.length, insn_bytes: room });
+  }
+  EXIT_INFO.forEach((field, n) => {
+    view.setBigUint64(RunInternal.fields.data.at(at + n), vcpu.vm.hardware.read(field), true);
+  });
   return 0;
 }
+
+/** What the hardware said about the exit: it goes along, for whoever reads the report. */
+const EXIT_INFO = ['VM_EXIT_REASON', 'EXIT_QUALIFICATION', 'IDT_VECTORING_INFO_FIELD', 'VM_EXIT_INTR_INFO', 'VM_EXIT_INTR_ERROR_CODE'] as const;
 
 /** The bytes at RIP, as far as they can be read. */
 function instructionBytes(vcpu: SoftVcpu): Uint8Array {

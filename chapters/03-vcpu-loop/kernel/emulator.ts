@@ -122,7 +122,7 @@ export class Emulator implements EngineHost {
   }
 
   #runOne(): Stop {
-    const { state } = { state: this.#state };
+    const state = this.#state;
     this.#engine.flush();
     this.#engine.memoryChanged();
     state.set32(OFFSET.STOP, 0);
@@ -335,7 +335,8 @@ export class Emulator implements EngineHost {
     this.#walk(linear, true); // a fault comes before the device is asked
     if (!this.#items) {
       const inPage = Number(linear & BigInt(PAGE_BYTES - 1));
-      const room = Math.floor(Math.min(step < 0n ? inPage : PAGE_BYTES - inPage, READ_AHEAD) / size);
+      // Linux compares the bytes left in the page with a number of *items*; its guests see the difference, so this does the same.
+      const room = Math.min(step < 0n ? inPage : PAGE_BYTES - inPage, READ_AHEAD / size);
       const wanted = insn.rep || insn.repne ? this.#counter(insn, SLOT.RCX) : 1n;
       const count = Math.max(1, wanted < BigInt(room) ? Number(wanted) : room);
       throw new Abandon({ kind: 'in', port: { port: this.#state.slot32(SLOT.RDX) & 0xffff, size, count } });

@@ -17,7 +17,7 @@ import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { enterWithDebugRegisters, leaveWithDebugRegisters } from './debug.ts';
 import { completeEvents, injectPending, readyForInterrupt } from './events.ts';
 import { dispatchExit } from './exits.ts';
-import type { VcpuLoop } from './install.ts';
+import type { VcpuLoop } from './index.ts';
 
 /** What is left to do when user space calls again. 1: go on into the guest; 0: another exit; negative: an errno. */
 export type Completion = () => number;

@@ -124,7 +124,7 @@ export class VcpuLoop {
 }
 
 /** Adds the vCPU loop to a kernel. */
-export function installVcpuLoop(kernel: SoftKernel, instructionBound = DEFAULT_BOUND): VcpuLoop {
+function installVcpuLoop(kernel: SoftKernel, instructionBound = DEFAULT_BOUND): VcpuLoop {
   const loop = new VcpuLoop(kernel, instructionBound);
   const on = kernel.vcpuRequests;
   // @clause kvm.run.no-argument
@@ -159,7 +159,22 @@ export function installVcpuLoop(kernel: SoftKernel, instructionBound = DEFAULT_B
 }
 
 /** A kernel that can run guests: chapter 2's objects with this chapter's loop. */
-export function softKernel(options: SoftKernelOptions & { readonly instructionBound?: number } = {}): SoftKernel & { readonly loop: VcpuLoop } {
-  const kernel = new SoftKernel(options);
-  return Object.assign(kernel, { loop: installVcpuLoop(kernel, options.instructionBound) });
+export class RunnableKernel extends SoftKernel {
+  readonly loop: VcpuLoop;
+
+  constructor(options: SoftKernelOptions & { readonly instructionBound?: number } = {}) {
+    super(options);
+    this.loop = installVcpuLoop(this, options.instructionBound);
+  }
+
+  /** KVM_RUN comes back with EINTR after so many guest instructions. */
+  get instructionBound(): number {
+    return this.loop.instructionBound;
+  }
+  set instructionBound(instructions: number) {
+    this.loop.instructionBound = instructions;
+  }
 }
+
+/** The software kernel, ready for use. */
+export const softKernel = (options: SoftKernelOptions & { readonly instructionBound?: number } = {}): RunnableKernel => new RunnableKernel(options);
