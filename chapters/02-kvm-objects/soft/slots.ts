@@ -101,6 +101,7 @@ export class MemorySlots {
     }
     // @clause kvm.memory.overlap
     if (this.#sorted.some((other) => other.id !== id && gpa < other.gpa + other.bytes && other.gpa < gpa + bytes)) return -ERRNO.EEXIST;
+    // @clause kvm.memory.move
     const log = flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES;
     this.#replace(id, { id, gpa, bytes, hva, flags, dirty: log ? (old?.dirty ?? bitmapFor(bytes)) : null });
     changed();

@@ -64,6 +64,7 @@ export class SoftKernel implements Kernel {
   // ## System calls
 
   open(path: string, _flags: number): number {
+    // @clause kvm.open.enoent
     if (path !== '/dev/kvm') return -ERRNO.ENOENT;
     return this.#files.install({
       name: '/dev/kvm',
@@ -114,6 +115,7 @@ export class SoftKernel implements Kernel {
 
   // ## The system descriptor
 
+  // @clause kvm.cap.present-is-positive
   #installCapabilities(): void {
     for (const [capability, value] of [
       [CAP.KVM_CAP_USER_MEMORY, 1],
@@ -143,7 +145,10 @@ export class SoftKernel implements Kernel {
 
   #installSystemRequests(): void {
     const on = this.systemRequests;
+    // @clause kvm.api.version
     on.onNumber('KVM_GET_API_VERSION', (_kernel, arg) => (arg === 0 ? KVM_API_VERSION : -ERRNO.EINVAL));
+    // @clause kvm.ioctl.no-argument
+    // @clause kvm.run-page.size
     on.onNumber('KVM_GET_VCPU_MMAP_SIZE', (_kernel, arg) => (arg === 0 ? RUN_BYTES : -ERRNO.EINVAL));
     // @clause kvm.cap.unknown-is-zero
     on.onNumber('KVM_CHECK_EXTENSION', (kernel, capability) => kernel.capabilities.get(capability) ?? 0);
@@ -256,6 +261,7 @@ function storeMsrList(view: DataView, list: readonly number[]): number {
 // The dirty log is how a running machine is copied: ask which pages were written since the last question, send those, ask again. Asking also clears, and
 // clearing takes write permission away, so that the next write to each page faults once and sets its bit. The bitmap goes to the VMM's memory by address.
 
+// @clause kvm.memory.dirty-log
 function getDirtyLog(vm: SoftVm, _bytes: Uint8Array, view: DataView): number {
   const { slot: id, dirty_bitmap } = KvmDirtyLog.load(view);
   if (id >>> 16 !== 0 || id >= USER_SLOTS) return -ERRNO.EINVAL;

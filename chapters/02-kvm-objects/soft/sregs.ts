@@ -125,6 +125,7 @@ function writeCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): number {
   return 0;
 }
 
+// @clause kvm.sregs.round-trip
 /** KVM_SET_SREGS. */
 export function setSregs(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   const result = writeCommon(vcpu, KvmSregs, view);

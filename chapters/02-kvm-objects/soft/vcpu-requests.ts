@@ -25,6 +25,7 @@ const ORDER = [
 
 // ## General registers
 
+// @clause kvm.regs.round-trip
 function getRegs(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   for (const [name, n] of ORDER) KvmRegs.fields[name].set(view, 0, vcpu.reg(n));
   KvmRegs.store(view, 0, { rip: vcpu.rip, rflags: vcpu.rflags });
@@ -153,6 +154,7 @@ const STI = 1; // interruptibility bits, as the VMCS has them
 const MOV_SS = 2;
 const NMI_BLOCKED = 8;
 
+// @clause kvm.events.round-trip
 function getVcpuEvents(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): number {
   const { exception, interrupt, nmi } = vcpu.events;
   const shadow = vcpu.vm.hardware.read32('GUEST_INTERRUPTIBILITY_INFO');
@@ -236,6 +238,7 @@ function translate(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
 
 // ## CPUID
 
+// @clause kvm.cpuid.round-trip
 function setCpuid2(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   const entries = loadCpuid(view);
   if (typeof entries === 'number') return entries;
@@ -282,6 +285,7 @@ export function installVcpuRequests(table: IoctlTable<SoftVcpu>): void {
       return true;
     }),
   );
+  // @clause kvm.msr.round-trip
   table.onStruct('KVM_SET_MSRS', (vcpu, _bytes, view) =>
     msrList(view, (index, at) => setMsr(vcpu, index, KvmMsrEntry.load(view, at).data, true)),
   );

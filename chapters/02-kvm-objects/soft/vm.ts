@@ -31,6 +31,7 @@ export class SoftVm {
   readonly hardware: Hardware;
   readonly slots: MemorySlots;
   readonly ept: Ept;
+  // @clause kvm.vcpu.shared-memory
   readonly vcpus = new Map<number, SoftVcpu>();
   readonly #onDestroy: () => void;
   /** KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR: pages that processors without unrestricted guest mode need, remembered and not used. */
@@ -58,6 +59,7 @@ export class SoftVm {
 
   // ## From guest physical to host physical
 
+  // @clause kvm.memory.readonly
   /** What is behind `gpa`, for a read or for a write. */
   backing(gpa: Gpa, write: boolean): Backing {
     const slot = this.slots.find(gpa);

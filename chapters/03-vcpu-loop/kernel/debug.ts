@@ -98,6 +98,7 @@ export function leaveWithDebugRegisters(vcpu: SoftVcpu): void {
 
 // ## Debug exits
 
+// @clause kvm.debug.single-step
 /** Reports a debug stop to the VMM. */
 export function debugExit(vcpu: SoftVcpu, exception: number, dr6: bigint): 0 {
   const { hardware } = vcpu.vm;

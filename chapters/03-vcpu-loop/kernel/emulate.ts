@@ -45,6 +45,7 @@ export function emulate(run: VcpuRun, emulator: Emulator, answers: readonly bigi
 
 // ## Device accesses
 
+// @clause kvm.exit.mmio
 function describe(vcpu: SoftVcpu, { gpa, bytes }: MmioAccess, write: boolean): void {
   const view = vcpu.runView;
   vcpu.exitReason = EXIT.KVM_EXIT_MMIO;

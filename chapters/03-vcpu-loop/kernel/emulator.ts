@@ -225,7 +225,7 @@ export class Emulator implements EngineHost {
 
   #readPart(gpa: Gpa, bytes: number): bigint {
     if (this.#vm.backing(gpa, false).kind === 'ram') return this.#load(gpa, bytes);
-    // @clause kvm.mmio.read-replayed
+    // @clause kvm.exit.completion
     const answer = this.#answers[this.#answersUsed];
     if (answer === undefined) throw new Abandon({ kind: 'read', access: { gpa, bytes, value: 0n } });
     this.#answersUsed++;
@@ -325,7 +325,7 @@ export class Emulator implements EngineHost {
   // INS reads ahead: as many items as fit the buffer, the page and the count come in one exit, and are stored together (`pio_in_emulated()`). OUTS
   // does not: a device may care when each item leaves.
 
-  // @clause kvm.pio.ins-batched
+  // @clause kvm.exit.io-string
   #ins(insn: Instruction): void {
     if (!this.#iterates(insn)) return;
     const size = insn.bytes as 1 | 2 | 4;

@@ -69,7 +69,7 @@ const nmiAllowed = (vcpu: SoftVcpu): boolean => (vcpu.vm.hardware.read32('GUEST_
 
 const needsReinjection = ({ events: { exception, interrupt, nmi } }: SoftVcpu): boolean => exception.injected || interrupt.injected || nmi.injected;
 
-// @clause kvm.run.ready-for-interrupt-injection
+// @clause kvm.run.ready-for-injection
 /** What `ready_for_interrupt_injection` tells the VMM. Linux: `kvm_vcpu_ready_for_interrupt_injection()`. */
 export const readyForInterrupt = (vcpu: SoftVcpu): boolean => interruptAllowed(vcpu) && !needsReinjection(vcpu) && !vcpu.events.exception.pending;
 
@@ -99,7 +99,7 @@ export function injectPending(vcpu: SoftVcpu, wantsWindow: boolean): void {
       injectNmi(vcpu);
     }
   }
-  // @clause kvm.run.interrupt-window
+  // @clause kvm.exit.irq-window
   vcpu.control(CPU_BASED.mask.NMI_WINDOW_EXITING, events.nmi.pending > 0);
   vcpu.control(CPU_BASED.mask.INTR_WINDOW_EXITING, wantsWindow && !(vcpu.guestDebug & GUESTDBG.KVM_GUESTDBG_BLOCKIRQ));
 }
@@ -121,10 +121,12 @@ function injectException(vcpu: SoftVcpu): void {
   write(vcpu, vector | (type << 8) | (code ? DELIVER_CODE : 0));
 }
 
+// @clause kvm.nmi.delivery
 function injectNmi(vcpu: SoftVcpu): void {
   write(vcpu, VECTOR.NMI | (EVENT_TYPE.NMI << 8));
 }
 
+// @clause kvm.interrupt.delivery
 function injectInterrupt(vcpu: SoftVcpu): void {
   const { vector, soft } = vcpu.events.interrupt;
   vcpu.trace?.emit({ kind: 'kvm_inj_virq', vector });

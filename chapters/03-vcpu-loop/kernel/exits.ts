@@ -51,7 +51,7 @@ const handleCpuid: Handler = ({ vcpu }) => {
 // Without a local APIC in the kernel, nobody here could wake the processor; waiting is the VMM's. RIP is already past the HLT, because what ends the wait is delivered
 // there.
 
-// @clause kvm.exit.hlt-past-instruction
+// @clause kvm.exit.hlt
 const handleHlt: Handler = ({ vcpu }) => {
   const result = skipInstruction(vcpu);
   if (result === 0) return 0; // a debugger was stepping

@@ -131,7 +131,7 @@ function installVcpuLoop(kernel: SoftKernel, instructionBound = DEFAULT_BOUND): 
   on.onNumber('KVM_RUN', (vcpu, arg) => (arg === 0 ? loop.run(vcpu) : -ERRNO.EINVAL));
   on.onStruct('KVM_INTERRUPT', (vcpu, _bytes, view) => {
     const { irq } = KvmInterrupt.load(view);
-    // @clause kvm.interrupt.vector-range
+    // @clause kvm.interrupt.vector
     if (irq >= VECTORS) return -ERRNO.EINVAL;
     vcpu.events.interrupt = { injected: true, vector: irq, soft: false };
     return 0;

@@ -27,6 +27,7 @@ export interface PortAccess {
 
 const io = RunIo.fields;
 
+// @clause kvm.exit.io
 /** Describes a port access in the shared page. The data of an `out` is already there. Linux: `emulator_pio_in_out()`. */
 export function portExit(vcpu: SoftVcpu, { port, size, count, out }: PortAccess): 0 {
   const view = vcpu.runView;
@@ -65,7 +66,7 @@ export function fastPio(vcpu: SoftVcpu, qualification: number): { result: 0; com
   const at = vcpu.rip;
   return {
     result: portExit(vcpu, { port, size, count: 1, out }),
-    // @clause kvm.pio.completes-on-entry
+    // @clause kvm.exit.completion
     completion: () => {
       if (vcpu.rip !== at) return 1; // the VMM moved RIP: the instruction is not ours to finish
       if (!out) {

@@ -107,7 +107,7 @@ export class VcpuRun {
       }
       const result = this.#enterGuest(left);
       if (result <= 0) return result;
-      // @clause kvm.run.irq-window-open
+      // @clause kvm.exit.irq-window
       if (this.#wantsWindow() && readyForInterrupt(vcpu)) {
         vcpu.exitReason = EXIT.KVM_EXIT_IRQ_WINDOW_OPEN;
         return 0;
