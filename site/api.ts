@@ -4,7 +4,6 @@
 // runs as a process of its own beside it: `node api.ts <out folder>`.
 
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { Application, JSX, PageEvent, type TypeDocOptions } from 'typedoc';
 import { ROOT, readRooms } from './tree.ts';
 
@@ -46,7 +45,7 @@ async function buildApi(out: string): Promise<number> {
   return entryPoints.length;
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (import.meta.main) {
   const out = process.argv[2];
   if (out === undefined) throw new Error('usage: api.ts <out folder>');
   console.log(`${await buildApi(out)} modules`);

@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { bundleClient } from './bundle.ts';
 import { buildIndex } from './client/search.ts';
@@ -112,7 +112,7 @@ async function main(): Promise<void> {
   if (built.problems.length > 0) process.exitCode = 1;
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (import.meta.main) {
   main().catch((error: unknown) => {
     console.error(`ringbook site: ${error instanceof Error ? error.message : String(error)}`);
     process.exitCode = 1;

@@ -91,7 +91,8 @@ export class Site {
 
   /** What is wrong with the text: found while parsing, while rendering, while evaluating. */
   allProblems(): Problem[] {
-    return [...this.problems, ...this.evaluator.problems];
+    const key = ({ file, line, message }: Problem): string => `${file}:${String(line).padStart(6, '0')}:${message}`;
+    return [...this.problems, ...this.evaluator.problems].sort((a, b) => (key(a) < key(b) ? -1 : 1));
   }
 
   add(page: Page): void {
