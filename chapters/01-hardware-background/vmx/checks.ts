@@ -1,22 +1,38 @@
 // # May this guest exist?
 //
-// A VM entry replaces the register file wholesale, from memory that software wrote. None of the usual guards stands in the way: a MOV to CR0 would have refused
-// paging without protection, a far jump would have refused a data segment in CS, but VM entry loads the results of such instructions without
-// executing them. Were it to load a combination that no instruction sequence can produce, the core would be in a state that
-// its designers never considered, at the host's privilege, with the guest's code. So VM entry checks. There are about
-// {{Math.round(ENTRY_CHECKS.length / 10) * 10}} rules, and they repeat in declarative form what the rest of the architecture enforces step by step.
+// A VM entry replaces the register file wholesale, from memory that software wrote. None of the usual guards stands in the way: a MOV to CR0 would
+// have refused paging without protection, a far jump would have refused a data segment in CS, but VM entry loads the results of such instructions
+// without executing them. Were it to load a combination that no instruction sequence can produce, the core would be in a state that its designers
+// never considered, at the host's privilege, with the guest's code. So VM entry checks. There are about {{Math.round(ENTRY_CHECKS.length / 10) * 10}}
+// rules, and they repeat in declarative form what the rest of the architecture enforces step by step.
 //
 // They come in three classes, because blame differs. Bad *controls* and bad *host state* are the hypervisor's own mistake: VMLAUNCH fails like an
-// instruction, and the next one runs. Bad *guest state* may be the guest's doing, seen through the hypervisor: it is reported as a VM exit with bit 31 set in the
-// reason, after which the host state is loaded as by any exit. (AMD's VMRUN makes fewer checks and has one answer for all of them, VMEXIT_INVALID.)
+// instruction, and the next one runs. Bad *guest state* may be the guest's doing, seen through the hypervisor: it is reported as a VM exit with bit
+// 31 set in the reason, after which the host state is loaded as by any exit. (AMD's VMRUN makes fewer checks and has one answer for all of them,
+// VMEXIT_INVALID.)
 //
 // Each check below is one function with one clause; the trace names the clause that failed. Real hardware does not, and a page of vmx.c,
 // `dump_vmcs()`, exists because of it.
 
 import { AR, CR0, CR4, EFER, FLAG } from '../state.ts';
 import {
-  acceptable, CAPABILITY, CPU_BASED, CR0_FIXED0, CR0_FIXED1, CR3_TARGETS, CR4_FIXED0, CR4_FIXED1, DEBUGCTL_BTF, DEBUGCTL_SUPPORTED, EFER_SUPPORTED, ENTRY,
-  EPTP, EXIT, MSR_AREA_MAX, PIN, SECONDARY,
+  acceptable,
+  CAPABILITY,
+  CPU_BASED,
+  CR0_FIXED0,
+  CR0_FIXED1,
+  CR3_TARGETS,
+  CR4_FIXED0,
+  CR4_FIXED1,
+  DEBUGCTL_BTF,
+  DEBUGCTL_SUPPORTED,
+  EFER_SUPPORTED,
+  ENTRY,
+  EPTP,
+  EXIT,
+  MSR_AREA_MAX,
+  PIN,
+  SECONDARY,
 } from './controls.ts';
 import { ACTIVITY, ENTRY_FAILURE, INTERRUPTIBILITY, INTR_INFO, VM_INSTRUCTION_ERROR } from './exit-reasons.ts';
 import { EVENT_TYPE } from './processor.ts';
@@ -44,8 +60,7 @@ export interface Check {
 const pin = (v: Vmcs): number => v.read32(AT.PIN_BASED_VM_EXEC_CONTROL);
 const cpuBased = (v: Vmcs): number => v.read32(AT.CPU_BASED_VM_EXEC_CONTROL);
 /** The secondary controls, as if 0 when the primary ones do not activate them. */
-export const secondary = (v: Vmcs): number =>
-  cpuBased(v) & CPU_BASED.mask.ACTIVATE_SECONDARY_CONTROLS ? v.read32(AT.SECONDARY_VM_EXEC_CONTROL) : 0;
+export const secondary = (v: Vmcs): number => (cpuBased(v) & CPU_BASED.mask.ACTIVATE_SECONDARY_CONTROLS ? v.read32(AT.SECONDARY_VM_EXEC_CONTROL) : 0);
 const exitControls = (v: Vmcs): number => v.read32(AT.VM_EXIT_CONTROLS);
 const entryControls = (v: Vmcs): number => v.read32(AT.VM_ENTRY_CONTROLS);
 const unrestricted = (v: Vmcs): boolean => (secondary(v) & SECONDARY.mask.UNRESTRICTED_GUEST) !== 0;
@@ -166,7 +181,11 @@ export const INJECTION_CHECKS: readonly Check[] = [
     clause: 'vmx.entry.inj-vector',
     violated(v) {
       const { type, vector } = entryEvent(v);
-      return (type === EVENT_TYPE.NMI && vector !== 2) || (type === EVENT_TYPE.HARDWARE_EXCEPTION && vector > 31) || (type === EVENT_TYPE.OTHER && vector !== 0);
+      return (
+        (type === EVENT_TYPE.NMI && vector !== 2) ||
+        (type === EVENT_TYPE.HARDWARE_EXCEPTION && vector > 31) ||
+        (type === EVENT_TYPE.OTHER && vector !== 0)
+      );
     },
   },
   // @clause vmx.entry.inj-error-code
@@ -294,8 +313,14 @@ const badGranularity = (v: Vmcs, s: SegmentCells): boolean => {
   return scaled ? (limit & 0xfff) !== 0xfff : limit >>> 20 !== 0;
 };
 const RIGHTS_RESERVED = 0xfffe_0f00;
-const inV86 = (test: (v: Vmcs) => boolean) => (v: Vmcs): boolean => virtual8086(v) && test(v);
-const notV86 = (test: (v: Vmcs) => boolean) => (v: Vmcs): boolean => !virtual8086(v) && test(v);
+const inV86 =
+  (test: (v: Vmcs) => boolean) =>
+  (v: Vmcs): boolean =>
+    virtual8086(v) && test(v);
+const notV86 =
+  (test: (v: Vmcs) => boolean) =>
+  (v: Vmcs): boolean =>
+    !virtual8086(v) && test(v);
 /** CS always counts as usable. */
 const anyUsable = (v: Vmcs, test: (s: SegmentCells) => boolean): boolean => SIX.some((s) => (s === CS || usable(v, s)) && test(s));
 
@@ -303,7 +328,8 @@ const REGISTER_CHECKS: readonly Check[] = [
   // @clause vmx.entry.guest-cr0
   {
     clause: 'vmx.entry.guest-cr0',
-    violated: (v) => fixedViolated(guestCr0(v), unrestricted(v) ? CR0_FIXED0 & ~(CR0.PE | CR0.PG) : CR0_FIXED0, CR0_FIXED1) || v.high32(AT.GUEST_CR0) !== 0,
+    violated: (v) =>
+      fixedViolated(guestCr0(v), unrestricted(v) ? CR0_FIXED0 & ~(CR0.PE | CR0.PG) : CR0_FIXED0, CR0_FIXED1) || v.high32(AT.GUEST_CR0) !== 0,
   },
   // @clause vmx.entry.guest-paging-without-protection
   { clause: 'vmx.entry.guest-paging-without-protection', violated: (v) => (guestCr0(v) & CR0.PG) !== 0 && (guestCr0(v) & CR0.PE) === 0 },
@@ -440,8 +466,8 @@ const SEGMENT_CHECKS: readonly Check[] = [
   { clause: 'vmx.entry.table-limit', violated: (v) => v.read32(AT.GUEST_GDTR_LIMIT) >>> 16 !== 0 || v.read32(AT.GUEST_IDTR_LIMIT) >>> 16 !== 0 },
 ];
 
-// What follows depends on fields that change at nearly every entry (RIP, RFLAGS, interruptibility, the event to inject), so it is tested at every entry,
-// whereas the lists above are remembered as passed until software writes one of their fields.
+// What follows depends on fields that change at nearly every entry (RIP, RFLAGS, interruptibility, the event to inject), so it is tested at every
+// entry, whereas the lists above are remembered as passed until software writes one of their fields.
 
 const in64bitCode = (v: Vmcs): boolean => longGuest(v) && (rights(v, CS) & AR.L) !== 0;
 const RFLAGS_RESERVED = 0xffc0_8028;
@@ -534,8 +560,8 @@ const LINK_CHECKS: readonly Check[] = [
   },
 ];
 
-// PAE paging caches the four page-directory-pointer entries in the processor, when CR3 is loaded. With EPT, CR3 is a guest-physical address that the guest loads
-// without an exit, so the cache is guest state like any other, and has fields. Without EPT the entries come from memory during the entry.
+// PAE paging caches the four page-directory-pointer entries in the processor, when CR3 is loaded. With EPT, CR3 is a guest-physical address that the
+// guest loads without an exit, so the cache is guest state like any other, and has fields. Without EPT the entries come from memory during the entry.
 
 const usesPaePaging = (v: Vmcs): boolean => (guestCr0(v) & CR0.PG) !== 0 && (v.read32(AT.GUEST_CR4) & CR4.PAE) !== 0 && !longGuest(v);
 const PDPTRS = [AT.GUEST_PDPTR0, AT.GUEST_PDPTR1, AT.GUEST_PDPTR2, AT.GUEST_PDPTR3];

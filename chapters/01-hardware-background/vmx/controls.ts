@@ -1,27 +1,28 @@
 // # Controls and capabilities
 //
-// What shall leave the guest? The first answer of virtualization theory is: every sensitive instruction. The practical answer is: as few events as the
-// hypervisor can bear, because each costs a thousand cycles or more. So almost every cause of a VM exit has a switch, and the switches are
-// five words in the VMCS. They also grew over the years, and a hypervisor compiled for one processor meets another. Hence the capability MSRs: for
-// each control word the processor tells which bits it lets software set, and which bits it insists on.
+// What shall leave the guest? The first answer of virtualization theory is: every sensitive instruction. The practical answer is: as few events as
+// the hypervisor can bear, because each costs a thousand cycles or more. So almost every cause of a VM exit has a switch, and the switches are five
+// words in the VMCS. They also grew over the years, and a hypervisor compiled for one processor meets another. Hence the capability MSRs: for each
+// control word the processor tells which bits it lets software set, and which bits it insists on.
 //
 // Each of these MSRs holds two masks. A bit set in the low half *must* be 1; a bit clear in the high half must be 0. That answers two
 // questions with one rule, `low & ~value == 0` and `value & ~high == 0`, and it gave Intel a way to retire a choice: a control that
 // turned out useless to clear becomes *default 1*. Linux's `adjust_vmx_controls()` computes a legal word from what it requires, what it would like,
-// and these masks.
+// and these masks; asked for nothing at all, it gets {{hex(adjust(0, CAPABILITY.cpuBased))}} from this processor's primary word, and
+// {{hex(adjust(0xffffffff, CAPABILITY.cpuBased))}} when it asks for everything.
 //
 // Some default-1 controls later became useful to clear after all (CR3-load exiting, once EPT existed). Old software
 // would not expect that, so the old MSR still says "must be 1", and a second one, the TRUE variant, tells new software the truth.
 
 import { bit, bitfield } from '../layout.ts';
 import { CR0, CR4, EFER } from '../state.ts';
-import { fieldIndex, FIELD, REGION_BYTES, REVISION_ID, SUPPORTED_FIELDS } from './vmcs.ts';
+import { FIELD, fieldIndex, REGION_BYTES, REVISION_ID, SUPPORTED_FIELDS } from './vmcs.ts';
 
 /** Pin-based VM-execution controls: asynchronous events. */
 export const PIN = bitfield('PIN_BASED_VM_EXEC_CONTROL', {
   EXT_INTR_EXITING: bit(0, 'external interrupts exit'),
   NMI_EXITING: bit(3),
-  VIRTUAL_NMIS: bit(5, 'NMI blocking is the guest\'s; the real one is not touched'),
+  VIRTUAL_NMIS: bit(5, "NMI blocking is the guest's; the real one is not touched"),
   PREEMPTION_TIMER: bit(6),
   POSTED_INTR: bit(7),
 });
@@ -118,11 +119,12 @@ export const ENTRY = bitfield('VM_ENTRY_CONTROLS', {
 
 // ## What this processor offers
 //
-// Enough to run every kind of guest the book needs, with every exit that kvm.ko asks for: EPT with unrestricted guest, VPID, bitmaps for ports and MSRs, a monitor
-// trap flag. What is left out (posted interrupts, PML, VMFUNC, VMCS shadowing ...) is left out visibly: the bit may not be set and the fields do not exist.
+// Enough to run every kind of guest the book needs, with every exit that kvm.ko asks for: EPT with unrestricted guest, VPID, bitmaps for ports and
+// MSRs, a monitor trap flag. What is left out (posted interrupts, PML, VMFUNC, VMCS shadowing ...) is left out visibly: the bit may not be set and
+// the fields do not exist.
 
 /** What one control word may hold: `mustBe1` with the older and the TRUE capability MSR, and `mayBe1`. */
-export interface Capability {
+interface Capability {
   readonly default1: number;
   readonly trueDefault1: number;
   readonly mayBe1: number;
@@ -172,9 +174,9 @@ export const adjust = (wanted: number, { trueDefault1, mayBe1 }: Capability): nu
 export const CR3_TARGETS = 4;
 export const MSR_AREA_MAX = 512;
 
-// VMX operation fixes some bits of CR0 and CR4. In the first generation that meant: no real mode, no paging off, neither in the hypervisor nor in the guest.
-// A guest's BIOS had to be run in virtual-8086 mode, or interpreted; much of KVM's emulator began as the consequence of one bit
-// in this MSR. "Unrestricted guest" lifts PE and PG for guests, but the MSR still reports them as fixed: it speaks of VMX operation in general.
+// VMX operation fixes some bits of CR0 and CR4. In the first generation that meant: no real mode, no paging off, neither in the hypervisor nor in the
+// guest. A guest's BIOS had to be run in virtual-8086 mode, or interpreted; much of KVM's emulator began as the consequence of one bit in this MSR.
+// "Unrestricted guest" lifts PE and PG for guests, but the MSR still reports them as fixed: it speaks of VMX operation in general.
 
 export const CR0_FIXED0 = sum(CR0.PE, CR0.NE, CR0.PG);
 export const CR0_FIXED1 = 0xffff_ffff;
@@ -188,7 +190,7 @@ export const DEBUGCTL_BTF = 2;
 
 /** IA32_VMX_EPT_VPID_CAP, by bit. */
 // biome-ignore format: table
-export const EPT_VPID = {
+const EPT_VPID = {
   EXECUTE_ONLY: 1n << 0n, WALK_LENGTH_4: 1n << 6n, MEMORY_UC: 1n << 8n, MEMORY_WB: 1n << 14n, PAGE_2M: 1n << 16n, PAGE_1G: 1n << 17n, INVEPT: 1n << 20n,
   ACCESSED_DIRTY: 1n << 21n, INVEPT_SINGLE: 1n << 25n, INVEPT_ALL: 1n << 26n, INVVPID: 1n << 32n, INVVPID_ADDRESS: 1n << 40n,
   INVVPID_SINGLE: 1n << 41n, INVVPID_ALL: 1n << 42n, INVVPID_SINGLE_KEEP_GLOBALS: 1n << 43n,
@@ -197,7 +199,9 @@ export const EPT_VPID = {
 /** The EPT pointer. */
 export const EPTP = { MEMORY_TYPE: 7, UC: 0, WB: 6, WALK_LENGTH_SHIFT: 3, WALK_LENGTH: 7 << 3, ACCESSED_DIRTY: 1 << 6, RESERVED: 0xf80 } as const;
 
-/** Bits of IA32_FEATURE_CONTROL. Firmware sets them and locks the register; without the lock VMXON is #GP, and with VMX off it stays off until reset. */
+/**
+ * Bits of IA32_FEATURE_CONTROL. Firmware sets them and locks the register; without the lock VMXON is #GP, and with VMX off it stays off until reset.
+ */
 export const FEATURE_CONTROL = { LOCKED: 1, VMX_INSIDE_SMX: 2, VMX_OUTSIDE_SMX: 4 } as const;
 
 /** Index numbers of the MSRs of this section. */

@@ -1,8 +1,8 @@
 // # Why the guest stopped
 //
-// The exit reason is a number that names a *cause*, not a remedy, and one cause may need the qualification, the instruction-information
-// field and the guest's registers before the hypervisor knows what to do. The numbers grew with the hardware, which is why neighbours have nothing to do with
-// each other, and why a hypervisor dispatches on them with a table (`kvm_vmx_exit_handlers[]` in Linux's vmx.c), not with a chain of tests: the commonest
+// The exit reason is a number that names a *cause*, not a remedy, and one cause may need the qualification, the instruction-information field and the
+// guest's registers before the hypervisor knows what to do. The numbers grew with the hardware, which is why neighbours have nothing to do with each
+// other, and why a hypervisor dispatches on them with a table (`kvm_vmx_exit_handlers[]` in Linux's vmx.c), not with a chain of tests: the commonest
 // are few, but which few depends on the guest.
 
 import { bit, bitfield, bits } from '../layout.ts';
@@ -27,6 +27,8 @@ const nameOf = new Map<number, ExitReasonName>(Object.entries(EXIT_REASON).map((
 
 /** The name of a basic exit reason, as kvm_exit prints it; a number that means nothing is printed as such. */
 export const exitReasonName = (reason: number): string => nameOf.get(reason & 0xffff) ?? `UNKNOWN_${reason & 0xffff}`;
+
+// ::layout EXIT_REASON_FIELD -- the exit-reason field: the number is only its lower half.
 
 /** The exit-reason field. */
 export const EXIT_REASON_FIELD = bitfield('VM_EXIT_REASON', {

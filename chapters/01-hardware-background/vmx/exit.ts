@@ -3,14 +3,14 @@
 // A VM exit answers two questions in two places: *where was the guest?* in the guest-state area, so that the guest can go on, and *why did it
 // stop?* in the read-only fields, so that the hypervisor can do something about it. Only then does the host's state come in.
 //
-// The read-only fields are more than a convenience. Before VT-x a monitor that caught a fault had an address and a vector, and had to fetch, decode and interpret
-// the instruction to find out what had been attempted. For most exits the processor has just done that work, and hands over the result: the port
-// and the width, the register number, the instruction's length. What it does *not* hand over is the instruction of a memory access
-// that missed in EPT, and that is why kvm.ko still contains an instruction emulator.
+// The read-only fields are more than a convenience. Before VT-x a monitor that caught a fault had an address and a vector, and had to fetch, decode
+// and interpret the instruction to find out what had been attempted. For most exits the processor has just done that work, and hands over the result:
+// the port and the width, the register number, the instruction's length. What it does *not* hand over is the instruction of a memory access that
+// missed in EPT, and that is why kvm.ko still contains an instruction emulator.
 //
-// One piece of the answer is easily overlooked. An exit may hit the processor while it is *delivering* an event: it has taken an interrupt from
-// the controller, is pushing the frame, and the stack page is not mapped in EPT. The interrupt is then lost to everyone except the hypervisor, which finds it in the
-// IDT-vectoring fields and has to inject it again. KVM does so on every exit, first thing (`vmx_complete_interrupts()`).
+// One piece of the answer is easily overlooked. An exit may hit the processor while it is *delivering* an event: it has taken an interrupt from the
+// controller, is pushing the frame, and the stack page is not mapped in EPT. The interrupt is then lost to everyone except the hypervisor, which
+// finds it in the IDT-vectoring fields and has to inject it again. KVM does so on every exit, first thing (`vmx_complete_interrupts()`).
 
 import { readFlags } from '../engine/flags.ts';
 import { VECTOR, type VmExit } from '../faults.ts';
@@ -28,11 +28,11 @@ const isSoftware = (type: number): boolean => type >= EVENT_TYPE.SOFTWARE_INTERR
 const vectorOf = (exit: VmExit): number => (exit.reason === EXIT_REASON.EXCEPTION_NMI ? (exit.details.interruptionInfo ?? 0) & 0xff : -1);
 
 /** The interruption-information word of an event. */
-export const interruptionInfo = (vector: number, type: number, hasErrorCode: boolean): number =>
+const interruptionInfo = (vector: number, type: number, hasErrorCode: boolean): number =>
   (VALID | (type << 8) | vector | (hasErrorCode ? DELIVER_CODE : 0)) >>> 0;
 
-// A fault pushes RFLAGS with RF set, so that a debugger's breakpoint on the instruction does not fire again when it is restarted. An exit in a fault's place saves the
-// same image; an exit that the instruction itself asked for saves RF clear.
+// A fault pushes RFLAGS with RF set, so that a debugger's breakpoint on the instruction does not fire again when it is restarted. An exit in a
+// fault's place saves the same image; an exit that the instruction itself asked for saves RF clear.
 // @clause vmx.exit.resume-flag
 function savedFlags(cpu: VmxProcessor, exit: VmExit): number {
   const flags = readFlags(cpu.state);

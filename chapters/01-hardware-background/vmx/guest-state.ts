@@ -1,8 +1,8 @@
 // # Changing worlds
 //
 // Between the register file and the guest-state area there is a table of pairs. VM entry copies it one way, VM exit the other, and because both sides
-// keep the hidden parts of segment registers in the same form, most of a world switch is a loop over words. It matters that this loop is short: a hypervisor
-// passes through it at every exit, and a guest that does nothing but I/O exits for every instruction.
+// keep the hidden parts of segment registers in the same form, most of a world switch is a loop over words. It matters that this loop is short: a
+// hypervisor passes through it at every exit, and a guest that does nothing but I/O exits for every instruction.
 
 import { writeFlags } from '../engine/flags.ts';
 import { AR, CR0, CR4, EFER, OFFSET, SEG, SEGMENT_BYTES, SLOT } from '../state.ts';
@@ -153,9 +153,9 @@ export function saveGuestState(cpu: VmxProcessor, v: Vmcs, rip: typeof SLOT.RIP 
 
 // ## Back to the host
 //
-// The host half of the VMCS is not symmetrical. It holds no limits, no access rights and no RFLAGS, because a VM exit does not *restore*
-// the host, it *establishes* one: flat segments, interrupts off, debug registers quiet, execution at one fixed RIP. Fewer fields to write, fewer checks, a
-// faster exit -- and a hypervisor that wants its old TR limit or its debug registers back reloads them itself, as KVM does.
+// The host half of the VMCS is not symmetrical. It holds no limits, no access rights and no RFLAGS, because a VM exit does not *restore* the host, it
+// *establishes* one: flat segments, interrupts off, debug registers quiet, execution at one fixed RIP. Fewer fields to write, fewer checks, a faster
+// exit -- and a hypervisor that wants its old TR limit or its debug registers back reloads them itself, as KVM does.
 
 const HOST_SEGMENTS = SEGMENT_NAMES.filter((name) => name !== 'LDTR').map((name) => [SEG[name], AT[`HOST_${name}_SELECTOR` as FieldName]] as const);
 const CODE = AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED | AR.G;

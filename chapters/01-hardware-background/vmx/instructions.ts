@@ -82,7 +82,9 @@ function report(unit: VmxUnit, status: VmxStatus): void {
 const WORD = 0xffff_ffffn;
 const ADDRESS_BYTES = 8;
 
-/** The 64-bit physical address in memory that VMXON, VMCLEAR and VMPTRLD take. Beyond 2^53 the number is inexact, but then it is invalid in any case. */
+/**
+ * The 64-bit physical address in memory that VMXON, VMCLEAR and VMPTRLD take. Beyond 2^53 the number is inexact, but then it is invalid in any case.
+ */
 function pointerOperand(unit: VmxUnit, insn: Instruction): number {
   const { cpu } = unit;
   const pointer = cpu.mem.read64(cpu.operandAddress(insn, ADDRESS_BYTES, 'read'));
@@ -91,8 +93,7 @@ function pointerOperand(unit: VmxUnit, insn: Instruction): number {
 
 /** Executes VMXON ... INVVPID, VMCALL, VMFUNC and VMMCALL as instructions. */
 export function executeVmx(unit: VmxUnit, op: SystemOp, insn: Instruction): void {
-  const { cpu } = unit;
-  const { state } = cpu;
+  const { state } = unit.cpu;
   // @clause vmx.insn.not-operating-ud
   if (!isVmxOp(op)) throw undefinedOpcode();
   if (!unit.operating && op !== 'vmxon') throw undefinedOpcode();
@@ -102,21 +103,28 @@ export function executeVmx(unit: VmxUnit, op: SystemOp, insn: Instruction): void
   if (unit.nonRoot) leaveGuest(unit, op, insn);
   if (op !== 'vmxon') unit.requireRoot();
 
+  const status = perform(unit, op, insn);
+  if (status !== null) report(unit, status);
+}
+
+/** The instruction itself, in root operation. Null: it has changed worlds, and the flags are no longer its own. */
+function perform(unit: VmxUnit, op: VmxOp, insn: Instruction): VmxStatus | null {
+  const { cpu } = unit;
   switch (op) {
     case 'vmxon':
       unit.requireVmxonPrivilege();
-      return report(unit, unit.vmxon(pointerOperand(unit, insn)));
+      return unit.vmxon(pointerOperand(unit, insn));
     case 'vmxoff':
-      return report(unit, unit.vmxoff());
+      return unit.vmxoff();
     case 'vmcall':
-      return report(unit, unit.fail(VM_INSTRUCTION_ERROR.VMCALL_IN_VMX_ROOT_OPERATION));
+      return unit.fail(VM_INSTRUCTION_ERROR.VMCALL_IN_VMX_ROOT_OPERATION);
     case 'vmclear':
-      return report(unit, unit.vmclear(pointerOperand(unit, insn)));
+      return unit.vmclear(pointerOperand(unit, insn));
     case 'vmptrld':
-      return report(unit, unit.vmptrld(pointerOperand(unit, insn)));
+      return unit.vmptrld(pointerOperand(unit, insn));
     case 'vmptrst':
       cpu.mem.write64(cpu.operandAddress(insn, ADDRESS_BYTES, 'write'), unit.vmptrst());
-      return report(unit, 'succeed');
+      return 'succeed';
     case 'vmread':
       return vmread(unit, insn);
     case 'vmwrite':
@@ -124,8 +132,7 @@ export function executeVmx(unit: VmxUnit, op: SystemOp, insn: Instruction): void
     case 'vmlaunch':
     case 'vmresume': {
       const outcome = unit.enter(op === 'vmresume', 'x86');
-      if (outcome === 'failInvalid' || outcome === 'failValid') report(unit, outcome);
-      return;
+      return outcome === 'failInvalid' || outcome === 'failValid' ? outcome : null;
     }
     case 'invept':
     case 'invvpid':
@@ -133,16 +140,17 @@ export function executeVmx(unit: VmxUnit, op: SystemOp, insn: Instruction): void
   }
 }
 
-// In 64-bit mode VMREAD and VMWRITE move 64 bits, whatever the prefixes; elsewhere 32, and then the register's upper half is cleared. A narrow field is extended with zeros.
+// In 64-bit mode VMREAD and VMWRITE move 64 bits, whatever the prefixes; elsewhere 32, and then the register's upper half is cleared. A narrow field
+// is extended with zeros.
 
-function vmread(unit: VmxUnit, insn: Instruction): void {
+function vmread(unit: VmxUnit, insn: Instruction): VmxStatus {
   const { cpu, vmcs } = unit;
   const { state } = cpu;
   const wide = insn.codeSize === 8;
   const encoding = fieldOperand(unit, insn.reg, wide);
-  if (!vmcs.current) return report(unit, 'failInvalid');
+  if (!vmcs.current) return 'failInvalid';
   const at = unit.readableCell(encoding);
-  if (at < 0) return report(unit, unit.fail(-at));
+  if (at < 0) return unit.fail(-at);
   const low = vmcs.read32(at);
   const high = wide && fieldBytes(encoding) === 8 ? vmcs.high32(at) : 0;
   if (insn.mod === 3) {
@@ -150,21 +158,21 @@ function vmread(unit: VmxUnit, insn: Instruction): void {
     state.u32[2 * insn.rm + 1] = high;
   } else if (wide) cpu.mem.write64(cpu.operandAddress(insn, 8, 'write'), (BigInt(high) << 32n) | BigInt(low));
   else cpu.mem.write32(cpu.operandAddress(insn, 4, 'write'), low);
-  report(unit, 'succeed');
+  return 'succeed';
 }
 
-function vmwrite(unit: VmxUnit, insn: Instruction): void {
+function vmwrite(unit: VmxUnit, insn: Instruction): VmxStatus {
   const { cpu, vmcs } = unit;
   const wide = insn.codeSize === 8;
   let value: bigint;
   if (insn.mod === 3) value = cpu.state.slot(insn.rm);
   else value = wide ? cpu.mem.read64(cpu.operandAddress(insn, 8, 'read')) : BigInt(cpu.mem.read32(cpu.operandAddress(insn, 4, 'read')));
   const encoding = fieldOperand(unit, insn.reg, wide);
-  if (!vmcs.current) return report(unit, 'failInvalid');
+  if (!vmcs.current) return 'failInvalid';
   const at = unit.writableCell(encoding);
-  if (at < 0) return report(unit, unit.fail(-at));
+  if (at < 0) return unit.fail(-at);
   unit.writeCell(encoding, at, Number(value & WORD), wide ? Number(value >> 32n) : 0);
-  report(unit, 'succeed');
+  return 'succeed';
 }
 
 /** The register that names the field. Bits above 31 must be 0; -1 names no field. */
@@ -173,14 +181,14 @@ function fieldOperand(unit: VmxUnit, register: number, wide: boolean): number {
   return wide && u32[2 * register + 1] !== 0 ? -1 : (u32[2 * register] as number);
 }
 
-function invalidate(unit: VmxUnit, op: 'invept' | 'invvpid', insn: Instruction): void {
+function invalidate(unit: VmxUnit, op: 'invept' | 'invvpid', insn: Instruction): VmxStatus {
   const { cpu } = unit;
   const { state } = cpu;
   const type = insn.codeSize === 8 && state.u32[2 * insn.reg + 1] !== 0 ? -1 : state.slot32(insn.reg);
   const at = cpu.operandAddress(insn, 16, 'read');
   const first = cpu.mem.read64(at);
   const second = cpu.mem.read64(at + 8n);
-  if (op === 'invept') report(unit, second === 0n ? unit.invept(type, first) : unit.fail(VM_INSTRUCTION_ERROR.INVALID_OPERAND_TO_INVEPT_INVVPID));
-  else if (first >> 16n !== 0n) report(unit, unit.fail(VM_INSTRUCTION_ERROR.INVALID_OPERAND_TO_INVEPT_INVVPID));
-  else report(unit, unit.invvpid(type, Number(first), second));
+  const malformed = op === 'invept' ? second !== 0n : first >> 16n !== 0n;
+  if (malformed) return unit.fail(VM_INSTRUCTION_ERROR.INVALID_OPERAND_TO_INVEPT_INVVPID);
+  return op === 'invept' ? unit.invept(type, first) : unit.invvpid(type, Number(first), second);
 }

@@ -4,8 +4,8 @@
 // happen. So the seam is narrow in both directions. The processor asks through `Intercepts`; VMX, when it swaps one world for another, needs the few
 // services below. Writing them down as an interface keeps the VMX code testable on a register file alone, without decoder, MMU or devices.
 
-import type { Instruction } from '../isa/instruction.ts';
 import type { Intercepts } from '../intercepts.ts';
+import type { Instruction } from '../isa/instruction.ts';
 import type { PhysicalMemory } from '../physical-memory.ts';
 import type { CpuState } from '../state.ts';
 import type { Trace } from '../trace.ts';

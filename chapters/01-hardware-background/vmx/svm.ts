@@ -1,23 +1,24 @@
 // tidy: table
 // # The same idea at AMD
 //
-// AMD's answer came a few months after Intel's, in 2006, under the name *Secure Virtual Machine*. It solves the same problem with the same
-// two modes, so one kvm.ko drives both: a common core, and two vendor modules that differ where the hardware does. This section is the table of differences. It is
-// data, not a second implementation: the processor of this book has VT-x.
+// AMD's answer came a few months after Intel's, in 2006, under the name *Secure Virtual Machine*. It solves the same problem with the same two modes,
+// so one kvm.ko drives both: a common core, and two vendor modules that differ where the hardware does. This section is the table of differences. It
+// is data, not a second implementation: the processor of this book has VT-x.
 //
-// The first difference is one of temperament. Intel hides the control structure behind VMREAD and VMWRITE; AMD publishes it. The *virtual-machine control
-// block* is a page of memory with documented offsets: software fills it with plain stores and executes `VMRUN rAX`, whose operand is the page's physical
-// address. There is nothing to activate, no current pointer, no launch state, no field encodings; four of Intel's instructions have no equivalent because there is
-// nothing for them to do. The price is paid inside: the processor may cache parts of the block, cannot see stores to it, and so has to be told what has
-// *not* changed -- the `clean` bits -- if it is to skip reloading.
+// The first difference is one of temperament. Intel hides the control structure behind VMREAD and VMWRITE; AMD publishes it. The *virtual-machine
+// control block* is a page of memory with documented offsets: software fills it with plain stores and executes `VMRUN rAX`, whose operand is the
+// page's physical address. There is nothing to activate, no current pointer, no launch state, no field encodings; four of Intel's instructions have
+// no equivalent because there is nothing for them to do. The price is paid inside: the processor may cache parts of the block, cannot see stores to
+// it, and so has to be told what has *not* changed -- the `clean` bits -- if it is to skip reloading.
 //
-// The second is economy. VMRUN saves little of the host: a few registers, in a page the hypervisor names once in an MSR. Everything else (FS, GS, TR, LDTR, the SYSCALL MSRs)
-// stays as the guest left it until software executes VMSAVE and VMLOAD, which lets a hypervisor that handles an exit without needing them skip the cost. Intel's
-// exit establishes a complete host every time.
+// The second is economy. VMRUN saves little of the host: a few registers, in a page the hypervisor names once in an MSR. Everything else (FS, GS, TR,
+// LDTR, the SYSCALL MSRs) stays as the guest left it until software executes VMSAVE and VMLOAD, which lets a hypervisor that handles an exit without
+// needing them skip the cost. Intel's exit establishes a complete host every time.
 //
-// The third shows at the exit. SVM reports an *intercept code* for each register and each exception, so that code alone often decides what to do; VT-x has fewer reasons and puts
-// the detail into the qualification. {{words(differences('none'))}} of the {{Object.keys(COUNTERPARTS).length}} reasons in Intel's list have no counterpart at all,
-// mostly because AMD has no such feature, and {{words(differences('nearest'))}} only have a nearest relative.
+// The third shows at the exit. SVM reports an *intercept code* for each register and each exception, so that code alone often decides what to do;
+// VT-x has fewer reasons and puts the detail into the qualification. {{words(differences('none'))}} of the {{Object.keys(COUNTERPARTS).length}}
+// reasons in Intel's list have no counterpart at all, mostly because AMD has no such feature, and {{words(differences('nearest'))}} only have a
+// nearest relative.
 
 import { bytes, layout, nested, u8, u16le, u32le, u64le } from '../layout.ts';
 import type { ExitReasonName } from './exit-reasons.ts';
@@ -78,7 +79,7 @@ export const VmcbControl = layout(
   0x400,
 );
 
-// ::layout VmcbSave -- the state-save area, 1 KiB into the page.
+// ::layout VmcbSave -- the state-save area, at offset {{hex(VMCB_SAVE_OFFSET)}} of the page.
 
 /** Where the state-save area begins in the VMCB page. */
 export const VMCB_SAVE_OFFSET = VmcbControl.bytes;
@@ -130,8 +131,9 @@ export const VmcbSave = layout('vmcb_save_area', {
 
 // ## Exit codes
 //
-// Read them in groups: 16 codes for reading control registers, 16 for writing them, the same for debug registers, 32 for exceptions, and then one for each instruction or event.
-// Codes from {{hex(SVM_EXIT.NPF)}} on came with nested paging and its successors, and the last one says that VMRUN refused the block.
+// Read them in groups: 16 codes for reading control registers, 16 for writing them, the same for debug registers, 32 for exceptions, and then one for
+// each instruction or event. Codes from {{hex(SVM_EXIT.NPF)}} on came with nested paging and its successors, and the last one says that VMRUN refused
+// the block.
 
 /** #VMEXIT codes (AMD64 APM vol. 2, appendix "SVM Intercept Exit Codes"; names as in Linux's uapi/asm/svm.h without SVM_EXIT_). */
 // biome-ignore format: table
@@ -146,10 +148,13 @@ export const SVM_EXIT = {
   NPF: 0x400n, AVIC_INCOMPLETE_IPI: 0x401n, AVIC_UNACCELERATED_ACCESS: 0x402n, VMGEXIT: 0x403n, ERR: 0xffff_ffff_ffff_ffffn,
 } as const;
 
-export type SvmExitName = keyof typeof SVM_EXIT;
+type SvmExitName = keyof typeof SVM_EXIT;
 
-/** What SVM has in place of a VMX exit reason. `same`: the same event. `nearest`: a hypervisor gets there by it, but it is not the same. `none`: no counterpart. */
-export interface Counterpart {
+/**
+ * What SVM has in place of a VMX exit reason. `same`: the same event. `nearest`: a hypervisor gets there by it, but it is not the same. `none`: no
+ * counterpart.
+ */
+interface Counterpart {
   readonly kind: 'same' | 'nearest' | 'none';
   readonly codes: readonly SvmExitName[];
   readonly note?: string;
@@ -251,14 +256,15 @@ export const COUNTERPARTS: Readonly<Record<ExitReasonName, Counterpart>> = {
 };
 
 /** How many exit reasons have that kind of counterpart. */
-export const differences = (kind: Counterpart['kind']): number => Object.values(COUNTERPARTS).filter((counterpart) => counterpart.kind === kind).length;
+export const differences = (kind: Counterpart['kind']): number =>
+  Object.values(COUNTERPARTS).filter((counterpart) => counterpart.kind === kind).length;
 
 // ## Concept by concept
 //
-// The other direction, for a reader who knows one of the two and meets the other.
+// The other direction, for a reader who knows one of the two and meets the other: {{words(CONCEPTS.length)}} concepts, each under its two names.
 
 /** One row of the comparison. */
-export interface Concept {
+interface Concept {
   readonly concept: string;
   readonly vmx: string;
   readonly svm: string;
@@ -267,25 +273,65 @@ export interface Concept {
 
 export const CONCEPTS: readonly Concept[] = [
   { concept: 'switching the feature on', vmx: 'CR4.VMXE, VMXON with a region', svm: 'EFER.SVME', remark: 'both can be locked away by firmware' },
-  { concept: 'the hypervisor\'s mode', vmx: 'VMX root operation', svm: 'host mode', remark: '' },
-  { concept: 'the guest\'s mode', vmx: 'VMX non-root operation', svm: 'guest mode', remark: 'all four rings exist in it' },
-  { concept: 'control structure', vmx: 'VMCS, opaque, by VMREAD and VMWRITE', svm: 'VMCB, a page with published offsets', remark: 'caching told by launch state and VMCLEAR; by clean bits' },
+  { concept: "the hypervisor's mode", vmx: 'VMX root operation', svm: 'host mode', remark: '' },
+  { concept: "the guest's mode", vmx: 'VMX non-root operation', svm: 'guest mode', remark: 'all four rings exist in it' },
+  {
+    concept: 'control structure',
+    vmx: 'VMCS, opaque, by VMREAD and VMWRITE',
+    svm: 'VMCB, a page with published offsets',
+    remark: 'caching told by launch state and VMCLEAR; by clean bits',
+  },
   { concept: 'entering', vmx: 'VMLAUNCH, VMRESUME', svm: 'VMRUN rAX', remark: '' },
-  { concept: 'host state', vmx: 'host-state area, loaded whole at exit', svm: 'VM_HSAVE_PA page, a few registers', remark: 'the rest by VMSAVE and VMLOAD' },
-  { concept: 'keeping interrupts out of the switch', vmx: 'RFLAGS.IF, and the checks', svm: 'the global interrupt flag: CLGI, STGI', remark: 'GIF holds back NMIs as well' },
-  { concept: 'which events exit', vmx: 'five control words', svm: 'intercept bit vector', remark: 'almost all of SVM\'s bits are optional, CPUID included' },
-  { concept: 'exception selection', vmx: 'EXCEPTION_BITMAP, page-fault mask and match', svm: '32 intercept bits', remark: 'SVM cannot select page faults by error code' },
+  {
+    concept: 'host state',
+    vmx: 'host-state area, loaded whole at exit',
+    svm: 'VM_HSAVE_PA page, a few registers',
+    remark: 'the rest by VMSAVE and VMLOAD',
+  },
+  {
+    concept: 'keeping interrupts out of the switch',
+    vmx: 'RFLAGS.IF, and the checks',
+    svm: 'the global interrupt flag: CLGI, STGI',
+    remark: 'GIF holds back NMIs as well',
+  },
+  {
+    concept: 'which events exit',
+    vmx: 'five control words',
+    svm: 'intercept bit vector',
+    remark: "almost all of SVM's bits are optional, CPUID included",
+  },
+  {
+    concept: 'exception selection',
+    vmx: 'EXCEPTION_BITMAP, page-fault mask and match',
+    svm: '32 intercept bits',
+    remark: 'SVM cannot select page faults by error code',
+  },
   { concept: 'I/O ports', vmx: 'two 4 KiB bitmaps', svm: '12 KiB permission map', remark: 'exit_info_2 holds the next RIP' },
   { concept: 'MSRs', vmx: 'four 1 KiB bitmaps', svm: '8 KiB map, two bits each', remark: 'SVM covers a third range, C001_0000' },
-  { concept: 'control registers', vmx: 'masks, shadows, CR3 targets', svm: 'intercept per register, selective CR0 write', remark: 'no shadows: the guest reads the real value' },
+  {
+    concept: 'control registers',
+    vmx: 'masks, shadows, CR3 targets',
+    svm: 'intercept per register, selective CR0 write',
+    remark: 'no shadows: the guest reads the real value',
+  },
   { concept: 'why it exited', vmx: 'VM_EXIT_REASON, EXIT_QUALIFICATION', svm: 'exit_code, exit_info_1, exit_info_2', remark: '' },
   { concept: 'length of the instruction', vmx: 'VM_EXIT_INSTRUCTION_LEN', svm: 'next_rip', remark: 'early SVM had neither: KVM decoded to skip' },
   { concept: 'the instruction itself', vmx: 'not given', svm: 'insn_len, insn_bytes (decode assists)', remark: 'on nested page faults and #PF only' },
-  { concept: 'injecting an event', vmx: 'VM_ENTRY_INTR_INFO_FIELD', svm: 'event_inj', remark: 'same layout, but no instruction length: next_rip instead' },
+  {
+    concept: 'injecting an event',
+    vmx: 'VM_ENTRY_INTR_INFO_FIELD',
+    svm: 'event_inj',
+    remark: 'same layout, but no instruction length: next_rip instead',
+  },
   { concept: 'event interrupted by the exit', vmx: 'IDT_VECTORING_INFO_FIELD', svm: 'exit_int_info', remark: '' },
   { concept: 'interrupt shadow', vmx: 'GUEST_INTERRUPTIBILITY_INFO', svm: 'int_state bit 0', remark: 'STI and MOV SS are not told apart' },
   { concept: 'waiting for a window', vmx: 'interrupt-window exiting', svm: 'V_IRQ with the VINTR intercept', remark: '' },
-  { concept: 'second-stage paging', vmx: 'EPT, a format of its own', svm: 'nested paging, the ordinary x86 format', remark: 'nested_cr3; every nested access counts as a user access' },
+  {
+    concept: 'second-stage paging',
+    vmx: 'EPT, a format of its own',
+    svm: 'nested paging, the ordinary x86 format',
+    remark: 'nested_cr3; every nested access counts as a user access',
+  },
   { concept: 'TLB tag', vmx: 'VPID', svm: 'ASID', remark: 'ASIDs are few, and KVM starts a new generation when they run out' },
   { concept: 'guest in real mode', vmx: 'unrestricted guest, needs EPT', svm: 'paged real mode, from the beginning', remark: '' },
   { concept: 'bad state', vmx: 'three outcomes and a number', svm: 'VMEXIT_INVALID', remark: '' },

@@ -1,6 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import { EXIT_REASON, exitReasonName, instructionErrorName } from './exit-reasons.ts';
-import { ABSENT, AT, cellOf, FIELD, type FieldName, fieldBytes, fieldIndex, fieldName, fieldType, fieldWidth, HIGH_HALF, REGION_BYTES, SUPPORTED_FIELDS } from './vmcs.ts';
+import {
+  ABSENT,
+  AT,
+  cellOf,
+  FIELD,
+  type FieldName,
+  fieldBytes,
+  fieldIndex,
+  fieldName,
+  fieldType,
+  fieldWidth,
+  HIGH_HALF,
+  REGION_BYTES,
+  SUPPORTED_FIELDS,
+} from './vmcs.ts';
 
 const names = Object.keys(FIELD) as FieldName[];
 
@@ -11,7 +25,8 @@ describe('the field table', () => {
   });
 
   it('agrees with the names about the type', () => {
-    const readOnly = /^(GUEST_PHYSICAL_ADDRESS|GUEST_LINEAR_ADDRESS|EXIT_QUALIFICATION|VM_INSTRUCTION_ERROR|VM_EXIT_(REASON|INTR_|INSTRUCTION_LEN)|IDT_|VMX_INSTR|IO_R)/;
+    const readOnly =
+      /^(GUEST_PHYSICAL_ADDRESS|GUEST_LINEAR_ADDRESS|EXIT_QUALIFICATION|VM_INSTRUCTION_ERROR|VM_EXIT_(REASON|INTR_|INSTRUCTION_LEN)|IDT_|VMX_INSTR|IO_R)/;
     const guest = /^(GUEST_|VMCS_LINK_POINTER|VMX_PREEMPTION_TIMER_VALUE)/;
     for (const name of names) {
       const expected = readOnly.test(name) ? 'read-only' : guest.test(name) ? 'guest' : name.startsWith('HOST_') ? 'host' : 'control';

@@ -2,8 +2,8 @@
 //
 // To enter a guest the processor must exchange everything software can see of it: control registers, segment registers with their hidden parts,
 // descriptor tables, a stack pointer, an instruction pointer. No instruction has room for that many operands, and a set of model-specific registers
-// would have to be written one by one at every switch between guests. So the state of a guest, and the hypervisor's wishes about it, live in a
-// page of memory -- the *virtual-machine control structure*, one for each virtual processor -- and one register in the CPU says which page is current.
+// would have to be written one by one at every switch between guests. So the state of a guest, and the hypervisor's wishes about it, live in a page
+// of memory -- the *virtual-machine control structure*, one for each virtual processor -- and one register in the CPU says which page is current.
 //
 // But the page has no published layout. Software may allocate it, write the revision identifier into its first word, and hand its physical
 // address to VMPTRLD; after that it must read and write by *field encoding*, through VMREAD and VMWRITE. The indirection is deliberate. It lets an
@@ -21,10 +21,12 @@
 //   width: 16, 64, 32 bits, natural      type: control, read-only data, guest state, host state      H: high half of a 64-bit field
 // ```
 //
-// So a 32-bit hypervisor reaches a 64-bit field in two halves; a nested hypervisor's VMWRITE can be checked against "is this
-// a read-only field?" without a table; and `MISC.VMWRITE_ANY` can abolish that check later without new numbers. Our processor knows {{Object.keys(FIELD).length}} fields by
-// name, in Linux's spelling, and implements {{SUPPORTED_FIELDS.length}} of them; the others belong to features that it does not have, and
-// answer like an encoding that does not exist.
+// `GUEST_RIP`, for example, is {{hex(FIELD.GUEST_RIP)}}: width {{fieldWidth(FIELD.GUEST_RIP)}}, type {{fieldType(FIELD.GUEST_RIP)}}, index
+// {{fieldIndex(FIELD.GUEST_RIP)}}. A 32-bit hypervisor reaches a 64-bit field in two halves, the upper half of `TSC_OFFSET` as {{hex(FIELD.TSC_OFFSET
+// | HIGH_HALF)}}; a nested hypervisor's VMWRITE can be checked against "is this a read-only field?" without a table; and `MISC.VMWRITE_ANY` can
+// abolish that check later without new numbers. Our processor knows {{Object.keys(FIELD).length}} fields by name, in Linux's spelling, and implements
+// {{SUPPORTED_FIELDS.length}} of them; the other {{Object.keys(ABSENT).length}} belong to features that it does not have, and answer like an encoding
+// that does not exist.
 
 import { assert, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 
@@ -88,8 +90,8 @@ export const FIELD = {
 } as const;
 
 export type FieldName = keyof typeof FIELD;
-export type FieldWidth = 16 | 32 | 64 | 'natural';
-export type FieldType = 'control' | 'read-only' | 'guest' | 'host';
+type FieldWidth = 16 | 32 | 64 | 'natural';
+type FieldType = 'control' | 'read-only' | 'guest' | 'host';
 
 const WIDTHS: readonly FieldWidth[] = [16, 64, 32, 'natural'];
 const TYPES: readonly FieldType[] = ['control', 'read-only', 'guest', 'host'];

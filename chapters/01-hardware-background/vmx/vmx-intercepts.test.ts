@@ -18,7 +18,10 @@ const VAPIC = 0x4000;
 const VMCS = 0x5000;
 
 /** Intercepts compiled from a VMCS with the given fields; `acknowledge` is an exit control. */
-function intercepts(fields: Partial<Record<FieldName, number>> = {}, { secondary = 0, acknowledge = false } = {}): { it: VmxIntercepts; memory: PhysicalMemory; state: CpuState } {
+function intercepts(
+  fields: Partial<Record<FieldName, number>> = {},
+  { secondary = 0, acknowledge = false } = {},
+): { it: VmxIntercepts; memory: PhysicalMemory; state: CpuState } {
   const memory = new PhysicalMemory({ ramBytes: 1 << 16, privateBytes: 1 << 16 });
   const state = new CpuState(memory);
   const v = new Vmcs(memory);
@@ -68,11 +71,19 @@ describe('instructions', () => {
     const off = intercepts().it;
     for (const number of always) expect(reason(() => off.instruction(number, 2))).toBe(number);
     for (const [number, primary, secondary] of switched) {
-      expect(reason(() => off.instruction(number, 2)), `off ${number}`).toBeNull();
+      expect(
+        reason(() => off.instruction(number, 2)),
+        `off ${number}`,
+      ).toBeNull();
       const on = intercepts({ CPU_BASED_VM_EXEC_CONTROL: primary }, { secondary }).it;
       const exit = outcome(() => on.instruction(number, 3, 5n, 7)) as VmExit;
       expect([exit.reason, exit.qualification, exit.details]).toEqual([number, 5n, { instructionLength: 3, instructionInfo: 7 }]);
-      for (const [other] of switched) if (other !== number && primary) expect(reason(() => on.instruction(other, 2)), `${other} under ${number}`).toBeNull();
+      for (const [other] of switched)
+        if (other !== number && primary)
+          expect(
+            reason(() => on.instruction(other, 2)),
+            `${other} under ${number}`,
+          ).toBeNull();
     }
   });
 
@@ -82,21 +93,39 @@ describe('instructions', () => {
     expect(reason(() => off.instruction(EXIT_REASON.INVPCID, 5))).toBe('#6');
     const on = intercepts({}, { secondary: S.ENABLE_RDTSCP | S.ENABLE_INVPCID }).it;
     expect(reason(() => on.instruction(EXIT_REASON.RDTSCP, 3))).toBeNull();
-    const exiting = intercepts({ CPU_BASED_VM_EXEC_CONTROL: C.RDTSC_EXITING | C.INVLPG_EXITING }, { secondary: S.ENABLE_RDTSCP | S.ENABLE_INVPCID }).it;
+    const exiting = intercepts(
+      { CPU_BASED_VM_EXEC_CONTROL: C.RDTSC_EXITING | C.INVLPG_EXITING },
+      { secondary: S.ENABLE_RDTSCP | S.ENABLE_INVPCID },
+    ).it;
     expect(reason(() => exiting.instruction(EXIT_REASON.RDTSCP, 3))).toBe(EXIT_REASON.RDTSCP);
     expect(reason(() => exiting.instruction(EXIT_REASON.INVPCID, 5))).toBe(EXIT_REASON.INVPCID);
   });
 });
 
 describe('ports', () => {
-  const access = (port: number, size: 1 | 2 | 4, more: Partial<IoAccess> = {}): IoAccess => ({ port, size, direction: 'out', string: false, rep: false, immediate: false, ...more });
+  const access = (port: number, size: 1 | 2 | 4, more: Partial<IoAccess> = {}): IoAccess => ({
+    port,
+    size,
+    direction: 'out',
+    string: false,
+    rep: false,
+    immediate: false,
+    ...more,
+  });
 
   it('exit by bitmap, for any byte of the access, and past the last port', () => {
     const { it: made, memory } = intercepts({ CPU_BASED_VM_EXEC_CONTROL: C.USE_IO_BITMAPS });
     memory.slice(BITMAP_A, 4096)[0x3f8 >> 3] = 1; // port 0x3f8
     memory.slice(BITMAP_B, 4096)[0] = 1; // port 0x8000
     const exits = (port: number, size: 1 | 2 | 4): boolean => reason(() => made.io(access(port, size), 1)) === EXIT_REASON.IO_INSTRUCTION;
-    expect([exits(0x3f8, 1), exits(0x3f7, 1), exits(0x3f7, 2), exits(0x3f5, 4), exits(0x3f4, 4), exits(0x3f9, 4)]).toEqual([true, false, true, true, false, false]);
+    expect([exits(0x3f8, 1), exits(0x3f7, 1), exits(0x3f7, 2), exits(0x3f5, 4), exits(0x3f4, 4), exits(0x3f9, 4)]).toEqual([
+      true,
+      false,
+      true,
+      true,
+      false,
+      false,
+    ]);
     expect([exits(0x8000, 1), exits(0x7ffe, 2), exits(0x7fff, 2)]).toEqual([true, false, true]);
     expect([exits(0xffff, 1), exits(0xffff, 2), exits(0xfffd, 4), exits(0xfffc, 4)]).toEqual([false, true, true, false]);
   });
@@ -111,7 +140,9 @@ describe('ports', () => {
     const { it: made } = intercepts({ CPU_BASED_VM_EXEC_CONTROL: C.UNCOND_IO_EXITING });
     const one = outcome(() => made.io(access(0x80, 1, { immediate: true }), 2)) as VmExit;
     expect([one.qualification, one.details]).toEqual([0x80_0040n, { instructionLength: 2 }]);
-    const two = outcome(() => made.io(access(0xffff, 4, { direction: 'in', string: true, rep: true, linear: 0x1234n, addressSize: 64, segment: 3 }), 2)) as VmExit;
+    const two = outcome(() =>
+      made.io(access(0xffff, 4, { direction: 'in', string: true, rep: true, linear: 0x1234n, addressSize: 64, segment: 3 }), 2),
+    ) as VmExit;
     expect(two.qualification).toBe(0xffff_003bn);
     expect(two.details).toEqual({ instructionLength: 2, instructionInfo: (2 << 7) | (3 << 15), guestLinearAddress: 0x1234n });
   });
@@ -162,7 +193,13 @@ describe('control registers', () => {
   });
 
   it('CR3: exits unless the value is a target', () => {
-    const { it: made } = intercepts({ CPU_BASED_VM_EXEC_CONTROL: C.CR3_LOAD_EXITING | C.CR3_STORE_EXITING, CR3_TARGET_COUNT: 2, CR3_TARGET_VALUE0: 0x1000, CR3_TARGET_VALUE1: 0x2000, CR3_TARGET_VALUE2: 0x3000 });
+    const { it: made } = intercepts({
+      CPU_BASED_VM_EXEC_CONTROL: C.CR3_LOAD_EXITING | C.CR3_STORE_EXITING,
+      CR3_TARGET_COUNT: 2,
+      CR3_TARGET_VALUE0: 0x1000,
+      CR3_TARGET_VALUE1: 0x2000,
+      CR3_TARGET_VALUE2: 0x3000,
+    });
     expect(made.writeCr(3, 0x2000n, 0, 3)).toBe(0x2000n);
     expect((outcome(() => made.writeCr(3, 0x3000n, 2, 3)) as VmExit).qualification).toBe(0x203n);
     expect((outcome(() => made.readCr(3, 0n, 1, 3)) as VmExit).qualification).toBe(0x113n);
@@ -195,7 +232,10 @@ describe('control registers', () => {
     state.set64(OFFSET.CR0, 0x8000_0031n);
     expect((outcome(() => made.clts(2)) as VmExit).qualification).toBe(0x20n);
     expect((outcome(() => made.lmsw(1, 3, false, 0n)) as VmExit).qualification).toBe(0x1_0030n);
-    expect((outcome(() => made.lmsw(0x1234, 3, true, 0x99n)) as VmExit)).toMatchObject({ qualification: 0x1234_0070n, details: { guestLinearAddress: 0x99n } });
+    expect(outcome(() => made.lmsw(0x1234, 3, true, 0x99n)) as VmExit).toMatchObject({
+      qualification: 0x1234_0070n,
+      details: { guestLinearAddress: 0x99n },
+    });
     expect(made.lmsw(CR0.TS, 3, false, 0n)).toBe(1); // PE cannot be cleared by LMSW; TS stays the host's
     const { it: clear } = intercepts({ CR0_GUEST_HOST_MASK: CR0.TS });
     expect(outcome(() => clear.clts(2))).toBeNull();
@@ -227,7 +267,11 @@ describe('events', () => {
 
   it('page faults by mask, match and bit', () => {
     const exits = (bit: boolean, mask: number, match: number, code: number): boolean => {
-      const { it: made } = intercepts({ EXCEPTION_BITMAP: bit ? 1 << VECTOR.PF : 0, PAGE_FAULT_ERROR_CODE_MASK: mask, PAGE_FAULT_ERROR_CODE_MATCH: match });
+      const { it: made } = intercepts({
+        EXCEPTION_BITMAP: bit ? 1 << VECTOR.PF : 0,
+        PAGE_FAULT_ERROR_CODE_MASK: mask,
+        PAGE_FAULT_ERROR_CODE_MATCH: match,
+      });
       return outcome(() => made.exception(new Fault(VECTOR.PF, code, 0x1234n), 2, 0)) !== null;
     };
     expect([exits(true, 0, 0, 2), exits(false, 0, 0, 2)]).toEqual([true, false]);
@@ -235,14 +279,20 @@ describe('events', () => {
     expect([exits(false, 1, 1, 3), exits(false, 1, 1, 2)]).toEqual([false, true]);
     expect([exits(true, 0, 0xffff_ffff, 2), exits(false, 0, 0xffff_ffff, 2)]).toEqual([false, true]); // a match that cannot be
     const { it: made } = intercepts({ EXCEPTION_BITMAP: 1 << VECTOR.PF });
-    expect(outcome(() => made.exception(new Fault(VECTOR.PF, 6, 0xabcn), 2, 0))).toMatchObject({ qualification: 0xabcn, details: { interruptionErrorCode: 6 } });
+    expect(outcome(() => made.exception(new Fault(VECTOR.PF, 6, 0xabcn), 2, 0))).toMatchObject({
+      qualification: 0xabcn,
+      details: { interruptionErrorCode: 6 },
+    });
   });
 
   it('interrupts, NMIs and windows', () => {
     expect(intercepts().it.externalInterrupt()).toBe(false);
     expect(intercepts().it.nmi()).toBe(false);
     expect(outcome(() => intercepts().it.windows(true, true))).toBeNull();
-    const { it: made } = intercepts({ PIN_BASED_VM_EXEC_CONTROL: PIN.mask.EXT_INTR_EXITING | PIN.mask.NMI_EXITING, CPU_BASED_VM_EXEC_CONTROL: C.INTR_WINDOW_EXITING | C.NMI_WINDOW_EXITING });
+    const { it: made } = intercepts({
+      PIN_BASED_VM_EXEC_CONTROL: PIN.mask.EXT_INTR_EXITING | PIN.mask.NMI_EXITING,
+      CPU_BASED_VM_EXEC_CONTROL: C.INTR_WINDOW_EXITING | C.NMI_WINDOW_EXITING,
+    });
     expect(outcome(() => made.externalInterrupt())).toMatchObject({ reason: EXIT_REASON.EXTERNAL_INTERRUPT, details: {} });
     expect(outcome(() => made.nmi())).toMatchObject({ reason: EXIT_REASON.EXCEPTION_NMI, details: { interruptionInfo: 0x8000_0202 } });
     expect(reason(() => made.windows(false, false))).toBeNull();

@@ -1,15 +1,15 @@
 // # Deciding what leaves
 //
-// In non-root operation each sensitive instruction asks the questions of `Intercepts`; here are the answers. The control words, masks and bitmaps are read from the
-// current VMCS once, at VM entry, into plain fields -- real processors do the same, which is why changing a field behind
-// VMWRITE's back has no defined effect. The bitmaps themselves stay in memory and are read at each access, as the architecture has it.
+// In non-root operation each sensitive instruction asks the questions of `Intercepts`; here are the answers. The control words, masks and bitmaps are
+// read from the current VMCS once, at VM entry, into plain fields -- real processors do the same, which is why changing a field behind VMWRITE's back
+// has no defined effect. The bitmaps themselves stay in memory and are read at each access, as the architecture has it.
 //
-// Two patterns recur. A *bitmap* refines a yes or no by number: exceptions, ports, MSRs. A *mask with a shadow* splits a register: bits in
-// the guest/host mask belong to the host, the guest reads them from the shadow and exits only when it tries to make them differ from it. So a guest may
-// toggle CR0.TS a million times without an exit while its hypervisor keeps hold of CR0.NE. The classic alternative -- trap every MOV to CR0 -- is
-// the special case of a full mask.
+// Two patterns recur. A *bitmap* refines a yes or no by number: exceptions, ports, MSRs. A *mask with a shadow* splits a register: bits in the
+// guest/host mask belong to the host, the guest reads them from the shadow and exits only when it tries to make them differ from it. So a guest may
+// toggle CR0.TS a million times without an exit while its hypervisor keeps hold of CR0.NE. The classic alternative -- trap every MOV to CR0 -- is the
+// special case of a full mask.
 
-import { Fault, generalProtection, undefinedOpcode, VECTOR, VmExit } from '../faults.ts';
+import { type Fault, generalProtection, undefinedOpcode, VECTOR, VmExit } from '../faults.ts';
 import type { EptContext, Intercepts, IoAccess } from '../intercepts.ts';
 import { CR0, OFFSET } from '../state.ts';
 import { secondary } from './checks.ts';
@@ -33,7 +33,10 @@ const SECONDARY_SWITCH: Readonly<Partial<Record<number, number>>> = {
   [EXIT_REASON.LDTR_TR]: S.DESC_EXITING,
   [EXIT_REASON.WBINVD]: S.WBINVD_EXITING,
 };
-/** Instructions that do not exist in non-root operation unless a secondary control enables them, so that a guest cannot meet one its hypervisor has never heard of. */
+/**
+ * Instructions that do not exist in non-root operation unless a secondary control enables them, so that a guest cannot meet one its hypervisor has
+ * never heard of.
+ */
 const ENABLED_BY: Readonly<Partial<Record<number, number>>> = {
   [EXIT_REASON.RDTSCP]: S.ENABLE_RDTSCP,
   [EXIT_REASON.INVPCID]: S.ENABLE_INVPCID,
@@ -146,14 +149,14 @@ export class VmxIntercepts implements Intercepts {
 
   // ## Ports
   //
-  // Two pages hold one bit for each of the 65,536 ports. An access exits when the bit of any byte it touches is set, and also when it runs past the last port:
+  // Two pages hold one bit for each of the 65,536 ports. An access exits when the bit of any byte it touches is set, and also when it runs past the
+  // last port:
   // otherwise a guest could reach port 0 through a four-byte access at 0xfffd.
 
   io(access: IoAccess, length: number): void {
     const { port, size, direction, string, rep, immediate } = access;
     if (!this.#ioExits(port, size)) return;
-    const qualification =
-      (size - 1) | (direction === 'in' ? 8 : 0) | (string ? 16 : 0) | (rep ? 32 : 0) | (immediate ? 64 : 0) | (port << 16);
+    const qualification = (size - 1) | (direction === 'in' ? 8 : 0) | (string ? 16 : 0) | (rep ? 32 : 0) | (immediate ? 64 : 0) | (port << 16);
     // @clause vmx.exit.io-string-info
     const info = string && access.addressSize !== undefined ? (ADDRESS_SIZE[access.addressSize] << 7) | ((access.segment ?? 0) << 15) : undefined;
     throw new VmExit(EXIT_REASON.IO_INSTRUCTION, BigInt(qualification >>> 0), {
@@ -234,8 +237,7 @@ export class VmxIntercepts implements Intercepts {
   // A guest may set bits that the mask leaves to it, but not to values that VMX operation forbids.
   #fixedBits(n: 0 | 4, value: bigint): bigint {
     const low = Number(value & 0xffff_ffffn);
-    const [fixed0, fixed1] =
-      n === 4 ? [CR4_FIXED0, CR4_FIXED1] : [this.unrestricted ? CR0_FIXED0 & ~(CR0.PE | CR0.PG) : CR0_FIXED0, CR0_FIXED1];
+    const [fixed0, fixed1] = n === 4 ? [CR4_FIXED0, CR4_FIXED1] : [this.unrestricted ? CR0_FIXED0 & ~(CR0.PE | CR0.PG) : CR0_FIXED0, CR0_FIXED1];
     if ((fixed0 & ~low) !== 0 || (low & ~fixed1) !== 0) throw generalProtection();
     return value;
   }

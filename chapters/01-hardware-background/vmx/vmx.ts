@@ -1,22 +1,31 @@
 // # The VMX unit
 //
 // VMXON gives the processor two ways of being: *root* operation, where the hypervisor lives and everything works as it did before, and *non-root*
-// operation, where the guest lives and sensitive instructions ask first. The important word is *operation*, not ring. Before VT-x a guest kernel had to be pushed out of ring 0 to lose
-// its power, and a dozen instructions that behave differently outside ring 0 without faulting (SGDT, PUSHF, POPF ...) told it so or quietly
-// did the wrong thing. Non-root operation has all four rings. The guest kernel runs in ring 0, its paging and its interrupt table are its
-// own, and what it must not do it cannot do, in any ring.
+// operation, where the guest lives and sensitive instructions ask first. The important word is *operation*, not ring. Before VT-x a guest kernel had
+// to be pushed out of ring 0 to lose its power, and a dozen instructions that behave differently outside ring 0 without faulting (SGDT, PUSHF, POPF
+// ...) told it so or quietly did the wrong thing. Non-root operation has all four rings. The guest kernel runs in ring 0, its paging and its
+// interrupt table are its own, and what it must not do it cannot do, in any ring.
 //
 // The instructions of this section can be executed by two kinds of hypervisor. One is made of x86 code on the modelled machine: its VMLAUNCH is
-// decoded like any instruction, and after a VM exit the processor continues at HOST_RIP. The other is a TypeScript program *around* the machine,
-// as the kernel of the next chapter is: it calls the methods named after the instructions, and a VM exit ends `Cpu.run`. The VMCS and all the rules are the same for
-// both; only the way back differs.
+// decoded like any instruction, and after a VM exit the processor continues at HOST_RIP. The other is a TypeScript program *around* the machine, as
+// the kernel of the next chapter is: it calls the methods named after the instructions, and a VM exit ends `Cpu.run`. The VMCS and all the rules are
+// the same for both; only the way back differs.
 
 import { generalProtection, undefinedOpcode, VmExit } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { assert, PAGE_BYTES } from '../physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG } from '../state.ts';
-import { ACTIVITY_CHECKS, type Check, CONTROL_CHECKS, type EntryContext, firstViolation, GUEST_CHECKS, HOST_CHECKS, INJECTION_CHECKS } from './checks.ts';
+import {
+  ACTIVITY_CHECKS,
+  type Check,
+  CONTROL_CHECKS,
+  type EntryContext,
+  firstViolation,
+  GUEST_CHECKS,
+  HOST_CHECKS,
+  INJECTION_CHECKS,
+} from './checks.ts';
 import { CPU_BASED, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, EPTP, EXIT, FEATURE_CONTROL, readVmxMsr, VMX_MSR } from './controls.ts';
 import { entryFailure, vmExit } from './exit.ts';
 import { ENTRY_FAILURE, EXIT_REASON, INTERRUPTIBILITY, INTR_INFO, instructionErrorName, VM_INSTRUCTION_ERROR } from './exit-reasons.ts';
@@ -33,12 +42,12 @@ export type VmxStatus = 'succeed' | 'failInvalid' | 'failValid';
  * How VMLAUNCH or VMRESUME ended. `entered`: the processor is in the guest. `exited`: the entry failed and was reported as a VM exit, with bit 31
  * of VM_EXIT_REASON set. `abort`: the processor is in shutdown.
  */
-export type EntryOutcome = 'entered' | 'exited' | 'abort' | 'failInvalid' | 'failValid';
+type EntryOutcome = 'entered' | 'exited' | 'abort' | 'failInvalid' | 'failValid';
 /** Who gets control after a VM exit. `abort`: nobody, the processor has shut down. */
-export type ExitOutcome = 'typescript' | 'x86' | 'abort';
+type ExitOutcome = 'typescript' | 'x86' | 'abort';
 
 /** VMREAD or VMWRITE, called as a method, named a field that it may not touch. As an instruction this is VMfail. */
-export class VmxAccessError extends Error {
+class VmxAccessError extends Error {
   override name = 'VmxAccessError';
   readonly status: VmxStatus;
   constructor(what: string, encoding: number, status: VmxStatus, error: string) {
@@ -49,9 +58,9 @@ export class VmxAccessError extends Error {
 
 // ## Which checks must be repeated
 //
-// A hypervisor enters the same VMCS over and over, changing a field or two in between. Repeating some ninety checks each time would cost more than the rest of the
-// entry; hardware does not do it either when it can help it. So each field belongs to a class, VMWRITE notes the class when the value really changes, and VM entry
-// repeats what the notes ask for.
+// A hypervisor enters the same VMCS over and over, changing a field or two in between. Repeating some ninety checks each time would cost more than
+// the rest of the entry; hardware does not do it either when it can help it. So each field belongs to a class, VMWRITE notes the class when the value
+// really changes, and VM entry repeats what the notes ask for.
 
 const STALE = { CONTROLS: 1, HOST: 2, GUEST: 4, REFRESH: 8, ALL: 15 } as const;
 
@@ -395,7 +404,8 @@ export class VmxUnit {
 
   // ## Events at entry
   //
-  // A VM entry can put one event into the guest, exactly as if it had arrived at that moment: vectored through the *guest's* IDT, with the guest's stack switch and
+  // A VM entry can put one event into the guest, exactly as if it had arrived at that moment: vectored through the *guest's* IDT, with the guest's
+  // stack switch and
   // privilege checks, all done by the processor. Before the first instruction, and with no window in which something else could get in between. For
   // an interrupt of type "software" the processor also needs the length of the INT n that it pretends to have executed.
 
@@ -476,7 +486,8 @@ export class VmxUnit {
     return completed ? this.#host : this.#abort();
   }
 
-  // After a VM exit to TypeScript no root-mode instruction is executed, so with a VPID the guest's translations may stay, as they do in hardware. Whoever does
+  // After a VM exit to TypeScript no root-mode instruction is executed, so with a VPID the guest's translations may stay, as they do in hardware.
+  // Whoever does
   // run instructions or read linear addresses in root operation has to say so first.
 
   /** Root-mode code is about to use linear addresses: forget the guest's translations. */
@@ -531,8 +542,8 @@ export class VmxUnit {
 
 // ## Translations that outlive an exit
 //
-// The TLB of this processor has no tags, so it can hold one context's translations. When the next entry is into the very context that the last exit left, they are still
-// good: same VMCS and VPID, same EPT, and nothing changed in between that paging depends on.
+// The TLB of this processor has no tags, so it can hold one context's translations. When the next entry is into the very context that the last exit
+// left, they are still good: same VMCS and VPID, same EPT, and nothing changed in between that paging depends on.
 
 interface Translations {
   readonly vmcs: number;
@@ -545,7 +556,10 @@ interface Translations {
   readonly ac: number;
 }
 
-/** What the translations in the TLB depend on now, in the guest; null when they cannot be kept: no VPID, no EPT, or PAE paging with its hidden registers. */
+/**
+ * What the translations in the TLB depend on now, in the guest; null when they cannot be kept: no VPID, no EPT, or PAE paging with its hidden
+ * registers.
+ */
 function currentTranslations({ cpu: { state }, vmcs, intercepts: { vpid, ept } }: VmxUnit): Translations | null {
   const cr0 = state.low32(OFFSET.CR0);
   const cr4 = state.low32(OFFSET.CR4);
