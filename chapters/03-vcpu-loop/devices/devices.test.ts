@@ -1,0 +1,171 @@
+import { describe, expect, it } from 'vitest';
+import { Recorder } from '../../01-hardware-background/trace.ts';
+import { Bus, loadValue, type Registers, storeValue } from './bus.ts';
+import { DebugExit } from './debug-exit.ts';
+import { DebugConsole } from './debugcon.ts';
+import { Injector } from './injector.ts';
+import { Scratch } from './scratch.ts';
+import { Serial } from './serial.ts';
+
+describe('a bus', () => {
+  const silent = (name: string): Registers & { calls: unknown[] } => {
+    const calls: unknown[] = [];
+    return {
+      name,
+      calls,
+      read(...args) {
+        calls.push(['read', ...args]);
+        return 0x1122_3344_5566_7788n;
+      },
+      write: (...args) => void calls.push(['write', ...args]),
+    };
+  };
+  it('gives a device its own offsets and values that fit', () => {
+    const bus = new Bus('ports');
+    const device = silent('a');
+    bus.attach(0x100, 8, device);
+    expect(bus.read(0x104, 4)).toBe(0x5566_7788n);
+    bus.write(0x101, 1, 0x1234n);
+    expect(device.calls).toEqual([
+      ['read', 4, 4],
+      ['write', 1, 1, 0x34n],
+    ]);
+  });
+  it('floats high where nobody answers, and loses writes there', () => {
+    const bus = new Bus('ports');
+    expect([bus.read(0x80, 1), bus.read(0x80, 2), bus.read(0x80, 4), bus.read(0x80, 8)]).toEqual([
+      0xffn,
+      0xffffn,
+      0xffff_ffffn,
+      0xffff_ffff_ffff_ffffn,
+    ]);
+    bus.write(0x80, 4, 1n);
+  });
+  it('gives a device no access that reaches past its end', () => {
+    const bus = new Bus('ports');
+    const device = silent('a');
+    bus.attach(0x100, 4, device);
+    expect(bus.read(0x102, 4)).toBe(0xffff_ffffn);
+    bus.write(0x103, 2, 1n);
+    expect(device.calls).toEqual([]);
+  });
+  it('refuses two devices at one address', () => {
+    const bus = new Bus('ports');
+    bus.attach(0x100, 8, silent('a'));
+    bus.attach(0x108, 8, silent('b'));
+    expect(() => bus.attach(0x107, 2, silent('c'))).toThrow('c at 0x107 on ports overlaps a');
+  });
+  it('loads and stores little-endian', () => {
+    const bytes = new Uint8Array(10);
+    storeValue(bytes, 1, 8, 0xf122_3344_5566_7788n);
+    expect([...bytes]).toEqual([0, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0xf1, 0]);
+    expect(loadValue(bytes, 1, 8)).toBe(0xf122_3344_5566_7788n);
+    expect(loadValue(bytes, 2, 2)).toBe(0x6677n);
+  });
+});
+
+describe('the serial port', () => {
+  const LSR = 5;
+  it('sends at once and is always empty', () => {
+    const trace = new Recorder();
+    const seen: number[] = [];
+    const serial = new Serial({ trace, onByte: (byte) => seen.push(byte) });
+    for (const byte of [0x41, 0x42]) {
+      expect(serial.read(LSR, 1) & 0x60n).toBe(0x60n);
+      serial.write(0, 1, BigInt(byte));
+    }
+    expect([...serial.output]).toEqual([0x41, 0x42]);
+    expect(seen).toEqual([0x41, 0x42]);
+    expect(trace.of('console').map(({ byte }) => byte)).toEqual([0x41, 0x42]);
+  });
+  it("gives the host's bytes in order, however few fit", () => {
+    const serial = new Serial();
+    const sent = Array.from({ length: 40 }, (_, n) => n + 1);
+    serial.send(sent);
+    const got: number[] = [];
+    while (serial.read(LSR, 1) & 1n) got.push(Number(serial.read(0, 1)));
+    expect(got).toEqual(sent);
+    expect(serial.read(0, 1)).toBe(0n);
+  });
+  it('drops what the receiver holds when the FIFO is cleared', () => {
+    const serial = new Serial();
+    serial.write(2, 1, 0x01n);
+    serial.send(Array.from({ length: 20 }, (_, n) => n));
+    serial.write(2, 1, 0x07n);
+    expect(serial.read(0, 1)).toBe(16n); // 16 were in the chip; the rest still waited outside
+  });
+  it('hides the divisor behind DLAB', () => {
+    const serial = new Serial();
+    serial.write(3, 1, 0x83n);
+    serial.write(0, 1, 0x01n);
+    serial.write(1, 1, 0x02n);
+    expect([serial.read(0, 1), serial.read(1, 1)]).toEqual([1n, 2n]);
+    serial.write(3, 1, 0x03n);
+    expect(serial.read(3, 1)).toBe(3n);
+    expect(serial.output.length).toBe(0);
+    serial.write(1, 1, 0xffn);
+    expect(serial.read(1, 1)).toBe(0x0fn);
+  });
+  it('loops back on itself, and overruns', () => {
+    const serial = new Serial();
+    serial.write(4, 1, 0x1en);
+    expect(serial.read(6, 1)).toBe(0xd0n); // RTS as CTS, OUT1 as RI, OUT2 as CD
+    serial.write(0, 1, 0xaen);
+    serial.write(0, 1, 0xafn);
+    expect(serial.read(LSR, 1) & 3n).toBe(3n);
+    expect(serial.read(LSR, 1) & 3n).toBe(1n); // the error goes with the reading
+    expect(serial.read(0, 1)).toBe(0xaen);
+    expect(serial.output.length).toBe(0);
+  });
+  it('has a scratch register, no interrupt pending, and takes wide accesses byte by byte', () => {
+    const serial = new Serial();
+    serial.write(7, 1, 0x5an);
+    expect(serial.read(7, 1)).toBe(0x5an);
+    expect(serial.read(2, 1)).toBe(1n);
+    serial.write(2, 1, 1n);
+    expect(serial.read(2, 1)).toBe(0xc1n);
+    expect(serial.read(6, 2)).toBe(0x5ab0n);
+  });
+  it('keeps a bounded amount', () => {
+    const serial = new Serial();
+    for (let n = 0; n < (1 << 20) + 5; n++) serial.write(0, 1, 0x2en);
+    expect([serial.output.length, serial.lost]).toEqual([1 << 20, 5]);
+  });
+});
+
+describe('the small devices', () => {
+  it('leave with an odd status', () => {
+    const device = new DebugExit();
+    expect(device.status).toBe(null);
+    device.write(0, 4, 0n);
+    expect(device.status).toBe(1);
+    device.write(0, 1, 0x42n);
+    expect(device.status).toBe(0x85);
+    device.write(0, 4, 0xffff_ffffn);
+    expect(device.status).toBe(255);
+  });
+  it('answer on the debug console with its number', () => {
+    const device = new DebugConsole();
+    device.write(0, 1, 0x168n);
+    expect([device.read(), ...device.output]).toEqual([0xe9n, 0x68]);
+  });
+  it('remember each access in its width', () => {
+    const trace = new Recorder();
+    const device = new Scratch('scratch', 16, { trace });
+    device.write(4, 4, 0xdead_beefn);
+    expect(device.read(6, 2)).toBe(0xdeadn);
+    expect(device.accesses).toEqual([
+      { rw: 'write', offset: 4, width: 4, value: 0xdead_beefn },
+      { rw: 'read', offset: 6, width: 2, value: 0xdeadn },
+    ]);
+    expect(trace.of('device').map(({ what }) => what)).toEqual(['write32 +4', 'read16 +6']);
+  });
+  it('ask for interrupts', () => {
+    const device = new Injector();
+    const asked: unknown[] = [];
+    device.onRequest = (what) => asked.push(what);
+    device.write(0, 1, 0x30n);
+    device.write(1, 1, 0n);
+    expect(asked).toEqual([0x30, 'nmi']);
+  });
+});
