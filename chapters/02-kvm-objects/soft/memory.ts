@@ -29,7 +29,7 @@ interface Range {
 export class RamOwners {
   readonly memory: PhysicalMemory;
   readonly #user: Range[] = []; // sorted by start
-  readonly #freeKernelPages: Hpa[] = [];
+  readonly #free = new Set<Hpa>(); // kernel pages given back
   #kernelStart: Hpa;
 
   constructor(memory: PhysicalMemory) {
@@ -76,7 +76,7 @@ export class RamOwners {
 
   /** Zeroed kernel pages, contiguous; -1 when RAM is exhausted. */
   kernelPages(count = 1): Hpa {
-    let hpa = count === 1 ? (this.#freeKernelPages.pop() ?? -1) : -1;
+    let hpa = this.#reuse(count);
     if (hpa < 0) {
       if (this.#kernelStart - count * PAGE_BYTES < this.#userEnd) return -1;
       this.#kernelStart -= count * PAGE_BYTES;
@@ -86,8 +86,21 @@ export class RamOwners {
     return hpa;
   }
 
+  /** The first `count` neighbours among the free pages, or -1. */
+  #reuse(count: number): Hpa {
+    for (const first of this.#free) {
+      let n = 1;
+      while (n < count && this.#free.has(first + n * PAGE_BYTES)) n++;
+      if (n < count) continue;
+      for (let i = 0; i < count; i++) this.#free.delete(first + i * PAGE_BYTES);
+      return first;
+    }
+    return -1;
+  }
+
   freeKernelPages(hpa: Hpa, count = 1): void {
     assert(hpa >= this.#kernelStart && hpa % PAGE_BYTES === 0, 'not a kernel page');
-    for (let n = 0; n < count; n++) this.#freeKernelPages.push(hpa + n * PAGE_BYTES);
+    for (let n = 0; n < count; n++) this.#free.add(hpa + n * PAGE_BYTES);
+    for (; this.#free.delete(this.#kernelStart); ) this.#kernelStart += PAGE_BYTES; // what lies at the border is anyone's again
   }
 }
