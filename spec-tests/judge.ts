@@ -21,8 +21,10 @@ export interface JudgeContext {
   readonly whyMissing?: (key: string) => string | null;
 }
 
-const cite = (id: string, clause?: ClauseText): string => {
-  const found = clause?.(id);
+/** Names a clause; in full the first time, by its id alone after that. */
+const cite = (id: string, clause?: ClauseText, cited?: Set<string>): string => {
+  const found = cited?.has(id) ? undefined : clause?.(id);
+  cited?.add(id);
   return found ? `${id} (${found.summary.replace(/\.$/, '')}; ${found.source})` : id;
 };
 
@@ -37,6 +39,7 @@ export function judgeObservations(testCase: Case, observed: readonly (readonly [
   }
   const failures: Failure[] = [];
   const first = testCase.clauses[0] as string;
+  const cited = new Set<string>();
 
   for (const [key, set] of Object.entries(testCase.allowed.observations)) {
     const values = byKey.get(key);
@@ -52,7 +55,7 @@ export function judgeObservations(testCase: Case, observed: readonly (readonly [
         clause: charged,
         observed: '(absent)',
         allowed,
-        text: `missing ${key}: nothing was observed${why ? ` (${why})` : ''}, where ${allowed} is required by ${cite(charged, clause)}`,
+        text: `missing ${key}: nothing was observed${why ? ` (${why})` : ''}, where ${allowed} is required by ${cite(charged, clause, cited)}`,
       });
       continue;
     }
@@ -60,7 +63,7 @@ export function judgeObservations(testCase: Case, observed: readonly (readonly [
     if (ok) continue;
     const shown = values.join(', ');
     const problem = index !== null ? `wrong ${key}: observed ${shown}` : `wrong ${key}: observed ${values.length} times (${shown})`;
-    failures.push({ kind: 'wrong', key, clause: charged, observed: shown, allowed, text: `${problem}; allowed: ${allowed}, by ${cite(charged, clause)}` });
+    failures.push({ kind: 'wrong', key, clause: charged, observed: shown, allowed, text: `${problem}; allowed: ${allowed}, by ${cite(charged, clause, cited)}` });
   }
 
   if (testCase.allowed.others !== 'ignore') {
@@ -72,7 +75,7 @@ export function judgeObservations(testCase: Case, observed: readonly (readonly [
         clause: first,
         observed: shown,
         allowed: 'no observation',
-        text: `unexpected ${key}: observed ${shown}, which the case does not provide for (it shows ${cite(first, clause)})`,
+        text: `unexpected ${key}: observed ${shown}, which the case does not provide for (it shows ${cite(first, clause, cited)})`,
       });
     }
   }

@@ -40,7 +40,7 @@ const NO_APIC = 'the monitor of chapter 3 has no interrupt controller';
 export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
   capabilities: [
     ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'reset'],
-    ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'smp2-shared'],
+    ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'smp2-shared', 'uart'],
   ],
   missing: { 'door-disk': 'the monitor of chapter 3 has no firmware to read a disk with', smp2: NO_APIC, lapic: NO_APIC, pic: NO_APIC },
 };

@@ -28,13 +28,17 @@ interface Program {
   readonly mode: Mode;
   /** Machine code at CODE; it has to reach OK_PORT, by itself or through the handler. */
   readonly code: string;
-  /** Machine code at privilege level 3, which CODE then enters by IRET. */
+  /** Machine code at USER_CODE, which CODE enters by IRET. */
   readonly user?: string;
   /** The one vector that has a handler. Any other event ends in a shutdown, so that an unexpected exception is not taken for the expected one. */
   readonly vector?: number;
 }
 
 const OUT = 'e6 f4 f4'; // out 0xf4, al; hlt
+/** Pushes the five words that IRETQ takes to privilege level 3, and goes there. */
+const ENTER_USER = '6a 23 68 00 80 00 00 6a 02 6a 2b 68 00 90 00 00 48 cf';
+/** Pushes what IRET takes to virtual-8086 mode (GS, FS, DS, ES, SS, ESP, EFLAGS with VM, CS, EIP) and goes to 0900:0000, where CLI is refused. */
+const V86 = '6a 00 6a 00 6a 00 6a 00 6a 00 68 00 80 00 00 68 02 00 02 00 68 00 09 00 00 6a 00 cf';
 
 // biome-ignore format: table
 const PROGRAMS: readonly Program[] = [
@@ -43,11 +47,13 @@ const PROGRAMS: readonly Program[] = [
   { capability: 'protected-paging', mode: 'paged', code: OUT },
   { capability: 'pae', mode: 'pae', code: OUT },
   { capability: 'protected-interrupts', mode: 'protected', vector: 3, code: 'cc' }, // int3
+  { capability: 'protected-v86', mode: 'protected', vector: 13, code: V86, user: 'fa' },
   { capability: 'kvm-long-mode', mode: 'long', code: OUT },
   { capability: 'long-mode', mode: 'long', code: OUT },
   { capability: 'long-interrupts', mode: 'long', vector: 0x30, code: 'cd 30' }, // int 0x30
-  { capability: 'user-mode', mode: 'long', vector: 0x30, code: '', user: 'cd 30' },
-  { capability: 'syscall', mode: 'long', code: '', user: '0f 05' },
+  { capability: 'user-mode', mode: 'long', vector: 0x30, code: ENTER_USER, user: 'cd 30' },
+  { capability: 'syscall', mode: 'long', code: ENTER_USER, user: '0f 05' },
+  { capability: 'sysenter', mode: 'long', code: ENTER_USER, user: '0f 34' },
   { capability: 'single-step', mode: 'long', vector: 1, code: '68 02 01 00 00 9d 90 90' }, // push 0x102; popf; nop; nop: with TF set, the handler is entered
   { capability: 'x87', mode: 'long', code: `9b db e3 d9 e8 d8 c0 ${OUT}` }, // finit; fld1; fadd st0, st0
   { capability: 'sse', mode: 'long', code: `0f 58 c1 ${OUT}` }, // addps xmm0, xmm1
@@ -82,9 +88,6 @@ function fillTables(ram: Uint8Array, mode: Mode, vector: number | undefined): vo
   view.setUint32(IDT + bytes * vector, (selector << 16) | HANDLER, true);
   view.setUint32(IDT + bytes * vector + 4, 0xee00, true); // present, level 3 may call it, interrupt gate
 }
-
-/** `push` of the five words that IRETQ takes to privilege level 3, then IRETQ. */
-const ENTER_USER = '6a 23 68 00 80 00 00 6a 02 6a 2b 68 00 90 00 00 48 cf';
 
 function setUp(vcpu: Vcpu, mode: Mode): void {
   const sregs = vcpu.getSregs();
@@ -129,11 +132,11 @@ function attempt(kernel: Kernel, program: Program): string | null {
       try {
         vcpu.setCpuid2(kvm.getSupportedCpuid());
         fillTables(ram, program.mode, program.vector);
-        ram.set(bytesOf(program.user === undefined ? program.code : ENTER_USER), CODE);
+        ram.set(bytesOf(program.code), CODE);
         ram.set(bytesOf(program.user ?? ''), USER_CODE);
         ram.set(bytesOf(OUT), HANDLER);
         setUp(vcpu, program.mode);
-        if (program.capability === 'syscall') setSyscall(vcpu);
+        if (program.user !== undefined && program.mode === 'long') setCallMsrs(vcpu);
         return outcome(vcpu);
       } finally {
         vcpu.close();
@@ -150,10 +153,13 @@ function attempt(kernel: Kernel, program: Program): string | null {
   }
 }
 
-function setSyscall(vcpu: Vcpu): void {
+function setCallMsrs(vcpu: Vcpu): void {
   vcpu.setMsrs([
     { index: 0xc0000081, data: (0x18n << 48n) | (0x30n << 32n) }, // STAR: user selectors from 0x18, kernel code 0x30
     { index: 0xc0000082, data: BigInt(HANDLER) }, // LSTAR
+    { index: 0x174, data: 0x30n }, // SYSENTER_CS, _ESP, _EIP
+    { index: 0x175, data: BigInt(STACK) },
+    { index: 0x176, data: BigInt(HANDLER) },
   ]);
 }
 

@@ -1,7 +1,8 @@
 // # QEMU
 //
-// One process for each case, with QEMU's own translator (TCG) for a processor, so it runs wherever QEMU does. The serial port is the process's
-// standard output; a second channel carries QMP, the machine protocol, over which the run is started and watched.
+// One process for each case, with QEMU's own translator (TCG) for a processor, so it runs wherever QEMU does. QMP, the machine protocol, starts and
+// watches the run. The serial port goes to a file, not to a pipe: a reader that is slow makes QEMU's write to a pipe fail, and after a few attempts QEMU
+// drops the byte.
 //
 // What needs care is telling the *ends* apart, because QEMU expresses three of them by exiting:
 //
@@ -16,6 +17,9 @@
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';
 import type { Duplex } from 'node:stream';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { CONSOLE_LIMIT_BYTES } from '../console.ts';
 import type { Adapter, End, RanGuest, RunReply, RunRequest, RunGuest, Started, Unavailable } from '../types.ts';
@@ -31,8 +35,8 @@ const STDERR_KEPT = 8000;
 const IF = 0x200;
 
 const CAPABILITIES = [
-  ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'reset', 'smp2', 'lapic', 'pic'],
-  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
+  ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'reset', 'smp2', 'lapic', 'pic', 'uart'],
+  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'sse'],
 ];
 
@@ -45,6 +49,9 @@ const MISSING: Readonly<Record<string, string>> = {
   inject: OURS,
   'inject-nmi': OURS,
 };
+
+/** A path inside an option of QEMU's, where a comma separates. */
+const quote = (path: string): string => path.replaceAll(',', ',,');
 
 /** QEMU under its own translator.. */
 export class QemuAdapter implements Adapter {
@@ -83,12 +90,12 @@ export class QemuAdapter implements Adapter {
     this.#children.clear();
   }
 
-  #commandLine({ guest }: RunGuest): string[] {
+  #commandLine({ guest }: RunGuest, serial: string): string[] {
     const { door, image, vcpus, memoryMiB } = guest;
-    const boot = door === 'disk' ? ['-drive', `file=${image.replaceAll(',', ',,')},format=raw,if=ide,snapshot=on`, '-boot', 'c'] : ['-kernel', image];
+    const boot = door === 'disk' ? ['-drive', `file=${quote(image)},format=raw,if=ide,snapshot=on`, '-boot', 'c'] : ['-kernel', image];
     return [
-      ...['-M', 'pc', '-accel', 'tcg', '-cpu', 'max', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
-      ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', '-d', 'cpu_reset'],
+      ...['-M', 'pc', '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
+      ...['-nodefaults', '-display', 'none', '-chardev', serial, '-serial', 'chardev:com1', '-no-reboot', '-d', 'cpu_reset'],
       ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
       ...['-S', '-chardev', 'socket,id=monitor,fd=3', '-mon', 'chardev=monitor,mode=control'],
       ...boot,
@@ -96,26 +103,31 @@ export class QemuAdapter implements Adapter {
   }
 
   async #boot(request: RunGuest): Promise<RunReply> {
-    const child = spawnGroup(this.#program, this.#commandLine(request), { stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+    const folder = mkdtempSync(join(tmpdir(), 'ringbook-qemu-'));
+    try {
+      return await this.#bootIn(folder, request);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
+
+  async #bootIn(folder: string, request: RunGuest): Promise<RunReply> {
+    const output = join(folder, 'output');
+    writeFileSync(output, '');
+    let serial = `file,id=com1,path=${quote(output)}`;
+    const input = Buffer.from(request.guest.input, 'base64');
+    if (input.length > 0) {
+      writeFileSync(join(folder, 'input'), input);
+      serial += `,input-path=${quote(join(folder, 'input'))}`;
+    }
+    const child = spawnGroup(this.#program, this.#commandLine(request, serial), { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
     this.#children.add(child);
-    const console: Buffer[] = [];
-    let consoleBytes = 0;
     let stderr = '';
-    let flooded = false;
-    child.stdout?.on('data', (chunk: Buffer) => {
-      consoleBytes += chunk.length;
-      console.push(chunk);
-      if (consoleBytes > CONSOLE_LIMIT_BYTES && !flooded) {
-        flooded = true;
-        killGroup(child);
-      }
-    });
+    let tripleFault = false;
     child.stderr?.on('data', (chunk: Buffer) => {
       stderr = (stderr + chunk.toString('latin1')).slice(-STDERR_KEPT);
       tripleFault ||= stderr.includes('Triple fault');
     });
-    let tripleFault = false;
-    child.stdin?.on('error', () => {});
     const qmp = new Qmp(child.stdio[3] as Duplex);
     const closed = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
       child.on('close', (code, signal) => resolve({ code, signal }));
@@ -134,10 +146,8 @@ export class QemuAdapter implements Adapter {
       await qmp.greeting();
       greeted = true;
       await qmp.command('qmp_capabilities');
-      const input = Buffer.from(request.guest.input, 'base64');
-      if (input.length > 0) child.stdin?.write(input);
       await qmp.command('cont');
-      await this.#watch(qmp, decide, () => decided !== null);
+      await this.#watch(qmp, decide, () => decided !== null, output);
     } catch {
       // The monitor closed: QEMU has ended, and how it ended decides below.
     }
@@ -145,15 +155,15 @@ export class QemuAdapter implements Adapter {
     clearTimeout(timer);
     this.#children.delete(child);
 
+    const console = readFileSync(output);
     const reply = (end: End, more: Partial<RanGuest> = {}): RanGuest => ({
       type: 'ran',
       id: request.id,
       surface: 'guest',
       end,
-      console: Buffer.concat(console).subarray(0, CONSOLE_LIMIT_BYTES + 1).toString('base64'),
+      console: console.subarray(0, CONSOLE_LIMIT_BYTES + 1).toString('base64'),
       ...more,
     });
-    if (flooded) return reply('timeout', { detail: `stopped after ${consoleBytes} bytes on the console` });
     if (decided !== null) return reply(decided);
     if (greeted && code !== null && code % 2 === 1) return reply('debug-exit', { exitValue: hex(code >> 1) });
     if (greeted && tripleFault) return reply('triple-fault');
@@ -163,7 +173,7 @@ export class QemuAdapter implements Adapter {
   }
 
   /** Looks at the registers now and then, until the machine has halted for good or the monitor closes (which throws). */
-  async #watch(qmp: Qmp, decide: (end: End) => void, over: () => boolean): Promise<void> {
+  async #watch(qmp: Qmp, decide: (end: End) => void, over: () => boolean, output: string): Promise<void> {
     let halted = 0;
     while (!over()) {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
@@ -172,6 +182,7 @@ export class QemuAdapter implements Adapter {
       const stuck = cpus.length > 0 && cpus.every(([, flags, hlt]) => hlt === '1' && (Number.parseInt(flags as string, 16) & IF) === 0);
       halted = stuck ? halted + 1 : 0;
       if (halted >= 2) decide('halt');
+      if (statSync(output).size > CONSOLE_LIMIT_BYTES) decide('timeout'); // a guest that only talks
     }
   }
 }

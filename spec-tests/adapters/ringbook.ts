@@ -4,7 +4,7 @@
 // ours, so the list of what is missing is short and true by construction.
 
 import { readFileSync } from 'node:fs';
-import { SoftKernel } from '../../chapters/02-kvm-objects/soft/soft-kernel.ts';
+import { softKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
 import type { Started } from '../types.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 
@@ -13,7 +13,7 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 // The capabilities of the processor and the kernel of this book. In-kernel interrupt controllers belong to a later chapter.
 
 const KERNEL = [
-  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
+  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter'],
   ...['kvm-real-mode', 'kvm-long-mode', 'kvm-guest-debug', 'kvm-interrupt-shadow', 'kvm-readonly-memory', 'kvm-nmi', 'kvm-dirty-log'],
 ];
@@ -29,7 +29,7 @@ export class RingbookAdapter extends MachineAdapter {
   constructor() {
     super({
       deterministic: true,
-      makeKernel: (trace) => new SoftKernel({ trace }),
+      makeKernel: (trace) => softKernel({ trace }),
       probe: () => ({ name: 'ringbook', version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
     });
   }
