@@ -245,8 +245,8 @@ describe('control registers', () => {
 
   it('debug registers and task switches', () => {
     const { it: made } = intercepts({ CPU_BASED_VM_EXEC_CONTROL: C.MOV_DR_EXITING });
-    expect((outcome(() => made.accessDr(7, 'in', 3, 3)) as VmExit).qualification).toBe(0x307n);
-    expect((outcome(() => made.accessDr(6, 'out', 3, 3)) as VmExit).qualification).toBe(0x316n);
+    expect((outcome(() => made.accessDr(7, 'out', 3, 3)) as VmExit).qualification).toBe(0x307n);
+    expect((outcome(() => made.accessDr(6, 'in', 3, 3)) as VmExit).qualification).toBe(0x316n);
     expect(outcome(() => intercepts().it.accessDr(7, 'in', 3, 3))).toBeNull();
     expect((outcome(() => made.taskSwitch(0x28, 'idt', 2)) as VmExit).qualification).toBe(0xc000_0028n);
   });

@@ -299,9 +299,10 @@ export class VmxIntercepts implements Intercepts {
     return (value & ~mask) | (this.#cpu.state.low32(OFFSET.CR0) & mask & 0xf);
   }
 
+  /** MOV to or from a debug register; `in` is from it, as IN is from a port. */
   accessDr(n: number, direction: 'in' | 'out', gpr: number, length: number): void {
     if ((this.#primary & C.MOV_DR_EXITING) === 0) return;
-    throw new VmExit(EXIT_REASON.DR_ACCESS, BigInt(n | (direction === 'out' ? 1 << 4 : 0) | (gpr << 8)), { instructionLength: length });
+    throw new VmExit(EXIT_REASON.DR_ACCESS, BigInt(n | (direction === 'in' ? 1 << 4 : 0) | (gpr << 8)), { instructionLength: length });
   }
 
   taskSwitch(selector: number, source: 'call' | 'iret' | 'jmp' | 'idt', length: number): void {
