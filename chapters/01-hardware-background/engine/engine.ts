@@ -1,8 +1,20 @@
-import type { Fault, VmExit } from '../faults.ts';
+// # The engine
+//
+// What runs guest code: it finds decoded code or has it decoded, lets the interpreter run, and looks at the machine whenever the interpreter comes
+// back. What it does not know -- page tables, descriptors, interrupts -- it asks of its host, the rest of the processor.
+
+import { Fault, generalProtection, stackFault, VmExit } from '../faults.ts';
+import { Builder, type Micro } from '../isa/builder.ts';
+import { decode, LONGEST } from '../isa/decoder.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
-import { Broken, type PhysicalMemory } from '../physical-memory.ts';
-import type { CpuState } from '../state.ts';
+import { PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
+import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
+import { BLOCK_INSTRUCTIONS, type Block, CodeCache } from './code-cache.ts';
+import {
+  CONTEXT_MODE_BITS, type InterpreterImports, interpreterModule, JUMP_ENTRY, jumpIndex, LEFT, RECORD_BYTES, TRANSLATED,
+} from './interpreter.ts';
+import { microOp, WORD, WORD_BYTES } from './micro-ops.ts';
 
 /** Kinds of access, as the MMU is asked for them. A read-modify-write faults as a write. */
 export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2 } as const;
@@ -40,10 +52,59 @@ export type Stop =
   | { readonly kind: 'fault'; readonly fault: Fault }
   | { readonly kind: 'vmexit'; readonly exit: VmExit };
 
+/** Options of {@link Engine}. `arenaBytes` bounds the memory for decoded code, taken from the private area. */
+export interface EngineOptions {
+  readonly arenaBytes?: number;
+}
+
+/**
+ * Instructions after which the interpreter comes back to TypeScript even if nothing happened. A WebAssembly engine can exchange a running function for
+ * better compiled code only when it is entered again.
+ */
+const SLICE = 1 << 18;
+/** Records of the longest single instruction: ENTER with 31 levels. */
+const SCRATCH_RECORDS = 512;
+/** The parts of MODE that change what bytes mean. The others change only what may be accessed. */
+const DECODING_MODE = MODE.CODE | MODE.STACK32 | MODE.FLAT;
+const NEXT_PAGE = BigInt(PAGE_BYTES);
+
+const isCanonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
+
 export class Engine {
-  constructor(_memory: PhysicalMemory, _state: CpuState, _host: EngineHost) {
-    throw new Broken('the engine is being written');
+  readonly #memory: PhysicalMemory;
+  readonly #state: CpuState;
+  readonly #host: EngineHost;
+  readonly #cache: CodeCache;
+  readonly #words: number;
+  readonly #jumpCache: number;
+  readonly #scratch: number;
+  readonly #interpret: (record: number) => number;
+  readonly #insn = { 8: microOp('insn.8'), 4: microOp('insn.4'), limit: microOp('insn.limit') };
+  readonly #sequel = microOp('sequel');
+  readonly #systemOp = microOp('system');
+  readonly #tooLong = microOp('raise.gp');
+  #parked: Fault | VmExit | null = null;
+  #epoch = 1;
+  #memoryEpoch = 1;
+  #scratchSystem = -1;
+
+  constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, { arenaBytes = 2 << 20 }: EngineOptions = {}) {
+    this.#memory = memory;
+    this.#state = state;
+    this.#host = host;
+    this.#words = memory.reserve(WORD_BYTES);
+    this.#jumpCache = memory.reserve(JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
+    this.#scratch = memory.reserve(SCRATCH_RECORDS * RECORD_BYTES);
+    this.#cache = new CodeCache(memory, arenaBytes, () => this.flush());
+    this.#clearJumpCache();
+    const pages = memory.buffer.byteLength / 65536;
+    const shared = !(memory.buffer instanceof ArrayBuffer);
+    const module = new WebAssembly.Module(interpreterModule(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache }));
+    const { run } = new WebAssembly.Instance(module, { env: this.#imports() }).exports;
+    this.#interpret = run as (record: number) => number;
   }
+
+  // ## Running
 
   /**
    * Runs from RIP until STOP is set, EVENTS is non-zero at a boundary (also before the first instruction), ICOUNT reaches DEADLINE, or a Fault or
@@ -51,23 +112,379 @@ export class Engine {
    * that does nothing but fault would stop time); one that cannot even be fetched likewise.
    */
   run(): Stop {
-    throw new Broken('the engine is being written');
+    const state = this.#state;
+    state.setSlot(SLOT.NEXT_RIP, state.slot(SLOT.RIP));
+    this.#refresh();
+    for (;;) {
+      const reason = this.#reasonToStop();
+      let record: number;
+      try {
+        this.#checkTarget();
+        state.setSlot(SLOT.RIP, state.slot(SLOT.NEXT_RIP));
+        if (reason) return reason;
+        record = this.#find();
+      } catch (thrown) {
+        state.setNumber(OFFSET.ICOUNT, state.getNumber(OFFSET.ICOUNT) + 1);
+        return this.#stopFor(thrown);
+      }
+      this.#setLimit();
+      const left = this.#interpret(record);
+      if (left === LEFT.ABORT) {
+        const thrown = this.#parked;
+        this.#parked = null;
+        this.#setWord32(WORD.STATUS, 0);
+        return this.#stopFor(thrown);
+      }
+      if (left === LEFT.FAULT) {
+        const errorCode = this.#word32(WORD.ERROR_CODE);
+        return { kind: 'fault', fault: new Fault(this.#word32(WORD.VECTOR), errorCode < 0 ? null : errorCode) };
+      }
+    }
+  }
+
+  #stopFor(thrown: unknown): Stop {
+    if (thrown instanceof Fault) return { kind: 'fault', fault: thrown };
+    if (thrown instanceof VmExit) return { kind: 'vmexit', exit: thrown };
+    throw thrown;
+  }
+
+  #reasonToStop(): Stop | null {
+    const state = this.#state;
+    if (state.get32(OFFSET.STOP) !== 0) return { kind: 'stop' };
+    if (state.get32(OFFSET.EVENTS) !== 0) return { kind: 'events' };
+    if (state.getNumber(OFFSET.ICOUNT) >= state.getNumber(OFFSET.DEADLINE)) return { kind: 'deadline' };
+    return null;
+  }
+
+  /** A jump has left NEXT_RIP unchecked and RIP at itself; here is where a target outside the code segment or the address space becomes its fault. */
+  #checkTarget(): void {
+    const state = this.#state;
+    const next = state.slot(SLOT.NEXT_RIP);
+    const fine = this.#code64 ? isCanonical(next) : next <= BigInt(state.segLimit(SEG.CS));
+    if (!fine) throw generalProtection();
+  }
+
+  get #code64(): boolean {
+    return (this.#state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
+  }
+
+  // ## What the interpreter relies on
+
+  #word32(at: number): number {
+    return this.#memory.i32[(this.#words + at) >> 2] as number;
+  }
+  #setWord32(at: number, value: number): void {
+    this.#memory.i32[(this.#words + at) >> 2] = value;
+  }
+  /** Sets LIMIT: to this very moment when something cannot wait for the end of the block. */
+  #setLimit(): void {
+    const state = this.#state;
+    const count = state.getNumber(OFFSET.ICOUNT);
+    const urgent = state.get32(OFFSET.STOP) !== 0 || state.get32(OFFSET.EVENTS) !== 0;
+    const limit = urgent ? count : Math.min(Math.max(state.getNumber(OFFSET.DEADLINE), count), count + SLICE);
+    this.#setWord32(WORD.LIMIT, limit | 0);
+    this.#setWord32(WORD.LIMIT + 4, Math.floor(limit / 2 ** 32));
+  }
+  /** Brings the copies of mode and code base up to date: after anything that may have changed the mode. */
+  #refresh(): void {
+    const state = this.#state;
+    const base = this.#code64 ? 0n : state.segBase(SEG.CS);
+    this.#memory.view.setBigUint64(this.#words + WORD.CODE_BASE, base, true);
+    this.#setWord32(WORD.CONTEXT, state.get32(OFFSET.MODE) | (this.#epoch << CONTEXT_MODE_BITS));
   }
 
   /** REP string instructions normally do many iterations per step. True: one iteration, then the boundary (also implied by RFLAGS.TF). */
-  oneIteration = false;
+  get oneIteration(): boolean {
+    return this.#word32(WORD.ONE_ITERATION) !== 0;
+  }
+  set oneIteration(value: boolean) {
+    this.#setWord32(WORD.ONE_ITERATION, Number(value));
+  }
+
+  // ## Calls from the interpreter
+  //
+  // A Fault or VmExit must not travel through WebAssembly as an exception: that is slow, and the interpreter would not get to leave in order. It is
+  // parked, and the interpreter is told to abort.
+
+  #park(thrown: unknown): void {
+    if (!(thrown instanceof Fault || thrown instanceof VmExit)) throw thrown;
+    this.#parked = thrown;
+    this.#setWord32(WORD.STATUS, 1);
+  }
+
+  #imports(): InterpreterImports {
+    return {
+      memory: this.#memory.wasm,
+      translate: (signed, bytes, access, stack) => {
+        try {
+          const linear = BigInt.asUintN(64, signed);
+          const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
+          if (this.#code64 && !(isCanonical(linear) && isCanonical(last))) throw stack ? stackFault() : generalProtection();
+          const at = this.#host.translate(linear, bytes, access);
+          if (at < 0) return TRANSLATED.SLOW;
+          if (access !== ACCESS.READ && this.#cache.holdsCode(at)) this.#cache.written(at, bytes);
+          return at;
+        } catch (thrown) {
+          this.#park(thrown);
+          return TRANSLATED.ABORT;
+        }
+      },
+      readSlow: (linear, bytes, access) => {
+        try {
+          return this.#host.readSlow(BigInt.asUintN(64, linear), bytes, access);
+        } catch (thrown) {
+          this.#park(thrown);
+          return 0n;
+        } finally {
+          this.#setLimit();
+        }
+      },
+      writeSlow: (linear, bytes, value) => {
+        try {
+          this.#host.writeSlow(BigInt.asUintN(64, linear), bytes, BigInt.asUintN(8 * bytes, value));
+          return 0;
+        } catch (thrown) {
+          this.#park(thrown);
+          return 1;
+        } finally {
+          this.#setLimit();
+        }
+      },
+      checkSegment: (segment, offset, bytes, access) => {
+        if (this.#segmentAllows(segment, offset, bytes, access)) return 0;
+        this.#park(segment === SEG.SS ? stackFault() : generalProtection());
+        return 1;
+      },
+      system: (index) => {
+        const { op, insn } = this.#cache.system(index);
+        try {
+          this.#host.system(op, insn);
+          return 0;
+        } catch (thrown) {
+          this.#park(thrown);
+          return 1;
+        } finally {
+          this.#setLimit();
+          this.#refresh();
+        }
+      },
+    };
+  }
+
+  /** The full rule of which the interpreter decides the ordinary case: may `bytes` at `offset` of a segment be accessed? */
+  // @clause x86.segmentation.limit-and-type
+  #segmentAllows(segment: number, offset: bigint, bytes: number, access: number): boolean {
+    const state = this.#state;
+    const rights = state.segRights(segment);
+    const limit = BigInt(state.segLimit(segment));
+    const last = offset + BigInt(bytes - 1);
+    // Real mode looks at the limit alone: loading a segment register there leaves the rights as they were.
+    if (!(state.get32(OFFSET.MODE) & MODE.PROTECTED)) return last <= limit;
+    if (rights & AR.UNUSABLE) return false;
+    const isCode = (rights & AR.CODE) !== 0;
+    if (access === ACCESS.READ ? isCode && !(rights & AR.READABLE) : isCode || !(rights & AR.WRITABLE)) return false;
+    if (!isCode && rights & AR.EXPAND_DOWN) return offset > limit && last <= (rights & AR.DB ? 0xffffffffn : 0xffffn);
+    return last <= limit;
+  }
+
+  // ## Finding code
+
+  /** The record to execute next, for the code at NEXT_RIP. Throws Fault or VmExit when it cannot be fetched. */
+  #find(): number {
+    const state = this.#state;
+    const mode = state.get32(OFFSET.MODE);
+    const rip = state.slot(SLOT.RIP);
+    const linear = this.#code64 ? rip : BigInt.asUintN(32, rip + state.segBase(SEG.CS));
+    const place = this.#host.fetch(linear);
+    if (place < 0) return this.#uncached(linear, mode, null);
+    // Single steps get blocks of their own, so that they do not leave short blocks behind for those who run on.
+    const single = state.getNumber(OFFSET.DEADLINE) - state.getNumber(OFFSET.ICOUNT) === 1;
+    const key = place * 64 + (mode & DECODING_MODE) * 2 + Number(single);
+    const known = this.#cache.find(key);
+    const block = known && this.#stillGood(known, linear) ? known : this.#decode(key, place, linear, mode, single);
+    if (!block) return this.#uncached(linear, mode, place);
+    if (!single) this.#remember(rip, block);
+    return block.record;
+  }
+
+  #stillGood(block: Block, linear: bigint): boolean {
+    if (block.checked !== this.#memoryEpoch) {
+      if (!this.#cache.intact(block)) {
+        this.#cache.withdraw(block);
+        return false;
+      }
+      block.checked = this.#memoryEpoch;
+    }
+    if (block.second >= 0 && this.#fetchNextPage(linear) !== block.second) {
+      this.#cache.withdraw(block);
+      return false;
+    }
+    return true;
+  }
+
+  /** Translates the page after the one of `linear`, for the instruction that continues there. */
+  #fetchNextPage(linear: bigint): number {
+    const state = this.#state;
+    const next = (linear & -NEXT_PAGE) + NEXT_PAGE;
+    if (this.#code64) {
+      const wrapped = BigInt.asUintN(64, next);
+      if (!isCanonical(wrapped)) throw generalProtection();
+      return this.#host.fetch(wrapped);
+    }
+    if (state.slot(SLOT.RIP) + (next - linear) > BigInt(state.segLimit(SEG.CS))) throw generalProtection();
+    return this.#host.fetch(BigInt.asUintN(32, next));
+  }
+
+  /** Decodes a block. Null: its first instruction continues on a page that is not RAM. */
+  #decode(key: number, place: number, linear: bigint, mode: number, single: boolean): Block | null {
+    const { u8 } = this.#memory;
+    const pageEnd = (Math.floor(place / PAGE_BYTES) + 1) * PAGE_BYTES;
+    const micros: Micro[] = [];
+    let at = place;
+    let system = -1;
+    let ended = false;
+    const most = single ? 1 : BLOCK_INSTRUCTIONS;
+    for (let n = 0; n < most && !ended && at < pageEnd; n++) {
+      const decoded = decode(u8, at, pageEnd, mode);
+      if (decoded === 'more' || decoded === 'too-many') {
+        if (n > 0) break; // it gets a block of its own, and may fault only when it is reached
+        if (decoded === 'more') return this.#decodeAcross(key, place, linear, mode);
+        micros.push(...this.#overlong(mode));
+        return this.#file({ key, place, code: u8.slice(place, place + LONGEST), firstBytes: LONGEST, second: -1, micros, system });
+      }
+      ({ ended, system } = this.#translate(decoded, mode, micros));
+      at += decoded.insn.length;
+    }
+    if (!ended) micros.push(plain(this.#sequel));
+    return this.#file({ key, place, code: u8.slice(place, at), firstBytes: at - place, second: -1, micros, system });
+  }
+
+  /** A block that is one instruction, partly on the next page. */
+  #decodeAcross(key: number, place: number, linear: bigint, mode: number): Block | null {
+    const { u8 } = this.#memory;
+    const firstBytes = PAGE_BYTES - (place % PAGE_BYTES);
+    const second = this.#fetchNextPage(linear);
+    if (second < 0) return null;
+    const bytes = new Uint8Array(firstBytes + LONGEST);
+    bytes.set(u8.subarray(place, place + firstBytes));
+    bytes.set(u8.subarray(second, second + LONGEST), firstBytes);
+    const micros: Micro[] = [];
+    const decoded = decode(bytes, 0, bytes.length, mode);
+    let system = -1;
+    let length = LONGEST;
+    if (decoded === 'too-many' || decoded === 'more') micros.push(...this.#overlong(mode));
+    else {
+      const { ended, system: index } = this.#translate(decoded, mode, micros);
+      system = index;
+      length = decoded.insn.length;
+      if (!ended) micros.push(plain(this.#sequel));
+    }
+    return this.#file({ key, place, code: bytes.slice(0, length), firstBytes, second, micros, system });
+  }
+
+  #file(decoding: Parameters<CodeCache['add']>[0]): Block {
+    const { block, newPages } = this.#cache.add(decoding, this.#memoryEpoch);
+    for (const page of newPages) this.#host.protectCode(page - this.#memory.ramOffset);
+    return block;
+  }
+
+  /** Code that is not in RAM is fetched byte by byte, decoded one instruction at a time, and not kept. */
+  #uncached(linear: bigint, mode: number, place: number | null): number {
+    const state = this.#state;
+    const bytes = new Uint8Array(LONGEST + 1);
+    const micros: Micro[] = [];
+    this.#cache.freeSystem(this.#scratchSystem);
+    this.#scratchSystem = -1;
+    for (let n = 0; ; n++) {
+      const offset = linear + BigInt(n);
+      const decoded = decode(bytes, 0, n, mode);
+      if (decoded === 'more') {
+        if (!this.#code64 && state.slot(SLOT.RIP) + BigInt(n) > BigInt(state.segLimit(SEG.CS))) throw generalProtection();
+        const inFirst = place !== null && (place % PAGE_BYTES) + n < PAGE_BYTES;
+        const here = BigInt.asUintN(this.#code64 ? 64 : 32, offset);
+        if (this.#code64 && !isCanonical(here)) throw generalProtection();
+        bytes[n] = inFirst ? (this.#memory.u8[place + n] as number) : this.#fetchByte(here);
+        continue;
+      }
+      if (decoded === 'too-many') micros.push(...this.#overlong(mode));
+      else {
+        const { ended, system } = this.#translate(decoded, mode, micros);
+        this.#scratchSystem = system;
+        if (!ended) micros.push(plain(this.#sequel));
+      }
+      this.#cache.writeRecords(this.#scratch, micros);
+      return this.#scratch;
+    }
+  }
+  #fetchByte(linear: bigint): number {
+    const place = this.#host.fetch(linear);
+    return place < 0 ? Number(this.#host.readSlow(linear, 1, ACCESS.READ)) : (this.#memory.u8[place] as number);
+  }
+
+  /** Appends the records of one instruction. */
+  #translate(decoded: Exclude<ReturnType<typeof decode>, string>, mode: number, micros: Micro[]): { ended: boolean; system: number } {
+    const { insn, encoding } = decoded;
+    micros.push(this.#begin(mode, insn.length));
+    const { build, system: op } = encoding.definition;
+    if (op) {
+      const system = this.#cache.addSystem({ op, insn });
+      micros.push({ ...plain(this.#systemOp), imm: BigInt(system) });
+      return { ended: true, system };
+    }
+    const builder = new Builder(insn, encoding, mode);
+    build?.(builder);
+    micros.push(...builder.micros);
+    return { ended: builder.ended, system: -1 };
+  }
+  #overlong(mode: number): Micro[] {
+    return [this.#begin(mode, LONGEST), plain(this.#tooLong)];
+  }
+  #begin(mode: number, length: number): Micro {
+    const code64 = (mode & MODE.CODE) === MODE.CODE64;
+    const op = code64 ? this.#insn[8] : mode & MODE.FLAT ? this.#insn[4] : this.#insn.limit;
+    return { ...plain(op), imm: BigInt(length) };
+  }
+
+  /** Puts a block into the jump cache. */
+  #remember(rip: bigint, block: Block): void {
+    const { view } = this.#memory;
+    const linear = BigInt.asUintN(64, rip + view.getBigUint64(this.#words + WORD.CODE_BASE, true));
+    const entry = this.#jumpCache + jumpIndex(linear) * JUMP_ENTRY.BYTES;
+    view.setBigUint64(entry + JUMP_ENTRY.LINEAR, linear, true);
+    view.setInt32(entry + JUMP_ENTRY.CONTEXT, this.#word32(WORD.CONTEXT), true);
+    view.setUint32(entry + JUMP_ENTRY.RECORD, block.record, true);
+  }
+  #clearJumpCache(): void {
+    this.#memory.u8.fill(0xff, this.#jumpCache, this.#jumpCache + JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
+  }
+
+  // ## What others must tell
 
   /** Bytes of RAM are being written by someone other than the running code's fast path: forget decoded code that covers them. */
-  codeWritten(_hpa: number, _bytes: number): void {}
+  codeWritten(hpa: number, bytes: number): void {
+    this.#cache.written(this.#memory.ramOffset + hpa, bytes);
+  }
 
   /** True when the RAM page of `hpa` holds decoded code: the MMU must then leave the write tag of its TLB entries invalid. */
-  holdsCode(_hpa: number): boolean {
-    return false;
+  holdsCode(hpa: number): boolean {
+    return this.#cache.holdsCode(this.#memory.ramOffset + hpa);
   }
 
   /** Address mappings or permissions changed: drop everything keyed by linear address. */
-  flush(): void {}
+  flush(): void {
+    this.#epoch++;
+    if (this.#epoch >= 2 ** (31 - CONTEXT_MODE_BITS)) {
+      this.#epoch = 1;
+      this.#clearJumpCache();
+    }
+    this.#refresh();
+  }
 
   /** RAM may have been changed behind the processor's back (by a device, by the VMM): compare decoded code with RAM before using it again. */
-  memoryChanged(): void {}
+  memoryChanged(): void {
+    this.#memoryEpoch++;
+    this.flush();
+  }
 }
+
+const plain = (op: number): Micro => ({ op, d: 0, a: 0, b: 0, imm: 0n });

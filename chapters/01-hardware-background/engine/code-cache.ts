@@ -1,0 +1,211 @@
+// # Decoded code
+//
+// Code is decoded once, in *blocks*: straight runs of instructions that end where control may go elsewhere, where the page ends, or after {{BLOCK_INSTRUCTIONS}}
+// instructions. A block is filed under the place of its first byte in memory -- not under its linear address, which may be one of many -- and
+// under those parts of the mode that change what the bytes mean.
+//
+// ## Code that changes
+//
+// An x86 processor notices stores into code at once, even into the very next instruction. Here every page that holds decoded code is known, and the
+// TLB does not let stores to such a page take the fast path. The slow path comes to `written`. A block whose bytes are touched is withdrawn:
+// the record at the beginning of *each* of its instructions is replaced by `stale`. Whoever still jumps to the block, or is in the middle of it,
+// finishes the instruction under way and at the next one returns to TypeScript to have the new bytes decoded. Nothing has to be searched for.
+//
+// ## Room
+//
+// Records live in an arena of fixed size, cut into {{GENERATIONS}} parts that are filled in turn. When all are full the oldest part is emptied. That is not the
+// best possible choice of what to forget, but it costs nothing until then.
+
+import type { Instruction } from '../isa/instruction.ts';
+import type { Micro } from '../isa/builder.ts';
+import type { SystemOp } from '../isa/system-ops.ts';
+import { assert, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
+import { RECORD, RECORD_BYTES } from './interpreter.ts';
+import { INSN_OPS, microOp } from './micro-ops.ts';
+
+/** The most instructions in a block. */
+export const BLOCK_INSTRUCTIONS = 64;
+/** Parts of the arena. */
+export const GENERATIONS = 8;
+
+/** A system instruction in decoded code. */
+export interface SystemCall {
+  readonly op: SystemOp;
+  readonly insn: Instruction;
+}
+
+export interface Block {
+  readonly key: number;
+  /** Buffer offset of the first byte. */
+  readonly place: number;
+  /** The machine code that was decoded: what memory must still hold. */
+  readonly code: Uint8Array;
+  /** Bytes of `code` that lie in the first page; the rest starts at `second`, the buffer offset of another page. */
+  readonly firstBytes: number;
+  readonly second: number;
+  /** Buffer offset of the first record, and how many there are. */
+  readonly record: number;
+  readonly records: number;
+  /** Index of its system instruction, or -1. */
+  readonly system: number;
+  /** The memory epoch in which `code` was last known to be what memory holds. */
+  checked: number;
+  valid: boolean;
+}
+
+/** What decoding produced, before it has a place in the arena. */
+export interface Decoding {
+  readonly key: number;
+  readonly place: number;
+  readonly code: Uint8Array;
+  readonly firstBytes: number;
+  readonly second: number;
+  readonly micros: readonly Micro[];
+  readonly system: number;
+}
+
+const pageOf = (place: number): number => Math.floor(place / PAGE_BYTES);
+
+export class CodeCache {
+  readonly #memory: PhysicalMemory;
+  readonly #view: DataView;
+  readonly #arena: number;
+  readonly #partBytes: number;
+  readonly #blocks = new Map<number, Block>();
+  readonly #byPage = new Map<number, Set<Block>>();
+  readonly #parts: Block[][] = Array.from({ length: GENERATIONS }, () => []);
+  #part = 0;
+  #at: number;
+  readonly #system: (SystemCall | null)[] = [];
+  readonly #freeSystem: number[] = [];
+  readonly #insnOps = new Set(INSN_OPS.map(microOp));
+  readonly #stale = microOp('stale');
+  /** Called when records are about to be reused: whoever remembers records must forget them. */
+  readonly #onReuse: () => void;
+
+  constructor(memory: PhysicalMemory, arenaBytes: number, onReuse: () => void) {
+    this.#memory = memory;
+    this.#view = memory.view;
+    this.#partBytes = Math.floor(arenaBytes / GENERATIONS / RECORD_BYTES) * RECORD_BYTES;
+    this.#arena = memory.reserve(this.#partBytes * GENERATIONS, RECORD_BYTES);
+    this.#at = this.#arena;
+    this.#onReuse = onReuse;
+  }
+
+  find(key: number): Block | undefined {
+    return this.#blocks.get(key);
+  }
+  holdsCode(place: number): boolean {
+    return this.#byPage.has(pageOf(place));
+  }
+
+  /** Remembers a system instruction for its micro-operation. Returns its index. */
+  addSystem(call: SystemCall): number {
+    const index = this.#freeSystem.pop() ?? this.#system.length;
+    this.#system[index] = call;
+    return index;
+  }
+  system(index: number): SystemCall {
+    const call = this.#system[index];
+    assert(call, `system instruction ${index} is gone`);
+    return call;
+  }
+  freeSystem(index: number): void {
+    if (index < 0) return;
+    this.#system[index] = null;
+    this.#freeSystem.push(index);
+  }
+
+  /** Writes records to memory. */
+  writeRecords(at: number, micros: readonly Micro[]): void {
+    const view = this.#view;
+    micros.forEach(({ op, d, a, b, imm }, index) => {
+      const record = at + index * RECORD_BYTES;
+      view.setUint16(record + RECORD.OP, op, true);
+      view.setUint16(record + RECORD.D, d, true);
+      view.setUint16(record + RECORD.A, a, true);
+      view.setUint16(record + RECORD.B, b, true);
+      view.setBigInt64(record + RECORD.IMM, imm, true); // wraps
+    });
+  }
+
+  /** Files a decoding. Returns the block, and the pages that had no code before (as buffer offsets). */
+  add(decoding: Decoding, epoch: number): { block: Block; newPages: number[] } {
+    const { micros, ...rest } = decoding;
+    const record = this.#allocate(micros.length * RECORD_BYTES);
+    this.writeRecords(record, micros);
+    const block: Block = { ...rest, record, records: micros.length, checked: epoch, valid: true };
+    const newPages: number[] = [];
+    for (const page of this.#pagesOf(block)) {
+      let blocks = this.#byPage.get(page);
+      if (!blocks) {
+        blocks = new Set();
+        this.#byPage.set(page, blocks);
+        newPages.push(page * PAGE_BYTES);
+      }
+      blocks.add(block);
+    }
+    this.#blocks.set(block.key, block);
+    (this.#parts[this.#part] as Block[]).push(block);
+    return { block, newPages };
+  }
+  #pagesOf(block: Block): number[] {
+    return block.second < 0 ? [pageOf(block.place)] : [pageOf(block.place), pageOf(block.second)];
+  }
+
+  #allocate(bytes: number): number {
+    assert(bytes <= this.#partBytes, `a block of ${bytes} bytes does not fit the arena`);
+    if (this.#at + bytes > this.#arena + (this.#part + 1) * this.#partBytes) {
+      this.#part = (this.#part + 1) % GENERATIONS;
+      this.#at = this.#arena + this.#part * this.#partBytes;
+      const evicted = this.#parts[this.#part] as Block[];
+      this.#parts[this.#part] = [];
+      for (const block of evicted) this.withdraw(block);
+      this.#onReuse();
+    }
+    const at = this.#at;
+    this.#at += bytes;
+    return at;
+  }
+
+  /** Takes a block out of use. Its records stay in place, harmless, until the arena comes round again. */
+  withdraw(block: Block): void {
+    if (!block.valid) return;
+    block.valid = false;
+    this.#blocks.delete(block.key);
+    for (const page of this.#pagesOf(block)) {
+      const blocks = this.#byPage.get(page);
+      blocks?.delete(block);
+      if (blocks?.size === 0) this.#byPage.delete(page);
+    }
+    for (let n = 0; n < block.records; n++) {
+      const record = block.record + n * RECORD_BYTES;
+      if (this.#insnOps.has(this.#view.getUint16(record + RECORD.OP, true))) this.#view.setUint16(record + RECORD.OP, this.#stale, true);
+    }
+    this.freeSystem(block.system);
+  }
+
+  /** The bytes at buffer offset `place` are being overwritten. */
+  written(place: number, bytes: number): void {
+    const last = pageOf(place + bytes - 1);
+    for (let page = pageOf(place); page <= last; page++) {
+      const blocks = this.#byPage.get(page);
+      if (!blocks) continue;
+      for (const block of [...blocks]) if (this.#covers(block, place, bytes)) this.withdraw(block);
+    }
+  }
+  #covers({ place, firstBytes, second, code }: Block, at: number, bytes: number): boolean {
+    const overlaps = (start: number, length: number): boolean => at < start + length && start < at + bytes;
+    return overlaps(place, firstBytes) || (second >= 0 && overlaps(second, code.length - firstBytes));
+  }
+
+  /** True when memory still holds the bytes that the block was decoded from. */
+  intact({ place, code, firstBytes, second }: Block): boolean {
+    const { u8 } = this.#memory;
+    for (let i = 0; i < code.length; i++) {
+      const at = i < firstBytes ? place + i : second + i - firstBytes;
+      if (u8[at] !== code[i]) return false;
+    }
+    return true;
+  }
+}

@@ -1,0 +1,371 @@
+// # The interpreter
+//
+// A loop around a jump table, as in any interpreter; only that it is put together at run time, out of the table of micro-operations, as one
+// WebAssembly function. It lives in the same linear memory as the guest's RAM, the register file and the TLB, so a guest load is a few instructions:
+// look up the TLB entry, compare the tag, add, load.
+//
+// Decoded code is a row of records of {{RECORD_BYTES}} bytes: the number of the micro-operation, up to three operands, an immediate.
+
+import { MODE, OFFSET, SLOT } from '../state.ts';
+import { type Emitter, type Helpers, MICRO_OPS, type Operand, WORD } from './micro-ops.ts';
+import {
+  block, br, brIf, brTable, type Code, call, either, type Func, type FunctionBody, get, i32, i64, Label, type Local, loop, ret, set, tee, unreachable,
+  type ValueType, WasmModule, when,
+} from './wasm-assembler.ts';
+
+/** A micro-operation record: u16 number, then the operands d, a, b (u16 each), then the immediate (64 bits). */
+export const RECORD_BYTES = 16;
+export const RECORD = { OP: 0, D: 2, A: 4, B: 6, IMM: 8, IMM_HIGH: 12 } as const;
+
+/** A TLB entry: three tags (linear page address, or -1), then what to add to a linear address to get a buffer offset. See mmu/tlb.ts. */
+export const TLB_ENTRY = { READ: 0, WRITE: 8, ADDEND: 24, BYTES: 32, COUNT: 512 } as const;
+
+/** A jump-cache entry: linear address of the next instruction, context, offset of the first record of its code. */
+export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, RECORD: 12, BYTES: 16, COUNT: 2048 } as const;
+
+/** Result of the interpreter function. */
+export const LEFT = {
+  /** Something at a boundary: a deadline, an event, code that is not decoded yet. NEXT_RIP says where to go on. */
+  BOUNDARY: 0,
+  /** TypeScript has parked a Fault or VmExit. */
+  ABORT: 1,
+  /** A micro-operation has raised the fault in WORD.VECTOR and WORD.ERROR_CODE. */
+  FAULT: 2,
+} as const;
+
+/** Results of the imported `translate`; larger ones are buffer offsets. */
+export const TRANSLATED = { SLOW: 0, ABORT: 1 } as const;
+
+/** Where things are in memory. */
+export interface Places {
+  readonly state: number;
+  readonly words: number;
+  readonly jumpCache: number;
+}
+
+/** Functions that the engine provides to the interpreter. */
+export interface InterpreterImports extends WebAssembly.ModuleImports {
+  readonly memory: WebAssembly.Memory;
+  translate(linear: bigint, bytes: number, access: number, stack: number): number;
+  readSlow(linear: bigint, bytes: number, access: number): bigint;
+  writeSlow(linear: bigint, bytes: number, value: bigint): number;
+  checkSegment(segment: number, offset: bigint, bytes: number, access: number): number;
+  system(index: number): number;
+}
+
+const loadUnsigned = { 1: i64.load8_u, 2: i64.load16_u, 4: i64.load32_u, 8: i64.load } as const;
+const loadSigned = { 1: i64.load8_s, 2: i64.load16_s, 4: i64.load32_s, 8: i64.load } as const;
+const storeBytes = { 1: i64.store8, 2: i64.store16, 4: i64.store32, 8: i64.store } as const;
+type Width = keyof typeof loadUnsigned;
+
+// ## The slow way into memory
+//
+// On a TLB miss the engine is asked for a translation. It either has one, and the access is made here after all; or the page is not ordinary
+// memory (or there are two of them) and TypeScript makes the access byte by byte; or there is a fault.
+
+interface Memory {
+  readonly loadMiss: Func;
+  readonly storeMiss: Func;
+}
+function memoryFunctions(module: WasmModule, imports: { translate: Func; readSlow: Func; writeSlow: Func }): Memory {
+  const bySize = (bytes: Local, make: (size: Width) => Code): Code =>
+    ([8, 4, 2, 1] as const).map((size) => when(i32.eq(get(bytes), i32.const(size)), make(size)));
+  const found = (at: Local): Code => i32.gt_u(get(at), i32.const(TRANSLATED.ABORT));
+  const loadMiss = module.function(['i64', 'i32', 'i32', 'i32'], ['i64'], (body, linear, bytes, access, stack) => {
+    const at = body.local('i32');
+    return [
+      set(at, call(imports.translate, get(linear as Local), get(bytes as Local), get(access as Local), get(stack as Local))),
+      when(found(at), [bySize(bytes as Local, (size) => ret(loadUnsigned[size](get(at)))), unreachable]),
+      when(i32.eqz(get(at)), ret(call(imports.readSlow, get(linear as Local), get(bytes as Local), get(access as Local)))),
+      i64.const(0n),
+    ];
+  });
+  const storeMiss = module.function(['i64', 'i32', 'i64', 'i32'], ['i32'], (body, linear, bytes, value, stack) => {
+    const at = body.local('i32');
+    return [
+      set(at, call(imports.translate, get(linear as Local), get(bytes as Local), i32.const(1), get(stack as Local))),
+      when(found(at), [bySize(bytes as Local, (size) => [storeBytes[size](get(at), get(value as Local)), ret(i32.const(0))]), unreachable]),
+      when(i32.eqz(get(at)), ret(call(imports.writeSlow, get(linear as Local), get(bytes as Local), get(value as Local)))),
+      i32.const(1),
+    ];
+  });
+  return { loadMiss, storeMiss };
+}
+
+// ## Wide multiplication and division
+//
+// WebAssembly multiplies 64 by 64 bits into 64. The upper half is put together from four 32-bit products, as on paper.
+
+function multiplyHigh(module: WasmModule): Func {
+  return module.function(['i64', 'i64'], ['i64'], (body, a, b) => {
+    const low = (x: Local | undefined): Code => i64.and(get(x as Local), i64.const(0xffffffffn));
+    const high = (x: Local | undefined): Code => i64.shr_u(get(x as Local), i64.const(32n));
+    const middle = body.local('i64');
+    const carry = body.local('i64');
+    return [
+      set(middle, i64.add(i64.mul(high(a), low(b)), i64.shr_u(i64.mul(low(a), low(b)), i64.const(32n)))),
+      set(carry, i64.add(i64.mul(low(a), high(b)), low(middle))),
+      i64.add(i64.add(i64.mul(high(a), high(b)), high(middle)), high(carry)),
+    ];
+  });
+}
+
+/** 128 by 64 bits: shift and subtract. Slow, and rare: compilers emit it for 128-bit arithmetic only. */
+function divide(module: WasmModule): Func {
+  return module.function(['i64', 'i64', 'i64'], ['i64'], (body, highParam, lowParam, divisorParam) => {
+    const [high, low, divisor] = [highParam, lowParam, divisorParam] as [Local, Local, Local];
+    const bits = body.local('i32');
+    const out = body.local('i64');
+    const again = new Label();
+    const one = i64.const(1n);
+    return [
+      set(bits, i32.const(64)),
+      loop(again, [
+        // The bit that leaves the high half makes the remainder larger than any divisor.
+        set(out, i64.shr_u(get(high), i64.const(63n))),
+        set(high, i64.or(i64.shl(get(high), one), i64.shr_u(get(low), i64.const(63n)))),
+        set(low, i64.shl(get(low), one)),
+        when(i32.or(i32.wrap_i64(get(out)), i64.ge_u(get(high), get(divisor))), [
+          set(high, i64.sub(get(high), get(divisor))),
+          set(low, i64.or(get(low), one)),
+        ]),
+        brIf(again, tee(bits, i32.sub(get(bits), i32.const(1)))),
+      ]),
+      get(low),
+    ];
+  });
+}
+
+// ## Operands in memory
+
+class InterpretedOperands implements Emitter {
+  readonly helpers: Helpers;
+  readonly next: Label = new Label();
+  readonly found: Label = new Label();
+  readonly #places: Places;
+  readonly #body: FunctionBody;
+  readonly #memory: Memory;
+  readonly #pc: Local;
+  readonly #pool: Record<ValueType, Local[]> = { i32: [], i64: [] };
+  readonly #used: Record<ValueType, number> = { i32: 0, i64: 0 };
+
+  constructor(places: Places, body: FunctionBody, pc: Local, memory: Memory, helpers: Helpers) {
+    this.#places = places;
+    this.#body = body;
+    this.#pc = pc;
+    this.#memory = memory;
+    this.helpers = helpers;
+  }
+
+  /** Micro-operations share their locals: none lives longer than one of them. */
+  begin(): void {
+    this.#used.i32 = 0;
+    this.#used.i64 = 0;
+  }
+  local(type: ValueType): Local {
+    const at = this.#used[type]++;
+    const pool = this.#pool[type];
+    if (at === pool.length) pool.push(this.#body.local(type));
+    return pool[at] as Local;
+  }
+
+  #place(operand: Operand): Code {
+    return i32.load16_u(get(this.#pc), { d: RECORD.D, a: RECORD.A, b: RECORD.B }[operand]);
+  }
+  get(operand: Operand, bytes = 8): Code {
+    return loadSigned[bytes as Width](this.#place(operand), this.#places.state);
+  }
+  getUnsigned(operand: Operand, bytes = 8): Code {
+    return loadUnsigned[bytes as Width](this.#place(operand), this.#places.state);
+  }
+  set(operand: Operand, bytes: number, value: Code): Code {
+    return this.#write(this.#place(operand), this.#places.state, bytes, value);
+  }
+  #write(base: Code, offset: number, bytes: number, value: Code): Code {
+    if (bytes === 4) return i64.store(base, i64.extend_i32_u(i32.wrap_i64(value)), offset);
+    return storeBytes[bytes as Width](base, value, offset);
+  }
+  part32(operand: Operand, at: number): Code {
+    return i32.load(this.#place(operand), this.#places.state + at);
+  }
+
+  field(offset: number): Code {
+    return i64.load(i32.const(0), this.#places.state + offset);
+  }
+  field32(offset: number): Code {
+    return i32.load(i32.const(0), this.#places.state + offset);
+  }
+  setField(offset: number, value: Code): Code {
+    return i64.store(i32.const(0), value, this.#places.state + offset);
+  }
+  setField32(offset: number, value: Code): Code {
+    return i32.store(i32.const(0), value, this.#places.state + offset);
+  }
+  slotUnsigned(slot: number, bytes: number): Code {
+    return loadUnsigned[bytes as Width](i32.const(0), this.#places.state + 8 * slot);
+  }
+  slotSigned(slot: number, bytes: number): Code {
+    return loadSigned[bytes as Width](i32.const(0), this.#places.state + 8 * slot);
+  }
+  setSlot(slot: number, bytes: number, value: Code): Code {
+    return this.#write(i32.const(0), this.#places.state + 8 * slot, bytes, value);
+  }
+  word(at: number): Code {
+    return i64.load(i32.const(0), this.#places.words + at);
+  }
+  word32(at: number): Code {
+    return i32.load(i32.const(0), this.#places.words + at);
+  }
+  setWord(at: number, value: Code): Code {
+    return i64.store(i32.const(0), value, this.#places.words + at);
+  }
+  setWord32(at: number, value: Code): Code {
+    return i32.store(i32.const(0), value, this.#places.words + at);
+  }
+
+  get imm(): Code {
+    return i64.load(get(this.#pc), RECORD.IMM);
+  }
+  get immLow(): Code {
+    return i64.load32_s(get(this.#pc), RECORD.IMM);
+  }
+  get immHigh32(): Code {
+    return i32.load(get(this.#pc), RECORD.IMM_HIGH);
+  }
+
+  /** Address of the TLB entry of `linear`: its page number, modulo the number of entries, times their size. */
+  #tlbEntry(linear: Local): Code {
+    const shift = 12n - BigInt(Math.log2(TLB_ENTRY.BYTES));
+    const mask = (TLB_ENTRY.COUNT - 1) * TLB_ENTRY.BYTES;
+    return i32.add(this.field32(OFFSET.TLB), i32.and(i32.wrap_i64(i64.shr_u(get(linear), i64.const(shift))), i32.const(mask)));
+  }
+  /** True when the entry maps all bytes of the access: the page of its last byte is the entry's, and so is (by the index) that of its first. */
+  #hit(linear: Local, entry: Local, bytes: number, tag: number): Code {
+    const last = bytes === 1 ? get(linear) : i64.add(get(linear), i64.const(BigInt(bytes - 1)));
+    return i64.eq(i64.and(last, i64.const(-4096n)), i64.load(get(entry), tag));
+  }
+  #mapped(linear: Local, entry: Local): Code {
+    return i32.add(i32.wrap_i64(get(linear)), i32.load(get(entry), TLB_ENTRY.ADDEND));
+  }
+
+  load(bytes: number, linearCode: Code, stack: Code, access = 0): Code {
+    const linear = this.local('i64');
+    const entry = this.local('i32');
+    const value = this.local('i64');
+    return [
+      set(linear, linearCode),
+      set(entry, this.#tlbEntry(linear)),
+      either(
+        this.#hit(linear, entry, bytes, access === 0 ? TLB_ENTRY.READ : TLB_ENTRY.WRITE),
+        loadUnsigned[bytes as Width](this.#mapped(linear, entry)),
+        [
+          set(value, call(this.#memory.loadMiss, get(linear), i32.const(bytes), i32.const(access), stack)),
+          when(this.word32(WORD.STATUS), this.abort),
+          get(value),
+        ],
+        'i64',
+      ),
+    ];
+  }
+  store(bytes: number, linearCode: Code, value: Code, stack: Code): Code {
+    const linear = this.local('i64');
+    const entry = this.local('i32');
+    return [
+      set(linear, linearCode),
+      set(entry, this.#tlbEntry(linear)),
+      either(
+        this.#hit(linear, entry, bytes, TLB_ENTRY.WRITE),
+        storeBytes[bytes as Width](this.#mapped(linear, entry), value),
+        when(call(this.#memory.storeMiss, get(linear), i32.const(bytes), value, stack), this.abort),
+      ),
+    ];
+  }
+  probe(linearCode: Code, access: number): Code {
+    const linear = this.local('i64');
+    const entry = this.local('i32');
+    return [
+      set(linear, linearCode),
+      set(entry, this.#tlbEntry(linear)),
+      either(this.#hit(linear, entry, 1, access === 0 ? TLB_ENTRY.READ : TLB_ENTRY.WRITE), this.#mapped(linear, entry), i32.const(0), 'i32'),
+    ];
+  }
+
+  fault(vector: number, errorCode = -1): Code {
+    return [
+      this.setWord32(WORD.VECTOR, i32.const(vector)),
+      this.setWord32(WORD.ERROR_CODE, i32.const(errorCode)),
+      ret(i32.const(LEFT.FAULT)),
+    ];
+  }
+  skip(records: Code): Code {
+    return [this.advance(i32.mul(i32.add(records, i32.const(1)), i32.const(RECORD_BYTES))), br(this.next)];
+  }
+  advance(bytes: Code): Code {
+    return set(this.#pc, i32.add(get(this.#pc), bytes));
+  }
+  get dispatch(): Code {
+    return br(this.found);
+  }
+  readonly leave: Code = ret(i32.const(LEFT.BOUNDARY));
+  readonly abort: Code = ret(i32.const(LEFT.ABORT));
+}
+
+// ## From block to block
+//
+// Straight-line code ends in `dispatch`. Where execution goes next is usually known from last time: a small cache, indexed by the linear address
+// of the target, holds the place of its decoded code. An entry is good only in the context it was made in (the mode, and the epoch: a counter that moves when
+// mappings change), so nothing has to be searched and removed. A hit stays inside this function.
+
+function dispatch(e: InterpretedOperands, pc: Local, places: Places): Code {
+  const linear = e.local('i64');
+  const entry = e.local('i32');
+  const hash = i32.wrap_i64(i64.xor(get(linear), i64.shr_u(get(linear), i64.const(12n))));
+  return [
+    // STOP and EVENTS are neighbours; one comparison sees both.
+    when(i32.eqz(i64.eqz(e.field(OFFSET.STOP))), e.leave),
+    set(linear, i64.add(e.slotUnsigned(SLOT.NEXT_RIP, 8), e.word(WORD.CODE_BASE))),
+    set(entry, i32.mul(i32.and(hash, i32.const(JUMP_ENTRY.COUNT - 1)), i32.const(JUMP_ENTRY.BYTES))),
+    when(i64.ne(i64.load(get(entry), places.jumpCache + JUMP_ENTRY.LINEAR), get(linear)), e.leave),
+    when(i32.ne(i32.load(get(entry), places.jumpCache + JUMP_ENTRY.CONTEXT), e.word32(WORD.CONTEXT)), e.leave),
+    set(pc, i32.load(get(entry), places.jumpCache + JUMP_ENTRY.RECORD)),
+    br(e.next),
+  ];
+}
+
+/** Index of a linear address in the jump cache; the same function as above, in TypeScript. */
+export function jumpIndex(linear: bigint): number {
+  return Number((linear ^ (BigInt.asUintN(64, linear) >> 12n)) & BigInt(JUMP_ENTRY.COUNT - 1));
+}
+
+/** Puts the interpreter together. Export `run(record offset)` executes decoded code from there and returns one of {@link LEFT}. */
+export function interpreterModule(pages: number, shared: boolean, places: Places): Uint8Array<ArrayBuffer> {
+  const module = new WasmModule(pages, shared);
+  const imports = {
+    translate: module.import('translate', ['i64', 'i32', 'i32', 'i32'], ['i32']),
+    readSlow: module.import('readSlow', ['i64', 'i32', 'i32'], ['i64']),
+    writeSlow: module.import('writeSlow', ['i64', 'i32', 'i64'], ['i32']),
+  };
+  const checkSegment = module.import('checkSegment', ['i32', 'i64', 'i32', 'i32'], ['i32']);
+  const system = module.import('system', ['i32'], ['i32']);
+  const helpers: Helpers = { checkSegment, system, multiplyHigh: multiplyHigh(module), divide: divide(module) };
+  const memory = memoryFunctions(module, imports);
+  const run = module.function(['i32'], ['i32'], (body, pcParam) => {
+    const pc = pcParam as Local;
+    const e = new InterpretedOperands(places, body, pc, memory, helpers);
+    const labels = [...MICRO_OPS.keys()].map(() => new Label());
+    let code: Code = [brTable(i32.load16_u(get(pc), RECORD.OP), labels, labels[0] as Label)];
+    [...MICRO_OPS.values()].forEach((meaning, index) => {
+      e.begin();
+      code = [block(labels[index] as Label, code), meaning(e), e.advance(i32.const(RECORD_BYTES)), br(e.next)];
+    });
+    e.begin();
+    return [loop(e.next, [block(e.found, code), dispatch(e, pc, places)]), unreachable];
+  });
+  module.export('run', run);
+  return module.encode();
+}
+
+/** The part of MODE that decides how code is decoded, and the whole of it, fits below the epoch in WORD.CONTEXT. */
+export const CONTEXT_MODE_BITS = 8;
+const highestModeBit = Math.max(...Object.values(MODE));
+if (highestModeBit >= 1 << CONTEXT_MODE_BITS) throw new RangeError('MODE has outgrown its place in the context');

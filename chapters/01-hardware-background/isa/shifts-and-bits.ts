@@ -1,0 +1,87 @@
+// # Shifts, rotations and single bits
+
+import { type Builder, slot } from './builder.ts';
+import { instruction } from './encoding.ts';
+import { SLOT } from '../state.ts';
+
+// ## Shifts and rotations
+//
+// Six forms each: by an immediate, by one, by CL; bytes and words. /6 is an undocumented twin of SHL that every processor has.
+const forms = (digit: number): string =>
+  `C0/${digit} Eb,Ib; C1/${digit} Ev,Ib; D0/${digit} Eb,1; D1/${digit} Ev,1; D2/${digit} Eb,CL; D3/${digit} Ev,CL`;
+const shift = (name: string) => (b: Builder) => {
+  const count = b.read(1);
+  b.modify(0, (d) => b.combine(name, b.bytes(0), d, d, count));
+};
+
+const ROL = instruction('ROL', forms(0), shift('rol'));
+const ROR = instruction('ROR', forms(1), shift('ror'));
+const RCL = instruction('RCL', forms(2), shift('rcl'));
+const RCR = instruction('RCR', forms(3), shift('rcr'));
+const SHL = instruction('SHL', `${forms(4)};${forms(6)}`, shift('shl'));
+const SHR = instruction('SHR', forms(5), shift('shr'));
+const SAR = instruction('SAR', forms(7), shift('sar'));
+
+const doubleShift = (name: string) => (b: Builder) => {
+  const count = b.read(2);
+  const filler = b.value(1);
+  b.modify(0, (d) => b.combine(name, b.bytes(0), d, filler, count));
+};
+const SHLD = instruction('SHLD', '0FA4 Ev,Gv,Ib; 0FA5 Ev,Gv,CL', doubleShift('shld'));
+const SHRD = instruction('SHRD', '0FAC Ev,Gv,Ib; 0FAD Ev,Gv,CL', doubleShift('shrd'));
+
+// ## Bit tests
+//
+// With an immediate, or a register destination, the bit number counts within the operand. With a register bit number and a memory operand, memory is one
+// long string of bits and the number may reach far to either side of the address.
+
+const bitTest = (name: string) => (b: Builder) => {
+  const bytes = b.bytes(0);
+  const number = b.read(1);
+  if ('imm' in number || b.registerOf(0) >= 0) {
+    if (name === 'bt') b.combine(name, bytes, 0, b.value(0), number);
+    else b.modify(0, (d) => b.combine(name, bytes, d, d, number));
+    return;
+  }
+  const unit = b.temporary();
+  b.emit(`bitUnit.${bytes}`, { d: unit, a: b.offset(), b: number.at });
+  const { addressSize, segment } = b.insn;
+  if (addressSize < 8) b.emit(`lea.${addressSize}.base`, { d: unit, a: unit });
+  const access = name === 'bt' ? 0 : 2;
+  const address = { at: b.linear(unit, segment, bytes, access), disp: 0n, stack: segment === 2 };
+  const value = b.load(address, bytes, b.temporary(), name === 'bt' ? 'load' : 'modify');
+  b.combine(name, bytes, value, value, number);
+  if (name !== 'bt') b.store(address, bytes, value);
+};
+
+const BT = instruction('BT', '0FA3 Ev,Gv; 0FBA/4 Ev,Ib', bitTest('bt'));
+const BTS = instruction('BTS', '0FAB Ev,Gv lock; 0FBA/5 Ev,Ib lock', bitTest('bts'));
+const BTR = instruction('BTR', '0FB3 Ev,Gv lock; 0FBA/6 Ev,Ib lock', bitTest('btr'));
+const BTC = instruction('BTC', '0FBB Ev,Gv lock; 0FBA/7 Ev,Ib lock', bitTest('btc'));
+
+// ## Searching and counting
+//
+// On a processor that does not offer TZCNT and LZCNT, their encodings are BSF and BSR with a prefix that means nothing. This one does not.
+
+const unary = (name: string) => (b: Builder) => b.emit(`${name}.${b.bytes(0)}`, { d: b.value(0), a: b.value(1) });
+
+const BSF = instruction('BSF', '0FBC Gv,Ev', unary('bsf'));
+const BSR = instruction('BSR', '0FBD Gv,Ev', unary('bsr'));
+const POPCNT = instruction('POPCNT', 'F3.0FB8 Gv,Ev', unary('popcnt'));
+const BSWAP = instruction('BSWAP', '0FC8+ Zv', (b) => b.emit(`bswap.${b.bytes(0)}`, { d: b.registerOf(0) }));
+
+// ## Flags by name
+
+const CLC = instruction('CLC', 'F8', (b) => b.emit('clc'));
+const STC = instruction('STC', 'F9', (b) => b.emit('stc'));
+const CMC = instruction('CMC', 'F5', (b) => b.emit('cmc'));
+const CLD = instruction('CLD', 'FC', (b) => b.emit('cld'));
+const STD = instruction('STD', 'FD', (b) => b.emit('std'));
+const AH = slot(SLOT.RAX) + 1;
+const LAHF = instruction('LAHF', '9F', (b) => b.emit('lahf', { d: AH }));
+const SAHF = instruction('SAHF', '9E', (b) => b.emit('sahf', { a: AH }));
+
+// biome-ignore format: table
+export const SHIFTS_AND_BITS = [
+  ROL, ROR, RCL, RCR, SHL, SHR, SAR, SHLD, SHRD, BT, BTS, BTR, BTC, BSF, BSR, POPCNT, BSWAP, CLC, STC, CMC, CLD, STD, LAHF, SAHF,
+];
