@@ -38,13 +38,22 @@ export const languageOf = (file: string): string | null => LANGUAGES[file.split(
 export async function highlightLines(text: string, language: string | null): Promise<string[]> {
   const lang = language === null ? null : (LANGUAGES[language] ?? null);
   if (lang === null) return text.split('\n').map(escapeHtml);
+  if (lang === 'asm') return Promise.all(text.split('\n').map(colourAssembler));
   const lines = (await highlighter).codeToTokensBase(text, { lang, theme: 'book', tokenizeMaxLineLength: 2000 });
-  return lines.map((tokens) =>
-    tokens
-      .map(({ content, color }) => {
-        const name = CLASSES[/--x-([\w-]+)/.exec(color ?? '')?.[1] ?? ''];
-        return name ? `<span class="${name}">${escapeHtml(content)}</span>` : escapeHtml(content);
-      })
-      .join(''),
-  );
+  return lines.map(asHtml);
+}
+
+const asHtml = (tokens: readonly { readonly content: string; readonly color?: string | undefined }[]): string =>
+  tokens
+    .map(({ content, color }) => {
+      const name = CLASSES[/--x-([\w-]+)/.exec(color ?? '')?.[1] ?? ''];
+      return name ? `<span class="${name}">${escapeHtml(content)}</span>` : escapeHtml(content);
+    })
+    .join('');
+
+// The assembler grammar knows `;` and `#` as comments; in sources that go through the C preprocessor they are written as in C.
+async function colourAssembler(line: string): Promise<string> {
+  const [, code = '', comment = ''] = /^((?:[^/"]|"[^"]*"|\/(?!\/))*)(\/\/.*)?$/.exec(line) ?? [line, line];
+  const [tokens = []] = (await highlighter).codeToTokensBase(code, { lang: 'asm', theme: 'book' });
+  return asHtml(tokens) + (comment && `<span class="c">${escapeHtml(comment)}</span>`);
 }

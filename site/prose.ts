@@ -61,7 +61,7 @@ export function renderProse(
   tokens.forEach((token, index) => {
     const line = lineAt(0) + (token.map?.[0] ?? 0);
     if (token.type === 'heading_open') {
-      const words = plain(tokens[index + 1]?.content ?? '').replace(/[`*_]/g, '');
+      const words = plainWords(plain(tokens[index + 1]?.content ?? ''));
       let id = slug(words) || 'section';
       for (let n = 2; used.has(id); n++) id = `${slug(words)}-${n}`;
       used.add(id);
@@ -105,6 +105,7 @@ export const plainWords = (text: string): string =>
     .replace(/```[\s\S]*?```/g, ' ')
     .replace(/\{\{[\s\S]*?\}\}/g, '…')
     .replace(/\[([^\]]*)\]\([^)]*\)/g, '$1')
-    .replace(/[`*_#|>]/g, '')
+    .replace(/(^|[^\w])_([^_]+)_(?!\w)/g, '$1$2')
+    .replace(/[`*#|>]/g, '')
     .replace(/\s+/g, ' ')
     .trim();

@@ -3,8 +3,8 @@
 // The site shows four rooms. What belongs to which, in what order it is read, and what a page is called, is decided here and nowhere else.
 //
 // The reading order of a chapter: `index.ts` first; then the modules that its `::include` marks name, in that order, a module's own marks right
-// after it; a mark that names a folder (`::include mmu/`) places all of that folder; then whatever is left, each after the modules it imports. So
-// a chapter whose spine is not written yet still reads sensibly.
+// after it; a mark that names a folder (`::include mmu/`) places all of that folder; then whatever is left, folder by folder, each module after
+// those it imports. So a chapter whose spine is not written yet still reads sensibly.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, posix, relative, sep } from 'node:path';
@@ -89,8 +89,13 @@ export function readingOrder(modules: readonly Module[], folder: string): Module
   if (index) place(index);
   // Shallow files first: a chapter's own modules before those of its folders.
   const rest = [...modules].sort((a, b) => a.file.split('/').length - b.file.split('/').length || (a.file < b.file ? -1 : 1));
+  const placed = ordered.size;
   for (const module of rest) placeAfterImports(module);
-  return [...ordered];
+  const all = [...ordered];
+  const left = Map.groupBy(all.slice(placed), ({ file }) => posix.dirname(file));
+  const own = left.get(folder) ?? [];
+  left.delete(folder);
+  return [...all.slice(0, placed), ...own, ...[...left.values()].flat()];
 }
 
 const plainTitle = (folder: string): string => {

@@ -1,0 +1,211 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { type Browser, chromium, type Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Built, buildSite } from './build.ts';
+import { deadLinks } from './links.ts';
+import { BookSession } from './live/book-session.ts';
+import { traceHash } from './live/trace-hash.ts';
+import { type Served, serve } from './serve.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'ringbook-built-'));
+const out = join(folder, 'site');
+let built: Built;
+let served: Served;
+
+/** Chromium on PATH, or null. */
+function findChromium(): string | null {
+  const folders = (process.env.PATH ?? '').split(delimiter);
+  for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
+    for (const at of folders) if (existsSync(join(at, name))) return join(at, name);
+  }
+  return null;
+}
+const executablePath = findChromium();
+if (!executablePath) console.log('skipped: no Chromium on PATH (chromium, chromium-browser, google-chrome); the pages were not opened in a browser');
+
+beforeAll(async () => {
+  built = await buildSite({ out, tolerant: true });
+  served = await serve(out);
+}, 240_000);
+afterAll(async () => {
+  await served?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe('the built site', () => {
+  it('has no dead link, no dead anchor, and loads nothing from outside', () => {
+    expect(built.pages).toBeGreaterThan(50);
+    expect(deadLinks(out)).toEqual([]);
+  });
+
+  it('has a page for every module, payload, clause and case it links to, and an index to search', () => {
+    for (const page of ['index.html', 'chapters/index.html', 'chapters/01-hardware-background/layout.html', 'payloads/index.html', 'suite/index.html', 'live/index.html', 'api/index.html'])
+      expect(existsSync(join(out, page)), page).toBe(true);
+    expect(built.searchEntries).toBeGreaterThan(200);
+  });
+
+  it('keeps every line of a module on its page, in order, linkable', () => {
+    const source = readFileSync(new URL('../chapters/01-hardware-background/layout.ts', import.meta.url), 'utf8').split('\n');
+    const page = readFileSync(join(out, 'chapters/01-hardware-background/layout.html'), 'utf8');
+    const text = (html: string): string =>
+      html.replace(/<[^>]+>/g, '').replace(/&lt;/g, '<').replace(/&gt;/g, '>').replace(/&quot;/g, '"').replace(/&#39;/g, "'").replace(/&amp;/g, '&');
+    const lines = new Map([...page.matchAll(/<span class="l" id="L(\d+)">(.*)$/gm)].map(([, n, html]) => [Number(n), text((html as string).replace(/<\/code>.*$/, ''))]));
+    source.forEach((line, index) => {
+      if (line.startsWith('//') || line.trim() === '') return;
+      expect(lines.get(index + 1), `line ${index + 1}`).toBe(line);
+    });
+  });
+});
+
+describe.skipIf(!executablePath)('in a browser', () => {
+  let browser: Browser;
+  let page: Page;
+  const outside: string[] = [];
+  const errors: string[] = [];
+
+  beforeAll(async () => {
+    browser = await chromium.launch({ executablePath: executablePath as string, args: ['--no-sandbox', '--disable-gpu'] });
+    page = await browser.newPage({ viewport: { width: 1300, height: 900 } });
+    page.on('request', (request) => {
+      const url = request.url();
+      if (!url.startsWith(served.url) && !/^(data|blob):/.test(url)) outside.push(url);
+    });
+    page.on('pageerror', (error) => errors.push(error.message));
+    page.on('console', (message) => {
+      if (message.type() === 'error') errors.push(message.text());
+    });
+  }, 60_000);
+  afterAll(async () => {
+    await browser?.close();
+  });
+  const open = (path: string): Promise<unknown> => page.goto(new URL(path, served.url).href);
+
+  it('shows the home page and leads to a chapter', async () => {
+    await open('');
+    expect(await page.textContent('h1')).toContain('Ringbook');
+    await page.click('.readers a >> nth=0');
+    await page.waitForURL(/chapters\/01-/);
+    expect(await page.textContent('h1')).toBeTruthy();
+  });
+
+  it('shows prose and code, and marks the lines of a link', async () => {
+    await open('chapters/01-hardware-background/layout.html#L20-L22');
+    expect(await page.textContent('h1')).toContain('Layouts');
+    expect(await page.locator('.l.marked').count()).toBe(3);
+    expect(await page.locator('#L20').isVisible()).toBe(true);
+    // What a reader copies is the code, without line numbers.
+    const copied = await page.evaluate(() => {
+      const [from, to] = [document.getElementById('L20'), document.getElementById('L22')];
+      const range = document.createRange();
+      range.setStartBefore(from as Node);
+      range.setEndAfter(to as Node);
+      getSelection()?.removeAllRanges();
+      getSelection()?.addRange(range);
+      return getSelection()?.toString();
+    });
+    const source = readFileSync(new URL('../chapters/01-hardware-background/layout.ts', import.meta.url), 'utf8').split('\n');
+    expect(copied?.trimEnd()).toBe(source.slice(19, 22).join('\n').trimEnd());
+  });
+
+  it('has no page wider than a telephone', async () => {
+    await page.setViewportSize({ width: 390, height: 800 });
+    for (const path of ['', 'chapters/01-hardware-background/layout.html', 'chapters/03-vcpu-loop/index.html', 'payloads/index.html', 'suite/index.html', 'suite/clauses.html', 'live/index.html', 'search.html']) {
+      await open(path);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), path).toBeLessThanOrEqual(0);
+    }
+    await page.setViewportSize({ width: 1300, height: 900 });
+  });
+
+  it('changes between light and dark and remembers', async () => {
+    await open('');
+    const paper = (): Promise<string> => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const before = await paper();
+    await page.click('button.theme');
+    expect(await paper()).not.toBe(before);
+    await open('chapters/index.html');
+    expect(await paper()).not.toBe(before);
+    await page.click('button.theme');
+    expect(await paper()).toBe(before);
+  });
+
+  it('finds things', async () => {
+    await open('chapters/index.html');
+    await page.fill('form.search input', 'bitfield');
+    await page.waitForSelector('.popup a');
+    expect(await page.textContent('.popup')).toContain('bitfield');
+    await page.press('form.search input', 'Enter');
+    await page.waitForURL(/search\.html\?q=bitfield/);
+    await page.waitForSelector('#results a');
+    await page.click('#results a >> nth=0');
+    await page.waitForURL(/\.html(#.*)?$/);
+  });
+
+  const imageOf = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`../guest-payloads/images/${name}.elf`, import.meta.url)));
+  const nodeHash = async (name: string): Promise<string | null> => {
+    const session = new BookSession({ image: imageOf(name), vcpus: 1, input: '' });
+    while (session.ending === null) session.advance(1_000_000);
+    return traceHash(session.events, session.dropped);
+  };
+  const ended = (): Promise<unknown> => page.waitForSelector('#status[data-state="ended"]', { timeout: 60_000 });
+  const hash = async (): Promise<string | undefined> => {
+    await page.waitForSelector('#hash[data-hash]', { timeout: 30_000 });
+    return (await page.getAttribute('#hash', 'data-hash')) ?? undefined;
+  };
+  const consoleText = (): Promise<string> => page.evaluate(() => [...document.querySelectorAll('#console .xterm-rows > div')].map((row) => row.textContent?.replace(/\u00a0/g, ' ').trimEnd()).join('\n'));
+
+  it('runs a payload to its end, with its console and the same trace as in Node', async () => {
+    for (const name of ['hello', 'mode-long']) {
+      await open(`live/index.html#payload=${name}`);
+      await page.reload(); // a change of the hash alone does not load a page
+      await page.waitForSelector('#run:not([disabled])');
+      await page.click('#run');
+      await ended();
+      expect(await page.textContent('#status')).toMatch(/ended by/);
+      await expect.poll(consoleText).toContain(name === 'hello' ? 'hello' : 'RB1 done');
+      expect(await hash()).toBe(await nodeHash(name));
+    }
+  }, 120_000);
+
+  it('steps, stops at exits, and replays from a link', async () => {
+    await open('live/index.html#payload=hello');
+    await page.reload();
+    await page.waitForSelector('#step:not([disabled])');
+    for (let n = 1; n <= 3; n++) {
+      await page.click('#step');
+      await page.waitForFunction((want) => document.getElementById('status')?.textContent?.startsWith(`${want} instruction`), n);
+    }
+    expect(await page.locator('#registers .changed').count()).toBeGreaterThan(0);
+    await page.click('#to-exit');
+    await page.waitForFunction(() => /[1-9]\d* VM exit/.test(document.getElementById('status')?.textContent ?? ''));
+    await page.click('#events button >> nth=0');
+    const link = page.url();
+    expect(link).toMatch(/payload=hello&at=\d+&events=\d+&event=\d+/);
+    const [status, registers, detail] = [await page.textContent('#status'), await page.textContent('#registers'), await page.textContent('#detail')];
+
+    const other = await browser.newPage();
+    await other.goto(link);
+    await other.waitForSelector('#step:not([disabled])');
+    expect(await other.textContent('#status')).toBe(status);
+    expect(await other.textContent('#registers')).toBe(registers);
+    expect(await other.textContent('#detail')).toBe(detail);
+    expect(other.url()).toBe(link);
+    await other.click('#run');
+    await other.waitForSelector('#hash[data-hash]', { timeout: 60_000 });
+    expect(await other.getAttribute('#hash', 'data-hash')).toBe(await nodeHash('hello'));
+    await other.close();
+  }, 120_000);
+
+  it('says what is wrong with a link to no payload', async () => {
+    await open('live/index.html#payload=nonesuch');
+    await page.reload();
+    await page.waitForSelector('#trouble:not([hidden])');
+    expect(await page.textContent('#trouble')).toContain('nonesuch');
+  });
+
+  it('asked nobody else for anything, and raised no error', () => {
+    expect(outside).toEqual([]);
+    expect(errors).toEqual([]);
+  });
+});
