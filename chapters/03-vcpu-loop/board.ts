@@ -66,9 +66,9 @@ export class Board {
   readonly trace: Trace | null;
   /** What waits for each processor. */
   protected readonly attention: readonly Attention[];
-  readonly #hva: number;
+  /** How to take back what has been made so far; run from the end. */
+  #undo: (() => void)[] = [];
   #answering = 0;
-  #disposed = false;
 
   /** @throws Errno naming the request that the kernel refused; RangeError for a size that this machine cannot have */
   constructor({ kernel, ramBytes = DEFAULT_RAM_BYTES, vcpus = 1, trace = null, input = [], onByte = null }: BoardOptions) {
@@ -79,19 +79,27 @@ export class Board {
     this.trace = trace;
     this.platform = new Platform({ trace, onByte });
     this.platform.serial.send(input);
-    this.kvm = Kvm.open(kernel, { trace });
-    this.vm = this.kvm.createVm();
-    const { hva, bytes } = this.kvm.allocate(ramBytes);
-    this.#hva = hva;
-    this.ram = bytes;
-    this.vm.tryIoctl('KVM_SET_TSS_ADDR', TSS_GPA); // only some Intel processors need it; a kernel that has no use for it may refuse
-    this.vm.setUserMemoryRegion({ slot: 0, guest_phys_addr: 0, memory_size: ramBytes, userspace_addr: hva });
-    const cpuid = this.kvm.getSupportedCpuid();
-    this.vcpus = Array.from({ length: vcpus }, (_, id) => {
-      const vcpu = this.vm.createVcpu(id);
-      vcpu.setCpuid2(cpuidFor(cpuid, id, vcpus));
-      return vcpu;
-    });
+    try {
+      this.kvm = Kvm.open(kernel, { trace });
+      this.#undo.push(() => this.kvm.close());
+      this.vm = this.kvm.createVm();
+      this.#undo.push(() => this.vm.close());
+      const { hva, bytes } = this.kvm.allocate(ramBytes);
+      this.#undo.unshift(() => void kernel.free(hva)); // last: while the VM exists, a slot names it
+      this.ram = bytes;
+      this.vm.tryIoctl('KVM_SET_TSS_ADDR', TSS_GPA); // only some Intel processors need it; a kernel that has no use for it may refuse
+      this.vm.setUserMemoryRegion({ slot: 0, guest_phys_addr: 0, memory_size: ramBytes, userspace_addr: hva });
+      const cpuid = this.kvm.getSupportedCpuid();
+      this.vcpus = Array.from({ length: vcpus }, (_, id) => {
+        const vcpu = this.vm.createVcpu(id);
+        this.#undo.push(() => vcpu.close());
+        vcpu.setCpuid2(cpuidFor(cpuid, id, vcpus));
+        return vcpu;
+      });
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
     this.attention = this.vcpus.map(() => new Attention());
     this.platform.injector.onRequest = (what) => this.attention[this.#answering]?.add(what); // to the processor that asked
   }
@@ -125,12 +133,9 @@ export class Board {
 
   /** Closes every descriptor, in the reverse order, and gives the memory back. */
   dispose(): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    for (const vcpu of this.vcpus) vcpu.close();
-    this.vm.close();
-    this.kvm.close();
-    this.kernel.free(this.#hva);
+    const undo = this.#undo;
+    this.#undo = [];
+    for (const step of undo.reverse()) step();
   }
 }
 

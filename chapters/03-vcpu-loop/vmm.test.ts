@@ -7,13 +7,13 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { Recorder } from '../01-hardware-background/trace.ts';
 import { HostKernel, hostKernelAvailable } from '../02-kvm-objects/host/host-kernel.ts';
 import type { Kernel } from '../02-kvm-objects/kernel.ts';
-import { SoftKernel } from '../02-kvm-objects/soft/soft-kernel.ts';
 import type { BoardOptions } from './board.ts';
+import { softKernel } from './kernel/index.ts';
 import { Machine } from './vmm.ts';
 
 const host = hostKernelAvailable();
 const kernels: { name: string; make: () => Kernel; reason: string | null }[] = [
-  { name: 'soft', make: () => new SoftKernel(), reason: null },
+  { name: 'soft', make: () => softKernel(), reason: null },
   { name: 'host', make: () => new HostKernel(), reason: host.available ? null : host.reason },
 ];
 

@@ -117,6 +117,21 @@ describe('the serial port', () => {
     expect(serial.read(0, 1)).toBe(0xaen);
     expect(serial.output.length).toBe(0);
   });
+  it('identifies what would interrupt, in order of priority', () => {
+    const IIR = 2;
+    const serial = new Serial();
+    serial.send([0x41]);
+    expect(serial.read(IIR, 1)).toBe(1n); // nothing is enabled
+    serial.write(1, 1, 0x03n);
+    expect(serial.read(IIR, 1)).toBe(4n); // the byte that was there before
+    serial.read(0, 1);
+    expect(serial.read(IIR, 1)).toBe(2n); // the transmitter is empty
+    expect(serial.read(IIR, 1)).toBe(1n); // and was, once
+    serial.write(0, 1, 0x42n);
+    expect(serial.read(IIR, 1)).toBe(2n);
+    serial.write(1, 1, 0n);
+    expect(serial.read(IIR, 1)).toBe(1n);
+  });
   it('has a scratch register, no interrupt pending, and takes wide accesses byte by byte', () => {
     const serial = new Serial();
     serial.write(7, 1, 0x5an);

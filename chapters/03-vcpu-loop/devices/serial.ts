@@ -1,8 +1,8 @@
 // # A serial port
 //
 // The first device of every small VMM, because the guest's side is three instructions long: wait until the transmitter is empty, write a byte.
-// This is a 16550 for polled use: data, line status, the registers that a driver programs before it starts. It raises no interrupt, since
-// this machine has no interrupt controller yet; the identification register says, truthfully, that none is pending.
+// This is a 16550: data, line and modem status, the registers that a driver programs before it starts. Its interrupt line leads nowhere, since this
+// machine has no interrupt controller yet; but the identification register says what the line would, and a driver may poll that.
 //
 // Nothing here is slow, so the transmitter is empty whenever it is asked. The receiver is a queue that the host fills.
 
@@ -17,8 +17,9 @@ const LSR = { DR: 0x01, OE: 0x02, THRE: 0x20, TEMT: 0x40 } as const;
 const LCR_DLAB = 0x80; // ports 0 and 1 are the divisor
 const MCR_LOOP = 0x10; // the transmitter feeds the receiver
 const FCR = { ENABLE: 0x01, CLEAR_RECEIVER: 0x02 } as const;
-const IIR_NONE_PENDING = 0x01;
-const IIR_FIFO_ENABLED = 0xc0;
+/** Sources of an interrupt, as bits of IER and as they are reported by IIR, highest priority first. */
+const IER = { RDA: 0x01, THRE: 0x02, LINE_STATUS: 0x04 } as const;
+const IIR = { LINE_STATUS: 0x06, RDA: 0x04, THRE: 0x02, NONE: 0x01, FIFO: 0xc0 } as const;
 /** Carrier, data set ready, clear to send: somebody is at the other end. */
 const MSR_CONNECTED = 0xb0;
 const FIFO_BYTES = 16;
@@ -42,6 +43,7 @@ export class Serial implements Registers {
   #divisor = 12; // 9,600 baud
   #fifo = false;
   #overrun = false;
+  #emptied = false; // the transmitter has become empty, and nobody has been told yet
 
   constructor({ trace = null, onByte = null }: { trace?: Trace | null; onByte?: ((byte: number) => void) | null } = {}) {
     this.#trace = trace;
@@ -80,8 +82,11 @@ export class Serial implements Registers {
       }
       case 1:
         return divisor ? this.#divisor >> 8 : this.#ier;
-      case 2:
-        return IIR_NONE_PENDING | (this.#fifo ? IIR_FIFO_ENABLED : 0);
+      case 2: {
+        const source = this.#source;
+        if (source === IIR.THRE) this.#emptied = false; // being told is the acknowledgement
+        return source | (this.#fifo ? IIR.FIFO : 0);
+      }
       case 3:
         return this.#lcr;
       case 4:
@@ -110,7 +115,7 @@ export class Serial implements Registers {
         break;
       case 1:
         if (divisor) this.#divisor = (this.#divisor & 0x00ff) | (value << 8);
-        else this.#ier = value & 0x0f;
+        else this.#enable(value & 0x0f);
         break;
       case 2:
         this.#fifo = (value & FCR.ENABLE) !== 0;
@@ -130,7 +135,21 @@ export class Serial implements Registers {
     }
   }
 
+  // Enabling the source asserts it at once when its condition holds already. A driver that sends by interrupt starts that way: the
+  // transmitter is empty, so it enables the interrupt and waits to be asked for the first byte.
+  #enable(ier: number): void {
+    if (ier & ~this.#ier & IER.THRE) this.#emptied = true;
+    this.#ier = ier;
+  }
+
+  get #source(): number {
+    if (this.#ier & IER.LINE_STATUS && this.#overrun) return IIR.LINE_STATUS;
+    if (this.#ier & IER.RDA && this.#received.length > 0) return IIR.RDA;
+    return this.#ier & IER.THRE && this.#emptied ? IIR.THRE : IIR.NONE;
+  }
+
   #transmit(byte: number): void {
+    this.#emptied = true; // sent as soon as it is written
     if (this.#mcr & MCR_LOOP) {
       if (this.#received.length < this.#capacity) this.#received.push(byte);
       else this.#overrun = true;
