@@ -63,6 +63,8 @@ export const VM_INSTRUCTION_ERROR = {
 const errorNameOf = new Map<number, string>(Object.entries(VM_INSTRUCTION_ERROR).map(([name, number]) => [number, name]));
 export const instructionErrorName = (error: number): string => errorNameOf.get(error) ?? `UNKNOWN_${error}`;
 
+// ::layout INTR_INFO -- one shape for three fields: the event to inject, the event that exited, the event whose delivery was cut short.
+
 /** Interruption-information fields: VM entry's, VM exit's and the IDT-vectoring one have the same shape (type: see EVENT_TYPE). */
 export const INTR_INFO = bitfield('interruption information', {
   VECTOR: bits(0, 7),
