@@ -155,7 +155,8 @@ const registers = new Map<number, Register>([
   [MSR.MCG_STATUS, inKernel(MSR.MCG_STATUS, 0n)],
 ]);
 for (let n = 0; n < 2 * SUPPORTED_VARIABLE_MTRRS; n++) registers.set(MSR.MTRR_PHYS_BASE0 + n, inKernel(MSR.MTRR_PHYS_BASE0 + n, 0n));
-for (const index of [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f]) registers.set(index, inKernel(index, 0n, fixedMtrr));
+for (const index of [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f])
+  registers.set(index, inKernel(index, 0n, fixedMtrr));
 
 /** The order of KVM_GET_MSR_INDEX_LIST: what a VMM must save. EFER, the bases and the APIC's are in SREGS, but harmless here. */
 export const MSR_LIST: readonly number[] = [...registers.keys()].filter((index) => index !== MSR.MTRR_CAP && index !== MSR.MCG_CAP);

@@ -7,8 +7,8 @@ import { KVM_MEM, KvmTranslation, KvmUserspaceMemoryRegion } from '../abi/memory
 import { KvmRegs, KvmSregs, KvmXsave, U64 } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import { O_RDWR } from '../kernel.ts';
-import { Ept, EPT_ENTRY } from './ept.ts';
-import { RamOwners, USER_BASE } from './memory.ts';
+import { EPT_ENTRY, Ept } from './ept.ts';
+import { type RamOwners, USER_BASE } from './memory.ts';
 import { SoftKernel } from './soft-kernel.ts';
 import type { SoftVm } from './vm.ts';
 
@@ -114,7 +114,7 @@ describe('VMX operation', () => {
 });
 
 describe('user memory', () => {
-  it('is zeroed, page-aligned, found again by address, and never the kernel\'s', () => {
+  it("is zeroed, page-aligned, found again by address, and never the kernel's", () => {
     const { kernel } = setUp();
     const a = kernel.allocate(PAGE_BYTES);
     const b = kernel.allocate(100);

@@ -206,7 +206,8 @@ export class SoftKernel implements Kernel {
     // Optional behaviour is switched on by number. There is none yet, and an unknown number is refused.
     on.onStruct('KVM_ENABLE_CAP', () => -ERRNO.EINVAL);
     // @clause kvm.irqchip.enxio-without
-    for (const request of ['KVM_IRQ_LINE', 'KVM_IRQ_LINE_STATUS', 'KVM_GET_IRQCHIP', 'KVM_SET_IRQCHIP'] as const) on.onStruct(request, () => -ERRNO.ENXIO);
+    for (const request of ['KVM_IRQ_LINE', 'KVM_IRQ_LINE_STATUS', 'KVM_GET_IRQCHIP', 'KVM_SET_IRQCHIP'] as const)
+      on.onStruct(request, () => -ERRNO.ENXIO);
     on.onStruct('KVM_SET_IDENTITY_MAP_ADDR', (vm, _bytes, view) => {
       // @clause kvm.vm.identity-map-before-vcpus
       if (vm.vcpus.size > 0) return -ERRNO.EINVAL;

@@ -286,7 +286,5 @@ export function installVcpuRequests(table: IoctlTable<SoftVcpu>): void {
     }),
   );
   // @clause kvm.msr.round-trip
-  table.onStruct('KVM_SET_MSRS', (vcpu, _bytes, view) =>
-    msrList(view, (index, at) => setMsr(vcpu, index, KvmMsrEntry.load(view, at).data, true)),
-  );
+  table.onStruct('KVM_SET_MSRS', (vcpu, _bytes, view) => msrList(view, (index, at) => setMsr(vcpu, index, KvmMsrEntry.load(view, at).data, true)));
 }

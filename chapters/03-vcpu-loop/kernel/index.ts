@@ -3,10 +3,9 @@
 // The previous chapter's kernel has vCPUs that can be examined but not run. This module adds the verb, and the requests that only make sense with it: interrupts and NMIs to
 // inject, a debugger, a signal mask. Nothing in the earlier chapter changes.
 
-import { KvmInterrupt, KvmSignalMask } from '../../02-kvm-objects/abi/events.ts';
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
+import { GUESTDBG, KvmInterrupt, KvmSignalMask } from '../../02-kvm-objects/abi/events.ts';
 import { KvmRun } from '../../02-kvm-objects/abi/exits.ts';
-import { GUESTDBG } from '../../02-kvm-objects/abi/events.ts';
 import { IOCTL } from '../../02-kvm-objects/abi/ioctls.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { SoftKernel, type SoftKernelOptions } from '../../02-kvm-objects/soft/soft-kernel.ts';

@@ -2,7 +2,7 @@
 //
 // The execution engine files decoded code under the mode that it was decoded for. The emulator has a register file of its own, and so has to say what mode it is in.
 
-import { AR, CR0, type CpuState, EFER, FLAG, MODE, OFFSET, SEG } from '../../01-hardware-background/state.ts';
+import { AR, type CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG } from '../../01-hardware-background/state.ts';
 
 /** The decoding mode that a register file's segments and control registers amount to. Never claims a flat address space: that is only an optimisation. */
 export function modeOf(state: CpuState): number {

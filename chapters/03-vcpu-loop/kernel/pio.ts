@@ -8,8 +8,8 @@
 // The simple forms take this short way (`kvm_fast_pio()`): the exit qualification says everything. String forms read or write memory as well, and go
 // to the emulator.
 
-import { SLOT } from '../../01-hardware-background/state.ts';
 import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { SLOT } from '../../01-hardware-background/state.ts';
 import { EXIT, IO_DIRECTION, RunIo } from '../../02-kvm-objects/abi/exits.ts';
 import { PIO_PAGE_OFFSET, type SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import type { Completion } from './run.ts';

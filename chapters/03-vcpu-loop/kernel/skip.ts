@@ -26,5 +26,4 @@ export function clearShadow(vcpu: SoftVcpu): void {
   if (shadow & SHADOW) hardware.write32('GUEST_INTERRUPTIBILITY_INFO', shadow & ~SHADOW);
 }
 
-const in64BitCode = (vcpu: SoftVcpu): boolean =>
-  (vcpu.efer & BigInt(EFER.LMA)) !== 0n && (vcpu.vm.hardware.read32('GUEST_CS_AR_BYTES') & AR.L) !== 0;
+const in64BitCode = (vcpu: SoftVcpu): boolean => (vcpu.efer & BigInt(EFER.LMA)) !== 0n && (vcpu.vm.hardware.read32('GUEST_CS_AR_BYTES') & AR.L) !== 0;
