@@ -30,6 +30,8 @@ import { modeOf } from './mode.ts';
 /** The widest access that one KVM_EXIT_MMIO can describe. */
 export const MMIO_BYTES = 8;
 const TLB_BYTES = 512 * 32;
+/** Room for decoded instructions: they are few, and each is decoded for itself. */
+const ARENA_BYTES = 256 << 10;
 const SEGMENTS = [SEG.ES, SEG.CS, SEG.SS, SEG.DS, SEG.FS, SEG.GS, SEG.LDTR, SEG.TR] as const;
 const MODIFY = 2;
 
@@ -93,7 +95,7 @@ export class Emulator implements EngineHost {
   constructor(hardware: Hardware) {
     this.#hardware = hardware;
     this.#state = new CpuState(hardware.memory);
-    this.#engine = new Engine(hardware.memory, this.#state, this);
+    this.#engine = new Engine(hardware.memory, this.#state, this, { arenaBytes: ARENA_BYTES });
     this.#engine.oneIteration = true;
     const tlb = hardware.memory.reserve(TLB_BYTES, PAGE_BYTES);
     hardware.memory.u8.fill(0xff, tlb, tlb + TLB_BYTES); // a bank that never hits
@@ -123,7 +125,6 @@ export class Emulator implements EngineHost {
 
   #runOne(): Stop {
     const state = this.#state;
-    this.#engine.flush();
     this.#engine.memoryChanged();
     state.set32(OFFSET.STOP, 0);
     state.set32(OFFSET.EVENTS, 0);
@@ -272,16 +273,10 @@ export class Emulator implements EngineHost {
 
   system(op: SystemOp, insn: Instruction): void {
     const state = this.#state;
-    switch (op) {
-      case 'ins':
-        return this.#ins(insn);
-      case 'outs':
-        return this.#outs(insn);
-      case 'movFromSreg':
-        return this.writeSlow(this.#linear(insn), 2, BigInt(state.segSelector(insn.reg)));
-      default:
-        throw new Abandon(UNHANDLED);
-    }
+    if (op === 'ins') this.#ins(insn);
+    else if (op === 'outs') this.#outs(insn);
+    else if (op === 'movFromSreg' && insn.mod !== 3) this.writeSlow(this.#linear(insn), 2, BigInt(state.segSelector(insn.reg)));
+    else throw new Abandon(UNHANDLED);
   }
 
   #linear(insn: Instruction): bigint {
