@@ -1,9 +1,10 @@
 // # The outer loop
 //
 // A guest is run by a loop in which almost nothing happens: call KVM_RUN, look why it came back, answer, call again. QEMU's is `kvm_cpu_exec()`;
-// every monitor has one. This is it for kernels whose KVM_RUN is certain to return, as the kernel of this book is: it counts instructions and
-// comes back when its bound is reached. Several processors share the one thread and take turns; a turn ends when a run was interrupted or the processor
-// halted. QEMU's TCG ran its processors so for years. It is slow, and it is deterministic.
+// every monitor has one. This is it for kernels whose KVM_RUN is certain to return: the kernel of this book counts instructions and comes back when its
+// bound is reached, the host's is interrupted by a clock. Several processors share the one thread and take turns; a turn ends when a run was interrupted or the processor
+// halted. QEMU's TCG ran its processors so for years. It is slow, and on a kernel that
+// counts instructions it is deterministic.
 
 import { GUESTDBG } from '../02-kvm-objects/abi/events.ts';
 import type { Vcpu } from '../02-kvm-objects/kvm.ts';
@@ -11,11 +12,11 @@ import type { Attention } from './attention.ts';
 import { Board, type RunResult } from './board.ts';
 import type { Outcome } from './platform.ts';
 
-/** When to give up on a guest that does not end by itself. All are deterministic. */
+/** When to give up on a guest that does not end by itself. */
 export interface Limits {
   /** Returns from KVM_RUN, of whatever reason. */
   readonly exits?: number;
-  /** Runs that used up the kernel's instruction bound without any other exit. */
+  /** Runs that used up the kernel's bound without any other exit. */
   readonly bounds?: number;
   /** Asked after each return; true ends the run. For limits that only the caller can measure. */
   readonly expired?: () => boolean;
@@ -44,7 +45,7 @@ export class Machine extends Board {
     for (let exit = 0, bound = 0; exit < exits; exit++) {
       const outcome = this.advance();
       if (outcome.kind === 'end') return this.result(outcome.end, outcome.exitCode, outcome.detail);
-      if (outcome.kind === 'interrupted' && ++bound >= bounds) return this.#timeout(`${bounds} runs to the instruction bound`);
+      if (outcome.kind === 'interrupted' && ++bound >= bounds) return this.#timeout(`${bounds} runs to the kernel's bound`);
       if (expired?.()) return this.#timeout('the limit given by the caller');
     }
     return this.#timeout(`${exits} exits`);

@@ -1,17 +1,27 @@
 // # The real kernel
 //
 // The same interface as the kernel of this book, answered by Linux. There is little to say about each call, since the interface is Linux's
-// own; what needs thought is memory. Guest RAM is a memfd mapped over a shared WebAssembly.Memory, and `struct kvm_run` is mapped over another:
-// so both can be handed to worker threads, and both outlive the descriptors that they came from without danger.
+// own; two things need thought.
+//
+// The first is memory. Guest RAM is a memfd mapped over a shared WebAssembly.Memory, and `struct kvm_run` is mapped over another: so both can be
+// handed to worker threads, and both outlive the descriptors that they came from without danger.
+//
+// The second is time. A guest that computes never leaves KVM_RUN, and JavaScript that called it would never run again. The kernel of this book
+// counts instructions and comes back; Linux comes back for a *signal*. So while a thread makes KVM_RUN calls through this class, a timer sends it one
+// every {{TICK_MS}} ms, with a handler that does nothing. A signal that arrives outside KVM_RUN is wasted, and the next one is not.
 
 import type { Hva } from '../../01-hardware-background/physical-memory.ts';
 import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { IOCTL } from '../abi/ioctls.ts';
-import { ERRNO, errnoName } from '../errno.ts';
+import { ERRNO, Errno, errnoName } from '../errno.ts';
 import { type Allocation, type Kernel, O_CLOEXEC, O_RDWR } from '../kernel.ts';
 import { type Libc, libc } from './libc.ts';
 
 const WASM_PAGE_BYTES = 65536;
+/** How long a KVM_RUN may last before it comes back with EINTR. */
+export const TICK_MS = 10;
+/** A real-time signal that neither glibc, Node nor a debugger uses. */
+const TICK_SIGNAL = 41;
 /** The largest that one WebAssembly.Memory can be. */
 const MAX_ALLOCATION_BYTES = 2 ** 32;
 
@@ -42,6 +52,7 @@ export class HostKernel implements Kernel {
   readonly libc: Libc;
   readonly #open = new Set<number>();
   readonly #allocations = new Map<Hva, Mapping>();
+  #ticking: number | null = null;
   readonly #runPages = new Map<number, { address: number; mapping: Mapping }>();
 
   /** @throws Error with the reason of {@link hostKernelAvailable} when the host cannot do it. */
@@ -62,10 +73,15 @@ export class HostKernel implements Kernel {
       this.libc.unmap(page.address, page.mapping.length);
       this.#runPages.delete(fd);
     }
+    if (this.#open.size === 0 && this.#ticking !== null) {
+      this.libc.stopTicking(this.#ticking);
+      this.#ticking = null;
+    }
     return this.libc.close(fd);
   }
 
   ioctl(fd: number, request: number, arg: number | Uint8Array = 0): number {
+    if (request === IOCTL.KVM_RUN && this.#ticking === null) this.#tick();
     const result = this.libc.ioctl(fd, request, arg);
     return CREATES_DESCRIPTOR.has(request) ? this.#remember(result) : result;
   }
@@ -105,6 +121,13 @@ export class HostKernel implements Kernel {
   dispose(): void {
     for (const fd of [...this.#open].reverse()) this.close(fd);
     for (const hva of [...this.#allocations.keys()]) this.free(hva);
+  }
+
+  #tick(): void {
+    const handled = this.libc.handleNothing(TICK_SIGNAL);
+    const timer = handled < 0 ? handled : this.libc.startTicking(TICK_SIGNAL, TICK_MS);
+    if (timer < 0) throw new Errno('timer_create', -timer);
+    this.#ticking = timer;
   }
 
   #remember(fd: number): number {

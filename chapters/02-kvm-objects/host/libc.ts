@@ -1,4 +1,4 @@
-// # The C library, in ten calls
+// # The C library, in a dozen calls
 //
 // This is the only file in the book that leaves JavaScript. It binds the few functions that reach a Linux kernel, through the optional package
 // `koffi`, and gives each the kernel's own manner: a result, or a negative errno. Where the package, the platform or the device is missing, the
@@ -25,6 +25,11 @@ const MAP_ANONYMOUS = 0x20;
 const MFD_CLOEXEC = 1;
 const SYS_GETTID = 186;
 const SYS_TGKILL = 234;
+const SYS_TIMER_CREATE = 222;
+const SYS_TIMER_SETTIME = 223;
+const SYS_TIMER_DELETE = 226;
+const CLOCK_MONOTONIC = 1;
+const SIGEV_THREAD_ID = 4;
 
 /** The calls. Results of 0 and above are results; below, `-errno`. */
 export interface Libc {
@@ -44,6 +49,9 @@ export interface Libc {
   tgkill(tid: number, signal: number): number;
   /** Installs a handler that does nothing, without SA_RESTART: a signal then interrupts a system call and has no other effect. */
   handleNothing(signal: number): number;
+  /** A timer that sends this thread `signal` every `intervalMs`, until {@link stopTicking}. Returns its id. */
+  startTicking(signal: number, intervalMs: number): number;
+  stopTicking(timer: number): number;
 }
 
 const load = (): Libc | string => {
@@ -64,13 +72,16 @@ const load = (): Libc | string => {
   const ftruncate = c.func('int ftruncate(int fd, int64_t length)');
   const mmap = c.func('int64_t mmap(uint64_t address, uint64_t length, int prot, int flags, int fd, int64_t offset)');
   const syscall = c.func('int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)');
+  const timerCreate = c.func('int64_t syscall(int64_t number, int64_t clock, void *event, void *id)');
+  const timerSettime = c.func('int64_t syscall(int64_t number, int64_t timer, int64_t flags, void *spec, void *old)');
   const sigaction = c.func('int sigaction(int signal, void *act, void *old)');
 
   const done = (result: number | bigint): number => (Number(result) === -1 ? -koffi.errno() : Number(result));
   const map = (address: number, length: number, flags: number, fd: number): number => {
     const result = done(mmap(address, length, PROT_READ_WRITE, flags | MAP_FIXED, fd, 0));
-    return result < 0 ? result : 0;
+    return Math.min(result, 0); // the address is known
   };
+  const gettid = (): number => Number(syscall(SYS_GETTID, 0, 0, 0));
   return {
     open: (path, flags) => done(open(path, flags, 0)),
     close: (fd) => done(close(fd)),
@@ -86,7 +97,7 @@ const load = (): Libc | string => {
     address: (buffer) => Number(koffi.address(new Uint8Array(buffer))),
     mapOver: (address, length, fd) => map(address, length, MAP_SHARED, fd),
     unmap: (address, length) => map(address, length, MAP_PRIVATE | MAP_ANONYMOUS, -1),
-    gettid: () => Number(syscall(SYS_GETTID, 0, 0, 0)),
+    gettid,
     tgkill: (tid, signal) => done(syscall(SYS_TGKILL, process.pid, tid, signal)),
     handleNothing(signal) {
       // glibc's struct sigaction: handler, then the mask, flags and restorer, all zero. A handler needs to be an address of a function that takes
@@ -95,6 +106,18 @@ const load = (): Libc | string => {
       action[0] = koffi.address(c.symbol('abs'));
       return done(sigaction(signal, new Uint8Array(action.buffer), null));
     },
+    startTicking(signal, intervalMs) {
+      const event = new Int32Array(16); // struct sigevent: value (8 bytes), signal, kind of notification, thread
+      event.set([signal, SIGEV_THREAD_ID, gettid()], 2);
+      const timer = new Int32Array(2);
+      const created = done(timerCreate(SYS_TIMER_CREATE, CLOCK_MONOTONIC, event, timer));
+      if (created < 0) return created;
+      const seconds = Math.floor(intervalMs / 1000);
+      const time = [BigInt(seconds), BigInt(Math.round((intervalMs - seconds * 1000) * 1e6))]; // struct timespec
+      const set = done(timerSettime(SYS_TIMER_SETTIME, timer[0], 0, BigInt64Array.from([...time, ...time]), null));
+      return set < 0 ? set : (timer[0] as number);
+    },
+    stopTicking: (timer) => done(syscall(SYS_TIMER_DELETE, timer, 0, 0)),
   };
 };
 

@@ -1,0 +1,122 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { EXIT } from '../abi/exits.ts';
+import { IOCTL } from '../abi/ioctls.ts';
+import { ERRNO } from '../errno.ts';
+import { type Allocation, O_CLOEXEC, O_RDWR } from '../kernel.ts';
+import { Kvm } from '../kvm.ts';
+import { HostKernel, hostKernelAvailable } from './host-kernel.ts';
+
+const here = hostKernelAvailable();
+const reason = here.available ? null : here.reason;
+const descriptors = (): number => readdirSync('/proc/self/fd').length;
+const timers = (): number =>
+  readFileSync('/proc/self/timers', 'utf8')
+    .split('\n')
+    .filter((line) => line.startsWith('ID:')).length;
+
+describe('looking for the host kernel', () => {
+  it('says why there is none', () => {
+    expect(hostKernelAvailable('/dev/kvm-of-nobody')).toMatchObject({ available: false });
+    expect(JSON.stringify(hostKernelAvailable('/dev/kvm-of-nobody'))).toMatch(process.platform === 'linux' ? /ENOENT|koffi|x86-64/ : /Linux/);
+  });
+});
+
+describe.skipIf(reason !== null)(`the host kernel${reason ? ` (skipped: ${reason})` : ''}`, () => {
+  let kernel: HostKernel;
+  afterEach(() => kernel?.dispose());
+  const allocate = (bytes: number): Allocation => {
+    const block = kernel.allocate(bytes);
+    if (typeof block === 'number') throw new Error(`errno ${-block}`);
+    return block;
+  };
+
+  it('shares one page of bytes between JavaScript, the kernel and other views', () => {
+    kernel = new HostKernel();
+    const { bytes } = allocate(8192);
+    expect(bytes.buffer).toBeInstanceOf(SharedArrayBuffer); // so it can be handed to a Worker
+    Atomics.add(new Int32Array(bytes.buffer, 0, 4), 1, 7);
+    expect(bytes[4]).toBe(7);
+  });
+
+  it('runs guest code and lets JavaScript see what it wrote', () => {
+    kernel = new HostKernel();
+    const kvm = Kvm.open(kernel);
+    const vm = kvm.createVm();
+    const { hva, bytes } = kvm.allocate(0x10000);
+    vm.setUserMemoryRegion({ slot: 0, guest_phys_addr: 0, memory_size: 0x10000, userspace_addr: hva });
+    const vcpu = vm.createVcpu(0);
+    vcpu.setSregs({ cs: { ...vcpu.getSregs().cs, base: 0n, selector: 0 } });
+    vcpu.setRegs({ rip: 0x1000n });
+    bytes.set([0xc6, 0x06, 0x00, 0x20, 0x2a, 0xf4], 0x1000); // mov byte [0x2000], 42; hlt
+    expect(vcpu.run()).toBe(EXIT.KVM_EXIT_HLT);
+    expect(bytes[0x2000]).toBe(42);
+    expect(vcpu.getRegs().rip).toBe(0x1006n);
+  });
+
+  it('comes back from a guest that never leaves', () => {
+    kernel = new HostKernel();
+    const kvm = Kvm.open(kernel);
+    const vm = kvm.createVm();
+    const { hva, bytes } = kvm.allocate(0x10000);
+    vm.setUserMemoryRegion({ slot: 0, guest_phys_addr: 0, memory_size: 0x10000, userspace_addr: hva });
+    const vcpu = vm.createVcpu(0);
+    vcpu.setSregs({ cs: { ...vcpu.getSregs().cs, base: 0n, selector: 0 } });
+    for (const program of [
+      [0xeb, 0xfe], // jmp .
+      [0x0f, 0x01, 0xc1, 0xeb, 0xfb], // vmcall; jmp back
+    ]) {
+      bytes.set(program, 0x1000);
+      vcpu.setRegs({ rip: 0x1000n });
+      expect(vcpu.run()).toBe(EXIT.KVM_EXIT_INTR);
+      expect(vcpu.run()).toBe(EXIT.KVM_EXIT_INTR);
+    }
+    expect(timers()).toBe(1);
+    kernel.dispose();
+    expect(timers()).toBe(0);
+  });
+
+  it('returns at once when immediate_exit is set, before the guest has done anything', () => {
+    kernel = new HostKernel();
+    const kvm = Kvm.open(kernel);
+    const vcpu = kvm.createVm().createVcpu(0);
+    vcpu.page.immediateExit = true;
+    expect(vcpu.run()).toBe(EXIT.KVM_EXIT_INTR);
+    expect(vcpu.getRegs().rip).toBe(0xfff0n);
+  });
+
+  it('leaves stale views readable: memory that was freed reads as zeros', () => {
+    kernel = new HostKernel();
+    const { hva, bytes } = allocate(4096);
+    bytes.fill(7);
+    expect(kernel.free(hva)).toBe(0);
+    expect(bytes.every((byte) => byte === 0)).toBe(true);
+    const system = kernel.open('/dev/kvm', O_RDWR | O_CLOEXEC);
+    const vm = kernel.ioctl(system, IOCTL.KVM_CREATE_VM, 0);
+    const vcpu = kernel.ioctl(vm, IOCTL.KVM_CREATE_VCPU, 0);
+    const page = kernel.mmap(vcpu, kernel.ioctl(system, IOCTL.KVM_GET_VCPU_MMAP_SIZE)) as Uint8Array;
+    page[1] = 1;
+    kernel.close(vcpu);
+    expect(page[1]).toBe(0);
+  });
+
+  it('gives every descriptor back', () => {
+    const before = descriptors();
+    for (let round = 0; round < 20; round++) {
+      kernel = new HostKernel();
+      const kvm = Kvm.open(kernel);
+      const vm = kvm.createVm();
+      vm.createVcpu(0);
+      vm.createVcpu(1);
+      allocate(1 << 20);
+      kernel.dispose();
+    }
+    expect(descriptors()).toBe(before);
+  });
+
+  it('does not close what is not its own', () => {
+    kernel = new HostKernel();
+    expect(kernel.close(0)).toBe(-ERRNO.EBADF);
+    expect(kernel.close(1)).toBe(-ERRNO.EBADF);
+  });
+});
