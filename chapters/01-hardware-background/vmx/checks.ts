@@ -263,10 +263,7 @@ export const HOST_CHECKS: readonly Check[] = [
     violated: (v, c) => longHost(v) !== c.hostIsLong || (!c.hostIsLong && longGuest(v)),
   },
   // @clause vmx.entry.host-32bit
-  {
-    clause: 'vmx.entry.host-32bit',
-    violated: (v) => !longHost(v) && ((v.read32(AT.HOST_CR4) & CR4.PCIDE) !== 0 || v.high32(AT.HOST_RIP) !== 0),
-  },
+  { clause: 'vmx.entry.host-32bit', violated: (v) => !longHost(v) && v.high32(AT.HOST_RIP) !== 0 },
   // @clause vmx.entry.host-64bit
   { clause: 'vmx.entry.host-64bit', violated: (v) => longHost(v) && ((v.read32(AT.HOST_CR4) & CR4.PAE) === 0 || !canonical(v, AT.HOST_RIP)) },
 ];
@@ -345,8 +342,6 @@ const REGISTER_CHECKS: readonly Check[] = [
     clause: 'vmx.entry.guest-long-needs-pae-paging',
     violated: (v) => longGuest(v) && ((guestCr0(v) & CR0.PG) === 0 || (v.read32(AT.GUEST_CR4) & CR4.PAE) === 0),
   },
-  // @clause vmx.entry.guest-pcid-needs-long
-  { clause: 'vmx.entry.guest-pcid-needs-long', violated: (v) => !longGuest(v) && (v.read32(AT.GUEST_CR4) & CR4.PCIDE) !== 0 },
   // @clause vmx.entry.guest-cr3
   { clause: 'vmx.entry.guest-cr3', violated: (v, c) => tooWide(v, c, AT.GUEST_CR3) },
   // @clause vmx.entry.guest-dr7

@@ -183,7 +183,11 @@ export const MSR_AREA_MAX = 512;
 export const CR0_FIXED0 = sum(CR0.PE, CR0.NE, CR0.PG);
 export const CR0_FIXED1 = 0xffff_ffff;
 export const CR4_FIXED0 = CR4.VMXE;
-export const CR4_FIXED1 = sum(...Object.values(CR4).filter((mask) => mask !== CR4.LA57));
+/** The bits of CR4 that the processor has. */
+// biome-ignore format: table
+export const CR4_FIXED1 = sum(
+  CR4.TSD, CR4.DE, CR4.PSE, CR4.PAE, CR4.PGE, CR4.PCE, CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.SMEP, CR4.SMAP,
+);
 /** Bits of IA32_EFER that are not reserved. */
 export const EFER_SUPPORTED = sum(EFER.SCE, EFER.LME, EFER.LMA, EFER.NXE);
 /** Bits of IA32_DEBUGCTL that are not reserved: LBR and BTF. */

@@ -7,6 +7,7 @@ import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { PhysicalMemory } from '../physical-memory.ts';
 import { AR, CpuState, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
+import { CR4_BITS } from '../system/control.ts';
 import { Recorder } from '../trace.ts';
 import { ENTRY_CHECKS } from './checks.ts';
 import { adjust, CAPABILITY, CPU_BASED, CR4_FIXED1, ENTRY, EXIT, PIN, readVmxMsr, SECONDARY, VMX_MSR } from './controls.ts';
@@ -251,10 +252,6 @@ const VIOLATIONS: Record<string, (b: Bench) => void> = {
   'vmx.entry.guest-cr4': (b) => b.set('GUEST_CR4', CR4.LA57),
   'vmx.entry.guest-debugctl': (b) => b.write({ GUEST_IA32_DEBUGCTL: 0x40 }),
   'vmx.entry.guest-long-needs-pae-paging': (b) => b.clear('GUEST_CR4', CR4.PAE),
-  'vmx.entry.guest-pcid-needs-long': (b) => {
-    b.notLong();
-    b.set('GUEST_CR4', CR4.PCIDE);
-  },
   'vmx.entry.guest-cr3': (b) => b.write({ GUEST_CR3: 1n << 39n }),
   'vmx.entry.guest-dr7': (b) => b.write({ GUEST_DR7: (1n << 32n) | 0x400n }),
   'vmx.entry.guest-sysenter': (b) => b.write({ GUEST_SYSENTER_ESP: 1n << 50n }),
@@ -856,6 +853,7 @@ describe('capability MSRs', () => {
     expect((basic >> 50n) & 0xfn).toBe(6n);
     expect(readVmxMsr(VMX_MSR.IA32_VMX_VMCS_ENUM)).toBe(BigInt(FIELD.GUEST_SYSENTER_CS & 0x3ff)); // the highest index in use
     expect(readVmxMsr(VMX_MSR.IA32_VMX_CR4_FIXED1)).toBe(BigInt(CR4_FIXED1));
+    expect(CR4_FIXED1).toBe(CR4_BITS);
     expect(readVmxMsr(0x491)).toBeNull();
     expect(readVmxMsr(0x3a)).toBe(5n);
   });
