@@ -100,7 +100,9 @@ export class ExecAdapter implements Adapter {
 
   #lastWords(): string {
     const words = this.#stderr.trim();
-    return words === '' ? '' : `; its last words: ${JSON.stringify(words.slice(-400))}`;
+    if (words === '') return '';
+    const cause = words.split('\n').find((line) => /error|panic|fault|abort/i.test(line)); // a stack trace puts it first, not last
+    return `; its last words: ${JSON.stringify((cause ?? words).slice(-400))}`;
   }
 
   #ask(request: Request, timeoutMs: number | null): Promise<Reply> {
