@@ -18,7 +18,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 
 const ASSEMBLE = ['-c', '-x', 'assembler-with-cpp', '-nostdinc', '-Irt', '-g0', '-Wa,--fatal-warnings', '-Wa,--noexecstack'];
 const COMPILE = [
-  ...['-S', '-std=c17', '-O1', '-ffreestanding', '-nostdinc', '-Irt', '-g0', '-Wall', '-Wextra', '-Werror', '-fno-ident', '-fno-pic', '-fno-pie'],
+  ...['-S', '-std=gnu17', '-O1', '-ffreestanding', '-nostdinc', '-Irt', '-g0', '-Wall', '-Wextra', '-Werror', '-fno-ident', '-fno-pic', '-fno-pie'],
   ...['-mgeneral-regs-only', '-fno-stack-protector', '-fno-asynchronous-unwind-tables', '-fno-unwind-tables', '-fcf-protection=none'],
   ...['-fno-builtin', '-fno-tree-loop-distribute-patterns', '-fno-jump-tables', '-march=x86-64', '-mtune=generic'],
 ];
