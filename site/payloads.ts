@@ -6,7 +6,7 @@
 
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { imagePath, PAYLOADS } from '../guest-payloads/index.ts';
+import { BOOT_SOURCES, imagePath, PAYLOADS, RUNTIME_SOURCES } from '../guest-payloads/index.ts';
 import { type Literate, parseLiterate } from './literate.ts';
 
 export interface Payload {
@@ -35,6 +35,7 @@ export interface PayloadSource {
   readonly builds: readonly Payload[];
 }
 
+/** The payloads, the sources they are built from, and after these the runtime that all are linked with (which builds nothing by itself). */
 export function readPayloads(root: string): { payloads: Payload[]; sources: PayloadSource[] } {
   const payloads = PAYLOADS.map((row): Payload => {
     const { name, title, chapter, room, needs, end, vcpus } = row;
@@ -48,5 +49,10 @@ export function readPayloads(root: string): { payloads: Payload[]; sources: Payl
     const text = readFileSync(join(root, file), 'utf8');
     return { file, page: (builds[0] as Payload).page, literate: parseLiterate(file, text), text, builds };
   });
-  return { payloads, sources };
+  const runtime = [...RUNTIME_SOURCES, ...BOOT_SOURCES].map((name): PayloadSource => {
+    const file = `guest-payloads/${name}`;
+    const text = readFileSync(join(root, file), 'utf8');
+    return { file, page: `payloads/runtime/${basename(file)}.html`, literate: parseLiterate(file, text), text, builds: [] };
+  });
+  return { payloads, sources: [...sources, ...runtime] };
 }

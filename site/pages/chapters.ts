@@ -93,6 +93,10 @@ function fileLine(site: Site, room: Room, module: Module, page: string): string 
   const stem = module.file.replace(/(\.test)?\.ts$/, '');
   const beside = /\.test\.ts$/.test(module.file) ? [...room.modules].find(({ file }) => file === `${stem}.ts`) : room.tests.find(({ file }) => file === `${stem}.test.ts`);
   if (beside) parts.push(`<a href="${relativeTo(page, beside.page)}">${/\.test\.ts$/.test(module.file) ? 'the module it tests' : 'its test'}</a>`);
+  if (site.apiPages && room.number !== null && !/\.test\.ts$/.test(module.file)) {
+    const name = module.file.replace(/^chapters\/|\.(ts|mjs)$/g, '').replace(/\/index$/, '').replaceAll('/', '_');
+    parts.push(`<a href="${relativeTo(page, `api/modules/${name}.html`)}">API</a>`);
+  }
   const obeyed = [...new Set(module.clauses.map(({ id }) => id))].filter((id) => site.suite.clauses.has(id)).length;
   if (obeyed > 0) parts.push(`${obeyed} ${obeyed === 1 ? 'clause' : 'clauses'}`);
   return `<p class="file">${parts.join(' · ')}</p>`;

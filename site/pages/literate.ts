@@ -142,7 +142,7 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
       else row.right.push(html);
     } else if (room && module) {
       const drawn = await site.evaluator.draw(room, module, { kind: block.kind, name: block.name, line: block.line });
-      if (drawn) row.right.push(`<figure class="drawn" id="figure-${escapeHtml(block.name)}"><div class="scroll">${drawn.html}</div>${await caption(block)}</figure>`);
+      if (drawn) row.right.push(`<figure class="drawn" id="figure-${escapeHtml(block.name)}"><div class="scroll"${widthOf(drawn.html)}>${drawn.html}</div>${await caption(block)}</figure>`);
     }
   }
   fresh();
@@ -158,6 +158,12 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
     })
     .join('\n');
   return { html, headings, mostlyProse: length('prose') > 1.2 * length('code') };
+}
+
+/** A figure may shrink to fit a telephone, but not until its letters cannot be read. */
+function widthOf(svg: string): string {
+  const width = Number(/<svg[^>]*viewBox="[\d.-]+ [\d.-]+ ([\d.]+)/.exec(svg)?.[1] ?? 0);
+  return width > 0 ? ` style="--drawn:${Math.ceil(width)}px"` : '';
 }
 
 async function excerptOf(site: Site, file: string, symbol: string | undefined): Promise<{ lines: string[]; line: number } | string> {

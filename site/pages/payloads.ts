@@ -37,7 +37,10 @@ function buildsTable(site: Site, builds: readonly Payload[], page: string, linke
 export async function addPayloads(site: Site): Promise<void> {
   const side: SideEntry[] = [
     { page: HOME, title: 'All payloads' },
-    ...site.payloadSources.map(({ page, literate }): SideEntry => ({ page, title: plainWords(literate.title) })),
+    ...site.payloadSources.map(({ page, literate, builds }, index, all): SideEntry => {
+      const runtime = builds.length === 0 && all[index - 1]?.builds.length !== 0;
+      return { page, title: plainWords(literate.title), ...(runtime && { group: 'the runtime' }) };
+    }),
     { page: 'guest-payloads/all.html', title: 'How they are built', group: 'the build' },
   ];
   const frame = { room: 'payloads', side, sideTitle: { page: HOME, title: 'Payloads' } } as const;
@@ -76,8 +79,10 @@ async function addSource(
     page,
     title: plainWords(literate.title),
     description: plainWords(literate.opening),
-    body: `<article>${untitled}<p class="file"><code>${escapeHtml(file)}</code></p>${rendered.html}<section class="list"><h2 id="builds">What is built from it</h2>${buildsTable(site, builds, page, false)}</section></article>`,
-    headings: [...rendered.headings, { level: 2, text: 'What is built from it', id: 'builds' }],
+    body: `<article>${untitled}<p class="file"><code>${escapeHtml(file)}</code></p>${rendered.html}${
+      builds.length > 0 ? `<section class="list"><h2 id="builds">What is built from it</h2>${buildsTable(site, builds, page, false)}</section>` : ''
+    }</article>`,
+    headings: builds.length > 0 ? [...rendered.headings, { level: 2, text: 'What is built from it', id: 'builds' }] : rendered.headings,
     set: rendered.mostlyProse ? 'below' : 'beside',
     ...(previous && { previous }),
     ...(next && { next }),
