@@ -35,6 +35,8 @@ export interface Intercepts {
   /** MOV from CRn. Returns what the guest sees (read shadows applied). */
   readCr(n: 0 | 3 | 4 | 8, value: bigint, gpr: number, length: number): bigint;
   clts(length: number): void;
+  /** CLTS that has not exited leaves CR0.TS alone: the bit is the hypervisor's, and what the guest sees of it is clear already. */
+  readonly hostOwnsTs?: boolean;
   /** LMSW. Returns the CR0 low word that takes effect. */
   lmsw(value: number, length: number, memoryOperand: boolean, linear: bigint): number;
   accessDr(n: number, direction: 'in' | 'out', gpr: number, length: number): void;

@@ -1,0 +1,690 @@
+// # The processor
+//
+// Here the parts meet. The engine runs instructions and knows nothing of privilege. The MMU translates and knows nothing of instructions. The system instructions know the
+// rules, and VMX sits on top of all. What is left for this file is *time*: what happens between two instructions, and in which order.
+//
+// The order is architecture. At one boundary there can be a single-step trap from the instruction that has just ended, an NMI, an external interrupt, a hypervisor that waits
+// for a window, and a breakpoint on the instruction to come. The manual ranks them, and the ranking is visible to software: a debugger that steps
+// through code with interrupts on must see its trap first, or it would step into the handler.
+//
+// ::figure boundary -- The questions at an instruction boundary, from the most urgent down.
+
+import { readFlags, writeFlags } from './engine/flags.ts';
+import { Engine, type EngineHost } from './engine/engine.ts';
+import { Fault, VECTOR, VmExit } from './faults.ts';
+import type { EptContext, Intercepts } from './intercepts.ts';
+import type { Instruction } from './isa/instruction.ts';
+import type { SystemOp } from './isa/system-ops.ts';
+import { Mmu, type MmuHost, type PhysicalBus } from './mmu/mmu.ts';
+import { PHYSICAL_ADDRESS_BITS } from './mmu/paging.ts';
+import type { PhysicalMemory } from './physical-memory.ts';
+import { AR, CR0, CpuState, EFER, FLAG, MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from './state.ts';
+import { CR4_BITS, RESET_CR0 } from './system/control.ts';
+import { type Cpuid, modelCpuid } from './system/cpuid.ts';
+import { armed, DR6, DR6_FIXED_1, DR7_FIXED_1, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
+import { loadRealSegment } from './system/descriptors.ts';
+import { raise, raiseDebug, raiseFault } from './system/exceptions.ts';
+import { resetExtendedState } from './system/extended-state.ts';
+import { LinearMemory } from './system/linear-memory.ts';
+import { readMsr, readTsc, writeMsr } from './system/msrs.ts';
+import type { PortBus } from './system/ports.ts';
+import { operandAddress, privilegeOf, U32, U64 } from './system/segmentation.ts';
+import { OPERATIONS } from './system/table.ts';
+import type { Trace } from './trace.ts';
+import { type DeliveredEvent, EVENT_TYPE, type VmxProcessor } from './vmx/processor.ts';
+
+/** What the processor asks of its VMX unit. */
+export interface VmxExtension {
+  execute(op: SystemOp, insn: Instruction): void;
+  exit(exit: VmExit): 'typescript' | 'x86' | 'abort';
+  readonly entryPending: boolean;
+  takeInjection(): DeliveredEvent | null;
+  takePendingDebug(): number;
+  readonly monitorTrap: boolean;
+  monitorTrapExit(): never;
+  checkControlRegister(n: 0 | 4, value: bigint): void;
+  /** In VMX operation: INIT is blocked in root, and exits in non-root. */
+  readonly operating: boolean;
+}
+
+/** The interrupt controller, as the processor sees it. Whoever makes `pending` true calls `Cpu.eventsChanged()`. */
+export interface InterruptSource {
+  pending(): boolean;
+  /** Takes the interrupt. Returns its vector. */
+  acknowledge(): number;
+}
+
+/** Why `Cpu.run` came back. */
+export type CpuStop =
+  | { readonly kind: 'deadline' } // as many instructions as were asked for
+  | { readonly kind: 'halt' } // waiting for an interrupt, and none is there
+  | { readonly kind: 'shutdown' } // after a triple fault or a VMX abort
+  | { readonly kind: 'wait-for-sipi' }
+  | { readonly kind: 'stop' } // `requestStop()` was called
+  | { readonly kind: 'vmexit'; readonly exit: VmExit }; // a guest entered by TypeScript has exited
+
+export interface CpuOptions {
+  readonly memory: PhysicalMemory;
+  readonly trace?: Trace;
+  readonly ports?: PortBus;
+  readonly devices?: PhysicalBus;
+  /** Initial APIC id: 0 is the bootstrap processor. */
+  readonly apicId?: number;
+}
+
+/** A bus without devices: reads give all ones, writes go nowhere. */
+const NO_PORTS: PortBus = { read: (_port, bytes) => 2 ** (8 * bytes) - 1, write: () => {} };
+const NO_DEVICES: PhysicalBus = { read: (_address, bytes) => (1n << BigInt(8 * bytes)) - 1n, write: () => {} };
+
+/** Interruptibility bits, in OFFSET.SHADOW. */
+const SHADOW = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
+/** Activity states, in OFFSET.ACTIVITY. */
+const ACTIVITY = { ACTIVE: 0, HLT: 1, SHUTDOWN: 2, WAIT_FOR_SIPI: 3 } as const;
+const EXIT_INIT = 3;
+const EXIT_SIPI = 4;
+
+/** One x86-64 processor. */
+export class Cpu implements EngineHost, MmuHost, VmxProcessor {
+  readonly memory: PhysicalMemory;
+  readonly state: CpuState;
+  readonly trace: Trace | null;
+  readonly mmu: Mmu;
+  readonly engine: Engine;
+  readonly ports: PortBus;
+  readonly bus: PhysicalBus;
+  readonly apicId: number;
+  /** Linear memory for TypeScript code. */
+  readonly mem: LinearMemory;
+  readonly physicalAddressBits = PHYSICAL_ADDRESS_BITS;
+  intercepts: Intercepts | null = null;
+  vmx: VmxExtension | null = null;
+  delivering: DeliveredEvent | null = null;
+  /** The function behind CPUID. */
+  cpuid: Cpuid = modelCpuid;
+  /** The bits of CR4 that may be set. */
+  cr4Bits = CR4_BITS;
+  /** DR6 conditions of a #DB that an instruction is about to raise as a fault. */
+  faultDebug = 0;
+
+  #interrupts: InterruptSource | null = null;
+  #nmiPending = false;
+  #initPending = false;
+  #sipiVector = -1;
+  #timer: { at: number; fire: () => void } | null = null;
+  #stopRequested = false;
+  // What the instruction under way leaves behind.
+  #pendingDebug = 0; // DR6 conditions of the trap to raise after it
+  #stepping = false; // TF was set before it
+  #keepsRf = false; // it was an IRET, and RF is the one it loaded
+  #breakpoints = { instructions: false, data: false, ports: false };
+  #slowAccess = false;
+
+  constructor({ memory, trace, ports = NO_PORTS, devices = NO_DEVICES, apicId = 0 }: CpuOptions) {
+    this.memory = memory;
+    this.trace = trace ?? null;
+    this.ports = ports;
+    this.bus = devices;
+    this.apicId = apicId;
+    this.state = new CpuState(memory);
+    this.mmu = new Mmu(this);
+    this.mem = new LinearMemory(this);
+    this.engine = new Engine(memory, this.state, this);
+    this.reset();
+  }
+
+  get cpl(): number {
+    return this.state.get32(OFFSET.CPL);
+  }
+  get pdptes(): BigUint64Array {
+    return this.mmu.pdptes;
+  }
+  /** Instructions retired: virtual time. */
+  get instructions(): number {
+    return this.state.getNumber(OFFSET.ICOUNT);
+  }
+
+  // ## Power-up
+  //
+  // The first instruction is fetched from 16 bytes below 4 GiB, though the processor is in real mode, where no selector can name such an address. The hidden base
+  // of CS is simply set so; the first far jump will fill it in the ordinary way, and the machine comes down to the first megabyte.
+
+  // @clause x86.reset.state
+  /** The state after power-up. */
+  reset(): void {
+    const { state } = this;
+    const now = state.get64(OFFSET.ICOUNT);
+    state.u8.fill(0);
+    state.set64(OFFSET.ICOUNT, now);
+    state.set64(OFFSET.TSC_OFFSET, (U64 + 1n - now) & U64);
+    this.#resetProgram();
+    state.set64(OFFSET.CR0, BigInt(RESET_CR0));
+    state.set64(OFFSET.PAT, 0x0007040600070406n);
+    state.set64(OFFSET.APIC_BASE, 0xfee00800n | (this.apicId === 0 ? 0x100n : 0n));
+    state.set64(OFFSET.MISC_ENABLE, 1n);
+    state.set64(OFFSET.XCR0, 1n);
+    resetExtendedState(this);
+    this.#settle('reset');
+  }
+
+  /** What INIT and power-up have in common. */
+  #resetProgram(): void {
+    const { state } = this;
+    for (let slot = 0; slot < 16; slot++) state.setSlot(slot, 0n);
+    state.setSlotNumber(SLOT.RDX, modelCpuid(this, 1, 0)[0]);
+    state.setSlotNumber(SLOT.RIP, 0xfff0);
+    state.setSlotNumber(SLOT.NEXT_RIP, 0xfff0);
+    writeFlags(state, FLAG.FIXED);
+    const data = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
+    for (const seg of [SEG.ES, SEG.SS, SEG.DS, SEG.FS, SEG.GS]) this.#setSegment(seg, 0, 0n, data);
+    this.#setSegment(SEG.CS, 0xf000, 0xffff0000n, AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED);
+    this.#setSegment(SEG.LDTR, 0, 0n, AR.P | 2);
+    this.#setSegment(SEG.TR, 0, 0n, AR.P | 11);
+    for (const [base, limit] of [[OFFSET.GDTR_BASE, OFFSET.GDTR_LIMIT], [OFFSET.IDTR_BASE, OFFSET.IDTR_LIMIT]] as const) {
+      state.set64(base, 0n);
+      state.set32(limit, 0xffff);
+    }
+    for (const offset of [OFFSET.CR2, OFFSET.CR3, OFFSET.CR4, OFFSET.CR8, OFFSET.EFER]) state.set64(offset, 0n);
+    for (let n = 0; n < 4; n++) state.set64(OFFSET.DR0 + 8 * n, 0n);
+    state.set64(OFFSET.DR6, BigInt(DR6_FIXED_1));
+    state.set64(OFFSET.DR7, BigInt(DR7_FIXED_1));
+    for (const word of [OFFSET.CPL, OFFSET.STOP, OFFSET.SHADOW, OFFSET.ACTIVITY]) state.set32(word, 0);
+  }
+
+  #setSegment(seg: number, selector: number, base: bigint, rights: number): void {
+    const { state } = this;
+    state.setSegSelector(seg, selector);
+    state.setSegBase(seg, base);
+    state.setSegLimit(seg, 0xffff);
+    state.setSegRights(seg, rights);
+  }
+
+  #settle(why: string): void {
+    this.#pendingDebug = 0;
+    this.#nmiPending = false;
+    this.#initPending = false;
+    this.#sipiVector = -1;
+    this.delivering = null;
+    this.intercepts = null;
+    this.mmu.flush(why);
+    this.debugChanged();
+    this.eventsChanged();
+  }
+
+  // ## Signals from outside
+
+  setInterruptSource(source: InterruptSource | null): void {
+    this.#interrupts = source;
+    this.eventsChanged();
+  }
+
+  /** Raises a non-maskable interrupt. One can wait while another is being handled. */
+  nmi(): void {
+    this.#nmiPending = true;
+    this.eventsChanged();
+  }
+
+  /** The INIT signal: the bootstrap processor starts over, another one waits for a start-up message. */
+  init(): void {
+    this.#initPending = true;
+    this.eventsChanged();
+  }
+
+  /** The start-up message: where a waiting processor begins, in pages. Ignored by one that does not wait. */
+  sipi(vector: number): void {
+    if (this.state.get32(OFFSET.ACTIVITY) !== ACTIVITY.WAIT_FOR_SIPI) return;
+    this.#sipiVector = vector & 0xff;
+    this.eventsChanged();
+  }
+
+  /** Calls `fire` once `at` instructions have been retired, at a boundary. One timer at a time; a new one replaces the old. */
+  setTimer(at: number, fire: () => void): void {
+    this.#timer = { at, fire };
+    this.eventsChanged();
+  }
+  clearTimer(): void {
+    this.#timer = null;
+  }
+
+  /** Makes `run` return at the next boundary with `{kind: 'stop'}`: for devices that end the run. */
+  requestStop(): void {
+    this.#stopRequested = true;
+    this.eventsChanged();
+  }
+
+  acknowledgeInterrupt(): number {
+    return this.#interrupts?.acknowledge() ?? 0;
+  }
+
+  /** Something that matters at a boundary has changed: the engine is to stop at the next one. */
+  eventsChanged(): void {
+    this.state.set32(OFFSET.EVENTS, 1);
+  }
+
+  // ## Running
+
+  /** Runs up to `maxInstructions`, or until there is a reason to stop. */
+  run(maxInstructions = Number.POSITIVE_INFINITY): CpuStop {
+    const limit = this.instructions + maxInstructions;
+    for (;;) {
+      try {
+        const stop = this.#advance(limit);
+        if (stop) return stop;
+      } catch (exit) {
+        if (!(exit instanceof VmExit)) throw exit;
+        const stop = this.#leaveGuest(exit);
+        if (stop) return stop;
+      }
+    }
+  }
+
+  #leaveGuest(exit: VmExit): CpuStop | null {
+    if (!this.vmx) throw exit;
+    this.#pendingDebug = 0;
+    this.#stepping = false;
+    const outcome = this.vmx.exit(exit);
+    this.#tick();
+    if (outcome === 'typescript') return { kind: 'vmexit', exit };
+    return outcome === 'abort' ? { kind: 'shutdown' } : null;
+  }
+
+  /** One boundary and what follows it. */
+  #advance(limit: number): CpuStop | null {
+    const { state } = this;
+    state.set32(OFFSET.EVENTS, 0);
+    this.#tick();
+    if (this.#stopRequested) {
+      this.#stopRequested = false;
+      return { kind: 'stop' };
+    }
+    if (this.vmx?.entryPending) {
+      this.#completeEntry(this.vmx);
+      return null;
+    }
+    if (this.#timer && this.instructions >= this.#timer.at) {
+      const { fire } = this.#timer;
+      this.#timer = null;
+      fire();
+    }
+    if (this.#takeEvent()) return null;
+    const activity = state.get32(OFFSET.ACTIVITY);
+    if (activity !== ACTIVITY.ACTIVE) return this.#idle(activity);
+    if (this.instructions >= limit) return { kind: 'deadline' };
+    if (this.#breakpoints.instructions && !(state.get32(OFFSET.RFLAGS) & FLAG.RF)) {
+      const hit = instructionBreakpoints(this, this.#linearRip());
+      if (hit) {
+        raiseDebug(this, hit);
+        return null;
+      }
+    }
+    return this.#execute(limit);
+  }
+
+  #linearRip(): bigint {
+    const rip = this.state.slot(SLOT.RIP);
+    return (this.state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64 ? rip : (rip + this.state.segBase(SEG.CS)) & U32;
+  }
+
+  // A halted processor is a processor for which time does not pass, unless something is due. Then time jumps there.
+  #idle(activity: number): CpuStop | null {
+    if (activity === ACTIVITY.SHUTDOWN) return { kind: 'shutdown' };
+    if (activity === ACTIVITY.WAIT_FOR_SIPI) return { kind: 'wait-for-sipi' };
+    if (this.#timer && this.intercepts) {
+      this.state.setNumber(OFFSET.ICOUNT, Math.max(this.instructions, this.#timer.at));
+      return null;
+    }
+    return { kind: 'halt' };
+  }
+
+  // VM entry may leave something to be done before the guest's first instruction.
+  #completeEntry(vmx: VmxExtension): void {
+    const event = vmx.takeInjection();
+    if (event) {
+      const { vector, type, errorCode, instructionLength } = event;
+      if (type === EVENT_TYPE.NMI) this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) | SHADOW.NMI);
+      const returnTo = this.state.slot(SLOT.RIP) + BigInt(instructionLength);
+      raise(this, { vector, type, errorCode, returnTo, resume: false }, instructionLength);
+      if (vmx.monitorTrap) vmx.monitorTrapExit();
+      return;
+    }
+    const conditions = vmx.takePendingDebug();
+    if (conditions) raiseDebug(this, conditions);
+  }
+
+  // ## Between two instructions
+
+  /** Takes the most urgent event, if there is one that can be taken. */
+  #takeEvent(): boolean {
+    const { state } = this;
+    if (this.#takeInit()) return true;
+    const activity = state.get32(OFFSET.ACTIVITY);
+    if (activity === ACTIVITY.WAIT_FOR_SIPI) return false;
+    const shadow = state.get32(OFFSET.SHADOW);
+    // @clause x86.boundary.debug-before-interrupts
+    if (this.#pendingDebug !== 0 && !(shadow & SHADOW.MOV_SS)) {
+      const conditions = this.#pendingDebug;
+      this.#pendingDebug = 0;
+      raiseDebug(this, conditions);
+      return true;
+    }
+    const inhibited = (shadow & (SHADOW.STI | SHADOW.MOV_SS)) !== 0;
+    const canNmi = !inhibited && !(shadow & SHADOW.NMI);
+    const canInterrupt = !inhibited && (state.get32(OFFSET.RFLAGS) & FLAG.IF) !== 0;
+    if (this.intercepts && activity !== ACTIVITY.SHUTDOWN) this.intercepts.windows(canInterrupt, canNmi);
+    if (this.#nmiPending && this.#takeNmi(canNmi)) return true;
+    return activity !== ACTIVITY.SHUTDOWN && this.#takeInterrupt(canInterrupt);
+  }
+
+  // @clause x86.boundary.init
+  #takeInit(): boolean {
+    const { state, vmx } = this;
+    if (this.#initPending && !(vmx?.operating && !this.intercepts)) {
+      this.#initPending = false;
+      if (this.intercepts) throw new VmExit(EXIT_INIT);
+      const caches = state.get64(OFFSET.CR0) & BigInt(CR0.CD | CR0.NW);
+      this.#resetProgram();
+      state.set64(OFFSET.CR0, caches | BigInt(CR0.ET));
+      this.#settle('init');
+      if (this.apicId !== 0) state.set32(OFFSET.ACTIVITY, ACTIVITY.WAIT_FOR_SIPI);
+      return true;
+    }
+    if (this.#sipiVector < 0 || state.get32(OFFSET.ACTIVITY) !== ACTIVITY.WAIT_FOR_SIPI) return false;
+    const vector = this.#sipiVector;
+    this.#sipiVector = -1;
+    if (this.intercepts) throw new VmExit(EXIT_SIPI, BigInt(vector));
+    loadRealSegment(this, SEG.CS, vector << 8);
+    state.setSlot(SLOT.RIP, 0n);
+    state.setSlot(SLOT.NEXT_RIP, 0n);
+    state.set32(OFFSET.ACTIVITY, ACTIVITY.ACTIVE);
+    this.modeChanged();
+    return true;
+  }
+
+  // @clause x86.boundary.nmi
+  #takeNmi(allowed: boolean): boolean {
+    const { state } = this;
+    if (this.intercepts) {
+      this.#nmiPending = false;
+      this.intercepts.nmi();
+      this.#nmiPending = true;
+    }
+    if (!allowed) return false;
+    this.#nmiPending = false;
+    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) | SHADOW.NMI);
+    raise(this, { vector: VECTOR.NMI, type: EVENT_TYPE.NMI, errorCode: null, returnTo: state.slot(SLOT.RIP), resume: false });
+    return true;
+  }
+
+  // @clause x86.boundary.external-interrupt
+  #takeInterrupt(allowed: boolean): boolean {
+    if (!this.#interrupts?.pending()) return false;
+    // In non-root operation the hypervisor may want it whatever RFLAGS.IF says: then this throws.
+    this.intercepts?.externalInterrupt();
+    if (!allowed) return false;
+    const vector = this.#interrupts.acknowledge();
+    raise(this, { vector, type: EVENT_TYPE.EXTERNAL, errorCode: null, returnTo: this.state.slot(SLOT.RIP), resume: false });
+    return true;
+  }
+
+  // ## Executing
+  //
+  // Usually the engine is let go until something happens. Some conditions last for exactly one instruction (the shadow of STI or MOV SS, the resume flag) or apply after every one
+  // (TF, the monitor trap flag); under these the engine is given a deadline of one.
+
+  #execute(limit: number): CpuStop | null {
+    const { state, intercepts } = this;
+    const shadow = state.get32(OFFSET.SHADOW) & (SHADOW.STI | SHADOW.MOV_SS);
+    const flags = state.get32(OFFSET.RFLAGS);
+    const rip = state.slot(SLOT.RIP);
+    const monitorTrap = this.vmx?.monitorTrap ?? false;
+    const single = shadow !== 0 || (flags & (FLAG.TF | FLAG.RF)) !== 0 || monitorTrap || this.#breakpoints.instructions;
+    this.#stepping = (flags & FLAG.TF) !== 0;
+    this.#keepsRf = false;
+    const now = this.instructions;
+    const until = single ? now + 1 : Math.min(limit, this.#timer?.at ?? Number.POSITIVE_INFINITY);
+    state.setNumber(OFFSET.DEADLINE, Math.min(until, Number.MAX_SAFE_INTEGER));
+    this.engine.oneIteration = single;
+    const stop = this.engine.run();
+    this.#tick();
+    if (stop.kind === 'vmexit') throw stop.exit;
+    if (stop.kind === 'fault') {
+      this.#pendingDebug = 0;
+      this.#fault(stop.fault);
+      if (monitorTrap && this.vmx?.monitorTrap) this.vmx.monitorTrapExit();
+      return null;
+    }
+    if (!single) return null;
+    // @clause x86.boundary.shadow-one-instruction
+    if (shadow) state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~shadow);
+    // A string instruction that repeats is not complete while RIP stays where it is, and keeps RF until it is.
+    // @clause x86.debug.resume-flag
+    if (flags & FLAG.RF && !this.#keepsRf && state.slot(SLOT.RIP) !== rip) state.set32(OFFSET.RFLAGS, state.get32(OFFSET.RFLAGS) & ~FLAG.RF);
+    // @clause x86.debug.single-step
+    if (this.#stepping && intercepts === this.intercepts) this.#pendingDebug |= DR6.mask.BS;
+    if (monitorTrap && this.vmx?.monitorTrap) this.vmx.monitorTrapExit();
+    return null;
+  }
+
+  #fault(fault: Fault): void {
+    const conditions = this.faultDebug;
+    this.faultDebug = 0;
+    if (fault.vector === VECTOR.DB) raiseDebug(this, conditions);
+    else raiseFault(this, fault);
+  }
+
+  #tick(): void {
+    if (this.trace) this.trace.now = this.instructions;
+  }
+
+  // ## What instructions tell the processor
+
+  /** HLT has been executed. */
+  halt(): void {
+    this.state.set32(OFFSET.ACTIVITY, ACTIVITY.HLT);
+    this.eventsChanged();
+  }
+
+  /** A triple fault. */
+  shutdown(): void {
+    this.state.set32(OFFSET.ACTIVITY, ACTIVITY.SHUTDOWN);
+    this.eventsChanged();
+  }
+
+  /** An event has been delivered through the IDT: the processor is awake, and what inhibited interrupts for an instruction does no more. */
+  eventDelivered(): void {
+    const { state } = this;
+    state.set32(OFFSET.ACTIVITY, ACTIVITY.ACTIVE);
+    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~(SHADOW.STI | SHADOW.MOV_SS));
+    this.#stepping = false;
+    this.eventsChanged();
+  }
+
+  // Two of these in a row inhibit only once, or a program could keep interrupts out for ever with IF set.
+  shadowSti(): void {
+    this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) | SHADOW.STI);
+    this.eventsChanged();
+  }
+  shadowMovSs(): void {
+    this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) | SHADOW.MOV_SS);
+    this.eventsChanged();
+  }
+
+  unblockNmi(): void {
+    const { state } = this;
+    if (!(state.get32(OFFSET.SHADOW) & SHADOW.NMI)) return;
+    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~SHADOW.NMI);
+    this.eventsChanged();
+  }
+
+  /** IRET has loaded RFLAGS. */
+  flagsReturned(): void {
+    this.#keepsRf = true;
+    if (this.state.get32(OFFSET.RFLAGS) & (FLAG.TF | FLAG.RF | FLAG.IF)) this.eventsChanged();
+  }
+
+  /** POPF, CLAC or STAC has changed RFLAGS; `before` is what they were. */
+  flagsChanged(before: number): void {
+    const after = this.state.get32(OFFSET.RFLAGS);
+    if ((after ^ before) & FLAG.AC) this.modeChanged();
+    if (after & ~before & (FLAG.TF | FLAG.IF)) this.eventsChanged();
+  }
+
+  /** SYSCALL and SYSRET: whether a single-step trap follows is decided by the flags that they have loaded. */
+  stepByNewFlags(): void {
+    this.#stepping = (this.state.get32(OFFSET.RFLAGS) & FLAG.TF) !== 0;
+    if (this.#stepping) this.#pendingDebug |= DR6.mask.BS;
+    this.eventsChanged();
+  }
+
+  /** A #DB is due after the present instruction. */
+  trapAfter(conditions: number): void {
+    this.#pendingDebug |= conditions;
+    this.eventsChanged();
+  }
+
+  /** DR7 has changed. */
+  debugChanged(): void {
+    this.#breakpoints = armed(this.state.low32(OFFSET.DR7));
+    this.modeChanged();
+    this.eventsChanged();
+  }
+
+  // ## Modes
+
+  /** Recomputes what is derived from segment registers, CR0, EFER and RFLAGS. */
+  modeChanged(): void {
+    const { state } = this;
+    const flags = state.get32(OFFSET.RFLAGS);
+    const cr0 = state.low32(OFFSET.CR0);
+    const user = state.get32(OFFSET.CPL) === 3;
+    const before = state.get32(OFFSET.MODE);
+    let mode = this.#codeMode(flags);
+    if (state.segRights(SEG.SS) & AR.DB) mode |= MODE.STACK32;
+    if (cr0 & CR0.PE) mode |= MODE.PROTECTED;
+    if (flags & FLAG.VM) mode |= MODE.V86;
+    if (state.low32(OFFSET.EFER) & EFER.LMA) mode |= MODE.LONG;
+    if (user) mode |= MODE.USER;
+    if ((mode & MODE.CODE) === MODE.CODE64 || this.#isFlat()) mode |= MODE.FLAT;
+    state.set32(OFFSET.MODE, mode);
+    // @clause x86.alignment-check
+    const aligned = user && (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
+    this.#slowAccess = aligned || this.#breakpoints.data;
+    state.set32(OFFSET.TLB, this.mmu.selectBank(user, this.intercepts !== null, this.#slowAccess));
+    if (this.trace && nameOf(mode) !== nameOf(before)) {
+      this.#tick();
+      this.trace.emit({ kind: 'mode', mode: nameOf(mode) });
+    }
+  }
+
+  #codeMode(flags: number): number {
+    const { state } = this;
+    const rights = state.segRights(SEG.CS);
+    if (flags & FLAG.VM) return MODE.CODE16;
+    if (state.low32(OFFSET.EFER) & EFER.LMA && rights & AR.L) return MODE.CODE64;
+    return rights & AR.DB ? MODE.CODE32 : MODE.CODE16;
+  }
+
+  // Flat segments need neither base nor limit check, and nearly all 32-bit code has them.
+  #isFlat(): boolean {
+    const { u32 } = this.state;
+    for (const seg of [SEG.CS, SEG.DS, SEG.ES, SEG.SS]) {
+      const at = (OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2;
+      if (u32[at] !== 0 || u32[at + 1] !== 0 || u32[at + 2] !== 0xffffffff) return false;
+      const rights = u32[at + 3] as number;
+      const usual = rights & AR.CODE ? AR.P | AR.S | AR.CODE | AR.READABLE : AR.P | AR.S | AR.WRITABLE;
+      if (rights & AR.UNUSABLE || (rights & usual) !== usual || (seg === SEG.CS) !== ((rights & AR.CODE) !== 0)) return false;
+      if (seg !== SEG.CS && rights & AR.EXPAND_DOWN) return false;
+    }
+    return true;
+  }
+
+  /** A linear address cut to the width that the mode has. */
+  wrapLinear(linear: bigint): bigint {
+    return this.state.low32(OFFSET.EFER) & EFER.LMA ? linear & U64 : linear & U32;
+  }
+
+  // ## Services for the engine
+
+  fetch(linear: bigint): number {
+    this.#tick();
+    return this.mmu.fetch(BigInt.asUintN(64, linear), this.cpl === 3);
+  }
+
+  translate(linear: bigint, bytes: number, access: number): number {
+    this.#tick();
+    const at = BigInt.asUintN(64, linear);
+    if (this.#slowAccess) this.#watch(at, bytes, access);
+    return this.mmu.translate(at, bytes, access, this.cpl === 3, !this.#slowAccess);
+  }
+
+  #watch(linear: bigint, bytes: number, access: number): void {
+    const { state } = this;
+    const aligned = (linear & BigInt(bytes - 1)) === 0n;
+    if (!aligned && this.cpl === 3 && state.low32(OFFSET.CR0) & CR0.AM && state.get32(OFFSET.RFLAGS) & FLAG.AC) throw new Fault(VECTOR.AC, 0);
+    if (!this.#breakpoints.data) return;
+    const hit = dataBreakpoints(this, linear, bytes, access !== 0);
+    if (hit) this.trapAfter(hit);
+  }
+
+  readSlow(linear: bigint, bytes: number, access: number): bigint {
+    this.#tick();
+    return this.mmu.read(BigInt.asUintN(64, linear), bytes, privilegeOf(this.cpl), access);
+  }
+
+  writeSlow(linear: bigint, bytes: number, value: bigint): void {
+    this.#tick();
+    this.mmu.write(BigInt.asUintN(64, linear), bytes, BigInt.asUintN(8 * bytes, value), privilegeOf(this.cpl));
+  }
+
+  system(op: SystemOp, insn: Instruction): void {
+    this.#tick();
+    OPERATIONS[op](this, insn);
+  }
+
+  protectCode(hpa: number): void {
+    this.mmu.tlb.protect(hpa - (hpa % 4096));
+  }
+
+  // ## Services for the MMU and for VMX
+
+  ept(): EptContext | null {
+    return this.intercepts?.ept ?? null;
+  }
+  holdsCode(hpa: number): boolean {
+    return this.engine.holdsCode(hpa);
+  }
+  codeWritten(hpa: number, bytes: number): void {
+    this.engine.codeWritten(hpa, bytes);
+  }
+  mappingsChanged(): void {
+    this.engine.flush();
+  }
+  flushTranslations(why: string): void {
+    this.mmu.flush(why);
+  }
+  operandAddress(insn: Instruction, bytes: number, access: 'read' | 'write'): bigint {
+    return operandAddress(this, insn, bytes, access === 'write');
+  }
+  readMsr(index: number): bigint {
+    return readMsr(this, index);
+  }
+  writeMsr(index: number, value: bigint): void {
+    writeMsr(this, index, value);
+  }
+  /** The time stamp counter. */
+  get tsc(): bigint {
+    return readTsc(this);
+  }
+  /** All of RFLAGS. */
+  get rflags(): number {
+    return readFlags(this.state);
+  }
+}
+
+type ModeName = 'real' | 'v86' | 'protected16' | 'protected32' | 'compat' | 'long';
+
+function nameOf(mode: number): ModeName {
+  if (mode & MODE.V86) return 'v86';
+  if ((mode & MODE.PROTECTED) === 0) return 'real';
+  if (mode & MODE.LONG) return (mode & MODE.CODE) === MODE.CODE64 ? 'long' : 'compat';
+  return (mode & MODE.CODE) === MODE.CODE32 ? 'protected32' : 'protected16';
+}

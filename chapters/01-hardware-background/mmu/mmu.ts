@@ -1,0 +1,511 @@
+// # Translation
+//
+// Segmentation has produced a linear address; what remains is to find the byte. The interpreter looks into the TLB by itself and comes here when it
+// misses. So everything in this file may take its time, and can be written for the eye: find the entry at each level, stop at
+// the first that is absent or malformed, combine the rights, judge, and only then mark the path as used.
+//
+// ::figure page-walk -- One walk, reference by reference, as the trace records it.
+
+import { Fault, generalProtection, VECTOR } from '../faults.ts';
+import type { EptContext } from '../intercepts.ts';
+import type { PhysicalMemory } from '../physical-memory.ts';
+import { CR0, CR4, type CpuState, EFER, FLAG, OFFSET } from '../state.ts';
+import type { Trace } from '../trace.ts';
+import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker } from './ept.ts';
+import { canonical, ENTRY, FORMAT, type Format, NX_HIGH, PDPTE_RESERVED, PF, PHYSICAL_ADDRESS_BITS, PSE36_MASK, PSE36_SHIFT } from './paging.ts';
+import { BANK, TLB, Tlb } from './tlb.ts';
+
+/** Kinds of access. MODIFY is a read that will be followed by a write: it needs write permission and faults as a write. */
+export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2, FETCH: 3 } as const;
+
+/** On whose behalf an access is made. SYSTEM: an implicit supervisor access (descriptor tables, TSS), at any CPL. */
+export const PRIVILEGE = { SUPERVISOR: 0, USER: 1, SYSTEM: 2 } as const;
+
+/** Where accesses go that do not meet RAM. Values are unsigned; a width is 1, 2, 4 or 8 bytes. */
+export interface PhysicalBus {
+  read(address: number, bytes: number): bigint;
+  write(address: number, bytes: number, value: bigint): void;
+}
+
+/** What the MMU needs from the processor around it. */
+export interface MmuHost {
+  readonly memory: PhysicalMemory;
+  readonly state: CpuState;
+  readonly trace: Trace | null;
+  readonly bus: PhysicalBus;
+  /** Second-stage context, or null. */
+  ept(): EptContext | null;
+  /** Does this RAM page hold decoded code? */
+  holdsCode(hpa: number): boolean;
+  /** RAM that holds decoded code is being written. */
+  codeWritten(hpa: number, bytes: number): void;
+  /** Mappings changed: forget what is filed under linear addresses. */
+  mappingsChanged(): void;
+}
+
+const { mask: P } = ENTRY;
+const { mask: E } = PF;
+const { mask: Q } = EPT_QUALIFICATION;
+const HIGH_ADDRESS = 2 ** (PHYSICAL_ADDRESS_BITS - 32) - 1;
+const OPEN_BUS = -1; // nobody answers: all ones
+const PAGE_MASK = 0xfff;
+const U32 = 0xffffffffn;
+
+/** Where translations are cached: root operation, and non-root. */
+const PAIR = { ROOT: BANK.SUPERVISOR, GUEST: BANK.GUEST } as const;
+
+/** The memory management unit of one processor. */
+export class Mmu {
+  readonly tlb: Tlb;
+  /** PAE's four directory-pointer entries, as MOV to CR3 loaded them. */
+  readonly pdptes = new BigUint64Array(4);
+  readonly #host: MmuHost;
+  readonly #memory: PhysicalMemory;
+  readonly #state: CpuState;
+  readonly #ept: EptWalker;
+  #pair: number = PAIR.ROOT;
+  #smapTouched = false; // a supervisor bank holds user pages that EFLAGS.AC made accessible
+
+  // The result of the last successful walk.
+  #page = 0; // host physical address of the 4 KiB page
+  #writable = false;
+  #executable = false;
+  #readable = false;
+  #global = false;
+  #shift = 12;
+  // The entry read last, and the path to it.
+  #lo = 0;
+  #hi = 0;
+  readonly #path = new Float64Array(4); // host physical addresses; -1: not RAM
+  readonly #pathGpa = new Float64Array(4);
+
+  constructor(host: MmuHost) {
+    this.#host = host;
+    this.#memory = host.memory;
+    this.#state = host.state;
+    this.tlb = new Tlb(host.memory);
+    this.#ept = new EptWalker(host.memory, host.trace);
+  }
+
+  // ## What the interpreter asks
+
+  /** A data access that missed. See EngineHost.translate. `fill` false: leave the TLB alone. */
+  translate(linear: bigint, bytes: number, access: number, user: boolean, fill = true): number {
+    const lo = Number(linear & U32);
+    if ((lo & PAGE_MASK) + bytes > 4096) return -1;
+    const hi = Number(linear >> 32n);
+    this.#walk(lo, hi, linear, access, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
+    if (!this.#memory.holds(this.#page, 4096)) return -1;
+    if (fill) this.#fill(lo, hi, linear, user);
+    return this.#memory.ramOffset + this.#page + (lo & PAGE_MASK);
+  }
+
+  /** An instruction fetch. See EngineHost.fetch. */
+  fetch(linear: bigint, user: boolean): number {
+    const lo = Number(linear & U32);
+    const hi = Number(linear >> 32n);
+    const hit = this.tlb.lookup(this.#bank(user), lo, hi, TLB.EXEC_TAG);
+    if (hit >= 0) return hit;
+    this.#walk(lo, hi, linear, ACCESS.FETCH, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
+    if (!this.#memory.holds(this.#page, 4096)) return -1;
+    this.#fill(lo, hi, linear, user);
+    return this.#memory.ramOffset + this.#page + (lo & PAGE_MASK);
+  }
+
+  #bank(user: boolean): number {
+    return this.#pair + (user ? BANK.USER : BANK.SUPERVISOR);
+  }
+
+  // A write tag says more than "writable": that D is set, here and in the second stage, and that no decoded code would become stale.
+  #fill(lo: number, hi: number, linear: bigint, user: boolean): void {
+    const page = this.#page;
+    const writable = this.#writable && !this.#host.holdsCode(page);
+    this.tlb.fill(this.#bank(user), lo, hi, {
+      page,
+      readable: this.#readable,
+      writable,
+      executable: this.#executable,
+      global: this.#global,
+      shift: this.#shift,
+    });
+    this.#host.trace?.emit({ kind: 'tlb_fill', linear: linear & ~0xfffn, physical: page });
+  }
+
+  // ## Reads and writes by TypeScript code
+  //
+  // Descriptor loads, stack frames, the operands of system instructions: here the same rules apply as for the interpreter's accesses, plus the awkward
+  // cases that it leaves to us. An access across a page boundary is two translations, and for a write both must succeed before either byte
+  // moves, because the instruction will be restarted if the second page faults.
+
+  /** Reads 1 to 8 bytes, unsigned. */
+  read(linear: bigint, bytes: number, privilege: number, access: number = ACCESS.READ): bigint {
+    if (bytes <= 4) return BigInt(this.read32(linear, bytes, privilege, access));
+    const offset = Number(linear & 0xfffn);
+    if (offset + bytes > 4096) return this.#readCrossing(linear, bytes, privilege, access);
+    const hpa = this.physical(linear, access, privilege);
+    return this.readPhysical(hpa, bytes);
+  }
+
+  /** Reads 1, 2 or 4 bytes, unsigned. */
+  read32(linear: bigint, bytes: number, privilege: number, access: number = ACCESS.READ): number {
+    const offset = Number(linear & 0xfffn);
+    if (offset + bytes > 4096) return Number(this.#readCrossing(linear, bytes, privilege, access));
+    const hpa = this.physical(linear, access, privilege);
+    if (!this.#memory.holds(hpa, bytes)) return Number(this.#host.bus.read(hpa, bytes));
+    const at = this.#memory.ramOffset + hpa;
+    const { view } = this.#memory;
+    return bytes === 1 ? view.getUint8(at) : bytes === 2 ? view.getUint16(at, true) : view.getUint32(at, true);
+  }
+
+  /** Writes 1 to 8 bytes. Nothing is written unless all of it may be. */
+  write(linear: bigint, bytes: number, value: bigint, privilege: number): void {
+    const offset = Number(linear & 0xfffn);
+    const hpa = this.physical(linear, ACCESS.WRITE, privilege);
+    if (offset + bytes <= 4096) {
+      this.writePhysical(hpa, bytes, value);
+      return;
+    }
+    const first = 4096 - offset;
+    const second = this.physical(this.#next(linear, first), ACCESS.WRITE, privilege);
+    for (let i = 0; i < bytes; i++) {
+      this.writePhysical(i < first ? hpa + i : second + i - first, 1, (value >> BigInt(8 * i)) & 0xffn);
+    }
+  }
+
+  #readCrossing(linear: bigint, bytes: number, privilege: number, access: number): bigint {
+    const first = 4096 - Number(linear & 0xfffn);
+    const one = this.physical(linear, access, privilege);
+    const two = this.physical(this.#next(linear, first), access, privilege);
+    let value = 0n;
+    for (let i = 0; i < bytes; i++) value |= this.readPhysical(i < first ? one + i : two + i - first, 1) << BigInt(8 * i);
+    return value;
+  }
+
+  /** The linear address `distance` bytes on: wraps at 4 GiB outside 64-bit code, and must stay canonical inside. */
+  #next(linear: bigint, distance: number): bigint {
+    const next = linear + BigInt(distance);
+    if (next <= U32) return next;
+    if (linear <= U32 && !this.#longMode()) return next & U32;
+    const wrapped = next & 0xffffffffffffffffn;
+    if (!canonical(wrapped)) throw generalProtection();
+    return wrapped;
+  }
+
+  #longMode(): boolean {
+    return (this.#state.low32(OFFSET.EFER) & EFER.LMA) !== 0;
+  }
+
+  /** Checks that `bytes` at `linear` may be accessed, without accessing them. */
+  probe(linear: bigint, bytes: number, access: number, privilege: number): void {
+    this.physical(linear, access, privilege);
+    const first = 4096 - Number(linear & 0xfffn);
+    if (first < bytes) this.physical(this.#next(linear, first), access, privilege);
+  }
+
+  /** Host physical address of one byte. @throws Fault or VmExit. */
+  physical(linear: bigint, access: number, privilege: number): number {
+    const lo = Number(linear & U32);
+    const hi = Number(linear >> 32n);
+    // An implicit supervisor access ignores EFLAGS.AC, so with SMAP it may not profit from what AC let in.
+    if (privilege !== PRIVILEGE.SYSTEM || !this.#smapTouched) {
+      const tag = access === ACCESS.READ ? TLB.READ_TAG : access === ACCESS.FETCH ? TLB.EXEC_TAG : TLB.WRITE_TAG;
+      const hit = this.tlb.lookup(this.#bank(privilege === PRIVILEGE.USER), lo, hi, tag);
+      if (hit >= 0) return hit - this.#memory.ramOffset;
+    }
+    this.#walk(lo, hi, linear, access, privilege);
+    if (privilege !== PRIVILEGE.SYSTEM && this.#memory.holds(this.#page, 4096)) this.#fill(lo, hi, linear, privilege === PRIVILEGE.USER);
+    return this.#page + (lo & PAGE_MASK);
+  }
+
+  /** Reads host physical memory: RAM, or whoever answers on the bus. */
+  readPhysical(hpa: number, bytes: number): bigint {
+    if (!this.#memory.holds(hpa, bytes)) return BigInt.asUintN(8 * bytes, this.#host.bus.read(hpa, bytes));
+    const at = this.#memory.ramOffset + hpa;
+    const { view } = this.#memory;
+    if (bytes === 8) return view.getBigUint64(at, true);
+    return BigInt(bytes === 1 ? view.getUint8(at) : bytes === 2 ? view.getUint16(at, true) : view.getUint32(at, true));
+  }
+
+  /** Writes host physical memory. */
+  writePhysical(hpa: number, bytes: number, value: bigint): void {
+    if (!this.#memory.holds(hpa, bytes)) {
+      this.#host.bus.write(hpa, bytes, BigInt.asUintN(8 * bytes, value));
+      return;
+    }
+    const at = this.#memory.ramOffset + hpa;
+    const { view } = this.#memory;
+    if (bytes === 8) view.setBigUint64(at, BigInt.asUintN(64, value), true);
+    else {
+      const low = Number(value & U32);
+      if (bytes === 1) view.setUint8(at, low);
+      else if (bytes === 2) view.setUint16(at, low, true);
+      else view.setUint32(at, low, true);
+    }
+    if (this.#host.holdsCode(hpa)) this.#host.codeWritten(hpa, bytes);
+  }
+
+  // ## The walk
+
+  #format(): Format | null {
+    const { CR0: cr0, CR4: cr4, EFER: efer } = OFFSET;
+    if ((this.#state.low32(cr0) & CR0.PG) === 0) return null;
+    if (this.#state.low32(efer) & EFER.LMA) return FORMAT.level4;
+    const options = this.#state.low32(cr4);
+    if (options & CR4.PAE) return FORMAT.pae;
+    return options & CR4.PSE ? FORMAT.bits32pse : FORMAT.bits32;
+  }
+
+  // @clause x86.paging.walk
+  #walk(lo: number, hi: number, linear: bigint, access: number, privilege: number): void {
+    const format = this.#format();
+    if (!format) {
+      this.#shift = 12;
+      this.#global = false;
+      this.#readable = this.#writable = this.#executable = true;
+      this.#finish(lo, linear, access, true);
+      return;
+    }
+    const fault = (code: number): never => this.#fault(code, linear, access, privilege);
+    const nxe = (this.#state.low32(OFFSET.EFER) & EFER.NXE) !== 0;
+    const reservedHigh = format.reservedHigh | (nxe ? 0 : NX_HIGH);
+    const mayWalkNx = format.entryBytes === 8;
+    let rights = P.RW | P.US;
+    let noExecute = false;
+    let table = this.#root(format, lo);
+    if (table < 0) fault(0);
+    let depth = 0;
+    for (const level of format.levels) {
+      const index = level.shift >= 32 ? (hi >>> (level.shift - 32)) & 0x1ff : indexOf(lo, hi, level.shift, level.indexBits);
+      const at = table + index * format.entryBytes;
+      this.#pathGpa[depth] = at;
+      this.#path[depth] = this.#readEntry(at, format.entryBytes, level.level, linear);
+      const entry = this.#lo;
+      const high = this.#hi;
+      // @clause x86.paging.not-present
+      if ((entry & P.P) === 0) fault(0);
+      const leaf = level.level === 1 || (level.largePages && (entry & P.PS) !== 0);
+      const reserved = leaf ? level.reservedPage : level.reservedTable;
+      if ((entry & reserved) !== 0 || (mayWalkNx && (high & reservedHigh) !== 0)) fault(E.P | E.RSVD);
+      rights &= entry;
+      if (mayWalkNx && (high & NX_HIGH) !== 0) noExecute = true;
+      if (!leaf) {
+        table = (mayWalkNx ? (high & HIGH_ADDRESS) * 2 ** 32 : 0) + ((entry & 0xfffff000) >>> 0);
+        depth++;
+        continue;
+      }
+      this.#judge(rights, noExecute, access, privilege, fault);
+      const dirty = this.#mark(depth, access, linear);
+      const size = 2 ** level.shift;
+      const inside = lo & (size - 1);
+      let base = (mayWalkNx ? (high & HIGH_ADDRESS) * 2 ** 32 : 0) + ((entry & 0xfffff000) >>> 0);
+      if (!mayWalkNx && level.level === 2) {
+        // @clause x86.paging.pse36
+        base = ((entry >>> PSE36_SHIFT) & PSE36_MASK) * 2 ** 32 + ((entry & 0xffc00000) >>> 0);
+      }
+      this.#shift = level.shift;
+      this.#global = (entry & P.G) !== 0 && (this.#state.low32(OFFSET.CR4) & CR4.PGE) !== 0;
+      this.#finish(base - (base % size) + inside, linear, access, dirty);
+      return;
+    }
+  }
+
+  /** Guest physical address of the first table that the walk reads from memory, or -1 when a PAE directory pointer is absent. */
+  #root(format: Format, lo: number): number {
+    const cr3 = this.#state.getNumber(OFFSET.CR3);
+    if (format !== FORMAT.pae) return cr3 - (cr3 % 4096);
+    const index = lo >>> 30;
+    const pdpte = this.pdptes[index] as bigint;
+    const value = Number(pdpte & U32);
+    this.#host.trace?.emit({ kind: 'walk', stage: 1, level: 3, entry: cr3 - (cr3 % 32) + 8 * index, value: pdpte });
+    if ((value & P.P) === 0) return -1;
+    return Number(pdpte >> 32n) * 2 ** 32 + ((value & 0xfffff000) >>> 0);
+  }
+
+  // ## The judgement
+  //
+  // Rights are ANDed along the path: a page is writable only if every level says so. What the levels say is then read in the light of who asks, and
+  // the answer differs in surprising ways. A supervisor may write to read-only pages unless CR0.WP is set (the 386 had no such bit, and copy-on-write
+  // kernels suffered for it). SMEP and SMAP turn *user* from a permission into a prohibition.
+
+  // @clause x86.paging.permissions
+  #judge(rights: number, noExecute: boolean, access: number, privilege: number, fault: (code: number) => never): void {
+    const cr4 = this.#state.low32(OFFSET.CR4);
+    const wp = (this.#state.low32(OFFSET.CR0) & CR0.WP) !== 0;
+    const userPage = (rights & P.US) !== 0;
+    const writablePage = (rights & P.RW) !== 0;
+    const userAccess = privilege === PRIVILEGE.USER;
+    let data: boolean;
+    if (userAccess) data = userPage;
+    else {
+      // @clause x86.paging.smap
+      const barred = userPage && (cr4 & CR4.SMAP) !== 0;
+      const lifted = privilege === PRIVILEGE.SUPERVISOR && (this.#state.get32(OFFSET.RFLAGS) & FLAG.AC) !== 0;
+      data = !barred || lifted;
+      if (barred && lifted) this.#smapTouched = true;
+    }
+    this.#readable = data;
+    this.#writable = data && (writablePage || (!userAccess && !wp));
+    // @clause x86.paging.smep
+    this.#executable = !noExecute && (userAccess ? userPage : !(userPage && (cr4 & CR4.SMEP) !== 0));
+    const granted = access === ACCESS.FETCH ? this.#executable : access === ACCESS.READ ? this.#readable : this.#writable;
+    if (!granted) fault(E.P);
+  }
+
+  // @clause x86.paging.error-code
+  #fault(code: number, linear: bigint, access: number, privilege: number): never {
+    const write = access === ACCESS.WRITE || access === ACCESS.MODIFY ? E.W : 0;
+    const user = privilege === PRIVILEGE.USER ? E.U : 0;
+    throw new Fault(VECTOR.PF, code | write | user | (access === ACCESS.FETCH && this.#reportsFetch() ? E.ID : 0), linear);
+  }
+
+  // The bit for a fetch arrived with the bit that forbids one. Where neither NX nor SMEP is in force, a fetch looks like a read, as it always had.
+  #reportsFetch(): boolean {
+    const cr4 = this.#state.low32(OFFSET.CR4);
+    if (cr4 & CR4.SMEP) return true;
+    return (cr4 & CR4.PAE) !== 0 && (this.#state.low32(OFFSET.EFER) & EFER.NXE) !== 0;
+  }
+
+  // ## Leaving marks
+  //
+  // The accessed bit goes into each entry on the path, the dirty bit into the last when the access is a write. Both are set only once the access has been
+  // allowed. Software clears them and the processor does not notice until the entry is walked again: the reason why clearing one
+  // must be followed by an invalidation.
+
+  // @clause x86.paging.accessed-dirty
+  /** Sets A along the path and D at its end as `access` demands. Returns whether D is set. */
+  #mark(depth: number, access: number, linear: bigint): boolean {
+    const { view } = this.#memory;
+    const ept = this.#host.ept();
+    let dirty = false;
+    for (let i = 0; i <= depth; i++) {
+      const hpa = this.#path[i] as number;
+      const leaf = i === depth;
+      const inRam = hpa >= 0 && this.#memory.holds(hpa, 4);
+      const before = inRam ? view.getInt32(this.#memory.ramOffset + hpa, true) : OPEN_BUS;
+      const write = access === ACCESS.WRITE || access === ACCESS.MODIFY;
+      const after = before | P.A | (leaf && write ? P.D : 0);
+      if (after !== before && inRam) {
+        // Without accessed and dirty bits of its own, the second stage has so far only been asked for permission to read.
+        if (ept && !ept.accessedDirty) {
+          const kind = EPT_ACCESS.READ | EPT_ACCESS.WRITE;
+          this.#ept.translate(ept, this.#pathGpa[i] as number, { kind, origin: Q.LINEAR_VALID, linear });
+        }
+        this.writePhysical(hpa, 4, BigInt(after >>> 0));
+      }
+      if (leaf) dirty = (after & P.D) !== 0;
+    }
+    return dirty;
+  }
+
+  // ## Below the guest's tables
+  //
+  // With a second stage the guest's page-table entries lie at guest physical addresses too. Every reference above, the final one included, goes through
+  // it: five translations of up to four references each, in the worst case {{4 * 5 + 4}} memory accesses for a single byte.
+
+  /** Reads an entry into `#lo` and `#hi`. Returns its host physical address, -1 when it is not RAM. */
+  #readEntry(gpa: number, bytes: 4 | 8, level: number, linear: bigint | null): number {
+    const ept = this.#host.ept();
+    const hpa = ept ? this.#ept.translate(ept, gpa, entryAccess(ept, linear)) : gpa;
+    const inRam = this.#memory.holds(hpa, bytes);
+    if (inRam) {
+      const at = this.#memory.ramOffset + hpa;
+      this.#lo = this.#memory.view.getInt32(at, true);
+      this.#hi = bytes === 8 ? this.#memory.view.getInt32(at + 4, true) : 0;
+    } else {
+      const value = this.#host.bus.read(hpa, bytes);
+      this.#lo = Number(value & U32) | 0;
+      this.#hi = Number((value >> 32n) & U32) | 0;
+    }
+    if (this.#host.trace) {
+      const value = (BigInt(this.#hi >>> 0) << 32n) | BigInt(this.#lo >>> 0);
+      this.#host.trace.emit({ kind: 'walk', stage: 1, level, entry: gpa, value });
+    }
+    return inRam ? hpa : -1;
+  }
+
+  /** The last step: from the guest physical address to the page, with the rights of both stages combined for the TLB. */
+  #finish(gpa: number, linear: bigint, access: number, dirty: boolean): void {
+    this.#writable &&= dirty;
+    const ept = this.#host.ept();
+    if (!ept) {
+      this.#page = gpa - (gpa % 4096);
+      return;
+    }
+    const walker = this.#ept;
+    const kind = access === ACCESS.FETCH ? EPT_ACCESS.FETCH : access === ACCESS.READ ? EPT_ACCESS.READ : EPT_ACCESS.WRITE;
+    const hpa = walker.translate(ept, gpa, { kind, origin: Q.LINEAR_VALID | Q.FINAL, linear });
+    this.#page = hpa - (hpa % 4096);
+    this.#readable &&= walker.readable;
+    this.#writable &&= walker.writable && walker.dirty;
+    this.#executable &&= walker.executable;
+  }
+
+  // ## PAE's four registers
+
+  // @clause x86.paging.pdpte-load
+  /** Loads the four directory-pointer entries from the table that `cr3` names. False (and nothing changed) when one of them is malformed. */
+  loadPdptes(cr3: bigint): boolean {
+    const table = Number(cr3 & U32 & ~0x1fn);
+    const loaded = new BigUint64Array(4);
+    for (let i = 0; i < 4; i++) {
+      this.#readEntry(table + 8 * i, 8, 3, null);
+      if ((this.#lo & P.P) !== 0 && ((this.#lo & PDPTE_RESERVED.LO) !== 0 || (this.#hi & PDPTE_RESERVED.HI) !== 0)) return false;
+      loaded[i] = (BigInt(this.#hi >>> 0) << 32n) | BigInt(this.#lo >>> 0);
+    }
+    this.pdptes.set(loaded);
+    return true;
+  }
+
+  // ## Forgetting
+
+  /** Everything, in both worlds. */
+  flush(why = 'all'): void {
+    this.tlb.flushPair(PAIR.ROOT);
+    this.tlb.flushPair(PAIR.GUEST);
+    this.#smapTouched = false;
+    this.#forgotten(why);
+  }
+
+  /** Everything but global pages: what MOV to CR3 does. */
+  flushNonGlobal(why: string): void {
+    if (this.#state.low32(OFFSET.CR4) & CR4.PGE) this.tlb.flushNonGlobal(this.#pair);
+    else this.tlb.flushPair(this.#pair);
+    this.#forgotten(why);
+  }
+
+  /** One page: INVLPG. */
+  invalidate(linear: bigint): void {
+    this.tlb.invalidate(this.#pair, Number(linear & U32), Number(linear >> 32n));
+    this.#forgotten('invlpg');
+  }
+
+  #forgotten(why: string): void {
+    this.#host.trace?.emit({ kind: 'tlb_flush', why });
+    this.#host.mappingsChanged();
+  }
+
+  /** Chooses the bank for the state as it is now. `slow`: conditions hold that the hit path does not test. Returns what OFFSET.TLB must hold. */
+  selectBank(user: boolean, guest: boolean, slow: boolean): number {
+    this.#pair = guest ? PAIR.GUEST : PAIR.ROOT;
+    if (this.#smapTouched && (this.#state.get32(OFFSET.RFLAGS) & FLAG.AC) === 0) {
+      // What AC had made accessible is so no longer.
+      this.tlb.flushBank(PAIR.ROOT);
+      this.tlb.flushBank(PAIR.GUEST);
+      this.#smapTouched = false;
+    }
+    return this.tlb.offset(slow ? BANK.EMPTY : this.#bank(user));
+  }
+}
+
+/** A table index of 9 or 10 bits that starts below bit 32 and may reach beyond it. */
+const indexOf = (lo: number, hi: number, shift: number, width: number): number => {
+  const low = lo >>> shift;
+  const high = shift + width > 32 ? hi << (32 - shift) : 0;
+  return (low | high) & ((1 << width) - 1);
+};
+
+const entryAccess = (ept: EptContext, linear: bigint | null): EptAccess => ({
+  kind: ept.accessedDirty ? EPT_ACCESS.READ | EPT_ACCESS.WRITE : EPT_ACCESS.READ,
+  origin: linear === null ? 0 : Q.LINEAR_VALID,
+  linear,
+});

@@ -1,0 +1,198 @@
+// # Remembered translations
+//
+// A page walk reads up to four tables; with a second stage under it, up to twenty-four. No program could live with that on every access, so
+// the result is remembered. A hit must cost a handful of operations, because the interpreter makes one for each load and each store, and so
+// everything that can be decided when an entry is *filled* is decided then: whether this privilege level may read, may write, may execute, and
+// whether the dirty bit has been set. What is left for the hit path is one comparison.
+//
+// Each entry therefore carries three tags, one for each kind of access. A tag is the address of the linear page, or all ones for "ask
+// again". A page that may be read and not written has a read tag and no write tag. A page whose dirty bit is still clear has no write tag
+// either: the first write misses, the walk sets the bit, and only then does the tag appear. The same trick serves a quite different
+// purpose: a page that holds decoded code keeps its write tag invalid, so each write to it comes by here and the stale decoding is dropped.
+//
+// ::figure tlb-entry -- One entry. The addend turns a linear address into an offset in the machine's memory with a single addition.
+//
+// Privilege is not part of the tag. There is one *bank* of {{TLB.ENTRIES}} entries for CPL 3 and one for the other three levels, and a change of
+// privilege changes banks. The processor's root and non-root operation have a pair each, so a short visit to the hypervisor costs the guest nothing.
+// And there is one bank that stays empty for ever. Selecting it sends every access to the slow path, where rare conditions are
+// tested that would be too dear to test always: alignment checks and data breakpoints.
+
+import type { PhysicalMemory } from '../physical-memory.ts';
+
+/** Geometry of a bank and of an entry: byte offsets within an entry. Tags are 64-bit, the addend and the information word 32-bit. */
+// biome-ignore format: table
+export const TLB = { ENTRIES: 512, ENTRY_BYTES: 32, READ_TAG: 0, WRITE_TAG: 8, EXEC_TAG: 16, ADDEND: 24, INFO: 28 } as const;
+
+/** Banks. Root and guest pairs: supervisor first. */
+export const BANK = { SUPERVISOR: 0, USER: 1, GUEST: 2, EMPTY: 4 } as const;
+const BANKS = 5;
+const BANK_BYTES = TLB.ENTRIES * TLB.ENTRY_BYTES;
+
+/** The information word: what invalidation needs to know of an entry. */
+const INFO = { GLOBAL: 1, SHIFT_AT: 8 } as const;
+const SMALL_PAGE_SHIFT = 12;
+
+/** What a fill stores. */
+export interface Translation {
+  /** Host physical address of the 4 KiB page. */
+  readonly page: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly executable: boolean;
+  readonly global: boolean;
+  /** log2 of the size of the page that the tables describe, of which this entry holds a 4 KiB part. */
+  readonly shift: number;
+}
+
+/** The banks, in the private area of the machine's memory. */
+export class Tlb {
+  readonly #words: Int32Array;
+  readonly #ramOffset: number;
+  readonly #banks: number[] = [];
+  // The slots filled since the last flush, so that flushing a nearly empty bank is cheap; `#filled` past the end means "too many: clear all".
+  readonly #log: Uint16Array[] = [];
+  readonly #filled = new Int32Array(BANKS);
+  #large = false; // some entry is a part of a large page
+
+  constructor(memory: PhysicalMemory) {
+    this.#words = memory.i32;
+    this.#ramOffset = memory.ramOffset;
+    const start = memory.reserve(BANKS * BANK_BYTES, 4096);
+    for (let bank = 0; bank < BANKS; bank++) {
+      this.#banks.push(start + bank * BANK_BYTES);
+      this.#log.push(new Uint16Array(TLB.ENTRIES));
+      this.#clear(bank);
+    }
+  }
+
+  /** Buffer offset of a bank: what OFFSET.TLB holds. */
+  offset(bank: number): number {
+    return this.#banks[bank] as number;
+  }
+
+  /** Buffer offset of the byte at linear address `hi:lo` if `bank` lets `tag` (READ_TAG, WRITE_TAG, EXEC_TAG) hit, otherwise -1. The access must not cross a page. */
+  lookup(bank: number, lo: number, hi: number, tag: number): number {
+    const at = this.#at(bank, lo);
+    const words = this.#words;
+    if (words[at + (tag >> 2)] !== (lo & -4096) || words[at + (tag >> 2) + 1] !== (hi | 0)) return -1;
+    return (lo + (words[at + (TLB.ADDEND >> 2)] as number)) >>> 0;
+  }
+
+  /** Fills the entry of the linear page `hi:lo`. */
+  fill(bank: number, lo: number, hi: number, t: Translation): void {
+    const words = this.#words;
+    const at = this.#at(bank, lo);
+    const count = this.#filled[bank] as number;
+    if (count < TLB.ENTRIES) (this.#log[bank] as Uint16Array)[count] = (lo >>> 12) & (TLB.ENTRIES - 1);
+    this.#filled[bank] = count + 1;
+    const page = lo & -4096;
+    this.#tag(at + (TLB.READ_TAG >> 2), page, hi, t.readable);
+    this.#tag(at + (TLB.WRITE_TAG >> 2), page, hi, t.writable);
+    this.#tag(at + (TLB.EXEC_TAG >> 2), page, hi, t.executable);
+    words[at + (TLB.ADDEND >> 2)] = (this.#ramOffset + t.page - page) | 0;
+    words[at + (TLB.INFO >> 2)] = (t.global ? INFO.GLOBAL : 0) | (t.shift << INFO.SHIFT_AT);
+    if (t.shift > SMALL_PAGE_SHIFT) this.#large = true;
+  }
+
+  #tag(word: number, page: number, hi: number, valid: boolean): void {
+    this.#words[word] = valid ? page : -1;
+    this.#words[word + 1] = valid ? hi : -1;
+  }
+
+  #at(bank: number, lo: number): number {
+    return ((this.#banks[bank] as number) >> 2) + ((lo >>> 12) & (TLB.ENTRIES - 1)) * (TLB.ENTRY_BYTES >> 2);
+  }
+
+  /** Forgets every entry of the pair that begins with `bank`. */
+  flushPair(bank: number): void {
+    this.flushBank(bank);
+    this.flushBank(bank + 1);
+  }
+
+  /** Forgets every entry of one bank. */
+  flushBank(bank: number): void {
+    const count = this.#filled[bank] as number;
+    if (count >= TLB.ENTRIES) this.#clear(bank);
+    else {
+      const log = this.#log[bank] as Uint16Array;
+      const start = (this.#banks[bank] as number) >> 2;
+      for (let i = 0; i < count; i++) this.#drop(start + (log[i] as number) * (TLB.ENTRY_BYTES >> 2));
+    }
+    this.#filled[bank] = 0;
+  }
+
+  #clear(bank: number): void {
+    const start = (this.#banks[bank] as number) >> 2;
+    this.#words.fill(-1, start, start + (BANK_BYTES >> 2));
+  }
+
+  #drop(at: number): void {
+    this.#words.fill(-1, at, at + 6);
+  }
+
+  // A global page is one that every address space has: the kernel's. MOV to CR3 leaves its entries alone, which is the point of the bit.
+  // @clause x86.tlb.global-survives-cr3
+  /** Forgets the entries of a pair that are not global. */
+  flushNonGlobal(pair: number): void {
+    for (const bank of [pair, pair + 1]) {
+      const log = this.#log[bank] as Uint16Array;
+      const start = (this.#banks[bank] as number) >> 2;
+      const count = this.#filled[bank] as number;
+      const all = count >= TLB.ENTRIES;
+      let kept = 0;
+      for (let i = 0; i < (all ? TLB.ENTRIES : count); i++) {
+        const slot = all ? i : (log[i] as number);
+        const at = start + slot * (TLB.ENTRY_BYTES >> 2);
+        const word = this.#words[at + (TLB.INFO >> 2)] as number;
+        if (this.#empty(at)) continue;
+        if (word & INFO.GLOBAL) log[kept++] = slot;
+        else this.#drop(at);
+      }
+      this.#filled[bank] = kept;
+    }
+  }
+
+  #empty(at: number): boolean {
+    const words = this.#words;
+    return words[at] === -1 && words[at + 2] === -1 && words[at + 4] === -1;
+  }
+
+  // INVLPG names an address, and everything that the processor remembers of the page around it must go, global or not. When that page
+  // is a large one, entries for other parts of it must go as well: software sees one page, whatever the hardware made of it.
+  // @clause x86.tlb.invlpg-large-page
+  /** Forgets what a pair knows about the page that contains linear address `hi:lo`, whatever its size. */
+  invalidate(pair: number, lo: number, hi: number): void {
+    const words = this.#words;
+    for (const bank of [pair, pair + 1]) {
+      const at = this.#at(bank, lo);
+      this.#drop(at);
+      if (!this.#large) continue;
+      const start = (this.#banks[bank] as number) >> 2;
+      for (let entry = start; entry < start + (BANK_BYTES >> 2); entry += TLB.ENTRY_BYTES >> 2) {
+        if (this.#empty(entry)) continue;
+        const shift = (words[entry + (TLB.INFO >> 2)] as number) >> INFO.SHIFT_AT;
+        if (shift <= SMALL_PAGE_SHIFT) continue;
+        const tag = words[entry] === -1 && words[entry + 1] === -1 ? entry + 4 : entry; // a page without read permission has an execute tag
+        if ((words[tag + 1] as number) === (hi | 0) && (words[tag] as number) >>> shift === lo >>> shift) this.#drop(entry);
+      }
+    }
+  }
+
+  /** Takes the write tag from every entry, in any bank, that maps the RAM page at host physical address `page`. */
+  protect(page: number): void {
+    const words = this.#words;
+    const target = (this.#ramOffset + page) | 0;
+    for (let bank = 0; bank < BANK.EMPTY; bank++) {
+      const count = this.#filled[bank] as number;
+      const start = (this.#banks[bank] as number) >> 2;
+      const all = count >= TLB.ENTRIES;
+      for (let i = 0; i < (all ? TLB.ENTRIES : count); i++) {
+        const at = start + (all ? i : ((this.#log[bank] as Uint16Array)[i] as number)) * (TLB.ENTRY_BYTES >> 2);
+        const write = at + (TLB.WRITE_TAG >> 2);
+        const tag = words[write] as number;
+        if (tag === -1 && words[write + 1] === -1) continue;
+        if (((tag + (words[at + (TLB.ADDEND >> 2)] as number)) | 0) === target) this.#tag(write, 0, 0, false);
+      }
+    }
+  }
+}

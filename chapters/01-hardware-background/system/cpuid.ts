@@ -1,0 +1,67 @@
+// # CPUID
+//
+// What the processor says about itself. It says no more than is true: each feature bit below stands for something that works in this book, and the table grows with it.
+// Operating systems take CPUID at its word, and so do the hypervisors that pass a filtered version of it on to their guests.
+
+import type { Cpu } from '../cpu.ts';
+import { LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
+
+/** EAX, EBX, ECX, EDX. */
+export type CpuidResult = readonly [number, number, number, number];
+/** The function behind the CPUID instruction. Whoever builds a processor may replace it. */
+export type Cpuid = (cpu: Cpu, leaf: number, subleaf: number) => CpuidResult;
+
+const VENDOR = 'GenuineIntel'; // there is VT-x, so the vendor is Intel: kvm-intel refuses any other
+const BRAND = 'Ringbook modelled x86-64 processor';
+const MAX_BASIC = 7;
+const MAX_EXTENDED = 0x80000008;
+const SIGNATURE = 0x000006f1; // family 6, model 15, stepping 1
+const CLFLUSH_LINE = 8; // in units of 8 bytes
+
+/** Feature bits by name: bit number in the register. */
+// biome-ignore format: table
+export const FEATURE_1_EDX = {
+  DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, CX8: 8, SEP: 11, PGE: 13, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, FXSR: 24,
+} as const;
+export const FEATURE_1_ECX = { MONITOR: 3, VMX: 5, CX16: 13, MOVBE: 22, POPCNT: 23 } as const;
+export const FEATURE_7_EBX = { FSGSBASE: 0, SMEP: 7, INVPCID: 10, SMAP: 20 } as const;
+export const FEATURE_7_ECX = { UMIP: 2 } as const;
+export const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
+export const FEATURE_EXT1_ECX = { LAHF64: 0 } as const;
+
+const set = (bits: Readonly<Record<string, number>>): number => Object.values(bits).reduce((all, n) => all | (1 << n), 0) >>> 0;
+const text = (s: string, at: number): number =>
+  [0, 1, 2, 3].reduce((word, i) => word | ((at + i < s.length ? s.charCodeAt(at + i) : 0) << (8 * i)), 0) >>> 0;
+const words = (s: string, at: number): CpuidResult => [text(s, at), text(s, at + 4), text(s, at + 8), text(s, at + 12)];
+const NOTHING: CpuidResult = [0, 0, 0, 0];
+
+/** The modelled processor's own answers. */
+export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult {
+  switch (leaf >>> 0) {
+    case 0:
+      return [MAX_BASIC, text(VENDOR, 0), text(VENDOR, 8), text(VENDOR, 4)];
+    case 1: {
+      const { VMX, ...always } = FEATURE_1_ECX;
+      const ecx = set(always) | (cpu.vmx ? 1 << VMX : 0);
+      return [SIGNATURE, (cpu.apicId << 24) | (1 << 16) | (CLFLUSH_LINE << 8), ecx >>> 0, set(FEATURE_1_EDX)];
+    }
+    case 5:
+      return [64, 64, 0, 0]; // MONITOR's line, smallest and largest
+    case 7:
+      return subleaf === 0 ? [0, set(FEATURE_7_EBX), set(FEATURE_7_ECX), 0] : NOTHING;
+    case 0x80000000:
+      return [MAX_EXTENDED, 0, 0, 0];
+    case 0x80000001:
+      return [0, 0, set(FEATURE_EXT1_ECX), set(FEATURE_EXT1_EDX)];
+    case 0x80000002:
+    case 0x80000003:
+    case 0x80000004:
+      return words(BRAND, 16 * (leaf - 0x80000002));
+    case 0x80000008:
+      return [PHYSICAL_ADDRESS_BITS | (LINEAR_ADDRESS_BITS << 8), 0, 0, 0];
+    default:
+      // Intel's processors answer a leaf beyond the last with the last basic one.
+      // @clause x86.cpuid.out-of-range
+      return leaf >>> 0 > MAX_EXTENDED || (leaf >>> 0 < 0x80000000 && leaf > MAX_BASIC) ? modelCpuid(cpu, MAX_BASIC, subleaf) : NOTHING;
+  }
+}

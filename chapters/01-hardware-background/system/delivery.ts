@@ -1,0 +1,203 @@
+// # Delivering an event
+//
+// Exceptions, external interrupts and INT n differ in where they come from. Where they *go* is one mechanism: a vector number indexes a table, the table's
+// entry names code, and the processor saves enough on a stack to come back. In real mode the table is an array of far pointers at address 0. In protected
+// mode it is an array of gates, and delivery becomes a call through a gate that the program did not ask for. That has a hard consequence:
+// every check that can fail during a far call can fail here, *while the processor is already busy with an exception*. What then
+// happens is the business of `exceptions.ts`; here a fault simply propagates.
+//
+// ::figure interrupt-frame -- What is on the handler's stack, by mode and by the kind of event.
+
+import type { Cpu } from '../cpu.ts';
+import { readFlags, writeFlags } from '../engine/flags.ts';
+import { Fault, generalProtection, notPresent, VECTOR } from '../faults.ts';
+import { canonical } from '../mmu/paging.ts';
+import { PRIVILEGE } from '../mmu/mmu.ts';
+import { AR, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
+import { EVENT_TYPE } from '../vmx/processor.ts';
+import {
+  clearSegment, type Descriptor, decodeDescriptor, dplOf, enterCode, isCode, isConforming, isNull, loadRealSegment, markAccessed, readDescriptor, selectorError,
+  SYSTEM_TYPE,
+} from './descriptors.ts';
+import { currentStack, longMode, protectedMode, Stack, U32, virtual8086 } from './segmentation.ts';
+import { switchTask } from './task-switch.ts';
+import { innerStack } from './tss.ts';
+
+/** An event on its way through the IDT. */
+export interface Event {
+  readonly vector: number;
+  /** One of EVENT_TYPE. */
+  readonly type: number;
+  readonly errorCode: number | null;
+  /** Where the handler will return to. */
+  readonly returnTo: bigint;
+  /** The image of RFLAGS to push has RF set: faults. */
+  readonly resume: boolean;
+}
+
+/** INT n, INT3 and INTO: the program asked, so the gate's DPL decides whether it may. */
+const isSoftware = (type: number): boolean => type === EVENT_TYPE.SOFTWARE_INTERRUPT || type === EVENT_TYPE.SOFTWARE_EXCEPTION;
+
+const IDT_FLAG = 2; // in an error code: the index is one into the IDT
+const EXT_FLAG = 1; // the event did not come from the program
+const GATE_SIZE_16 = 8; // bit of a gate's type: clear for the 80286's formats
+
+/** Takes the processor to the handler of `event`. @throws Fault when something on the way fails; nothing has changed then but memory below stack pointers. */
+export function deliver(cpu: Cpu, event: Event): void {
+  if (!protectedMode(cpu) && !virtual8086(cpu)) {
+    deliverReal(cpu, event);
+    return;
+  }
+  try {
+    deliverThroughGate(cpu, event);
+  } catch (fault) {
+    // @clause x86.event.ext-bit
+    if (fault instanceof Fault && !isSoftware(event.type) && namesSelector(fault.vector)) throw new Fault(fault.vector, (fault.errorCode ?? 0) | EXT_FLAG);
+    throw fault;
+  }
+}
+
+const namesSelector = (vector: number): boolean => vector === VECTOR.TS || vector === VECTOR.NP || vector === VECTOR.SS || vector === VECTOR.GP;
+
+// ## Real mode
+//
+// Three words, no checks but limits, and no error code: the 8086 had none, and its handlers would not know to pop one.
+
+// @clause x86.event.ivt
+function deliverReal(cpu: Cpu, { vector, returnTo }: Event): void {
+  const { state } = cpu;
+  if (4 * vector + 3 > state.get32(OFFSET.IDTR_LIMIT)) throw generalProtection();
+  const pointer = cpu.mmu.read32((state.get64(OFFSET.IDTR_BASE) + BigInt(4 * vector)) & U32, 4, PRIVILEGE.SYSTEM);
+  const flags = readFlags(state);
+  const stack = currentStack(cpu);
+  stack.push(BigInt(flags & 0xffff), 2);
+  stack.push(BigInt(state.segSelector(SEG.CS)), 2);
+  stack.push(returnTo, 2);
+  stack.commit();
+  writeFlags(state, flags & ~(FLAG.IF | FLAG.TF | FLAG.AC | FLAG.RF));
+  loadRealSegment(cpu, SEG.CS, pointer >>> 16);
+  arrive(cpu, BigInt(pointer & 0xffff));
+}
+
+function arrive(cpu: Cpu, offset: bigint): void {
+  cpu.state.setSlot(SLOT.RIP, offset);
+  cpu.state.setSlot(SLOT.NEXT_RIP, offset);
+  cpu.modeChanged();
+}
+
+// ## Through a gate
+
+function deliverThroughGate(cpu: Cpu, event: Event): void {
+  const { state } = cpu;
+  const { vector } = event;
+  const long = longMode(cpu);
+  const gateBytes = long ? 16 : 8;
+  const gateError = (vector << 3) | IDT_FLAG;
+  // @clause x86.event.idt-limit
+  if (vector * gateBytes + gateBytes - 1 > state.get32(OFFSET.IDTR_LIMIT)) throw generalProtection(gateError);
+  const at = cpu.wrapLinear(state.get64(OFFSET.IDTR_BASE) + BigInt(vector * gateBytes));
+  const both = cpu.mmu.read(at, 8, PRIVILEGE.SYSTEM);
+  const gate = decodeDescriptor(0, at, Number(both & U32), Number(both >> 32n));
+  const type = gate.rights & (AR.S | AR.TYPE);
+  const known = long
+    ? type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE
+    : type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE || type === SYSTEM_TYPE.INTERRUPT_GATE16 || type === SYSTEM_TYPE.TRAP_GATE16 || type === SYSTEM_TYPE.TASK_GATE;
+  // @clause x86.event.gate-type
+  if (!known) throw generalProtection(gateError);
+  // @clause x86.event.software-dpl
+  if (isSoftware(event.type) && dplOf(gate.rights) < cpu.cpl) throw generalProtection(gateError);
+  if ((gate.rights & AR.P) === 0) throw notPresent(gateError);
+  if (type === SYSTEM_TYPE.TASK_GATE) {
+    deliverThroughTaskGate(cpu, gate, event);
+    return;
+  }
+  const wide = (type & GATE_SIZE_16) !== 0;
+  let offset = BigInt(((gate.lo & 0xffff) | (wide ? gate.hi & 0xffff0000 : 0)) >>> 0);
+  if (long) offset |= (cpu.mmu.read(cpu.wrapLinear(at + 8n), 8, PRIVILEGE.SYSTEM) & U32) << 32n;
+  const code = handlerCode(cpu, gate.lo >>> 16);
+  const ist = long ? gate.hi & 7 : 0;
+  const frame: Frame = { event, code, offset, size: long ? 8 : wide ? 4 : 2, ist };
+  enterHandler(cpu, frame, (type & 1) === 0);
+}
+
+/** Judges the code segment of a gate. */
+function handlerCode(cpu: Cpu, selector: number): Descriptor {
+  // @clause x86.event.handler-code
+  if (isNull(selector)) throw generalProtection();
+  const d = readDescriptor(cpu, selector);
+  const code = selectorError(selector);
+  if (!isCode(d.rights) || dplOf(d.rights) > cpu.cpl) throw generalProtection(code);
+  if (longMode(cpu) && (d.rights & (AR.L | AR.DB)) !== AR.L) throw generalProtection(code);
+  if ((d.rights & AR.P) === 0) throw notPresent(code);
+  return d;
+}
+
+interface Frame {
+  readonly event: Event;
+  readonly code: Descriptor;
+  readonly offset: bigint;
+  readonly size: 2 | 4 | 8;
+  readonly ist: number;
+}
+
+// Which stack? A more privileged handler gets the one that the TSS names. In 64-bit mode a gate may also demand one of the IST stacks whatever the
+// privilege, for events that must not trust *any* current stack: double fault, NMI, machine check. And in 64-bit mode the frame is always
+// aligned to 16 bytes and always has SS and RSP in it, changed or not, so handlers need not ask.
+//
+// ::figure stack-switch -- From CPL 3 to CPL 0: which table is read when.
+
+function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
+  const { state } = cpu;
+  const { event, code, offset, size } = frame;
+  const flags = readFlags(state);
+  const v86 = (flags & FLAG.VM) !== 0;
+  const dpl = dplOf(code.rights);
+  const inner = !isConforming(code.rights) && dpl < cpu.cpl;
+  // A v86 task may only be interrupted into ring 0, for only there can the segment registers of the 8086 world be saved and restored.
+  // @clause x86.event.v86-ring0
+  if (v86 && (!inner || dpl !== 0)) throw generalProtection(selectorError(code.selector));
+  const cpl = inner ? dpl : cpu.cpl;
+  const target = chooseStack(cpu, frame, inner, cpl);
+  const { stack } = target;
+  const words = 3 + (event.errorCode === null ? 0 : 1) + (inner || size === 8 ? 2 : 0) + (v86 ? 4 : 0);
+  stack.reserve(words * size);
+  // @clause x86.event.handler-offset
+  if (size === 8 ? !canonical(offset) : offset > BigInt(code.limit)) throw generalProtection();
+  if (v86) for (const seg of [SEG.GS, SEG.FS, SEG.DS, SEG.ES]) stack.push(BigInt(state.segSelector(seg)), size);
+  if (inner || size === 8) {
+    stack.push(BigInt(state.segSelector(SEG.SS)), size);
+    stack.push(state.slot(SLOT.RSP), size);
+  }
+  stack.push(BigInt((event.resume ? flags | FLAG.RF : flags) >>> 0), size);
+  stack.push(BigInt(state.segSelector(SEG.CS)), size);
+  stack.push(event.returnTo, size);
+  if (event.errorCode !== null) stack.push(BigInt(event.errorCode), size);
+  target.load();
+  markAccessed(cpu, code);
+  writeFlags(state, flags & ~(FLAG.TF | FLAG.VM | FLAG.RF | FLAG.NT | (clearIf ? FLAG.IF : 0)));
+  enterCode(cpu, code, cpl);
+  stack.commit();
+  if (v86) for (const seg of [SEG.GS, SEG.FS, SEG.DS, SEG.ES]) clearSegment(cpu, seg, 0);
+  arrive(cpu, offset);
+}
+
+// @clause x86.event.stack-choice
+function chooseStack(cpu: Cpu, { ist, size }: Frame, inner: boolean, cpl: number): { stack: Stack; load(): void } {
+  if (inner || ist > 0) {
+    const found = innerStack(cpu, cpl, ist);
+    if (size === 8) found.stack.sp &= ~0xfn;
+    return inner ? found : { stack: found.stack, load: () => {} };
+  }
+  if (size !== 8) return { stack: currentStack(cpu), load: () => {} };
+  const sp = cpu.state.slot(SLOT.RSP) & ~0xfn;
+  return { stack: new Stack(cpu, { sp, base: 0n, limit: 0xffffffff, rights: 0, width: 8, cpl }), load: () => {} };
+}
+
+// ## Through a task gate
+//
+// The most thorough way to distrust the interrupted program: change everything, by a hardware task switch. 32-bit Linux handled double faults this way.
+
+function deliverThroughTaskGate(cpu: Cpu, gate: Descriptor, event: Event): void {
+  cpu.state.setSlot(SLOT.NEXT_RIP, event.returnTo);
+  switchTask(cpu, { ...gate, selector: gate.lo >>> 16 }, 'idt', 0, event.errorCode);
+}

@@ -1,0 +1,212 @@
+// # Descriptors
+//
+// A selector names an entry of the global or the local descriptor table. The entry is eight bytes, and its fields lie where the 80286 and then the 80386 had
+// room: the base in three pieces, the limit in two. Loading a segment register means: fetch the entry, judge it, mark it as accessed, and spread it out
+// into the hidden half of the register. After that the table may change and nobody notices until the next load.
+//
+// ::figure segment-descriptor -- A code or data segment descriptor, as the two words that the processor reads.
+
+import type { Cpu } from '../cpu.ts';
+import { type Fault, generalProtection, notPresent, stackFault } from '../faults.ts';
+import { PRIVILEGE } from '../mmu/mmu.ts';
+import { AR, OFFSET, SEG } from '../state.ts';
+import { code64, longMode, protectedMode, U32, virtual8086 } from './segmentation.ts';
+
+/** Types of system descriptors (Intel SDM vol. 3, "System Descriptor Types"). In long mode 1, 3, 4 and 6 do not exist, and 2 is an LDT of 16 bytes. */
+// biome-ignore format: table
+export const SYSTEM_TYPE = {
+  TSS16: 1, LDT: 2, BUSY_TSS16: 3, CALL_GATE16: 4, TASK_GATE: 5, INTERRUPT_GATE16: 6, TRAP_GATE16: 7,
+  TSS: 9, BUSY_TSS: 11, CALL_GATE: 12, INTERRUPT_GATE: 14, TRAP_GATE: 15,
+} as const;
+
+/** A descriptor as read. For gates only `lo`, `hi` and `rights` have meaning. */
+export interface Descriptor {
+  readonly selector: number;
+  /** Linear address of the entry. */
+  readonly at: bigint;
+  readonly lo: number;
+  readonly hi: number;
+  readonly base: bigint;
+  readonly limit: number;
+  /** Format of AR. */
+  readonly rights: number;
+}
+
+export const isNull = (selector: number): boolean => (selector & 0xfffc) === 0;
+export const dplOf = (rights: number): number => (rights & AR.DPL) >> AR.DPL_SHIFT;
+export const rplOf = (selector: number): number => selector & 3;
+/** The error code that names a selector: its RPL bits are replaced by flags. */
+export const selectorError = (selector: number): number => selector & 0xfffc;
+export const isCode = (rights: number): boolean => (rights & (AR.S | AR.CODE)) === (AR.S | AR.CODE);
+export const isConforming = (rights: number): boolean => (rights & AR.CONFORMING) !== 0;
+export const isWritableData = (rights: number): boolean => (rights & (AR.S | AR.CODE | AR.WRITABLE)) === (AR.S | AR.WRITABLE);
+
+type MakeFault = (errorCode: number) => Fault;
+
+/** Splits the two words of an entry. */
+export function decodeDescriptor(selector: number, at: bigint, lo: number, hi: number): Descriptor {
+  const short = (lo & 0xffff) | (hi & 0xf0000);
+  const limit = hi & 0x800000 ? ((short << 12) | 0xfff) >>> 0 : short;
+  const base = BigInt(((lo >>> 16) | ((hi & 0xff) << 16) | (hi & 0xff000000)) >>> 0);
+  return { selector, at, lo, hi, base, limit, rights: (hi >>> 8) & 0xf0ff };
+}
+
+// @clause x86.descriptor.table-limit
+/** Reads the entry that a non-null selector names. @throws `fault(selector)` when it lies outside its table. */
+export function readDescriptor(cpu: Cpu, selector: number, fault: MakeFault = generalProtection): Descriptor {
+  const { state } = cpu;
+  const local = (selector & 4) !== 0;
+  const offset = selector & 0xfff8;
+  const limit = local ? state.segLimit(SEG.LDTR) : state.get32(OFFSET.GDTR_LIMIT);
+  if ((local && state.segRights(SEG.LDTR) & AR.UNUSABLE) || offset + 7 > limit) throw fault(selectorError(selector));
+  const base = local ? state.segBase(SEG.LDTR) : state.get64(OFFSET.GDTR_BASE);
+  const at = cpu.wrapLinear(base + BigInt(offset));
+  const both = cpu.mmu.read(at, 8, PRIVILEGE.SYSTEM);
+  return decodeDescriptor(selector, at, Number(both & U32), Number(both >> 32n));
+}
+
+/**
+ * In long mode the descriptors of an LDT, a TSS and a call gate take two entries. Reads the second. Its type field must be zero, so that a selector
+ * to the second half cannot pass for a descriptor.
+ */
+export function readUpperHalf(cpu: Cpu, d: Descriptor, fault: MakeFault = generalProtection): number {
+  const { state } = cpu;
+  const limit = d.selector & 4 ? state.segLimit(SEG.LDTR) : state.get32(OFFSET.GDTR_LIMIT);
+  if ((d.selector & 0xfff8) + 15 > limit) throw fault(selectorError(d.selector));
+  const upper = cpu.mmu.read(cpu.wrapLinear(d.at + 8n), 8, PRIVILEGE.SYSTEM);
+  // @clause x86.descriptor.upper-half-type
+  if ((upper >> 40n) & 0x1fn) throw fault(selectorError(d.selector));
+  return Number(upper & U32);
+}
+
+// The accessed bit is written only when it is clear. A descriptor table in read-only memory is fine as long as all its entries are marked.
+// @clause x86.descriptor.accessed
+/** Sets the accessed bit of a code or data descriptor in its table. */
+export function markAccessed(cpu: Cpu, d: Descriptor): void {
+  if ((d.rights & AR.ACCESSED) === 0) cpu.mmu.write(cpu.wrapLinear(d.at + 5n), 1, BigInt((d.rights | AR.ACCESSED) & 0xff), PRIVILEGE.SYSTEM);
+}
+
+/** Fills a segment register from a descriptor that has been judged and marked. */
+export function fillSegment(cpu: Cpu, seg: number, selector: number, d: Descriptor): void {
+  const { state } = cpu;
+  state.setSegSelector(seg, selector);
+  state.setSegBase(seg, d.base);
+  state.setSegLimit(seg, d.limit);
+  state.setSegRights(seg, d.rights & AR.S ? d.rights | AR.ACCESSED : d.rights);
+}
+
+/** Leaves a segment register unusable, with a null selector. */
+export function clearSegment(cpu: Cpu, seg: number, selector: number, dpl = 0): void {
+  const { state } = cpu;
+  state.setSegSelector(seg, selector);
+  state.setSegBase(seg, 0n);
+  state.setSegLimit(seg, 0);
+  state.setSegRights(seg, AR.UNUSABLE | (dpl << AR.DPL_SHIFT));
+}
+
+const USUAL_REAL_RIGHTS = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
+
+// ## Real mode
+//
+// A real-mode load computes the base from the selector and touches nothing else. Limit and rights stay as they were; after reset they are 64 KiB and
+// writable. A program that visits protected mode for an instant and loads a 4 GiB descriptor comes back with 4 GiB segments in real mode ("unreal
+// mode"). Boot loaders have relied on it for thirty years. So has every BIOS. In virtual-8086 mode, by contrast, a load sets all of it: a v86 task cannot
+// bring anything in.
+
+/** Loads a segment register in real or virtual-8086 mode. */
+export function loadRealSegment(cpu: Cpu, seg: number, selector: number): void {
+  const { state } = cpu;
+  state.setSegSelector(seg, selector);
+  state.setSegBase(seg, BigInt(selector << 4));
+  if (virtual8086(cpu)) {
+    // @clause x86.segment.v86-load
+    state.setSegLimit(seg, 0xffff);
+    state.setSegRights(seg, USUAL_REAL_RIGHTS | AR.DPL);
+  } else {
+    // @clause x86.segment.real-load
+    // Nulled in protected mode and never reloaded there, a register would otherwise stay unusable.
+    if (state.segRights(seg) & AR.UNUSABLE) state.setSegRights(seg, USUAL_REAL_RIGHTS);
+    if (seg === SEG.CS) state.setSegRights(seg, (state.segRights(seg) & ~(AR.TYPE | AR.DPL)) | USUAL_REAL_RIGHTS);
+  }
+}
+
+// ## Protected mode
+//
+// The rules come down to one question: could a less privileged program use this load to reach what it may not? The descriptor's DPL says who may; the
+// current privilege level says who is asking; the selector's RPL says on whose behalf. So an operating system that is given a pointer by a program can lower
+// its own rights for it, by putting the caller's level into RPL: the only trace that ARPL and VERR have left.
+
+/** MOV, POP or far-pointer load of SS, DS, ES, FS or GS in the current mode. */
+export function loadSegment(cpu: Cpu, seg: number, selector: number): void {
+  if (!protectedMode(cpu)) loadRealSegment(cpu, seg, selector);
+  else if (seg === SEG.SS) loadStackSegment(cpu, selector);
+  else loadDataSegment(cpu, seg, selector);
+}
+
+/** Judges a descriptor for SS at privilege `cpl`. The faults it throws name the selector. */
+export function checkStackDescriptor(d: Descriptor, cpl: number, fault: MakeFault): void {
+  const code = selectorError(d.selector);
+  // @clause x86.segment.ss-checks
+  if (rplOf(d.selector) !== cpl || !isWritableData(d.rights) || dplOf(d.rights) !== cpl) throw fault(code);
+  if ((d.rights & AR.P) === 0) throw stackFault(code);
+}
+
+function loadStackSegment(cpu: Cpu, selector: number): void {
+  const { cpl } = cpu;
+  if (isNull(selector)) {
+    // 64-bit code has no use for SS, so it may be null there; but not at CPL 3, where it carries the privilege level back and forth.
+    // @clause x86.segment.ss-null
+    if (!code64(cpu) || cpl === 3 || rplOf(selector) !== cpl) throw generalProtection();
+    clearSegment(cpu, SEG.SS, selector, cpl);
+    return;
+  }
+  const d = readDescriptor(cpu, selector);
+  checkStackDescriptor(d, cpl, generalProtection);
+  markAccessed(cpu, d);
+  fillSegment(cpu, SEG.SS, selector, d);
+}
+
+function loadDataSegment(cpu: Cpu, seg: number, selector: number): void {
+  if (isNull(selector)) {
+    clearSegment(cpu, seg, selector);
+    return;
+  }
+  const d = readDescriptor(cpu, selector);
+  const code = selectorError(selector);
+  const readable = (d.rights & AR.S) !== 0 && ((d.rights & AR.CODE) === 0 || (d.rights & AR.READABLE) !== 0);
+  // @clause x86.segment.data-checks
+  if (!readable) throw generalProtection(code);
+  if (!(isCode(d.rights) && isConforming(d.rights))) {
+    const dpl = dplOf(d.rights);
+    if (rplOf(selector) > dpl || cpu.cpl > dpl) throw generalProtection(code);
+  }
+  if ((d.rights & AR.P) === 0) throw notPresent(code);
+  markAccessed(cpu, d);
+  fillSegment(cpu, seg, selector, d);
+}
+
+/** After a return to an outer level: data segments that the outer level may not use are taken away. */
+export function dropPrivilegedSegments(cpu: Cpu, cpl: number): void {
+  for (const seg of [SEG.ES, SEG.DS, SEG.FS, SEG.GS]) {
+    const rights = cpu.state.segRights(seg);
+    if (rights & AR.UNUSABLE) continue;
+    // @clause x86.segment.return-nulls
+    const bound = !(isCode(rights) && isConforming(rights));
+    if (bound && dplOf(rights) < cpl) clearSegment(cpu, seg, 0);
+  }
+}
+
+/** Judges a code descriptor's D and L bits: in long mode both together mean nothing. */
+export function checkCodeSize(cpu: Cpu, d: Descriptor): void {
+  // @clause x86.segment.l-and-d
+  if (longMode(cpu) && (d.rights & (AR.L | AR.DB)) === (AR.L | AR.DB)) throw generalProtection(selectorError(d.selector));
+}
+
+/** True when code in this segment would run in 64-bit mode. */
+export const is64BitCode = (cpu: Cpu, d: Descriptor): boolean => longMode(cpu) && (d.rights & AR.L) !== 0;
+
+/** Enters a code segment: CS with `cpl` as its RPL, and the privilege level. The caller has judged the descriptor. */
+export function enterCode(cpu: Cpu, d: Descriptor, cpl: number): void {
+  fillSegment(cpu, SEG.CS, (d.selector & 0xfffc) | cpl, d);
+  cpu.state.set32(OFFSET.CPL, cpl);
+}

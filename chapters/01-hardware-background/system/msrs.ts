@@ -1,0 +1,123 @@
+// # Model-specific registers
+//
+// Registers that were meant to differ from one processor model to the next, named by number. Then operating systems came to depend on some of them, and those became
+// architecture. A number that a processor does not know is #GP; so software probes for a feature in CPUID first, or reads with a handler at the ready
+// (Linux's `rdmsrl_safe()`), and a hypervisor that answers 0 where the processor would fault breaks such probing quietly.
+//
+// Each register is a row: where it is stored, and which values it takes.
+
+import type { Cpu } from '../cpu.ts';
+import { generalProtection } from '../faults.ts';
+import type { Instruction } from '../isa/instruction.ts';
+import { canonical, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
+import { OFFSET, SEG, SLOT } from '../state.ts';
+import { readVmxMsr } from '../vmx/controls.ts';
+import { setEfer } from './control.ts';
+import { U32, U64 } from './segmentation.ts';
+
+/** One register. `write` throws #GP for a value that the register does not take. */
+interface Msr {
+  readonly name: string;
+  read(cpu: Cpu): bigint;
+  write(cpu: Cpu, value: bigint): void;
+}
+
+/** A register that is only storage: a field of the state page, and the test of a value. */
+const stored = (name: string, offset: number, valid: (value: bigint) => boolean): Msr => ({
+  name,
+  read: ({ state }) => state.get64(offset),
+  write({ state }, value) {
+    if (!valid(value)) throw generalProtection();
+    state.set64(offset, value);
+  },
+});
+const segmentBase = (name: string, seg: number): Msr => ({
+  name,
+  read: ({ state }) => state.segBase(seg),
+  write({ state }, value) {
+    if (!canonical(value)) throw generalProtection();
+    state.setSegBase(seg, value);
+  },
+});
+const any = (): boolean => true;
+const bits = (mask: bigint) => (value: bigint): boolean => (value & ~mask) === 0n;
+
+/** Page attributes: eight types of one byte each; 2, 3 and all above 7 do not exist. */
+const validPat = (value: bigint): boolean => {
+  for (let i = 0n; i < 64n; i += 8n) if (![0n, 1n, 4n, 5n, 6n, 7n].includes((value >> i) & 0xffn)) return false;
+  return true;
+};
+const APIC_BASE_BITS = (((1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 1n) & ~0xfffn) | 0x900n;
+const FAST_STRINGS = 1n;
+
+// @clause x86.msr.tsc
+const writeTsc = ({ state }: Cpu, value: bigint): void => {
+  const difference = value - (state.get64(OFFSET.ICOUNT) + state.get64(OFFSET.TSC_OFFSET));
+  state.set64(OFFSET.TSC_OFFSET, (state.get64(OFFSET.TSC_OFFSET) + difference) & U64);
+  state.set64(OFFSET.TSC_ADJUST, (state.get64(OFFSET.TSC_ADJUST) + difference) & U64);
+};
+
+/** The time stamp counter: instructions retired, and an offset. */
+export const readTsc = ({ state }: Cpu): bigint => (state.get64(OFFSET.ICOUNT) + state.get64(OFFSET.TSC_OFFSET)) & U64;
+
+/** The registers of this processor, by index. */
+export const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
+  [0x10, { name: 'IA32_TIME_STAMP_COUNTER', read: readTsc, write: writeTsc }],
+  [0x1b, stored('IA32_APIC_BASE', OFFSET.APIC_BASE, bits(APIC_BASE_BITS))],
+  [0x3b, {
+    name: 'IA32_TSC_ADJUST',
+    read: ({ state }) => state.get64(OFFSET.TSC_ADJUST),
+    write: (cpu, value) => writeTsc(cpu, (readTsc(cpu) + value - cpu.state.get64(OFFSET.TSC_ADJUST)) & U64),
+  }],
+  [0x8b, { name: 'IA32_BIOS_SIGN_ID', read: () => 0n, write: () => {} }], // no microcode update is loaded; software writes 0 before it asks
+  [0x174, stored('IA32_SYSENTER_CS', OFFSET.SYSENTER_CS, any)],
+  [0x175, stored('IA32_SYSENTER_ESP', OFFSET.SYSENTER_ESP, canonical)],
+  [0x176, stored('IA32_SYSENTER_EIP', OFFSET.SYSENTER_EIP, canonical)],
+  [0x1a0, stored('IA32_MISC_ENABLE', OFFSET.MISC_ENABLE, bits(FAST_STRINGS))],
+  [0x1d9, stored('IA32_DEBUGCTL', OFFSET.DEBUGCTL, bits(0n))],
+  [0x277, stored('IA32_PAT', OFFSET.PAT, validPat)],
+  [0xc0000080, { name: 'IA32_EFER', read: ({ state }) => state.get64(OFFSET.EFER), write: setEfer }],
+  [0xc0000081, stored('IA32_STAR', OFFSET.STAR, any)],
+  [0xc0000082, stored('IA32_LSTAR', OFFSET.LSTAR, canonical)],
+  [0xc0000083, stored('IA32_CSTAR', OFFSET.CSTAR, canonical)],
+  [0xc0000084, stored('IA32_FMASK', OFFSET.SFMASK, (value) => value <= U32)],
+  [0xc0000100, segmentBase('IA32_FS_BASE', SEG.FS)],
+  [0xc0000101, segmentBase('IA32_GS_BASE', SEG.GS)],
+  [0xc0000102, stored('IA32_KERNEL_GS_BASE', OFFSET.KERNEL_GS_BASE, canonical)],
+  [0xc0000103, stored('IA32_TSC_AUX', OFFSET.TSC_AUX, (value) => value <= U32)],
+]);
+
+// @clause x86.msr.unknown
+/** Reads a register with no question of privilege. @throws #GP for one that does not exist. */
+export function readMsr(cpu: Cpu, index: number): bigint {
+  const msr = MSRS.get(index);
+  if (msr) return msr.read(cpu);
+  const vmx = cpu.vmx ? readVmxMsr(index) : null;
+  if (vmx === null) throw generalProtection();
+  return vmx;
+}
+
+/** Writes a register. @throws #GP for one that does not exist, cannot be written, or does not take the value. */
+export function writeMsr(cpu: Cpu, index: number, value: bigint): void {
+  const msr = MSRS.get(index);
+  if (!msr) throw generalProtection();
+  msr.write(cpu, value);
+}
+
+export function rdmsr(cpu: Cpu, insn: Instruction): void {
+  const { state } = cpu;
+  if (cpu.cpl !== 0) throw generalProtection();
+  const index = state.slot32(SLOT.RCX);
+  cpu.intercepts?.readMsr(index, insn.length);
+  const value = readMsr(cpu, index);
+  state.setSlot(SLOT.RAX, value & U32);
+  state.setSlot(SLOT.RDX, value >> 32n);
+}
+
+export function wrmsr(cpu: Cpu, insn: Instruction): void {
+  const { state } = cpu;
+  if (cpu.cpl !== 0) throw generalProtection();
+  const index = state.slot32(SLOT.RCX);
+  cpu.intercepts?.writeMsr(index, insn.length);
+  writeMsr(cpu, index, ((state.slot(SLOT.RDX) & U32) << 32n) | (state.slot(SLOT.RAX) & U32));
+}

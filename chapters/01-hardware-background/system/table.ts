@@ -1,0 +1,144 @@
+// # The table of system instructions
+//
+// From the name that the decoder gives to the function that carries it out.
+
+import type { Cpu } from '../cpu.ts';
+import { generalProtection, undefinedOpcode, VECTOR } from '../faults.ts';
+import type { Instruction } from '../isa/instruction.ts';
+import type { SystemOp } from '../isa/system-ops.ts';
+import { SEG } from '../state.ts';
+import { EXIT_REASON } from '../vmx/exit-reasons.ts';
+import { EVENT_TYPE } from '../vmx/processor.ts';
+import { clts, lmsw, movFromCr, movToCr, smsw } from './control.ts';
+import { movFromDr, movToDr } from './debug.ts';
+import { softwareInterrupt, trapsIntN } from './exceptions.ts';
+import { fldcw, fninit, fnstcw, fnstsw, fwait, fxrstor, fxsave, ldmxcsr, stmxcsr } from './extended-state.ts';
+import { farCall, farJmp, farRet } from './far.ts';
+import { swapgs, syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
+import { cli, popf, pushf, setAc, sti } from './flag-ops.ts';
+import { iret } from './iret.ts';
+import {
+  cpuid, GDTR, hlt, IDTR, invalidateCaches, invlpg, invpcid, loadTable, monitor, mwait, overflowFlag, pause, rdpmc, rdtsc, rdtscp, storeTable,
+} from './machine-ops.ts';
+import { rdmsr, wrmsr } from './msrs.ts';
+import { input, inputString, output, outputString } from './ports.ts';
+import {
+  arpl, lar, lldt, loadFar, lsl, ltr, movFromSreg, movToSreg, popSreg, readBase, sldt, str, verr, verw, writeBase,
+} from './segment-ops.ts';
+
+type Operation = (cpu: Cpu, insn: Instruction) => void;
+
+const ud: Operation = () => {
+  throw undefinedOpcode();
+};
+
+function intN(cpu: Cpu, insn: Instruction): void {
+  if (trapsIntN(cpu)) throw generalProtection();
+  softwareInterrupt(cpu, Number(insn.imm & 0xffn), EVENT_TYPE.SOFTWARE_INTERRUPT, insn.length);
+}
+
+function into(cpu: Cpu, insn: Instruction): void {
+  if (overflowFlag(cpu)) softwareInterrupt(cpu, VECTOR.OF, EVENT_TYPE.SOFTWARE_EXCEPTION, insn.length);
+}
+
+/** Instructions of the VMX unit; without one they are undefined. */
+const vmx = (op: SystemOp): Operation => (cpu, insn) => {
+  if (!cpu.vmx) throw undefinedOpcode();
+  cpu.vmx.execute(op, insn);
+};
+
+/** Every system operation. */
+export const OPERATIONS: Readonly<Record<SystemOp, Operation>> = {
+  int3: (cpu, insn) => softwareInterrupt(cpu, VECTOR.BP, EVENT_TYPE.SOFTWARE_EXCEPTION, insn.length),
+  intN,
+  into,
+  int1: (cpu, insn) => softwareInterrupt(cpu, VECTOR.DB, EVENT_TYPE.PRIVILEGED_SOFTWARE_EXCEPTION, insn.length),
+  iret,
+  farJmp,
+  farCall,
+  farRet,
+  movToSreg,
+  movFromSreg,
+  popSreg,
+  loadFarPointer: loadFar,
+  movToCr,
+  movFromCr,
+  movToDr,
+  movFromDr,
+  clts,
+  lmsw,
+  smsw,
+  lgdt: (cpu, insn) => loadTable(cpu, insn, GDTR),
+  lidt: (cpu, insn) => loadTable(cpu, insn, IDTR),
+  sgdt: (cpu, insn) => storeTable(cpu, insn, GDTR),
+  sidt: (cpu, insn) => storeTable(cpu, insn, IDTR),
+  lldt,
+  ltr,
+  sldt,
+  str,
+  lar,
+  lsl,
+  verr,
+  verw,
+  arpl,
+  invlpg,
+  invpcid,
+  wbinvd: (cpu, insn) => invalidateCaches(cpu, insn, EXIT_REASON.WBINVD),
+  invd: (cpu, insn) => invalidateCaches(cpu, insn, EXIT_REASON.INVD),
+  cpuid,
+  rdmsr,
+  wrmsr,
+  rdtsc,
+  rdtscp,
+  rdpmc,
+  hlt,
+  in: input,
+  out: output,
+  ins: inputString,
+  outs: outputString,
+  syscall,
+  sysret,
+  sysenter,
+  sysexit,
+  cli,
+  sti,
+  pushf,
+  popf,
+  clac: (cpu) => setAc(cpu, false),
+  stac: (cpu) => setAc(cpu, true),
+  swapgs,
+  rdfsbase: (cpu, insn) => readBase(cpu, insn, SEG.FS),
+  rdgsbase: (cpu, insn) => readBase(cpu, insn, SEG.GS),
+  wrfsbase: (cpu, insn) => writeBase(cpu, insn, SEG.FS),
+  wrgsbase: (cpu, insn) => writeBase(cpu, insn, SEG.GS),
+  monitor,
+  mwait,
+  pause,
+  vmcall: vmx('vmcall'),
+  vmmcall: vmx('vmmcall'),
+  vmxon: vmx('vmxon'),
+  vmxoff: vmx('vmxoff'),
+  vmptrld: vmx('vmptrld'),
+  vmptrst: vmx('vmptrst'),
+  vmclear: vmx('vmclear'),
+  vmread: vmx('vmread'),
+  vmwrite: vmx('vmwrite'),
+  vmlaunch: vmx('vmlaunch'),
+  vmresume: vmx('vmresume'),
+  invept: vmx('invept'),
+  invvpid: vmx('invvpid'),
+  vmfunc: vmx('vmfunc'),
+  xgetbv: ud, // CR4.OSXSAVE cannot be set: CPUID does not offer XSAVE
+  xsetbv: ud,
+  fxsave,
+  fxrstor,
+  fninit,
+  fnstcw,
+  fldcw,
+  fnstsw,
+  fwait,
+  ldmxcsr,
+  stmxcsr,
+  rsm: ud, // there is no system-management mode to return from
+  ud,
+};
