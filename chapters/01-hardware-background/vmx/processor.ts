@@ -46,8 +46,8 @@ export interface VmxProcessor {
   readonly pdptes: BigUint64Array;
   /** Number of physical-address bits that CPUID reports. */
   readonly physicalAddressBits: number;
-  /** Segment registers, control registers or EFER were replaced behind the processor's back: recompute MODE, CPL's TLB bank, and so on. */
-  modeChanged(): void;
+  /** The register file was replaced behind the processor's back: recompute what is derived from segments, control registers, EFER and DR7. */
+  debugChanged(): void;
   /** Every cached translation and everything keyed by linear address is void. */
   flushTranslations(why: string): void;
   /** Conditions under which a boundary must be looked at have changed: recompute OFFSET.EVENTS. */

@@ -38,7 +38,7 @@ class BareProcessor implements VmxProcessor {
   operandAddress(insn: Instruction): bigint {
     return insn.disp;
   }
-  modeChanged(): void {}
+  debugChanged(): void {}
   eventsChanged(): void {}
   flushTranslations(): void {
     this.flushes++;

@@ -380,7 +380,7 @@ export class VmxUnit {
     this.nonRoot = true;
     cpu.intercepts = this.intercepts;
     this.#prepareEvent(injects);
-    cpu.modeChanged();
+    cpu.debugChanged();
     const keep = this.#translations !== null && sameTranslations(this.#translations, currentTranslations(this));
     this.#translations = null;
     if (!keep) cpu.flushTranslations('vmentry');
@@ -397,7 +397,7 @@ export class VmxUnit {
   #failed(reason: number, qualification: number): EntryOutcome {
     const { cpu } = this;
     const completed = entryFailure(cpu, this.vmcs, reason, qualification);
-    cpu.modeChanged();
+    cpu.debugChanged();
     this.#forgetTranslations();
     return completed ? 'exited' : this.#abort();
   }
@@ -479,7 +479,7 @@ export class VmxUnit {
     cpu.intercepts = null;
     this.#injection = null;
     this.#pendingDebug = 0;
-    cpu.modeChanged();
+    cpu.debugChanged();
     if (translations) this.#translations = translations;
     else this.#forgetTranslations();
     cpu.eventsChanged();
