@@ -445,7 +445,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     this.engine.oneIteration = single;
     const stop = this.engine.run();
     this.#tick();
-    if (stop.kind === 'vmexit') throw stop.exit;
+    if (stop.kind === 'vmexit') return this.#leaveGuest(stop.exit);
     if (stop.kind === 'fault') {
       this.#pendingDebug = 0;
       this.#fault(stop.fault);
