@@ -69,7 +69,8 @@ export async function conform(suite: Suite, options: ConformOptions): Promise<Re
 }
 
 /** Where the results of a target are kept for the site. */
-export const resultsPath = (results: Results): string => join(OUT, `results-${isBuiltIn(results.target) ? results.target : results.implementation.name.replaceAll(/[^a-z0-9._-]/gi, '-')}.json`);
+export const resultsPath = (results: Results): string =>
+  join(OUT, `results-${isBuiltIn(results.target) ? results.target : results.implementation.name.replaceAll(/[^a-z0-9._-]/gi, '-')}.json`);
 
 function save(path: string, results: Results): void {
   mkdirSync(dirname(path), { recursive: true });
@@ -139,7 +140,12 @@ async function main(): Promise<void> {
   const program = new Command('ringbook conform')
     .description('Run the conformance suite against an implementation.')
     .option('-t, --target <name>', `${BUILT_IN.join(', ')}, all, or exec:<command>`, 'ringbook')
-    .option('-f, --filter <what>', 'part of an id, =id, /regex/, or clause: surface: strictness: needs: payload: and a value; repeatable', collect, [])
+    .option(
+      '-f, --filter <what>',
+      'part of an id, =id, /regex/, or clause: surface: strictness: needs: payload: and a value; repeatable',
+      collect,
+      [],
+    )
     .option('--shard <i/n>', 'run the i-th of n equal parts')
     .addOption(new Option('--format <name>', 'how to print the results').choices([...FORMATS]).default('summary'))
     .option('--expect <file>', "known failures; default: the implementation's own file; 'none' for none")

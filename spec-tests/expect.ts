@@ -12,10 +12,12 @@ export const versionMatches = (pattern: string, version: string): boolean =>
   pattern.endsWith('*') ? version.startsWith(pattern.slice(0, -1)) : pattern === version;
 
 /** A failure's deviations as the known-failures file writes them. */
-export const observedOf = (failures: readonly Failure[]): Record<string, string> => Object.fromEntries(failures.map(({ key, observed }) => [key, observed]));
+export const observedOf = (failures: readonly Failure[]): Record<string, string> =>
+  Object.fromEntries(failures.map(({ key, observed }) => [key, observed]));
 
 function compare(row: KnownRow, result: CaseResult): CaseResult {
-  if (result.verdict === 'pass') return { ...result, expectation: 'unexpected-pass', reason: `passes, but is listed as a known failure: ${row.reason}`, known: row.reason };
+  if (result.verdict === 'pass')
+    return { ...result, expectation: 'unexpected-pass', reason: `passes, but is listed as a known failure: ${row.reason}`, known: row.reason };
   const changed = (how: string): CaseResult => ({ ...result, expectation: 'changed', known: row.reason, reason: `${how}; ${result.reason ?? ''}` });
   if (result.verdict !== row.verdict) return changed(`the known failure is '${row.verdict}', now it is '${result.verdict}'`);
   if (row.verdict === 'fail') {
@@ -42,7 +44,9 @@ export function applyKnown(
   results: readonly CaseResult[],
   all: ReadonlySet<string>,
 ): { results: CaseResult[]; stale: string[] } {
-  const rows = (known?.rows ?? []).filter((row) => known?.implementation === implementation.name && versionMatches(row.version, implementation.version));
+  const rows = (known?.rows ?? []).filter(
+    (row) => known?.implementation === implementation.name && versionMatches(row.version, implementation.version),
+  );
   const stale: string[] = [];
   const byCase = new Map<string, KnownRow>();
   for (const row of rows) {

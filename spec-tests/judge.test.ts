@@ -77,7 +77,12 @@ describe('sets of values', () => {
 
 describe('the judge', () => {
   it('accepts what is allowed', () => {
-    expect(texts({ error: '0x2', cr2: { any: true } }, [['cr2', '0x9'], ['error', '0x2']])).toEqual([]);
+    expect(
+      texts({ error: '0x2', cr2: { any: true } }, [
+        ['cr2', '0x9'],
+        ['error', '0x2'],
+      ]),
+    ).toEqual([]);
   });
 
   it('has a sentence for each of the three ways to miss the set', () => {
@@ -94,7 +99,12 @@ describe('the judge', () => {
   });
 
   it('says when a value came too often', () => {
-    expect(texts({ a: '0x1' }, [['a', '0x1'], ['a', '0x1']])[0]).toMatch(/wrong a: observed 2 times \(0x1, 0x1\)/);
+    expect(
+      texts({ a: '0x1' }, [
+        ['a', '0x1'],
+        ['a', '0x1'],
+      ])[0],
+    ).toMatch(/wrong a: observed 2 times \(0x1, 0x1\)/);
   });
 
   it('lets optional observations be absent, but not wrong', () => {
@@ -124,8 +134,12 @@ describe('the judge', () => {
   });
 
   it('wants to hear that the payload was done, or why it was not', () => {
-    expect(ended('debug-exit', 'RB1 stage s\n')).toEqual(["unfinished: unfinished: the payload ended after stage 's' without saying that it was done"]);
-    expect(ended('debug-exit', 'RB1 abort x.S:12 no long mode\n', {}, '0x1')).toEqual(['aborted: aborted: the payload gave up at x.S:12 no long mode']);
+    expect(ended('debug-exit', 'RB1 stage s\n')).toEqual([
+      "unfinished: unfinished: the payload ended after stage 's' without saying that it was done",
+    ]);
+    expect(ended('debug-exit', 'RB1 abort x.S:12 no long mode\n', {}, '0x1')).toEqual([
+      'aborted: aborted: the payload gave up at x.S:12 no long mode',
+    ]);
     expect(ended('halt', '', { end: ['halt', 'debug-exit'] })).toEqual([]);
     expect(ended('halt', '', { end: ['halt'], done: true })).toHaveLength(1);
   });

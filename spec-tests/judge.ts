@@ -63,7 +63,14 @@ export function judgeObservations(testCase: Case, observed: readonly (readonly [
     if (ok) continue;
     const shown = values.join(', ');
     const problem = index !== null ? `wrong ${key}: observed ${shown}` : `wrong ${key}: observed ${values.length} times (${shown})`;
-    failures.push({ kind: 'wrong', key, clause: charged, observed: shown, allowed, text: `${problem}; allowed: ${allowed}, by ${cite(charged, clause, cited)}` });
+    failures.push({
+      kind: 'wrong',
+      key,
+      clause: charged,
+      observed: shown,
+      allowed,
+      text: `${problem}; allowed: ${allowed}, by ${cite(charged, clause, cited)}`,
+    });
   }
 
   if (testCase.allowed.others !== 'ignore') {
@@ -83,7 +90,12 @@ export function judgeObservations(testCase: Case, observed: readonly (readonly [
 }
 
 /** Judges a guest's run: how it ended, whether it said so, and what it observed. */
-export function judgeGuest(testCase: Case, run: { readonly end: string; readonly exitValue?: string }, report: Report, context: JudgeContext = {}): Failure[] {
+export function judgeGuest(
+  testCase: Case,
+  run: { readonly end: string; readonly exitValue?: string },
+  report: Report,
+  context: JudgeContext = {},
+): Failure[] {
   const failures: Failure[] = [];
   const clause = testCase.clauses[0] as string;
   const ends: readonly string[] = testCase.allowed.end ?? [];

@@ -130,7 +130,8 @@ function place(record: Layout<Fields>, path: string, base = 0): Place {
   if (field.kind === 'nested') {
     const { of } = field as { of: Layout<Fields> };
     const inner = rest ?? (Object.keys(of.fields).length === 1 ? (Object.keys(of.fields)[0] as string) : null);
-    if (inner === null) throw new ScriptError(`'${path}' is a record of ${record.name}, not a field; name one of ${Object.keys(of.fields).join(', ')}`);
+    if (inner === null)
+      throw new ScriptError(`'${path}' is a record of ${record.name}, not a field; name one of ${Object.keys(of.fields).join(', ')}`);
     return place(of, inner, base + field.at(index ?? 0));
   }
   if (rest !== undefined) throw new ScriptError(`'${path}' goes on past a plain field of ${record.name}`);
@@ -248,7 +249,12 @@ export function compileScript(testCase: Case): CompiledScript {
     ops.push(op);
     readings.push(reading);
   };
-  const reading = (as: string | undefined, ret: Reading['ret'], gets: readonly string[] = [], locate: (path: string) => Place = placeInRun): Reading | null => {
+  const reading = (
+    as: string | undefined,
+    ret: Reading['ret'],
+    gets: readonly string[] = [],
+    locate: (path: string) => Place = placeInRun,
+  ): Reading | null => {
     if (as === undefined) {
       if (gets.length > 0) throw new ScriptError(`'get' needs a name for what it reads: give the step an 'as'`);
       return null;
@@ -256,9 +262,11 @@ export function compileScript(testCase: Case): CompiledScript {
     return { as, ret, fields: gets.map((path) => ({ key: `${as}.${path}`, place: locate(path) })) };
   };
 
-  const noFields = (request: string) => (path: string): Place => {
-    throw new ScriptError(`${request} returns no structure, so it has no '${path}'`);
-  };
+  const noFields =
+    (request: string) =>
+    (path: string): Place => {
+      throw new ScriptError(`${request} returns no structure, so it has no '${path}'`);
+    };
 
   for (const [i, step] of (testCase.kvm?.script ?? []).entries()) compileStep(step, i);
 
@@ -277,7 +285,8 @@ export function compileScript(testCase: Case): CompiledScript {
       if (typeof step.bytes === 'number') bytes = step.bytes;
       else {
         const from = indexOf.get(step.bytes ?? 'size');
-        if (from === undefined) throw new ScriptError(`step ${i}: mmap takes its length from a step called '${step.bytes ?? 'size'}', and there is none`);
+        if (from === undefined)
+          throw new ScriptError(`step ${i}: mmap takes its length from a step called '${step.bytes ?? 'size'}', and there is none`);
         bytes = { resultOf: from };
       }
       emit({ do: 'mmap', fd, map: declare(step.map, 'map', i), bytes }, reading(step.as, 'number'), step.as);
@@ -311,14 +320,22 @@ export function compileScript(testCase: Case): CompiledScript {
       return;
     }
     if (typeof step.arg === 'number' || typeof step.arg === 'string') {
-      emit({ do: 'ioctl', fd, request, number: hex(valueOf(step.arg, step.request)), ...result }, reading(step.as, ret, step.get, noFields(step.request)), step.as);
+      emit(
+        { do: 'ioctl', fd, request, number: hex(valueOf(step.arg, step.request)), ...result },
+        reading(step.as, ret, step.get, noFields(step.request)),
+        step.as,
+      );
       return;
     }
     if (!shaped) throw new ScriptError(`step ${i}: ${step.request} takes no structure that the suite knows`);
     const locate = (path: string): Place => placeIn(shaped, path);
     const { patches, pointers } = assemble(step.arg ?? {}, locate);
     const read = reading(step.as, ret, step.get, locate);
-    const reach = [...patches.map(({ at, bytes }) => at + bytes.length), ...pointers.map(({ at }) => at + 8), ...(read?.fields ?? []).map((f) => f.place.at + f.place.bytes)];
+    const reach = [
+      ...patches.map(({ at, bytes }) => at + bytes.length),
+      ...pointers.map(({ at }) => at + 8),
+      ...(read?.fields ?? []).map((f) => f.place.at + f.place.bytes),
+    ];
     const tail = shaped.tail ? shaped.tail.of.bytes : 0;
     const needed = Math.max(shaped.head.bytes, ...reach);
     const bytes = tail === 0 ? needed : shaped.head.bytes + Math.ceil((needed - shaped.head.bytes) / tail) * tail;
@@ -352,7 +369,11 @@ export interface ScriptReport {
 export function readSteps({ ops, readings }: CompiledScript, steps: readonly WireStep[]): ScriptReport {
   const observations: [string, string][] = [];
   const skipped = new Map<string, string>();
-  const report = (malformed: string | null): ScriptReport => ({ observations, malformed, whyMissing: (key) => skipped.get(key.split('.')[0] as string) ?? null });
+  const report = (malformed: string | null): ScriptReport => ({
+    observations,
+    malformed,
+    whyMissing: (key) => skipped.get(key.split('.')[0] as string) ?? null,
+  });
   if (steps.length > ops.length) return report(`the adapter answered ${steps.length} steps of ${ops.length}`);
   for (const [i, op] of ops.entries()) {
     const read = readings[i];

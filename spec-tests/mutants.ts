@@ -49,7 +49,19 @@ interface Fate {
 function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
   const out = join(folder, `${mutant.id}.json`);
   const args = ['--disable-warning=ExperimentalWarning', '--import', pathToFileURL(join(HERE, 'mutants', 'hook.mjs')).href];
-  args.push(join(HERE, 'conform.ts'), '--target', 'ringbook', '--filter', `clause:${mutant.clause}`, '--expect', 'none', '--format', 'json', '--out', out);
+  args.push(
+    join(HERE, 'conform.ts'),
+    '--target',
+    'ringbook',
+    '--filter',
+    `clause:${mutant.clause}`,
+    '--expect',
+    'none',
+    '--format',
+    'json',
+    '--out',
+    out,
+  );
   return new Promise((done) => {
     const child = spawn(process.execPath, args, {
       cwd: ROOT,
@@ -66,14 +78,21 @@ function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
       if (signal) return done({ killedBy: [`(the run did not end: ${signal})`] });
       if (status !== 0 && status !== 1) return done({ killedBy: [], broken: said.trim() || `exit status ${status}` });
       const { cases } = readJson<Results>('results', out);
-      done({ killedBy: cases.filter(({ verdict }) => verdict !== 'pass' && verdict !== 'unsupported').map(({ id, verdict }) => `${id} (${verdict})`) });
+      done({
+        killedBy: cases.filter(({ verdict }) => verdict !== 'pass' && verdict !== 'unsupported').map(({ id, verdict }) => `${id} (${verdict})`),
+      });
     });
   });
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: { list: { type: 'boolean', short: 'l' }, jobs: { type: 'string', short: 'j', default: '2' } } });
-  const chosen = mutants().filter(({ id, clause }) => positionals.length === 0 || positionals.some((part) => id.includes(part) || clause.startsWith(part)));
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { list: { type: 'boolean', short: 'l' }, jobs: { type: 'string', short: 'j', default: '2' } },
+  });
+  const chosen = mutants().filter(
+    ({ id, clause }) => positionals.length === 0 || positionals.some((part) => id.includes(part) || clause.startsWith(part)),
+  );
   if (values.list) {
     for (const { id, clause, file } of chosen) console.log(`${id.padEnd(36)} ${clause.padEnd(44)} ${file}`);
     return;

@@ -30,7 +30,8 @@ export function summarize(cases: readonly CaseResult[], stale: readonly string[]
     changed: count((c) => c.expectation === 'changed'),
     stale: stale.length,
   };
-  const bad = summary.fail + summary.timeout + summary.crash + summary.corrupt + summary.error + summary['unexpected-pass'] + summary.changed + summary.stale;
+  const bad =
+    summary.fail + summary.timeout + summary.crash + summary.corrupt + summary.error + summary['unexpected-pass'] + summary.changed + summary.stale;
   return { ...summary, ok: problem === null && bad === 0 && summary.pass + summary.known > 0 };
 }
 
@@ -93,7 +94,8 @@ const isSkipped = (result: CaseResult): boolean => result.verdict === 'unsupport
 function chapterTable(cases: readonly CaseResult[]): string[] {
   const chapters = [...new Set(cases.map(({ chapter }) => chapter))].sort();
   const columns = ['pass', 'known', 'n/a', 'n/o', 'other'] as const;
-  const row = (name: string, cells: readonly (string | number)[]): string => `  ${name.padEnd(26)}${cells.map((cell) => String(cell).padStart(7)).join('')}`;
+  const row = (name: string, cells: readonly (string | number)[]): string =>
+    `  ${name.padEnd(26)}${cells.map((cell) => String(cell).padStart(7)).join('')}`;
   const cell = (rows: readonly CaseResult[], column: (typeof columns)[number]): number =>
     rows.filter((c) => {
       if (c.expectation === 'known') return column === 'known';
@@ -101,7 +103,20 @@ function chapterTable(cases: readonly CaseResult[]): string[] {
       if (c.verdict === 'unsupported') return column === 'n/a';
       return c.verdict === 'not-observable' ? column === 'n/o' : column === 'other';
     }).length;
-  return [row('', columns), ...chapters.map((chapter) => row(chapter, columns.map((column) => cell(cases.filter((c) => c.chapter === chapter), column))))];
+  return [
+    row('', columns),
+    ...chapters.map((chapter) =>
+      row(
+        chapter,
+        columns.map((column) =>
+          cell(
+            cases.filter((c) => c.chapter === chapter),
+            column,
+          ),
+        ),
+      ),
+    ),
+  ];
 }
 
 /** The results for a reader at a terminal: what went wrong first in full, then what was left out and why, then the counts. */
@@ -109,7 +124,10 @@ export function asSummary(results: Results): string {
   const { cases, summary, implementation, stale } = results;
   const out: string[] = [];
   if (results.unavailable !== undefined) return `${results.target}: not run: ${results.unavailable}\n`;
-  out.push(`${implementation.name} ${implementation.version}: ${cases.length} of ${results.suite.cases} cases, suite ${results.suite.revision.slice(0, 12)}`, '');
+  out.push(
+    `${implementation.name} ${implementation.version}: ${cases.length} of ${results.suite.cases} cases, suite ${results.suite.revision.slice(0, 12)}`,
+    '',
+  );
   for (const result of cases.filter((c) => !isQuiet(c) && !isSkipped(c))) {
     const heading = result.expectation === 'none' ? result.verdict : `${result.verdict}, ${result.expectation}`;
     out.push(`${heading}: ${result.id}: ${result.title}`);
@@ -148,7 +166,13 @@ export function asTap(results: Results): string {
     else if (result.expectation === 'known') out.push(`not ok ${title} # TODO known failure: ${escape(result.known ?? '')}`);
     else if (isQuiet(result)) out.push(`ok ${title}`);
     else {
-      out.push(`not ok ${title}`, '  ---', `  verdict: ${result.verdict}`, `  expectation: ${result.expectation}`, `  message: ${yaml(result.reason ?? '')}`);
+      out.push(
+        `not ok ${title}`,
+        '  ---',
+        `  verdict: ${result.verdict}`,
+        `  expectation: ${result.expectation}`,
+        `  message: ${yaml(result.reason ?? '')}`,
+      );
       out.push(`  clauses: [${result.clauses.join(', ')}]`, `  replay: ${yaml(result.replay)}`, '  ...');
     }
   }
@@ -181,12 +205,18 @@ export function asJunit(results: Results): string {
     const cases = results.cases.filter((result) => result.chapter === chapter);
     const bodies = cases.map(body);
     const number = (tag: string): number => bodies.filter((text) => text.startsWith(`<${tag}`)).length;
-    const rows = cases.map((c, i) => `    <testcase classname="${chapter}" name="${xml(`${c.id}: ${c.title}`)}" time="${(c.durationMs / 1000).toFixed(3)}">${bodies[i]}</testcase>`);
+    const rows = cases.map(
+      (c, i) =>
+        `    <testcase classname="${chapter}" name="${xml(`${c.id}: ${c.title}`)}" time="${(c.durationMs / 1000).toFixed(3)}">${bodies[i]}</testcase>`,
+    );
     const counts = `tests="${cases.length}" failures="${number('failure')}" errors="${number('error')}" skipped="${number('skipped')}"`;
     return `  <testsuite name="${chapter}" ${counts}>\n${rows.join('\n')}\n  </testsuite>`;
   });
-  const stale = results.stale.map((text) => `    <testcase classname="known-failures" name="${xml(text)}"><failure type="stale" message="${xml(text)}"/></testcase>`);
-  if (stale.length > 0) suites.push(`  <testsuite name="known-failures" tests="${stale.length}" failures="${stale.length}">\n${stale.join('\n')}\n  </testsuite>`);
+  const stale = results.stale.map(
+    (text) => `    <testcase classname="known-failures" name="${xml(text)}"><failure type="stale" message="${xml(text)}"/></testcase>`,
+  );
+  if (stale.length > 0)
+    suites.push(`  <testsuite name="known-failures" tests="${stale.length}" failures="${stale.length}">\n${stale.join('\n')}\n  </testsuite>`);
   const name = xml(`${results.implementation.name} ${results.implementation.version}`);
   return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="${name}">\n${suites.join('\n')}\n</testsuites>\n`;
 }
@@ -209,11 +239,14 @@ export function mergeResults(parts: readonly Results[]): Results {
   if (!first) throw new RangeError('nothing to merge');
   const seen = new Set<string>();
   for (const part of parts) {
-    if (part.suite.revision !== first.suite.revision) throw new RangeError('the results are of different revisions of the suite, so they do not compare');
+    if (part.suite.revision !== first.suite.revision)
+      throw new RangeError('the results are of different revisions of the suite, so they do not compare');
     if (part.target !== first.target) throw new RangeError(`the results are of different targets: ${first.target}, ${part.target}`);
     const { name, version } = part.implementation;
     if (name !== first.implementation.name || version !== first.implementation.version) {
-      throw new RangeError(`the results are of different implementations: ${first.implementation.name} ${first.implementation.version}, ${name} ${version}`);
+      throw new RangeError(
+        `the results are of different implementations: ${first.implementation.name} ${first.implementation.version}, ${name} ${version}`,
+      );
     }
     for (const { id } of part.cases) {
       if (seen.has(id)) throw new RangeError(`${id} is in two of the results`);
@@ -222,7 +255,10 @@ export function mergeResults(parts: readonly Results[]): Results {
   }
   const cases = parts.flatMap((part) => part.cases).sort((a, b) => (a.id < b.id ? -1 : 1));
   const missing = first.suite.cases - cases.length;
-  const stale = [...new Set(parts.flatMap((part) => part.stale)), ...(missing > 0 ? [`${missing} of ${first.suite.cases} cases are in none of the merged results`] : [])];
+  const stale = [
+    ...new Set(parts.flatMap((part) => part.stale)),
+    ...(missing > 0 ? [`${missing} of ${first.suite.cases} cases are in none of the merged results`] : []),
+  ];
   const problem = parts.find((part) => part.unavailable !== undefined)?.unavailable ?? null;
   return {
     ...first,

@@ -52,7 +52,8 @@ export interface RunOutcome {
   readonly results: readonly CaseResult[];
 }
 
-const replayCommand = (target: string, id: string): string => `npm run conform -- --target ${target.includes(' ') ? `'${target}'` : target} --filter '=${id}'`;
+const replayCommand = (target: string, id: string): string =>
+  `npm run conform -- --target ${target.includes(' ') ? `'${target}'` : target} --filter '=${id}'`;
 
 /** The request for a case. Everything in it is by value or by path: an adapter needs no access to the suite. */
 export function requestFor(testCase: LoadedCase, id: string): RunRequest {
@@ -94,7 +95,8 @@ function judgeGuestRun(testCase: LoadedCase, ran: RanGuest, suite: Suite): Findi
   const allowedEnds: readonly string[] = testCase.allowed.end ?? [];
   const timedOut = ran.end === 'timeout' && !allowedEnds.includes('timeout');
   // A line that is cut off because the time was up is not corruption.
-  if (report.corrupt !== null && !(timedOut && report.corrupt.startsWith('the last line'))) return bad('corrupt', `corrupt console: ${report.corrupt}`);
+  if (report.corrupt !== null && !(timedOut && report.corrupt.startsWith('the last line')))
+    return bad('corrupt', `corrupt console: ${report.corrupt}`);
   if (timedOut) {
     const stage = report.stage === null ? '' : ` after stage '${report.stage}'`;
     return bad('timeout', `the guest did not end within its limits${stage}; ${report.observations.length} observations so far`);
@@ -123,7 +125,8 @@ const judge = (testCase: LoadedCase, reply: RunReply, suite: Suite): Finding => 
 };
 
 /** What must be equal between two repetitions of a case. */
-const fingerprint = ({ verdict, observed, end, traceHash, failures }: Finding): string => JSON.stringify([verdict, observed, end, traceHash, failures.map((f) => f.text)]);
+const fingerprint = ({ verdict, observed, end, traceHash, failures }: Finding): string =>
+  JSON.stringify([verdict, observed, end, traceHash, failures.map((f) => f.text)]);
 
 /** One adapter and its restarts: the unit of parallel work. */
 class Lane {
@@ -174,7 +177,10 @@ class Lane {
     const allowedMs = request.limits.timeoutMs + (this.#options.graceMs ?? GRACE_MS);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new AdapterHung(`the adapter did not answer within ${allowedMs} ms (the case allows ${request.limits.timeoutMs})`)), allowedMs);
+      timer = setTimeout(
+        () => reject(new AdapterHung(`the adapter did not answer within ${allowedMs} ms (the case allows ${request.limits.timeoutMs})`)),
+        allowedMs,
+      );
     });
     try {
       return judge(testCase, await Promise.race([adapter.run(request), late]), this.#options.suite);

@@ -65,20 +65,26 @@ export function loadSuite(folders: SuiteFolders = {}): Suite {
   const caseFolder = folders.cases ?? join(HERE, 'cases');
   const payloadFolder = folders.payloads ?? PAYLOADS;
   const clauses = loadClauses(folders.clauses);
-  const capabilities = new Map(Object.entries(readJson<Record<string, { surface: string; meaning: string }>>('capabilities', join(HERE, 'capabilities.json'))));
+  const capabilities = new Map(
+    Object.entries(readJson<Record<string, { surface: string; meaning: string }>>('capabilities', join(HERE, 'capabilities.json'))),
+  );
   const revision = createHash('sha256');
   const cases: LoadedCase[] = [];
 
   for (const file of jsonFiles(caseFolder)) {
     const testCase = readJson<Case>('case', file);
     const problems: string[] = [];
-    const expected = relative(caseFolder, file).split(sep).join('/').replace(/\.json$/, '');
+    const expected = relative(caseFolder, file)
+      .split(sep)
+      .join('/')
+      .replace(/\.json$/, '');
     if (testCase.id !== expected) problems.push(`id: is '${testCase.id}', but the file's place says '${expected}'`);
     if (!testCase.id.startsWith(`${testCase.chapter}/`)) problems.push(`chapter: '${testCase.chapter}' does not agree with the id`);
     for (const id of testCase.clauses) if (!clauses.has(id)) problems.push(`clauses: '${id}' is not in the catalogue`);
     for (const [key, set] of Object.entries(testCase.allowed.observations)) {
       const id = typeof set === 'object' ? set.clause : undefined;
-      if (id !== undefined && !testCase.clauses.includes(id)) problems.push(`allowed.observations.${key}: clause '${id}' is not among the case's clauses`);
+      if (id !== undefined && !testCase.clauses.includes(id))
+        problems.push(`allowed.observations.${key}: clause '${id}' is not among the case's clauses`);
     }
     const extra = testCase.surface === 'guest' ? guestCase(testCase, payloadFolder, problems) : kvmCase(testCase, problems);
     const requires = [...new Set([...testCase.needs, ...extra.requires])];
@@ -105,7 +111,8 @@ function guestCase(testCase: Case, payloadFolder: string, problems: string[]): E
     return { requires: [] };
   }
   const sha256 = createHash('sha256').update(readFileSync(path)).digest('hex');
-  const ends = testCase.allowed.end?.includes('debug-exit') ? ['debug-exit'] : [];
+  const byHalt = testCase.allowed.end?.includes('halt') ? ['notices-halt'] : [];
+  const ends = testCase.allowed.end?.includes('debug-exit') ? ['debug-exit'] : byHalt;
   const requires = [...payload.needs, `door-${door}`, ...ends, ...(input === undefined ? [] : ['serial-input'])];
   return { image: { path, sha256, door }, requires };
 }

@@ -69,7 +69,8 @@ export class ExecAdapter implements Adapter {
     child.on('close', (code, signal) => this.#fail(new AdapterDied(`the adapter ${howItEnded(code, signal)}${this.#lastWords()}`)));
 
     const reply = await this.#ask({ type: 'start', protocol: 1 }, this.#options.startTimeoutMs ?? 30_000);
-    if (reply.type !== 'started' && reply.type !== 'unavailable') throw this.#fail(new ProtocolViolation(`the adapter answered 'start' with '${reply.type}'`));
+    if (reply.type !== 'started' && reply.type !== 'unavailable')
+      throw this.#fail(new ProtocolViolation(`the adapter answered 'start' with '${reply.type}'`));
     return reply;
   }
 
@@ -108,7 +109,10 @@ export class ExecAdapter implements Adapter {
   #ask(request: Request, timeoutMs: number | null): Promise<Reply> {
     if (this.#fatal) return Promise.reject(this.#fatal);
     return new Promise((resolve, reject) => {
-      const timer = timeoutMs === null ? null : setTimeout(() => this.#fail(new AdapterHung(`the adapter did not answer '${request.type}' in ${timeoutMs} ms`)), timeoutMs);
+      const timer =
+        timeoutMs === null
+          ? null
+          : setTimeout(() => this.#fail(new AdapterHung(`the adapter did not answer '${request.type}' in ${timeoutMs} ms`)), timeoutMs);
       const settled = (): void => {
         if (timer) clearTimeout(timer);
         this.#waiter = null;
@@ -134,7 +138,11 @@ export class ExecAdapter implements Adapter {
       reply = parseJson<Reply>('protocol-reply', line, 'adapter');
     } catch (error) {
       const why = error instanceof InvalidDocument ? error.problems.join('; ') : String(error);
-      this.#fail(new ProtocolViolation(`the adapter sent ${JSON.stringify(line.slice(0, 120))}, which is not a message of the protocol: ${why}${this.#lastWords()}`));
+      this.#fail(
+        new ProtocolViolation(
+          `the adapter sent ${JSON.stringify(line.slice(0, 120))}, which is not a message of the protocol: ${why}${this.#lastWords()}`,
+        ),
+      );
       return;
     }
     if (reply.type === 'log') this.#options.onLog?.(reply.text);

@@ -5,6 +5,8 @@
 
 import { release } from 'node:os';
 import { HostKernel, hostKernelAvailable } from '../../chapters/02-kvm-objects/host/host-kernel.ts';
+import type { BoardOptions } from '../../chapters/03-vcpu-loop/board.ts';
+import { HostMachine } from '../../chapters/03-vcpu-loop/host/host-machine.ts';
 import type { Started, Unavailable } from '../types.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 import { probeKernel } from './probe.ts';
@@ -15,9 +17,11 @@ import { probeKernel } from './probe.ts';
 
 export class HostKvmAdapter extends MachineAdapter {
   constructor() {
-    super({ probe: look, makeKernel: () => new HostKernel(), deterministic: false });
+    super({ probe: look, makeKernel: () => new HostKernel(), makeMachine, deterministic: false });
   }
 }
+
+const makeMachine = (options: BoardOptions): Promise<HostMachine> => HostMachine.create({ ...options, kernel: options.kernel as HostKernel });
 
 function look(): Unavailable | Omit<Started, 'type' | 'protocol'> {
   const here = hostKernelAvailable();

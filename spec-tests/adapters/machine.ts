@@ -5,12 +5,12 @@
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { Recorder, type Trace, traceLine } from '../../chapters/01-hardware-background/trace.ts';
 import type { Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
+import type { Board, BoardOptions, RunResult } from '../../chapters/03-vcpu-loop/board.ts';
 import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import type { End as MachineEnd } from '../../chapters/03-vcpu-loop/platform.ts';
-import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
-import { Recorder, type Trace, traceLine } from '../../chapters/01-hardware-background/trace.ts';
 import type { Adapter, Door, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
 import { executeScript } from './kvm-execute.ts';
@@ -39,10 +39,15 @@ const NO_APIC = 'the monitor of chapter 3 has no interrupt controller';
 /** What the kernel has no part in. */
 export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
   capabilities: [
-    ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'reset'],
+    ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'notices-halt', 'reset'],
     ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'smp2-shared', 'uart'],
   ],
   missing: { 'door-disk': 'the monitor of chapter 3 has no firmware to read a disk with', smp2: NO_APIC, lapic: NO_APIC, pic: NO_APIC },
+};
+
+/** What chapter 3's two machines have in common. Each knows the limits that it can measure. */
+type Runner = Board & {
+  run(limits: { bounds: number; timeoutMs: number; expired: () => boolean }): RunResult | Promise<RunResult>;
 };
 
 export interface MachineOptions {
@@ -50,6 +55,8 @@ export interface MachineOptions {
   readonly probe: () => Unavailable | Omit<Started, 'type' | 'protocol'>;
   /** A fresh kernel for each case: no state survives. */
   readonly makeKernel: (trace: Trace | null) => Kernel;
+  /** Who runs the processors: in turn in this thread, or each in a thread of its own. */
+  readonly makeMachine: (options: BoardOptions) => Runner | Promise<Runner>;
   /** Whether runs are deterministic, so that the trace has a digest to promise. */
   readonly deterministic: boolean;
 }
@@ -74,17 +81,18 @@ export class MachineAdapter implements Adapter {
   async stop(): Promise<void> {}
   kill(): void {}
 
-  #boot({ id, guest, limits }: RunGuest): RunReply {
+  async #boot({ id, guest, limits }: RunGuest): Promise<RunReply> {
     const door = DOORS[guest.door];
     if (door === null) return { type: 'error', id, reason: `no door '${guest.door}'` };
     const image = new Uint8Array(readFileSync(guest.image));
     const sha256 = createHash('sha256').update(image).digest('hex');
-    if (sha256 !== guest.sha256) return { type: 'error', id, reason: `${guest.image} is not the image that the suite means: its digest is ${sha256}` };
+    if (sha256 !== guest.sha256)
+      return { type: 'error', id, reason: `${guest.image} is not the image that the suite means: its digest is ${sha256}` };
     // A real kernel interrupts KVM_RUN for reasons of its own, so only where instructions are counted do interruptions measure them.
     const counted = this.#options.deterministic && limits.instructions !== undefined;
     const bounds = counted ? Math.ceil(Number(BigInt(limits.instructions as string)) / BOUND_INSTRUCTIONS) : Number.MAX_SAFE_INTEGER;
     const trace = this.#options.deterministic ? new Recorder() : null;
-    const machine = new Machine({
+    const machine = await this.#options.makeMachine({
       kernel: this.#options.makeKernel(trace),
       ramBytes: guest.memoryMiB << 20,
       vcpus: guest.vcpus,
@@ -94,7 +102,7 @@ export class MachineAdapter implements Adapter {
     try {
       machine.load(image, { door });
       const deadline = performance.now() + limits.timeoutMs;
-      const result = machine.run({ bounds, expired: () => performance.now() > deadline });
+      const result = await machine.run({ bounds, timeoutMs: limits.timeoutMs, expired: () => performance.now() > deadline });
       const end = ENDS[result.end];
       const total = Object.values(result.exits).reduce((sum, count) => sum + count, 0);
       const ran: RanGuest = {
@@ -115,7 +123,7 @@ export class MachineAdapter implements Adapter {
       if (error instanceof ImageError) return { type: 'error', id, reason: `the image cannot be loaded: ${error.message}` };
       throw error;
     } finally {
-      machine.dispose();
+      await machine.shutdown();
     }
   }
 }

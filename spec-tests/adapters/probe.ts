@@ -198,7 +198,8 @@ export function probeKernel(kernel: Kernel): Probed {
   for (const [capability, cap] of BY_CAPABILITY) note(capability, kvm.checkExtension(CAP[cap]) > 0 ? null : `KVM_CHECK_EXTENSION ${cap} is 0`);
   const leaves = kvm.getSupportedCpuid();
   kvm.close();
-  const has = (leaf: number, register: 'ebx' | 'ecx' | 'edx', bit: number): boolean => leaves.some((l) => l.function === leaf && ((l[register] >>> bit) & 1) === 1);
+  const has = (leaf: number, register: 'ebx' | 'ecx' | 'edx', bit: number): boolean =>
+    leaves.some((l) => l.function === leaf && ((l[register] >>> bit) & 1) === 1);
   note('huge-pages', has(0x80000001, 'edx', 26) ? null : 'KVM_GET_SUPPORTED_CPUID offers no 1 GiB pages');
   return { capabilities, missing };
 }

@@ -35,7 +35,7 @@ const STDERR_KEPT = 8000;
 const IF = 0x200;
 
 const CAPABILITIES = [
-  ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'reset', 'smp2', 'lapic', 'pic', 'uart'],
+  ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'smp2', 'lapic', 'pic', 'uart'],
   ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'sse'],
 ];
@@ -69,7 +69,10 @@ export class QemuAdapter implements Adapter {
       text = (await promisify(execFile)(this.#program, ['--version'], { timeout: 20_000 })).stdout;
     } catch (error) {
       const { code } = error as { code?: unknown };
-      const reason = code === 'ENOENT' ? `no ${this.#program} on PATH (Debian: apt install qemu-system-x86)` : `${this.#program} --version failed: ${String(error)}`;
+      const reason =
+        code === 'ENOENT'
+          ? `no ${this.#program} on PATH (Debian: apt install qemu-system-x86)`
+          : `${this.#program} --version failed: ${String(error)}`;
       return { type: 'unavailable', reason };
     }
     const version = /version ([0-9.]+)/.exec(text)?.[1] ?? 'unknown';

@@ -5,6 +5,7 @@
 
 import { readFileSync } from 'node:fs';
 import { softKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
+import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import type { Started } from '../types.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 
@@ -30,6 +31,7 @@ export class RingbookAdapter extends MachineAdapter {
     super({
       deterministic: true,
       makeKernel: (trace) => softKernel({ trace }),
+      makeMachine: (options) => new Machine(options),
       probe: () => ({ name: 'ringbook', version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
     });
   }
