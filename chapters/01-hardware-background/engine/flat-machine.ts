@@ -24,9 +24,10 @@ export class FlatMachine implements EngineHost {
   readonly memory: PhysicalMemory;
   readonly state: CpuState;
   readonly engine: Engine;
-  /** System instructions seen, in order. HLT stops the machine; the others do nothing, except that `ud` is #UD. */
+  /** System instructions seen, in order. HLT and INT3 stop the machine; the others do nothing, except that `ud` is #UD. */
   readonly seen: SystemOp[] = [];
-  /** Linear addresses from here on are absent, and those below `readOnlyBelow` cannot be written. */
+  /** What is there: addresses from `start` up to `limit`. Those below `readOnlyBelow` cannot be written. */
+  start = 0;
   limit: number;
   readOnlyBelow = 0;
   readonly #tlb: number;
@@ -74,7 +75,7 @@ export class FlatMachine implements EngineHost {
 
   #physical(linear: bigint, bytes: number, access: number): number {
     const physical = Number(linear);
-    if (physical + bytes > this.limit) throw new Fault(VECTOR.PF, access ? 2 : 0, linear);
+    if (physical < this.start || physical + bytes > this.limit) throw new Fault(VECTOR.PF, access ? 2 : 0, linear);
     if (access !== ACCESS.READ && physical < this.readOnlyBelow) throw new Fault(VECTOR.PF, 3, linear);
     return physical;
   }
@@ -107,6 +108,6 @@ export class FlatMachine implements EngineHost {
   system(op: SystemOp, _insn: Instruction): void {
     this.seen.push(op);
     if (op === 'ud') throw undefinedOpcode();
-    if (op === 'hlt') this.state.set32(OFFSET.STOP, 1);
+    if (op === 'hlt' || op === 'int3') this.state.set32(OFFSET.STOP, 1);
   }
 }

@@ -499,7 +499,8 @@ for (const bytes of SIZES) {
       const back = i64.and(i64.sub(c64(width), get(count)), c64(width - 1));
       const rotated = i64.or(i64.shl(get(a), left ? n : back), i64.shr_u(get(a), left ? back : n));
       const carry = left ? i64.shl(get(r), c64(63)) : get(r);
-      const overflow = left ? i64.xor(get(r), i64.shl(get(r), c64(63))) : i64.xor(get(r), i64.shl(get(r), c64(1)));
+      // After a rotation to the right OF compares the two highest bits; the sign extension of r has copies of the top one above it.
+      const overflow = left ? i64.xor(get(r), i64.shl(get(r), c64(63))) : i64.xor(get(r), i64.shl(get(r), c64(64 - width + 1)));
       return [
         set(a, e.getUnsigned('a', bytes)),
         set(count, shiftCount(bytes, b)),
@@ -739,10 +740,12 @@ for (const bytes of SIZES) {
     const magnitude = e.local('i64');
     const sign = e.local('i64'); // 0, or -1 when the quotient is negative
     const negate = (x: Code, mask: Code): Code => i64.sub(i64.xor(x, mask), mask);
+    const lowLocal = e.local('i64');
     const top = i64.shr_s(e.slotUnsigned(SLOT.RDX, 8), c64(63));
-    const low = e.slotUnsigned(SLOT.RAX, 8);
+    const low = get(lowLocal); // kept: the remainder is computed after the quotient has replaced it
     return [
       zeroDivisor,
+      set(lowLocal, e.slotUnsigned(SLOT.RAX, 8)),
       set(sign, i64.xor(top, i64.shr_s(get(divisor), c64(63)))),
       set(magnitude, negate(get(divisor), i64.shr_s(get(divisor), c64(63)))),
       set(whole, negate(low, top)),
@@ -829,20 +832,17 @@ for (const address of WIDE) {
       ),
     ),
   ]);
-  // The end of an iteration: goes back imm records while rCX, the budget and (for REPE and REPNE) ZF allow.
-  for (const [kind, goOn] of [
-    ['always', null],
-    ['z', 'z'],
-    ['nz', 'nz'],
-  ] as const) {
+  // The end of an iteration: goes back imm records while rCX, the budget and, for REPE and REPNE, the outcome of the comparison (the byte a) allow.
+  for (const kind of ['always', 'z', 'nz'] as const) {
     define(`repEnd.${address}.${kind}`, (e) => {
       const left = e.local('i64');
       const budget = e.local('i64');
       const more = i32.eqz(i64.eqz(get(left)));
+      const equal = i32.wrap_i64(e.getUnsigned('a', 1));
       return [
         e.setSlot(SLOT.RCX, address, tee(left, cut(address, i64.sub(count(e), c64(1))))),
         e.setWord(WORD.REP_BUDGET, tee(budget, i64.sub(e.word(WORD.REP_BUDGET), c64(1)))),
-        when(goOn ? i32.and(more, condition(goOn, e)) : more, [
+        when(kind === 'always' ? more : i32.and(more, kind === 'z' ? equal : i32.eqz(equal)), [
           when(i64.gt_s(get(budget), c64(0)), e.skip(i32.wrap_i64(e.imm))),
           e.setSlot(SLOT.NEXT_RIP, 8, e.slotUnsigned(SLOT.RIP, 8)),
         ]),

@@ -129,7 +129,7 @@ export class Builder {
   }
   /** The linear address of an offset in a segment, checked for an access of `bytes`. */
   linear(at: number, segment: number, bytes: number, access: number): number {
-    if (this.#flat && segment < SEG.FS) return at;
+    if (this.#isLinear(segment, access)) return at;
     const d = this.temporary();
     if (this.code64) this.emit('plus', { d, a: at, b: segmentRecord(segment) });
     else this.emit('segment', { d, a: at, b: segmentRecord(segment), imm: pack(segment, bytes | (access << 8)) });
@@ -139,12 +139,17 @@ export class Builder {
   address(bytes: number, access: number): Address {
     const { base, index, disp, segment, addressSize } = this.insn;
     const stack = segment === SEG.SS;
-    if (this.isDirect(segment, addressSize) && base !== NONE && index === NONE) return { at: slot(base), disp, stack };
+    if (this.isDirect(segment, addressSize, access) && base !== NONE && index === NONE) return { at: slot(base), disp, stack };
     return { at: this.linear(this.offset(), segment, bytes, access), disp: 0n, stack };
   }
   /** An offset of this size in this segment is a linear address as it stands. */
-  isDirect(segment: number, addressSize: number): boolean {
-    return this.#flat && segment < SEG.FS && addressSize === this.#linearSize;
+  isDirect(segment: number, addressSize: number, access: number): boolean {
+    return this.#isLinear(segment, access) && addressSize === this.#linearSize;
+  }
+  /** Offsets in this segment are linear addresses: it is flat, and what is a code segment outside 64-bit mode is not written to. */
+  #isLinear(segment: number, access: number): boolean {
+    if (segment >= SEG.FS) return false;
+    return this.code64 || (this.#flat && (segment !== SEG.CS || access === READ));
   }
   get #linearSize(): number {
     return this.code64 ? 8 : 4;
@@ -224,10 +229,10 @@ export class Builder {
     this.emit(`mov.${this.stackSize}`, { d: slot(SLOT.RSP), a: top });
   }
   /** Reads the stack into a temporary without moving the stack pointer: the value lies `skip` bytes above it (or above `from`). */
-  peek(bytes: number, skip = 0, from = slot(SLOT.RSP)): number {
+  peek(bytes: number, skip = 0, from = slot(SLOT.RSP), kind: 'load' | 'modify' = 'load'): number {
     const at = this.temporary();
     this.moveStackPointer(at, skip, from);
-    return this.load(this.#stack(at, bytes, READ), bytes, at);
+    return this.load(this.#stack(at, bytes, kind === 'load' ? READ : MODIFY), bytes, at, kind);
   }
   /** Writes the stack `depth` bytes above the stack pointer (so `depth` is negative), without moving it. */
   poke(value: number, bytes: number, depth: number): void {

@@ -108,7 +108,10 @@ const POPA = instruction('POPA', '61 no64', (b) => {
 
 // ## Stack frames
 
-/** ENTER size, level: saves rBP, copies `level` - 1 outer frame pointers, makes rBP the new frame pointer and opens `size` bytes. */
+/**
+ * ENTER size, level: saves rBP, copies `level` - 1 outer frame pointers, makes rBP the new frame pointer and opens `size` bytes. It faults when the opened
+ * area could not be written at its far end, although nothing is written there.
+ */
 const ENTER = instruction('ENTER', 'C8 Iw,Ib d64', (b) => {
   const bytes = b.insn.operandSize;
   const level = b.insn.selector & 31;
@@ -125,6 +128,7 @@ const ENTER = instruction('ENTER', 'C8 Iw,Ib d64', (b) => {
     depth -= bytes;
     b.poke(frame, bytes, depth);
   }
+  b.peek(bytes, depth - size, slot(RSP), 'modify');
   b.emit(`mov.${bytes}`, { d: slot(RBP), a: frame });
   b.release(depth - size);
 });

@@ -183,6 +183,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
       if (candidate.modrm >= 0 && candidate.modrm !== modrm) return false;
       if (remarks.has('no64') && codeSize === 8) return false;
       if (remarks.has('only64') && codeSize < 8) return false;
+      if (remarks.has('bare') && (operandPrefix || repeat)) return false;
       if (remarks.has('memory') && !isMemory) return false;
       if (remarks.has('register') && isMemory) return false;
       return !candidate.operands.some(({ kind }) => (kind === 'M' && !isMemory) || (kind === 'R' && isMemory));

@@ -69,6 +69,7 @@ const REMARKS = {
   f64: 'operand size 8 in 64-bit code, whatever the prefixes',
   memory: 'ModRM must name memory',
   register: 'ModRM must name a register',
+  bare: 'undefined with prefix 66, F2 or F3',
   lock: 'LOCK is allowed when the destination is memory',
 } as const;
 export type Remark = keyof typeof REMARKS;

@@ -39,7 +39,7 @@ const MOVSXD = instruction('MOVSXD', '63 Gv,Ed only64', (b) => {
   const value = b.value(1, Math.min(4, to));
   b.emit(to === 8 ? 'movsx.4.8' : `mov.${to}`, { d: b.value(0), a: value });
 });
-const MOVNTI = instruction('MOVNTI', '0FC3 My,Gy', (b) => b.write(0, (d) => b.emit(`mov.${b.bytes(0)}`, { d, a: b.value(1) })));
+const MOVNTI = instruction('MOVNTI', '0FC3 My,Gy bare', (b) => b.write(0, (d) => b.emit(`mov.${b.bytes(0)}`, { d, a: b.value(1) })));
 
 /** Computes an address and accesses nothing. It is cut to the address size, then to the operand size. */
 const LEA = instruction('LEA', '8D Gv,M', (b) => {
@@ -113,7 +113,7 @@ const CMPXCHG = instruction('CMPXCHG', '0FB0 Eb,Gb lock; 0FB1 Ev,Gv lock', (b) =
   if (register !== NONE) {
     b.emit(`mov.${bytes}`, { d: old, a: register });
     compare();
-    b.emit(`pick.${bytes}`, { d: register, a: replacement, b: equal });
+    replaceIf(b, register, bytes, replacement, equal);
   } else {
     const address = b.address(bytes, 2);
     b.load(address, bytes, old, 'modify');
@@ -123,14 +123,14 @@ const CMPXCHG = instruction('CMPXCHG', '0FB0 Eb,Gb lock; 0FB1 Ev,Gv lock', (b) =
     b.emit(`pick.${bytes}`, { d: result, a: replacement, b: equal });
     b.store(address, bytes, result);
   }
-  replaceUnlessEqual(b, accumulator, bytes, old, differs);
+  replaceIf(b, accumulator, bytes, old, differs);
 });
-/** The accumulator is written only when the comparison failed; an upper half survives otherwise. */
-const replaceUnlessEqual = (b: Builder, d: number, bytes: number, value: number, differs: number): void => {
+/** Unlike CMOV, this does not write at all when it does not replace: the upper half of a register survives. */
+const replaceIf = (b: Builder, d: number, bytes: number, value: number, truth: number): void => {
   const wide = b.temporary();
   b.emit('mov.8', { d: wide, a: d });
   b.emit(`mov.${bytes}`, { d: wide, a: value });
-  b.emit('pick.8', { d, a: wide, b: differs });
+  b.emit('pick.8', { d, a: wide, b: truth });
 };
 
 /** CMPXCHG8B, and CMPXCHG16B with REX.W: two units at once, and ZF is the only flag that changes. */
@@ -164,8 +164,8 @@ const CMPXCHG8B = instruction('CMPXCHG8B', '0FC7/1 M lock', (b) => {
     b.store(to, bytes, result);
   }
   b.emit('setZero', { a: equal });
-  replaceUnlessEqual(b, slot(RAX), bytes, low, differs);
-  replaceUnlessEqual(b, slot(RDX), bytes, high, differs);
+  replaceIf(b, slot(RAX), bytes, low, differs);
+  replaceIf(b, slot(RDX), bytes, high, differs);
 });
 
 // ## Conditional moves
@@ -198,12 +198,17 @@ const CLFLUSH = instruction('CLFLUSH', '0FAE/7 Mb', (b) => void b.value(0));
 
 // ## Segment selectors as data
 
-/** PUSH of a segment register: an operand like any other, zero-extended. */
+/** A segment register is pushed zero-extended, except that with 32-bit operands Intel's processors write two bytes and leave two as they were. */
 const PUSH_SREG = (['ES', 'CS', 'SS', 'DS', 'FS', 'GS'] as const).map((name, n) =>
   instruction(`PUSH ${name}`, ['06 no64', '0E no64', '16 no64', '1E no64', '0FA0 d64', '0FA8 d64'][n] as string, (b) => {
+    const bytes = b.insn.operandSize;
+    if (bytes === 4) {
+      b.poke(selectorOf(n), 2, -4);
+      return b.release(-4);
+    }
     const selector = b.temporary();
     b.emit('movzx.2.4', { d: selector, a: selectorOf(n) });
-    b.push(selector, b.insn.operandSize);
+    b.push(selector, bytes);
   }),
 );
 
