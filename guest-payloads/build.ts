@@ -119,6 +119,12 @@ function disk(boot: Uint8Array, image: Uint8Array): Uint8Array {
   return bytes;
 }
 
+/** A source and the files of ours that it includes, directly or not. */
+function withIncludes(source: string): string[] {
+  const text = readFileSync(join(HERE, source), 'utf8');
+  return [source, ...[...text.matchAll(/^#include "(.+)"$/gm)].flatMap(([, file]) => withIncludes(`rt/${file}`))];
+}
+
 /** What the manifest says of an image: enough to find the doors without reading the file's headers. */
 function describe(entry: Payload, image: Uint8Array): ImageRecord {
   const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
@@ -127,7 +133,7 @@ function describe(entry: Payload, image: Uint8Array): ImageRecord {
     bytes: image.length,
     memoryBytes: Number(view.getBigUint64(64 + 40, true)),
     doors: { multiboot: view.getUint32(0xb0 + 28, true), pvh: view.getUint32(0xd0 + 16, true), long: Number(view.getBigUint64(24, true)) },
-    sources: [entry.source, ...RUNTIME_SOURCES],
+    sources: [...new Set([...withIncludes(entry.source), ...RUNTIME_SOURCES])],
   };
 }
 
@@ -181,7 +187,9 @@ function main(): number {
     options: { check: { type: 'boolean' }, list: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
   });
   if (values.help) {
-    console.log('usage: ringbook payloads [--check | --list] [name ...]\n\nBuilds the images from their sources; --check compares instead of writing.');
+    console.log(
+      'usage: ringbook payloads [--check | --list] [name ...]\n\nBuilds the images from their sources; --check compares instead of writing.',
+    );
     return 0;
   }
   const unknown = positionals.filter((name) => !PAYLOADS.some((entry) => entry.name.includes(name)));
@@ -191,7 +199,8 @@ function main(): number {
   }
   const chosen = PAYLOADS.filter((entry) => positionals.length === 0 || positionals.some((name) => entry.name.includes(name)));
   if (values.list) {
-    for (const { name, room, title, needs } of chosen) console.log(`${name.padEnd(20)} ${room}-bit  ${title}${needs.length ? `  [${needs.join(', ')}]` : ''}`);
+    for (const { name, room, title, needs } of chosen)
+      console.log(`${name.padEnd(20)} ${room}-bit  ${title}${needs.length ? `  [${needs.join(', ')}]` : ''}`);
     return 0;
   }
 

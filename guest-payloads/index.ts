@@ -12,7 +12,7 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
 /**
  * What a payload needs from the machine beyond RAM, a serial port at 0x3f8 and the instruction set of its `room`.
  *
- * - `long-mode`, `pae`, `nx`, `syscall`, `sysenter`, `huge-pages` (1 GiB), `x87`: processor features.
+ * - `long-mode`, `pae`, `nx`, `syscall`, `sysenter`: processor features.
  * - `scratch-pio`: 16 bytes of registers at ports 0x5e0–0x5ef that give back what was written, each byte by itself, at any width.
  * - `scratch-mmio`: the same as a page of memory at 0xfeb00000.
  * - `uart`: a whole 16550 at 0x3f8, not just a port that takes bytes.
@@ -28,7 +28,6 @@ export type Capability =
   | 'nx'
   | 'syscall'
   | 'sysenter'
-  | 'huge-pages'
   | 'scratch-pio'
   | 'scratch-mmio'
   | 'inject'
@@ -60,7 +59,16 @@ export interface Payload {
 export const DOORS: readonly Door[] = ['multiboot', 'pvh', 'long', 'disk'];
 
 /** The runtime every image is linked with; parts that a payload does not use are dropped. */
-export const RUNTIME_SOURCES = ['rt/rb.inc', 'rt/start.S', 'rt/once.S', 'rt/records.S', 'rt/traps.S', 'rt/state.S', 'rt/payload.ld'] as const;
+export const RUNTIME_SOURCES = [
+  'rt/rb.inc',
+  'rt/start.S',
+  'rt/once.S',
+  'rt/records.S',
+  'rt/traps.S',
+  'rt/c.S',
+  'rt/state.S',
+  'rt/payload.ld',
+] as const;
 export const BOOT_SOURCES = ['rt/boot.S', 'rt/boot.ld'] as const;
 
 const CHAPTER_1 = '01-hardware-background';

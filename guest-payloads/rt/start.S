@@ -14,7 +14,7 @@
 // ## The head of the file
 //
 // The linker is not trusted with the ELF header: written out by hand it is the same with every version of the tools, and a reader sees what a
-// loader sees. The whole file is one segment and is loaded at {{LOAD_ADDRESS}} as it is, header included, so a loader that understands nothing
+// loader sees. The whole file is one segment and is loaded at one megabyte as it is, header included, so a loader that understands nothing
 // of ELF can copy the file there.
 
 .section .head, "a"

@@ -408,7 +408,7 @@ LOW_DATA
 #else
 .data
 #endif
-.balign 4
+.balign 8 // the tables use a bit of the operand's address as a carry
 operands:
   .long 0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x12345678, 0x89abcdef, 0x0f0f0f0f, 0x55aa55aa
 operands_end:
