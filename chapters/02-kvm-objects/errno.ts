@@ -11,7 +11,7 @@ export const ERRNO = {
   ENODEV: 19, EINVAL: 22, ENFILE: 23, EMFILE: 24, ENOTTY: 25, ENOSPC: 28, ENOSYS: 38, EOVERFLOW: 75, EOPNOTSUPP: 95,
 } as const;
 
-export type ErrnoName = keyof typeof ERRNO;
+type ErrnoName = keyof typeof ERRNO;
 
 const names = new Map(Object.entries(ERRNO).map(([name, number]) => [number as number, name as ErrnoName]));
 

@@ -114,7 +114,7 @@ export class Kvm extends Descriptor {
 }
 
 /** What {@link Vm.setUserMemoryRegion} takes: the kernel structure, with addresses as numbers where they fit one. */
-export interface MemoryRegion {
+interface MemoryRegion {
   readonly slot: number;
   readonly guest_phys_addr: number;
   /** 0 deletes the slot. */

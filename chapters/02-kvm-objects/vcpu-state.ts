@@ -28,10 +28,10 @@ import { ERRNO, Errno } from './errno.ts';
 export type Regs = Values<typeof KvmRegs.fields>;
 export type Segment = Values<typeof KvmSegment.fields>;
 export type Dtable = Values<typeof KvmDtable.fields>;
-export type Fpu = Values<typeof KvmFpu.fields>;
-export type VcpuEvents = Values<typeof KvmVcpuEvents.fields>;
+type Fpu = Values<typeof KvmFpu.fields>;
+type VcpuEvents = Values<typeof KvmVcpuEvents.fields>;
 export type CpuidEntry = Values<typeof KvmCpuidEntry2.fields>;
-export type Translation = Values<typeof KvmTranslation.fields>;
+type Translation = Values<typeof KvmTranslation.fields>;
 
 const SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'tr', 'ldt'] as const;
 const DTABLES = ['gdt', 'idt'] as const;
@@ -40,13 +40,13 @@ export type Sregs = Values<typeof KvmSregs.fields> &
   Record<(typeof SEGMENTS)[number], Segment> &
   Record<(typeof DTABLES)[number], Dtable> & { interrupt_bitmap: bigint[] };
 
-export interface Debugregs {
+interface Debugregs {
   db: bigint[];
   dr6: bigint;
   dr7: bigint;
 }
 
-export interface Msr {
+interface Msr {
   readonly index: number;
   readonly data: bigint;
 }

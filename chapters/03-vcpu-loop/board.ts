@@ -26,7 +26,7 @@ export interface BoardOptions {
   readonly onByte?: ((byte: number) => void) | null;
 }
 
-export interface LoadOptions {
+interface LoadOptions {
   readonly door?: DoorName;
   readonly commandLine?: string;
   readonly flatGpa?: number;
@@ -129,6 +129,11 @@ export class Board {
 
   protected result(end: End, exitCode: number | null, detail: string): RunResult {
     return { end, exitCode, detail, console: this.platform.serial.output, exits: { ...this.platform.exits } };
+  }
+
+  /** {@link dispose}, and waits until it is done. */
+  async shutdown(): Promise<void> {
+    this.dispose();
   }
 
   /** Closes every descriptor, in the reverse order, and gives the memory back. */

@@ -11,7 +11,7 @@ import { bootParams, LowMemory, memoryMap, multibootInfo, pageTables, startInfo 
 
 export type DoorName = 'multiboot' | 'pvh' | 'long' | 'boot-sector' | 'flat';
 
-export interface DoorOptions {
+interface DoorOptions {
   readonly ramBytes: number;
   /** Which convention to use; by default the first that the image offers, in QEMU's order. */
   readonly door?: DoorName;
@@ -29,7 +29,7 @@ export interface BootPlan {
   readonly sregs: Partial<Sregs>;
 }
 
-export const BOOT_SECTOR_GPA = 0x7c00;
+const BOOT_SECTOR_GPA = 0x7c00;
 const SECTOR_BYTES = 512;
 const FLAT_GPA = 0x1000;
 /** A loader needs room for what it hands over; every PC has had this much. */

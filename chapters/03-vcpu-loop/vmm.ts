@@ -13,7 +13,7 @@ import { Board, type RunResult } from './board.ts';
 import type { Outcome } from './platform.ts';
 
 /** When to give up on a guest that does not end by itself. */
-export interface Limits {
+interface Limits {
   /** Returns from KVM_RUN, of whatever reason. */
   readonly exits?: number;
   /** Runs that used up the kernel's bound without any other exit. */

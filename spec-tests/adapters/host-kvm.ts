@@ -7,6 +7,7 @@ import { release } from 'node:os';
 import { HostKernel, hostKernelAvailable } from '../../chapters/02-kvm-objects/host/host-kernel.ts';
 import type { BoardOptions } from '../../chapters/03-vcpu-loop/board.ts';
 import { HostMachine } from '../../chapters/03-vcpu-loop/host/host-machine.ts';
+import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import type { Started, Unavailable } from '../types.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 import { probeKernel } from './probe.ts';
@@ -21,7 +22,9 @@ export class HostKvmAdapter extends MachineAdapter {
   }
 }
 
-const makeMachine = (options: BoardOptions): Promise<HostMachine> => HostMachine.create({ ...options, kernel: options.kernel as HostKernel });
+// A thread for each processor means that every exit is handed to another thread and back. One processor does without: its thread is ours.
+const makeMachine = (options: BoardOptions): Machine | Promise<HostMachine> =>
+  options.vcpus === 1 ? new Machine(options) : HostMachine.create({ ...options, kernel: options.kernel as HostKernel });
 
 function look(): Unavailable | Omit<Started, 'type' | 'protocol'> {
   const here = hostKernelAvailable();

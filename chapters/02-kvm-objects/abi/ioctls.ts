@@ -22,7 +22,7 @@ const DIRECTION = { none: 0, write: 1, read: 2, both: 3 } as const;
 type Direction = keyof typeof DIRECTION;
 
 /** The three kinds of descriptor, and the in-kernel devices' own. */
-export type FdKind = 'system' | 'vm' | 'vcpu' | 'device';
+type FdKind = 'system' | 'vm' | 'vcpu' | 'device';
 
 /** `nr`, direction, bytes of the fixed part of the argument, and the descriptors that accept the request. */
 type Row = readonly [nr: number, direction: Direction, bytes: number, on: string];
@@ -118,7 +118,7 @@ const TABLE = {
 export type RequestName = keyof typeof TABLE;
 
 /** One request: its code, and what the code says. */
-export interface Request {
+interface Request {
   readonly name: RequestName;
   readonly code: number;
   readonly direction: Direction;

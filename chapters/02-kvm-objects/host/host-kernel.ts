@@ -26,7 +26,7 @@ const TICK_SIGNAL = 41;
 const MAX_ALLOCATION_BYTES = 2 ** 32;
 
 /** Whether something of the host can be used here, and if not, the sentence to print. */
-export type Availability = { readonly available: true } | { readonly available: false; readonly reason: string };
+type Availability = { readonly available: true } | { readonly available: false; readonly reason: string };
 
 /** Looks for koffi, for /dev/kvm and for permission to open it. Opens nothing that it does not close. */
 export function hostKernelAvailable(path = '/dev/kvm'): Availability {

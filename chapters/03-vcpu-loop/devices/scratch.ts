@@ -13,7 +13,7 @@ export const SCRATCH_GPA = 0xfeb00000;
 export const SCRATCH_BYTES = 4096;
 
 /** One access, as it arrived. */
-export interface Access {
+interface Access {
   readonly rw: 'read' | 'write';
   readonly offset: number;
   readonly width: Width;

@@ -61,6 +61,7 @@ export class Serial implements Registers {
     this.#refill();
   }
 
+  // @clause uart.registers
   read(offset: number, width: Width): bigint {
     let value = 0;
     for (let index = 0; index < width; index++) value += this.#readByte((offset + index) & 7) * 2 ** (8 * index);
@@ -92,6 +93,7 @@ export class Serial implements Registers {
       case 4:
         return this.#mcr;
       case 5: {
+        // @clause uart.status
         const status = LSR.THRE | LSR.TEMT | (this.#received.length > 0 ? LSR.DR : 0) | (this.#overrun ? LSR.OE : 0);
         this.#overrun = false; // reading the status clears the error
         return status;
@@ -150,6 +152,7 @@ export class Serial implements Registers {
 
   #transmit(byte: number): void {
     this.#emptied = true; // sent as soon as it is written
+    // @clause uart.loopback
     if (this.#mcr & MCR_LOOP) {
       if (this.#received.length < this.#capacity) this.#received.push(byte);
       else this.#overrun = true;

@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { HostKernel, hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
-import { HostMachine, type HostMachineOptions } from './host-machine.ts';
+import { HostMachine } from './host-machine.ts';
 
 const here = hostKernelAvailable();
 const reason = here.available ? null : here.reason;
@@ -23,7 +23,7 @@ const STORM = 'e6 80 eb fc'; // out 0x80, al; jmp back
 describe.skipIf(reason !== null)(`a machine with threads${reason ? ` (skipped: ${reason})` : ''}`, () => {
   let kernel: HostKernel | null = null;
   let machine: HostMachine | null = null;
-  const boot = async (program: string, options: Partial<HostMachineOptions> = {}): Promise<HostMachine> => {
+  const boot = async (program: string, options: { vcpus?: number } = {}): Promise<HostMachine> => {
     kernel ??= new HostKernel();
     machine = await HostMachine.create({ kernel, ramBytes: 2 << 20, ...options });
     machine.load(code(program), { door: 'flat' });

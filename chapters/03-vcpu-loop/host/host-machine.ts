@@ -3,6 +3,10 @@
 // The same board, run as QEMU runs it: a thread for each processor, and one loop that owns the devices. An exit is handed from the vCPU's thread to
 // the loop, answered there, and handed back; so device code never meets two processors at once, and needs no lock.
 //
+// The price is that every exit crosses to another thread and back, and on a busy host each crossing waits for the scheduler. QEMU avoids it by
+// letting the vCPU's thread run the device itself, under one big lock; a JavaScript object cannot be entered from two threads. A machine with one
+// processor has no use for the crossing: `Machine` runs it in the thread of its devices.
+//
 // A real kernel has no instruction bound. Nothing that a guest does guarantees that KVM_RUN comes back, so every run has a watchdog, and the
 // watchdog has a kick.
 
@@ -12,11 +16,11 @@ import { Board, type BoardOptions, type RunResult } from '../board.ts';
 import type { End } from '../platform.ts';
 import { VcpuThread } from './vcpu-thread.ts';
 
-export interface HostMachineOptions extends Omit<BoardOptions, 'kernel'> {
+interface HostMachineOptions extends Omit<BoardOptions, 'kernel'> {
   readonly kernel: HostKernel;
 }
 
-export interface HostLimits {
+interface HostLimits {
   /** The watchdog. */
   readonly timeoutMs?: number;
   /** Exits over all processors. */
@@ -97,7 +101,7 @@ export class HostMachine extends Board {
   }
 
   /** Ends the threads, then everything else. */
-  async shutdown(): Promise<void> {
+  override async shutdown(): Promise<void> {
     process.removeListener('exit', this.#onProcessExit);
     const threads = this.#threads;
     this.#threads = [];
