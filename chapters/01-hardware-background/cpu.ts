@@ -45,6 +45,8 @@ export interface VmxExtension {
   checkControlRegister(n: 0 | 4, value: bigint): void;
   /** In VMX operation: INIT is blocked in root, and exits in non-root. */
   readonly operating: boolean;
+  /** Power-up. */
+  reset(): void;
 }
 
 /** The interrupt controller, as the processor sees it. Whoever makes `pending` true calls `Cpu.eventsChanged()`. */
@@ -163,6 +165,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     state.set64(OFFSET.MISC_ENABLE, 1n);
     state.set64(OFFSET.XCR0, 1n);
     resetExtendedState(this);
+    this.vmx?.reset();
     this.#settle('reset');
   }
 

@@ -240,6 +240,55 @@ describe('a 64-bit guest under EPT', () => {
     expect(machine.guestWord(UNMAPPED_GPA + 8)).toBe(42n);
   });
 
+  it('sees a changed second-stage entry after INVEPT, and keeps its own changes over exits', () => {
+    const machine = new Machine().longGuest([
+      0x48,
+      0x8b,
+      0x04,
+      0x25,
+      0x00,
+      0xc0,
+      0x00,
+      0x00, // mov rax, [0xc000]
+      0x0f,
+      0x01,
+      0xc1, // vmcall
+      0x48,
+      0x8b,
+      0x1c,
+      0x25,
+      0x00,
+      0xc0,
+      0x00,
+      0x00, // mov rbx, [0xc000]
+      0x0f,
+      0x01,
+      0xc1, // vmcall
+      0x0f,
+      0x20,
+      0xda,
+      0x0f,
+      0x22,
+      0xda, // mov rdx, cr3; mov cr3, rdx
+      0x0f,
+      0x01,
+      0xc1, // vmcall
+    ]);
+    machine.words(GUEST_RAM + 0xc000, [0x1111n]);
+    machine.words(GUEST_RAM + 0xd000, [0x2222n]);
+    expect(machine.step()).toBe('VMCALL');
+    expect(machine.cpu.state.slot(SLOT.RAX)).toBe(0x1111n);
+    machine.words(0xb000 + 8 * 0xc, [BigInt(GUEST_RAM + 0xd000) | 0x37n]);
+    expect(machine.vmx.invept(1, BigInt(EPT_PML4 | 0x1e))).toBe('succeed');
+    machine.skip();
+    expect(machine.step()).toBe('VMCALL');
+    expect(machine.cpu.state.slot(SLOT.RBX)).toBe(0x2222n);
+    machine.skip();
+    expect(machine.step()).toBe('VMCALL');
+    expect(machine.cpu.state.slot(SLOT.RDX)).toBe(0x1000n);
+    expect(machine.read('GUEST_RIP')).toBe(BigInt(CODE + 28));
+  });
+
   it('takes an injected interrupt through its own IDT', () => {
     const machine = new Machine().longGuest([0x90, 0xf4]);
     machine.guestBytes(HANDLER, [0xe6, 0x81, 0x48, 0xcf]); // out 0x81, al; iretq

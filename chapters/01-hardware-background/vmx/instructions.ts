@@ -52,7 +52,7 @@ export function operandInfo(insn: Instruction): number {
 }
 
 /** The displacement as the qualification reports it; of a RIP-relative operand, the whole address. */
-export function displacement(unit: VmxUnit, insn: Instruction): bigint {
+function displacement(unit: VmxUnit, insn: Instruction): bigint {
   if (insn.mod === 3) return 0n;
   const next = insn.base === RIP_RELATIVE ? unit.cpu.state.slot(SLOT.NEXT_RIP) : 0n;
   return (next + insn.disp) & (insn.addressSize === 8 ? 0xffff_ffff_ffff_ffffn : insn.addressSize === 4 ? 0xffff_ffffn : 0xffffn);

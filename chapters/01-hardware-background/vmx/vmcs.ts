@@ -22,8 +22,9 @@
 // ```
 //
 // `GUEST_RIP`, for example, is {{hex(FIELD.GUEST_RIP)}}: width {{fieldWidth(FIELD.GUEST_RIP)}}, type {{fieldType(FIELD.GUEST_RIP)}}, index
-// {{fieldIndex(FIELD.GUEST_RIP)}}. A 32-bit hypervisor reaches a 64-bit field in two halves, the upper half of `TSC_OFFSET` as {{hex(FIELD.TSC_OFFSET
-// | HIGH_HALF)}}; a nested hypervisor's VMWRITE can be checked against "is this a read-only field?" without a table; and `MISC.VMWRITE_ANY` can
+// {{fieldIndex(FIELD.GUEST_RIP)}}. A 32-bit hypervisor reaches a 64-bit field in two halves, the upper half of `TSC_OFFSET` as
+// {{hex(FIELD.TSC_OFFSET | HIGH_HALF)}}; a nested hypervisor's VMWRITE can be checked against "is this a read-only field?" without a table; and
+// `MISC.VMWRITE_ANY` can
 // abolish that check later without new numbers. Our processor knows {{Object.keys(FIELD).length}} fields by name, in Linux's spelling, and implements
 // {{SUPPORTED_FIELDS.length}} of them; the other {{Object.keys(ABSENT).length}} belong to features that it does not have, and answer like an encoding
 // that does not exist.

@@ -819,6 +819,23 @@ describe('VMX instructions', () => {
     expect(bench.cpu.state.slot(SLOT.NEXT_RIP)).toBe(HOST_RIP);
   });
 
+  it('reports a failed entry at HOST_RIP, too, and leaves the flags to the host', () => {
+    const bench = new Bench();
+    bench.write({ GUEST_RFLAGS: 0 });
+    expect(run(bench, 'vmlaunch')).toBe(0);
+    expect(bench.cpu.state.slot(SLOT.NEXT_RIP)).toBe(HOST_RIP);
+    expect(bench.read('VM_EXIT_REASON')).toBe(BigInt(0x8000_0000 + EXIT_REASON.INVALID_STATE));
+    expect(bench.vmx.nonRoot).toBe(false);
+  });
+
+  it('forgets everything at power-up', () => {
+    const bench = new Bench();
+    bench.vmx.vmlaunch();
+    bench.vmx.reset();
+    expect([bench.vmx.operating, bench.vmx.nonRoot, bench.vmx.vmcs.current, bench.vmx.entryPending]).toEqual([false, false, false, false]);
+    expect(() => bench.vmx.vmptrst()).toThrow(Fault);
+  });
+
   it('refuses to enter in the shadow of MOV SS', () => {
     const bench = new Bench();
     bench.cpu.state.set32(OFFSET.SHADOW, 2);

@@ -199,13 +199,23 @@ export class VmxUnit {
   /** VMXOFF. */
   vmxoff(): VmxStatus {
     this.requireRoot();
+    this.#forgetTranslations();
+    this.reset();
+    this.cpu.trace?.emit({ kind: 'vmx', what: 'vmxoff' });
+    return 'succeed';
+  }
+
+  /** Power-up: VMX operation is off, whatever was going on. */
+  reset(): void {
     this.vmxonRegion = -1;
+    this.nonRoot = false;
     this.vmcs.point(-1);
     this.#stale.clear();
     this.#compiledFor = -1;
-    this.#forgetTranslations();
-    this.cpu.trace?.emit({ kind: 'vmx', what: 'vmxoff' });
-    return 'succeed';
+    this.#translations = null;
+    this.#injection = null;
+    this.#pendingDebug = 0;
+    this.#trapBeforeFirst = false;
   }
 
   /** MOV to CR0 or CR4 is about to take effect outside non-root operation. Throws #GP for bits that VMX operation fixes. */
