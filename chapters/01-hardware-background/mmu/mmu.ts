@@ -78,6 +78,7 @@ export class Mmu {
   #hi = 0;
   readonly #path = new Float64Array(4); // host physical addresses; -1: not RAM
   readonly #pathGpa = new Float64Array(4);
+  #pathReadOnly = 0; // bit n: the second stage does not let entry n be written
 
   constructor(host: MmuHost) {
     this.#host = host;
@@ -279,6 +280,8 @@ export class Mmu {
       const at = table + index * format.entryBytes;
       this.#pathGpa[depth] = at;
       this.#path[depth] = this.#readEntry(at, format.entryBytes, level.level, linear);
+      if (this.#ept.writable) this.#pathReadOnly &= ~(1 << depth);
+      else this.#pathReadOnly |= 1 << depth;
       const entry = this.#lo;
       const high = this.#hi;
       // @clause x86.paging.not-present
@@ -386,7 +389,7 @@ export class Mmu {
       const after = before | P.A | (leaf && write ? P.D : 0);
       if (after !== before && inRam) {
         // Without accessed and dirty bits of its own, the second stage has so far only been asked for permission to read.
-        if (ept && !ept.accessedDirty) {
+        if (ept && (this.#pathReadOnly >> i) & 1) {
           const kind = EPT_ACCESS.READ | EPT_ACCESS.WRITE;
           this.#ept.translate(ept, this.#pathGpa[i] as number, { kind, origin: Q.LINEAR_VALID, linear });
         }

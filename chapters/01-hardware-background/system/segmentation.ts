@@ -10,7 +10,7 @@
 import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, stackFault } from '../faults.ts';
 import { effectiveAddress, type Instruction } from '../isa/instruction.ts';
-import { ACCESS, PRIVILEGE } from '../mmu/mmu.ts';
+import { PRIVILEGE } from '../mmu/mmu.ts';
 import { canonical } from '../mmu/paging.ts';
 import { AR, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 
@@ -160,11 +160,10 @@ export class Stack {
     this.sp = (this.sp + BigInt(bytes)) & this.#mask;
   }
 
-  /** Checks that `bytes` can be pushed, before the first of them is. */
+  /** Checks that `bytes` lie within the segment, or at canonical addresses, before the first of them is pushed. */
   reserve(bytes: number): void {
-    const lowest = (this.sp - BigInt(bytes)) & this.#mask;
-    this.#cpu.mmu.probe(this.#address(lowest, 1), 1, ACCESS.WRITE, this.#privilege);
     this.#address((this.sp - 1n) & this.#mask, 1);
+    this.#address((this.sp - BigInt(bytes)) & this.#mask, 1);
   }
 
   /** Makes the copy the stack pointer. */

@@ -3,10 +3,10 @@
 // From the name that the decoder gives to the function that carries it out.
 
 import type { Cpu } from '../cpu.ts';
-import { generalProtection, undefinedOpcode, VECTOR } from '../faults.ts';
+import { deviceNotAvailable, generalProtection, undefinedOpcode, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
-import { SEG } from '../state.ts';
+import { CR0, OFFSET, SEG } from '../state.ts';
 import { EXIT_REASON } from '../vmx/exit-reasons.ts';
 import { EVENT_TYPE } from '../vmx/processor.ts';
 import { clts, lmsw, movFromCr, movToCr, smsw } from './control.ts';
@@ -29,6 +29,16 @@ import {
 type Operation = (cpu: Cpu, insn: Instruction) => void;
 
 const ud: Operation = () => {
+  throw undefinedOpcode();
+};
+
+/**
+ * An encoding that means nothing here. Those of the floating-point unit are claimed by CR0 first: with EM or TS set they are #NM, so that software can
+ * emulate a unit that is absent, or switch its state late.
+ */
+const unknown: Operation = (cpu, insn) => {
+  const escape = insn.opcode >= 0xd8 && insn.opcode <= 0xdf && !insn.lock;
+  if (escape && cpu.state.low32(OFFSET.CR0) & (CR0.EM | CR0.TS)) throw deviceNotAvailable();
   throw undefinedOpcode();
 };
 
@@ -140,5 +150,5 @@ export const OPERATIONS: Readonly<Record<SystemOp, Operation>> = {
   ldmxcsr,
   stmxcsr,
   rsm: ud, // there is no system-management mode to return from
-  ud,
+  ud: unknown,
 };
