@@ -12,7 +12,7 @@ import type { Field, Fields, Layout } from '../../01-hardware-background/layout.
 import { CAP, KVM_API_VERSION } from './capabilities.ts';
 import * as events from './events.ts';
 import * as exits from './exits.ts';
-import { IOCTL, type RequestName, requestName, requestOf } from './ioctls.ts';
+import { IOCTL, type RequestName, requestOf } from './ioctls.ts';
 import * as memory from './memory.ts';
 import * as registers from './registers.ts';
 
@@ -132,11 +132,10 @@ describe('the ABI tables', () => {
     const codes = Object.values(IOCTL);
     expect(new Set(codes).size).toBe(codes.length);
     for (const [name, code] of Object.entries(IOCTL)) {
-      expect(requestName(code)).toBe(name);
-      expect(requestName(code | 0)).toBe(name); // as a signed number
+      expect(requestOf(code)?.name).toBe(name);
+      expect(requestOf(code | 0)?.name).toBe(name); // as a signed number
     }
     expect(requestOf(0xae7f)).toBeUndefined();
-    expect(requestName(0xae7f)).toBe('ioctl 0xae7f');
   });
 
   // The size in a request code is the size of the argument's structure. So the two tables can be checked against each other anywhere.

@@ -148,6 +148,3 @@ const byCode = new Map(requests.map((request) => [request.code, request]));
 
 /** What a code means, or undefined for a code that is not KVM's. */
 export const requestOf = (code: number): Request | undefined => byCode.get(code >>> 0);
-
-/** A name to print: the request's own, or its code in hexadecimal. */
-export const requestName = (code: number): string => requestOf(code)?.name ?? `ioctl 0x${(code >>> 0).toString(16)}`;
