@@ -12,7 +12,7 @@ import { basename, dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { type ImageRecord, type Manifest, readManifest } from './host/images.ts';
-import { BOOT_SOURCES, diskPath, imagePath, PAYLOADS, type Payload, RUNTIME_SOURCES } from './index.ts';
+import { diskPath, imagePath, PAYLOADS, type Payload, RUNTIME_SOURCES } from './index.ts';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 
