@@ -29,8 +29,11 @@ const ENDS: Readonly<Partial<Record<MachineEnd, End>>> = {
   'internal-error': 'internal-error',
 };
 
-/** How many guest instructions one KVM_RUN of the soft kernel executes at most. */
-const BOUND_INSTRUCTIONS = 1_000_000;
+/**
+ * How many guest instructions one KVM_RUN of the soft kernel executes at most. Processors take turns at these bounds, and one that waits for another uses
+ * up its turn waiting, so with several the turns are short.
+ */
+const boundFor = (vcpus: number): number => (vcpus > 1 ? 10_000 : 1_000_000);
 
 // ## What the monitor has, whatever kernel is below it
 
@@ -54,7 +57,7 @@ export interface MachineOptions {
   /** Everything that can only be known by looking: called once, at the start. */
   readonly probe: () => Unavailable | Omit<Started, 'type' | 'protocol'>;
   /** A fresh kernel for each case: no state survives. */
-  readonly makeKernel: (trace: Trace | null) => Kernel;
+  readonly makeKernel: (trace: Trace | null, instructionBound: number) => Kernel;
   /** Who runs the processors: in turn in this thread, or each in a thread of its own. */
   readonly makeMachine: (options: BoardOptions) => Runner | Promise<Runner>;
   /** Whether runs are deterministic, so that the trace has a digest to promise. */
@@ -74,7 +77,7 @@ export class MachineAdapter implements Adapter {
   }
 
   async run(request: RunRequest): Promise<RunReply> {
-    if (request.surface === 'kvm') return executeScript(this.#options.makeKernel(null), request);
+    if (request.surface === 'kvm') return executeScript(this.#options.makeKernel(null, boundFor(1)), request);
     return this.#boot(request);
   }
 
@@ -90,10 +93,10 @@ export class MachineAdapter implements Adapter {
       return { type: 'error', id, reason: `${guest.image} is not the image that the suite means: its digest is ${sha256}` };
     // A real kernel interrupts KVM_RUN for reasons of its own, so only where instructions are counted do interruptions measure them.
     const counted = this.#options.deterministic && limits.instructions !== undefined;
-    const bounds = counted ? Math.ceil(Number(BigInt(limits.instructions as string)) / BOUND_INSTRUCTIONS) : Number.MAX_SAFE_INTEGER;
+    const bounds = counted ? Math.ceil(Number(BigInt(limits.instructions as string)) / boundFor(guest.vcpus)) : Number.MAX_SAFE_INTEGER;
     const trace = this.#options.deterministic ? new Recorder() : null;
     const machine = await this.#options.makeMachine({
-      kernel: this.#options.makeKernel(trace),
+      kernel: this.#options.makeKernel(trace, boundFor(guest.vcpus)),
       ramBytes: guest.memoryMiB << 20,
       vcpus: guest.vcpus,
       trace,

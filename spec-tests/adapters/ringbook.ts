@@ -30,7 +30,7 @@ export class RingbookAdapter extends MachineAdapter {
   constructor() {
     super({
       deterministic: true,
-      makeKernel: (trace) => softKernel({ trace }),
+      makeKernel: (trace, instructionBound) => softKernel({ trace, instructionBound }),
       makeMachine: (options) => new Machine(options),
       probe: () => ({ name: 'ringbook', version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
     });
