@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { EXIT } from '../abi/exits.ts';
@@ -19,6 +20,25 @@ describe('looking for the host kernel', () => {
   it('says why there is none', () => {
     expect(hostKernelAvailable('/dev/kvm-of-nobody')).toMatchObject({ available: false });
     expect(JSON.stringify(hostKernelAvailable('/dev/kvm-of-nobody'))).toMatch(process.platform === 'linux' ? /ENOENT|koffi|x86-64/ : /Linux/);
+  });
+});
+
+describe('without the optional package', () => {
+  it('says that it is missing, and nothing else breaks', () => {
+    const script = `
+      import Module from 'node:module';
+      const resolve = Module._resolveFilename;
+      Module._resolveFilename = (name, ...rest) => { if (name === 'koffi') throw new Error('gone'); return resolve(name, ...rest); };
+      const { HostKernel, hostKernelAvailable } = await import(${JSON.stringify(new URL('./host-kernel.ts', import.meta.url).href)});
+      console.log(JSON.stringify(hostKernelAvailable()));
+      try { new HostKernel(); } catch (error) { console.log(error.message); }`;
+    const { stdout } = spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script], {
+      encoding: 'utf8',
+    });
+    const expected = process.platform === 'linux' && process.arch === 'x64' ? "the optional package 'koffi' is not installed" : expect.any(String);
+    const [found, thrown] = stdout.trim().split('\n');
+    expect(JSON.parse(found as string)).toEqual({ available: false, reason: expected });
+    expect(thrown).toEqual(expected);
   });
 });
 
