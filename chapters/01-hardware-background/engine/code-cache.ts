@@ -16,8 +16,8 @@
 // Records live in an arena of fixed size, cut into {{GENERATIONS}} parts that are filled in turn. When all are full the oldest part is emptied. That is not the
 // best possible choice of what to forget, but it costs nothing until then.
 
-import type { Instruction } from '../isa/instruction.ts';
 import type { Micro } from '../isa/builder.ts';
+import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { assert, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { RECORD, RECORD_BYTES } from './interpreter.ts';

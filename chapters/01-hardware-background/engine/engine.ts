@@ -12,7 +12,14 @@ import { PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { BLOCK_INSTRUCTIONS, type Block, CodeCache } from './code-cache.ts';
 import {
-  CONTEXT_MODE_BITS, type InterpreterImports, interpreterModule, JUMP_ENTRY, jumpIndex, LEFT, RECORD_BYTES, TRANSLATED,
+  CONTEXT_MODE_BITS,
+  compileInterpreter,
+  type InterpreterImports,
+  JUMP_ENTRY,
+  jumpIndex,
+  LEFT,
+  RECORD_BYTES,
+  TRANSLATED,
 } from './interpreter.ts';
 import { microOp, WORD, WORD_BYTES } from './micro-ops.ts';
 
@@ -99,7 +106,7 @@ export class Engine {
     this.#clearJumpCache();
     const pages = memory.buffer.byteLength / 65536;
     const shared = !(memory.buffer instanceof ArrayBuffer);
-    const module = new WebAssembly.Module(interpreterModule(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache }));
+    const module = compileInterpreter(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache });
     const { run } = new WebAssembly.Instance(module, { env: this.#imports() }).exports;
     this.#interpret = run as (record: number) => number;
   }

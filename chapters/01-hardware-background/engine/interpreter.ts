@@ -9,8 +9,28 @@
 import { MODE, OFFSET, SLOT } from '../state.ts';
 import { type Emitter, type Helpers, MICRO_OPS, type Operand, WORD } from './micro-ops.ts';
 import {
-  block, br, brIf, brTable, type Code, call, either, type Func, type FunctionBody, get, i32, i64, Label, type Local, loop, ret, set, tee, unreachable,
-  type ValueType, WasmModule, when,
+  block,
+  br,
+  brIf,
+  brTable,
+  type Code,
+  call,
+  either,
+  type Func,
+  type FunctionBody,
+  get,
+  i32,
+  i64,
+  Label,
+  type Local,
+  loop,
+  ret,
+  set,
+  tee,
+  unreachable,
+  type ValueType,
+  WasmModule,
+  when,
 } from './wasm-assembler.ts';
 
 /** A micro-operation record: u16 number, then the operands d, a, b (u16 each), then the immediate (64 bits). */
@@ -291,11 +311,7 @@ class InterpretedOperands implements Emitter {
   }
 
   fault(vector: number, errorCode = -1): Code {
-    return [
-      this.setWord32(WORD.VECTOR, i32.const(vector)),
-      this.setWord32(WORD.ERROR_CODE, i32.const(errorCode)),
-      ret(i32.const(LEFT.FAULT)),
-    ];
+    return [this.setWord32(WORD.VECTOR, i32.const(vector)), this.setWord32(WORD.ERROR_CODE, i32.const(errorCode)), ret(i32.const(LEFT.FAULT))];
   }
   skip(records: Code): Code {
     return [this.advance(i32.mul(i32.add(records, i32.const(1)), i32.const(RECORD_BYTES))), br(this.next)];
@@ -337,8 +353,8 @@ export function jumpIndex(linear: bigint): number {
   return Number((linear ^ (BigInt.asUintN(64, linear) >> 12n)) & BigInt(JUMP_ENTRY.COUNT - 1));
 }
 
-/** Puts the interpreter together. Export `run(record offset)` executes decoded code from there and returns one of {@link LEFT}. */
-export function interpreterModule(pages: number, shared: boolean, places: Places): Uint8Array<ArrayBuffer> {
+/** Puts the interpreter together. Its export `run(record offset)` executes decoded code from there and returns one of {@link LEFT}. */
+function interpreterModule(pages: number, shared: boolean, places: Places): Uint8Array<ArrayBuffer> {
   const module = new WasmModule(pages, shared);
   const imports = {
     translate: module.import('translate', ['i64', 'i32', 'i32', 'i32'], ['i32']),
@@ -363,6 +379,24 @@ export function interpreterModule(pages: number, shared: boolean, places: Places
   });
   module.export('run', run);
   return module.encode();
+}
+
+// Machines of the same shape have their words at the same places, so they can share one compiled module -- and with it the better code that the
+// WebAssembly engine makes after a while. A few are kept.
+
+const MODULES_KEPT = 8;
+const modules = new Map<string, WebAssembly.Module>();
+
+/** The compiled interpreter for a memory of `pages` pages with things at `places`. */
+export function compileInterpreter(pages: number, shared: boolean, places: Places): WebAssembly.Module {
+  const key = JSON.stringify([pages, shared, places]);
+  let module = modules.get(key);
+  if (!module) {
+    module = new WebAssembly.Module(interpreterModule(pages, shared, places));
+    if (modules.size === MODULES_KEPT) modules.delete(modules.keys().next().value as string);
+    modules.set(key, module);
+  }
+  return module;
 }
 
 /** The part of MODE that decides how code is decoded, and the whole of it, fits below the epoch in WORD.CONTEXT. */

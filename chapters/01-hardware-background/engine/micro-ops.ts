@@ -8,11 +8,28 @@
 // An operand is a byte offset in the register file (`state.ts`). That makes AH as good an operand as RAX (it is one byte further on), and
 // a segment base as good as either.
 
-import { FLAG, OFFSET, SLOT } from '../state.ts';
 import { VECTOR } from '../faults.ts';
+import { FLAG, OFFSET, SLOT } from '../state.ts';
 import { AF_BIT, PF_DELTA, SF_DELTA } from './flags.ts';
 import {
-  brIf, type Code, call, either, type Func, get, i32, i64, Label, type Local, loop, memoryCopy, memoryFill, select, set, tee, type ValueType, when,
+  brIf,
+  type Code,
+  call,
+  either,
+  type Func,
+  get,
+  i32,
+  i64,
+  Label,
+  type Local,
+  loop,
+  memoryCopy,
+  memoryFill,
+  select,
+  set,
+  tee,
+  type ValueType,
+  when,
 } from './wasm-assembler.ts';
 
 /** Which operand of the record: destination, first and second source. */
@@ -133,6 +150,8 @@ const setFlags = (e: Emitter, result: Code, carry: Code, overflow: Code): Code =
   e.setSlot(SLOT.CC_A, 8, i64.and(carry, i64.const(-(1n << 63n) | (1n << BigInt(AF_BIT))))),
   e.setSlot(SLOT.CC_B, 8, overflow),
 ];
+/** The same sign and parity, but ZF clear. */
+const nonZero = (x: Code): Code => i64.or(x, c64(0x100));
 const carryWord = (e: Emitter): Code => e.slotUnsigned(SLOT.CC_A, 8);
 const carryIn = (e: Emitter): Code => i64.shr_u(carryWord(e), c64(63));
 /** Replaces CF alone by bit 63 of `top`. */
@@ -211,7 +230,13 @@ const begin = (e: Emitter, mask: (x: Code) => Code, check: (next: Code) => Code 
 const limitOfCode = (e: Emitter): Code => i64.extend_i32_u(e.field32(OFFSET.SEGMENTS + 1 * 32 + 8));
 define('insn.8', (e) => begin(e, (x) => x));
 define('insn.4', (e) => begin(e, (x) => cut(4, x)));
-define('insn.limit', (e) => begin(e, (x) => cut(4, x), (next) => when(i64.gt_u(i64.sub(next, c64(1)), limitOfCode(e)), e.fault(VECTOR.GP, 0))));
+define('insn.limit', (e) =>
+  begin(
+    e,
+    (x) => cut(4, x),
+    (next) => when(i64.gt_u(i64.sub(next, c64(1)), limitOfCode(e)), e.fault(VECTOR.GP, 0)),
+  ),
+);
 
 /** Takes the place of an `insn` record in decoded code that is no longer valid: TypeScript finds or makes the right code. */
 export const INSN_OPS: readonly string[] = ['insn.8', 'insn.4', 'insn.limit'];
@@ -235,7 +260,9 @@ for (const bytes of SIZES) {
     return [kept, e.set('d', bytes, a), e.set('a', bytes, d)];
   });
   // CMOV: an unfulfilled condition still counts as a write of 4 bytes.
-  define(`pick.${bytes}`, (e) => e.set('d', bytes, select(e.getUnsigned('a', bytes), e.getUnsigned('d', bytes), i32.wrap_i64(e.getUnsigned('b', 1)))));
+  define(`pick.${bytes}`, (e) =>
+    e.set('d', bytes, select(e.getUnsigned('a', bytes), e.getUnsigned('d', bytes), i32.wrap_i64(e.getUnsigned('b', 1)))),
+  );
 }
 /** Addresses: base + (index << high half of imm) + low half of imm, cut to `mask` bytes. */
 for (const mask of WIDE) {
@@ -393,10 +420,7 @@ define('setZero', (e) => {
         e.setSlot(SLOT.CC_A, 8, i64.or(kept, i64.or(i64.shl(get(sign), c64(SF_DELTA)), i64.shl(get(odd), c64(PF_DELTA))))),
         e.setSlot(SLOT.CC_RESULT, 8, c64(0)),
       ],
-      [
-        e.setSlot(SLOT.CC_A, 8, kept),
-        e.setSlot(SLOT.CC_RESULT, 8, i64.or(i64.or(i64.shl(get(sign), c64(63)), c64(0x100)), get(odd))),
-      ],
+      [e.setSlot(SLOT.CC_A, 8, kept), e.setSlot(SLOT.CC_RESULT, 8, i64.or(i64.or(i64.shl(get(sign), c64(63)), c64(0x100)), get(odd)))],
     ),
   ];
 });
@@ -447,7 +471,10 @@ define('sahf', (e) => {
 
 const shiftCount = (bytes: Size, b: Code): Code => i64.and(b, c64(bytes === 8 ? 63 : 31));
 
-function shift(name: string, body: (e: Emitter, bytes: Size, a: (unsigned: boolean) => Code, count: Code) => { r: Code; carry: Code; overflow: (r: Code) => Code }): void {
+function shift(
+  name: string,
+  body: (e: Emitter, bytes: Size, a: (unsigned: boolean) => Code, count: Code) => { r: Code; carry: Code; overflow: (r: Code) => Code },
+): void {
   twoForms(name, SIZES, (e, bytes, b) => {
     const count = e.local('i64');
     const r = e.local('i64');
@@ -455,18 +482,14 @@ function shift(name: string, body: (e: Emitter, bytes: Size, a: (unsigned: boole
     const { r: value, carry, overflow } = body(e, bytes, a, get(count));
     const carryLocal = e.local('i64');
     return [
-      either(
-        i64.eqz(tee(count, shiftCount(bytes, b))),
-        e.set('d', bytes, a(true)),
-        [
-          set(r, signExtend(bytes, value)),
-          set(carryLocal, i64.and(carry, MIN)),
-          e.setSlot(SLOT.CC_A, 8, get(carryLocal)),
-          e.setSlot(SLOT.CC_RESULT, 8, get(r)),
-          e.setSlot(SLOT.CC_B, 8, overflow(get(r))),
-          e.set('d', bytes, get(r)),
-        ],
-      ),
+      either(i64.eqz(tee(count, shiftCount(bytes, b))), e.set('d', bytes, a(true)), [
+        set(r, signExtend(bytes, value)),
+        set(carryLocal, i64.and(carry, MIN)),
+        e.setSlot(SLOT.CC_A, 8, get(carryLocal)),
+        e.setSlot(SLOT.CC_RESULT, 8, get(r)),
+        e.setSlot(SLOT.CC_B, 8, overflow(get(r))),
+        e.set('d', bytes, get(r)),
+      ]),
     ];
   });
 }
@@ -571,18 +594,14 @@ for (const bytes of WIDE) {
       return [
         set(d, e.getUnsigned('d', bytes)),
         set(s, e.getUnsigned('a', bytes)),
-        either(
-          i64.eqz(tee(count, shiftCount(bytes, b))),
-          e.set('d', bytes, get(d)),
-          [
-            set(r, signExtend(bytes, value)),
-            set(carry, i64.shl(out, c64(63))),
-            e.setSlot(SLOT.CC_RESULT, 8, get(r)),
-            e.setSlot(SLOT.CC_A, 8, get(carry)),
-            e.setSlot(SLOT.CC_B, 8, i64.xor(get(r), signExtend(bytes, get(d)))),
-            e.set('d', bytes, get(r)),
-          ],
-        ),
+        either(i64.eqz(tee(count, shiftCount(bytes, b))), e.set('d', bytes, get(d)), [
+          set(r, signExtend(bytes, value)),
+          set(carry, i64.shl(out, c64(63))),
+          e.setSlot(SLOT.CC_RESULT, 8, get(r)),
+          e.setSlot(SLOT.CC_A, 8, get(carry)),
+          e.setSlot(SLOT.CC_B, 8, i64.xor(get(r), signExtend(bytes, get(d)))),
+          e.set('d', bytes, get(r)),
+        ]),
       ];
     };
     const name = left ? 'shld' : 'shrd';
@@ -606,15 +625,21 @@ for (const [name, change] of [
 }
 for (const bytes of WIDE) {
   /** Address of the unit that holds bit b, counted from address a: bit strings in memory reach both ways. */
-  define(`bitUnit.${bytes}`, (e) => e.set('d', 8, i64.add(e.get('a'), i64.shl(i64.shr_s(e.get('b', bytes), c64(Math.log2(8 * bytes))), c64(Math.log2(bytes))))));
-  // BSF and BSR of zero leave the destination alone. Only ZF is defined.
+  define(`bitUnit.${bytes}`, (e) =>
+    e.set('d', 8, i64.add(e.get('a'), i64.shl(i64.shr_s(e.get('b', bytes), c64(Math.log2(8 * bytes))), c64(Math.log2(bytes))))),
+  );
+  // BSF and BSR of zero leave the destination alone. Only ZF is defined; processors of today clear the others, but PF is the parity of the result.
   for (const [name, position] of [
     ['bsf', (a: Code): Code => i64.ctz(a)],
     ['bsr', (a: Code): Code => i64.sub(c64(63), i64.clz(a))],
   ] as const) {
     define(`${name}.${bytes}`, (e) => {
       const [kept, a] = keep(e, e.getUnsigned('a', bytes)) as [Code, Code];
-      return [kept, setFlags(e, a, c64(0), c64(0)), when(i32.eqz(i64.eqz(a)), e.set('d', bytes, position(a)))];
+      return [
+        kept,
+        setFlags(e, select(c64(0), nonZero(position(a)), i64.eqz(a)), c64(0), c64(0)),
+        when(i32.eqz(i64.eqz(a)), e.set('d', bytes, position(a))),
+      ];
     });
   }
   define(`popcnt.${bytes}`, (e) => {
@@ -633,7 +658,12 @@ const swapPairs = (x: Code, shift: number, mask: bigint): Code =>
   i64.or(i64.and(i64.shr_u(x, c64(shift)), i64.const(mask)), i64.shl(i64.and(x, i64.const(mask)), c64(shift)));
 const byteSwap = (e: Emitter, x: Code): Code => {
   const t = e.local('i64');
-  return [set(t, x), set(t, swapPairs(get(t), 8, 0x00ff00ff00ff00ffn)), set(t, swapPairs(get(t), 16, 0x0000ffff0000ffffn)), i64.rotl(get(t), c64(32))];
+  return [
+    set(t, x),
+    set(t, swapPairs(get(t), 8, 0x00ff00ff00ff00ffn)),
+    set(t, swapPairs(get(t), 16, 0x0000ffff0000ffffn)),
+    i64.rotl(get(t), c64(32)),
+  ];
 };
 define('bswap.8', (e) => e.set('d', 8, byteSwap(e, e.get('d'))));
 define('bswap.4', (e) => e.set('d', 4, i64.shr_u(byteSwap(e, e.getUnsigned('d', 4)), c64(32))));
@@ -641,10 +671,11 @@ define('bswap.2', (e) => e.set('d', 2, c64(0))); // undefined by the manual; thi
 
 // ## Multiplying and dividing
 //
-// CF and OF say whether the upper half of a product means anything. The rest is undefined; here SF, ZF and PF follow the lower half.
+// CF and OF say whether the upper half of a product means anything. The rest is undefined; processors of today let SF and PF follow the lower half and clear
+// ZF and AF, and so does this.
 
 const productFlags = (e: Emitter, low: Code, significant: Code): Code => [
-  e.setSlot(SLOT.CC_RESULT, 8, low),
+  e.setSlot(SLOT.CC_RESULT, 8, nonZero(low)),
   e.setSlot(SLOT.CC_A, 8, i64.shl(i64.extend_i32_u(significant), c64(63))),
   e.setSlot(SLOT.CC_B, 8, i64.shl(i64.extend_i32_u(significant), c64(63))),
 ];
@@ -677,9 +708,7 @@ for (const bytes of SIZES) {
         set(product, i64.mul(a, b)),
         set(high, upper),
         productFlags(e, low, significant),
-        bytes === 1
-          ? e.setSlot(SLOT.RAX, 2, get(product))
-          : [e.setSlot(SLOT.RAX, bytes, get(product)), e.setSlot(SLOT.RDX, bytes, get(high))],
+        bytes === 1 ? e.setSlot(SLOT.RAX, 2, get(product)) : [e.setSlot(SLOT.RAX, bytes, get(product)), e.setSlot(SLOT.RDX, bytes, get(high))],
       ];
     });
   }
@@ -689,9 +718,7 @@ for (const bytes of SIZES) {
       ? e.setSlot(SLOT.RAX, 2, i64.or(i64.and(quotient, c64(0xff)), i64.shl(i64.and(remainder, c64(0xff)), c64(8))))
       : [e.setSlot(SLOT.RAX, bytes, quotient), e.setSlot(SLOT.RDX, bytes, remainder)];
   const dividend = (e: Emitter): Code =>
-    bytes === 1
-      ? e.slotUnsigned(SLOT.RAX, 2)
-      : i64.or(e.slotUnsigned(SLOT.RAX, bytes), i64.shl(e.slotUnsigned(SLOT.RDX, bytes), c64(8 * bytes)));
+    bytes === 1 ? e.slotUnsigned(SLOT.RAX, 2) : i64.or(e.slotUnsigned(SLOT.RAX, bytes), i64.shl(e.slotUnsigned(SLOT.RDX, bytes), c64(8 * bytes)));
   define(`div.${bytes}`, (e) => {
     const divisor = e.local('i64');
     const whole = e.local('i64');
@@ -710,10 +737,7 @@ for (const bytes of SIZES) {
       zeroDivisor,
       set(whole, e.slotUnsigned(SLOT.RAX, 8)),
       when(i64.ge_u(high, get(divisor)), e.fault(VECTOR.DE)),
-      set(
-        quotient,
-        either(i64.eqz(high), i64.div_u(get(whole), get(divisor)), call(e.helpers.divide, high, get(whole), get(divisor)), 'i64'),
-      ),
+      set(quotient, either(i64.eqz(high), i64.div_u(get(whole), get(divisor)), call(e.helpers.divide, high, get(whole), get(divisor)), 'i64')),
       store(e, get(quotient), i64.sub(get(whole), i64.mul(get(quotient), get(divisor)))),
     ];
   });
@@ -754,12 +778,7 @@ for (const bytes of SIZES) {
       when(i64.ge_u(get(high), get(magnitude)), e.fault(VECTOR.DE)),
       set(
         quotient,
-        either(
-          i64.eqz(get(high)),
-          i64.div_u(get(whole), get(magnitude)),
-          call(e.helpers.divide, get(high), get(whole), get(magnitude)),
-          'i64',
-        ),
+        either(i64.eqz(get(high)), i64.div_u(get(whole), get(magnitude)), call(e.helpers.divide, get(high), get(whole), get(magnitude)), 'i64'),
       ),
       // The largest magnitude is 2^63 - 1, and one more when the quotient is negative.
       when(i64.gt_u(get(quotient), i64.sub(i64.const((1n << 63n) - 1n), get(sign))), e.fault(VECTOR.DE)),
@@ -825,11 +844,7 @@ for (const address of WIDE) {
     when(i64.eqz(count(e)), e.skip(i32.wrap_i64(e.imm))),
     e.setWord(
       WORD.REP_BUDGET,
-      select(
-        c64(1),
-        c64(REP_ITERATIONS),
-        i32.or(e.word32(WORD.ONE_ITERATION), i32.and(e.field32(OFFSET.RFLAGS), i32.const(FLAG.TF))),
-      ),
+      select(c64(1), c64(REP_ITERATIONS), i32.or(e.word32(WORD.ONE_ITERATION), i32.and(e.field32(OFFSET.RFLAGS), i32.const(FLAG.TF)))),
     ),
   ]);
   // The end of an iteration: goes back imm records while rCX, the budget and, for REPE and REPNE, the outcome of the comparison (the byte a) allow.
@@ -845,6 +860,7 @@ for (const address of WIDE) {
         when(kind === 'always' ? more : i32.and(more, kind === 'z' ? equal : i32.eqz(equal)), [
           when(i64.gt_s(get(budget), c64(0)), e.skip(i32.wrap_i64(e.imm))),
           e.setSlot(SLOT.NEXT_RIP, 8, e.slotUnsigned(SLOT.RIP, 8)),
+          kind === 'always' ? [] : e.skip(i32.const(1)), // the comparison that sets the flags waits for the real end
         ]),
       ];
     });
@@ -852,11 +868,7 @@ for (const address of WIDE) {
   for (const bytes of SIZES) {
     /** rSI or rDI moves on by one element, in the direction of DF. */
     define(`advance.${bytes}.${address}`, (e) =>
-      e.set(
-        'd',
-        address,
-        i64.add(e.get('d'), select(c64(-bytes), c64(bytes), i32.and(e.field32(OFFSET.RFLAGS), i32.const(FLAG.DF)))),
-      ),
+      e.set('d', address, i64.add(e.get('d'), select(c64(-bytes), c64(bytes), i32.and(e.field32(OFFSET.RFLAGS), i32.const(FLAG.DF))))),
     );
   }
 }
@@ -922,10 +934,7 @@ for (const address of [4, 8] as const) {
           ? memoryFill(get(to), i32.wrap_i64(get(pattern)), length)
           : [
               set(end, i32.add(get(to), length)),
-              loop(again, [
-                element(get(to), get(pattern)),
-                brIf(again, i32.ne(tee(to, i32.add(get(to), i32.const(bytes))), get(end))),
-              ]),
+              loop(again, [element(get(to), get(pattern)), brIf(again, i32.ne(tee(to, i32.add(get(to), i32.const(bytes))), get(end)))]),
             ];
       return when(forward(e), [
         prepare(e, n),
@@ -946,10 +955,7 @@ for (const address of [4, 8] as const) {
 for (const bytes of [2, 4] as const) {
   /** BOUND: index d within [a, b], signed. */
   define(`bound.${bytes}`, (e) =>
-    when(
-      i32.or(i64.lt_s(e.get('d', bytes), e.get('a', bytes)), i64.gt_s(e.get('d', bytes), e.get('b', bytes))),
-      e.fault(VECTOR.BR),
-    ),
+    when(i32.or(i64.lt_s(e.get('d', bytes), e.get('a', bytes)), i64.gt_s(e.get('d', bytes), e.get('b', bytes))), e.fault(VECTOR.BR)),
   );
 }
 
@@ -1011,11 +1017,18 @@ define('aam', (e) => {
     adjusted(e, c64(0), c64(0)),
   ];
 });
+// An addition of bytes, with the flags of one, although the manual defines only three of them.
 define('aad', (e) => {
-  const ax = e.local('i64');
+  const [kept, a, b] = keep(e, e.slotSigned(SLOT.RAX, 1), i64.extend8_s(i64.mul(i64.shr_u(e.slotUnsigned(SLOT.RAX, 2), c64(8)), e.imm))) as [
+    Code,
+    Code,
+    Code,
+  ];
+  const r = e.local('i64');
   return [
-    set(ax, e.slotUnsigned(SLOT.RAX, 2)),
-    e.setSlot(SLOT.RAX, 2, i64.and(i64.add(get(ax), i64.mul(i64.shr_u(get(ax), c64(8)), e.imm)), c64(0xff))),
-    adjusted(e, c64(0), c64(0)),
+    kept,
+    set(r, i64.extend8_s(i64.add(a, b))),
+    setFlags(e, get(r), carries(a, b, get(r)), addOverflow(a, b, get(r))),
+    e.setSlot(SLOT.RAX, 2, i64.and(get(r), c64(0xff))),
   ];
 });

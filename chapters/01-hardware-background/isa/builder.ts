@@ -3,8 +3,8 @@
 // An instruction's entry says what it does to its operands; where those are -- a register, the second byte of a register, memory behind a segment --
 // is the same story for all of them, and is told here once.
 
-import { MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from '../state.ts';
 import { microOp } from '../engine/micro-ops.ts';
+import { MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from '../state.ts';
 import { type Encoding, type OperandSpec, operandBytes } from './encoding.ts';
 import { type Instruction, NONE } from './instruction.ts';
 
@@ -219,7 +219,7 @@ export class Builder {
   }
   /** One micro-operation serves where the operand is as wide as the stack pointer and the stack segment is flat. */
   #simple(bytes: number): boolean {
-    return this.#flat && bytes === this.stackSize;
+    return this.#flat && bytes >= 4 && bytes === this.stackSize;
   }
   push(from: number, bytes: number): void {
     if (this.#simple(bytes)) return this.emit(`push.${bytes}`, { a: from });

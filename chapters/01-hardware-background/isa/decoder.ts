@@ -125,7 +125,7 @@ function memoryOperand32(reader: Reader, mod: number, rm: number, rex: number, c
 
 // ## One instruction
 
-const segmentOfPrefix: Readonly<Record<number, number>> = { 0x26: SEG.ES, 0x2e: SEG.CS, 0x36: SEG.SS, 0x3e: SEG.DS, 0x64: SEG.FS, 0x65: SEG.GS };
+const segmentOfPrefix: Readonly<Record<number, number>> = { 38: SEG.ES, 46: SEG.CS, 54: SEG.SS, 62: SEG.DS, 100: SEG.FS, 101: SEG.GS };
 
 /**
  * Decodes the instruction at `bytes[at]`, using no byte at or beyond `end`. Undefined encodings are an instruction as well: the one that raises #UD.

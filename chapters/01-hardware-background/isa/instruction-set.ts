@@ -11,4 +11,12 @@ import { SYSTEM, UNDEFINED } from './system.ts';
 export { UNDEFINED };
 
 /** Every instruction that this processor has. */
-export const INSTRUCTION_SET: readonly Definition[] = [...ARITHMETIC, ...MOVES, ...CONTROL_FLOW, ...SHIFTS_AND_BITS, ...STRINGS, ...SYSTEM, UNDEFINED];
+export const INSTRUCTION_SET: readonly Definition[] = [
+  ...ARITHMETIC,
+  ...MOVES,
+  ...CONTROL_FLOW,
+  ...SHIFTS_AND_BITS,
+  ...STRINGS,
+  ...SYSTEM,
+  UNDEFINED,
+];

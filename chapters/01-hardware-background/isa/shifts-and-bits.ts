@@ -1,8 +1,8 @@
 // # Shifts, rotations and single bits
 
+import { SLOT } from '../state.ts';
 import { type Builder, slot } from './builder.ts';
 import { instruction } from './encoding.ts';
-import { SLOT } from '../state.ts';
 
 // ## Shifts and rotations
 //

@@ -13,8 +13,8 @@ import { decode } from '../../isa/decoder.ts';
 import type { Encoding } from '../../isa/encoding.ts';
 import { INSTRUCTION_SET } from '../../isa/instruction-set.ts';
 import { ARITHMETIC_FLAGS, FLAG, SEG, SLOT } from '../../state.ts';
-import { FLAT_MODE, FlatMachine } from '../flat-machine.ts';
 import { readFlags, writeFlags } from '../flags.ts';
+import { FLAT_MODE, FlatMachine } from '../flat-machine.ts';
 
 export type Bits = 32 | 64;
 const CODE = 0x100000;
@@ -69,7 +69,23 @@ export class Random {
 }
 
 const u64 = (value: bigint): bigint => BigInt.asUintN(64, value);
-const EDGES = [0n, 1n, 2n, 0x7fn, 0x80n, 0xffn, 0x7fffn, 0x8000n, 0xffffn, 0x7fffffffn, 0x80000000n, 0xffffffffn, 1n << 63n, (1n << 63n) - 1n, u64(-1n)];
+const EDGES = [
+  0n,
+  1n,
+  2n,
+  0x7fn,
+  0x80n,
+  0xffn,
+  0x7fffn,
+  0x8000n,
+  0xffffn,
+  0x7fffffffn,
+  0x80000000n,
+  0xffffffffn,
+  1n << 63n,
+  (1n << 63n) - 1n,
+  u64(-1n),
+];
 
 /** An address in the data window, often close to a page boundary or to one of its ends. */
 function pointer(random: Random): number {
@@ -197,8 +213,8 @@ export function withOracle<T>(use: (run: (cases: readonly Case[]) => Outcome[]) 
   const directory = mkdtempSync(join(tmpdir(), 'ringbook-oracle-'));
   try {
     const [program, input, output] = ['oracle', 'cases', 'results'].map((name) => join(directory, name)) as [string, string, string];
-    // The program itself must not lie where an address of the test could reach: 32-bit code reaches the lowest megabytes most often.
-    const built = spawnSync('gcc', ['-O1', '-no-pie', '-Wl,-Ttext-segment=0x40000000', '-o', program, new URL('oracle.c', import.meta.url).pathname], { encoding: 'utf8' });
+    // Position-independent, so that it lies far above any address that a case is likely to reach.
+    const built = spawnSync('gcc', ['-O1', '-pie', '-fPIE', '-o', program, new URL('oracle.c', import.meta.url).pathname], { encoding: 'utf8' });
     if (built.status !== 0) throw new Error(`the native runner does not build: ${built.stderr}`);
     return use((cases) => {
       writeFileSync(input, encodeCases(cases));
@@ -325,15 +341,16 @@ export function differences(test: Case, real: Outcome, ours: Outcome, ignoreFlag
   if (real.rip !== ours.rip) out.push(`rip ${hex(real.rip)}, ours ${hex(ours.rip)}`);
   const registers = test.bits === 64 ? 16 : 8;
   const partial = test.name === 'POPA' && real.signal === SIGNAL.SEGV;
-  // A faulting REP with 32-bit addresses may have cleared the upper half of its registers.
-  const mask = test.bits === 64 && /^(MOV|STO|LOD|SCA|CMP)S/.test(test.name) && real.signal === SIGNAL.SEGV && test.code.includes(0x67) ? 32 : 64;
+  // REP with 32-bit addresses may clear the upper half of its registers even when it has done nothing.
+  const mask = test.bits === 64 && /^(MOV|STO|LOD|SCA|CMP)S/.test(test.name) && test.code.includes(0x67) ? 32 : 64;
   for (let n = 0; n < registers; n++) {
     if (partial && n !== SLOT.RSP) continue;
     const [theirs, mine] = [BigInt.asUintN(mask, real.gpr[n] as bigint), BigInt.asUintN(mask, ours.gpr[n] as bigint)];
     if (theirs !== mine) out.push(`r${n} ${hex(theirs)}, ours ${hex(mine)} (was ${hex(test.gpr[n] as bigint)})`);
   }
   const compared = (ARITHMETIC_FLAGS | FLAG.DF) & ~ignoreFlags;
-  if ((real.flags ^ ours.flags) & compared) out.push(`flags ${hex(real.flags & compared)}, ours ${hex(ours.flags & compared)} (were ${hex(test.flags)})`);
+  if ((real.flags ^ ours.flags) & compared)
+    out.push(`flags ${hex(real.flags & compared)}, ours ${hex(ours.flags & compared)} (were ${hex(test.flags)})`);
   if (real.hash !== ours.hash) out.push('memory');
   return out;
 }
