@@ -34,7 +34,7 @@ const INVEPT_SINGLE_CONTEXT = 1;
 const INVVPID_SINGLE_CONTEXT = 1;
 const HOST_STACK = 0xffff_c900_0000_0000n;
 /** The vector that Linux gives its local timer (LOCAL_TIMER_VECTOR). */
-export const LOCAL_TIMER_VECTOR = 0xec;
+const LOCAL_TIMER_VECTOR = 0xec;
 
 /** The processor as the kernel drives it: memory and its owners, VMX instructions by name, the host's timer. */
 export class Hardware {
@@ -50,7 +50,11 @@ export class Hardware {
   /** The vCPU whose VMCS is current and whose registers are live, if any. */
   loaded: SoftVcpu | null = null;
   /** The host's timer has fired and nobody has taken the interrupt yet. */
-  timerPending = false;
+  #timerPending = false;
+  readonly #timerFires = (): void => {
+    this.#timerPending = true;
+    this.cpu.eventsChanged();
+  };
 
   constructor({ ramBytes, shared = false, trace = null }: { ramBytes: number; shared?: boolean; trace?: Trace | null }) {
     this.memory = new PhysicalMemory({ ramBytes, shared });
@@ -59,9 +63,9 @@ export class Hardware {
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.cpu.setInterruptSource({
-      pending: () => this.timerPending,
+      pending: () => this.#timerPending,
       acknowledge: () => {
-        this.timerPending = false;
+        this.#timerPending = false;
         return LOCAL_TIMER_VECTOR;
       },
     });
@@ -219,18 +223,13 @@ export class Hardware {
 
   /** Runs from a successful VM entry to the next VM exit; the host's timer fires after `instructions`. False when the processor shut down instead. */
   runGuest(instructions: number): boolean {
-    let stop = this.cpu.run(instructions);
-    if (stop.kind === 'deadline') {
-      this.timerPending = true;
-      this.cpu.eventsChanged();
-      stop = this.cpu.run(1);
-    }
-    return stop.kind === 'vmexit';
+    this.cpu.setTimer(this.cpu.instructions + instructions, this.#timerFires);
+    return this.cpu.run().kind === 'vmexit';
   }
 
   /** CPUID as the host itself would execute it: EAX, EBX, ECX, EDX. */
   hostCpuid(leaf: number, index: number): readonly [number, number, number, number] {
-    return this.cpu.cpuid(leaf, index);
+    return this.cpu.cpuid(this.cpu, leaf, index);
   }
 
   /** The host-state area: what the processor becomes at every VM exit. Linux: `vmx_set_constant_host_state()`. */

@@ -10,14 +10,15 @@
 import { VECTOR } from '../../01-hardware-background/faults.ts';
 import { CR4, FLAG, OFFSET } from '../../01-hardware-background/state.ts';
 import { CPU_BASED } from '../../01-hardware-background/vmx/controls.ts';
-import { INTERRUPTIBILITY } from '../../01-hardware-background/vmx/exit-reasons.ts';
+import { INTERRUPTIBILITY, INTR_INFO } from '../../01-hardware-background/vmx/exit-reasons.ts';
+import { EVENT_TYPE } from '../../01-hardware-background/vmx/processor.ts';
 import { GUESTDBG, KvmGuestDebug } from '../../02-kvm-objects/abi/events.ts';
 import { EXIT, RunDebug } from '../../02-kvm-objects/abi/exits.ts';
 import { U64 } from '../../02-kvm-objects/abi/registers.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { queueException } from './events.ts';
-import { skipInstruction } from './skip.ts';
+import { advance, skipInstruction } from './skip.ts';
 
 const ADDRESSES = [OFFSET.DR0, OFFSET.DR1, OFFSET.DR2, OFFSET.DR3] as const;
 const DR7_ENABLED = 0xffn;
@@ -111,6 +112,9 @@ export function debugExit(vcpu: SoftVcpu, exception: number, dr6: bigint): 0 {
 export function handleDebugException(vcpu: SoftVcpu): 0 | 1 {
   const dr6 = vcpu.vm.hardware.read('EXIT_QUALIFICATION');
   if (vcpu.guestDebug & USES_DB) return debugExit(vcpu, VECTOR.DB, dr6);
+  // INT1 has not been executed yet, but the exception that it raises is a trap.
+  const info = vcpu.vm.hardware.read32('VM_EXIT_INTR_INFO');
+  if (INTR_INFO.get(info, 'TYPE') === EVENT_TYPE.PRIVILEGED_SOFTWARE_EXCEPTION) advance(vcpu);
   queueException(vcpu, VECTOR.DB, null, dr6);
   return 1;
 }

@@ -53,9 +53,8 @@ const handleCpuid: Handler = ({ vcpu }) => {
 
 // @clause kvm.exit.hlt
 const handleHlt: Handler = ({ vcpu }) => {
-  const result = skipInstruction(vcpu);
-  if (result === 0) return 0; // a debugger was stepping
-  vcpu.exitReason = EXIT.KVM_EXIT_HLT;
+  skipInstruction(vcpu);
+  vcpu.exitReason = EXIT.KVM_EXIT_HLT; // even over a debugger's step
   return 0;
 };
 

@@ -22,7 +22,7 @@ interface Options {
 /** A guest in real mode, all segment bases 0, at CODE. */
 function guest({ code, bound, trace, flags = 2n }: Options) {
   const kernel = softKernel({ ramBytes: 4 << 20, ...(bound && { instructionBound: bound }), ...(trace && { trace }) });
-  const kvm = Kvm.open(kernel);
+  const kvm = Kvm.open(kernel, { trace: trace ?? null });
   const vm = kvm.createVm();
   const memory = kvm.allocate(RAM);
   memory.bytes.set(code, CODE);
@@ -368,12 +368,17 @@ describe('coming back', () => {
 
   it('at the bound, again and again, exactly', () => {
     // inc ax; jmp -3
-    const { vcpu } = guest({ code: [0x40, 0xeb, 0xfd], bound: 1000 });
-    for (const rounds of [1n, 2n, 3n]) {
-      expect(run(vcpu)).toBe('KVM_EXIT_INTR');
-      expect(vcpu.page.exitReason).toBe(EXIT.KVM_EXIT_INTR);
-      expect(vcpu.getRegs().rax).toBe(500n * rounds);
-    }
+    const rounds = (): bigint[] => {
+      const { vcpu } = guest({ code: [0x40, 0xeb, 0xfd], bound: 1000 });
+      return [0, 1, 2, 3].map(() => {
+        expect(run(vcpu)).toBe('KVM_EXIT_INTR');
+        expect(vcpu.page.exitReason).toBe(EXIT.KVM_EXIT_INTR);
+        return vcpu.getRegs().rax;
+      });
+    };
+    const counts = rounds();
+    expect(counts.slice(1).map((count, n) => count - (counts[n] as bigint))).toEqual([500n, 500n, 500n]);
+    expect(rounds()).toEqual(counts); // the first run also fetched its page
   });
 
   it('at a signal, unless it is masked', () => {
@@ -535,13 +540,14 @@ describe('a debugger', () => {
     const { vcpu } = guest({ code: [0x90, 0xfb, 0x90, 0x0f, 0xa2, 0x8e, 0xd0, 0x90, 0xe6, 0x10, 0xf4] });
     vcpu.setGuestDebug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP);
     const stops: string[] = [];
-    for (let n = 0; n < 9; n++) {
+    for (let n = 0; n < 20; n++) {
       const reason = run(vcpu);
       stops.push(reason === 'KVM_EXIT_DEBUG' ? pc(vcpu).toString(16) : reason);
       vcpu.setGuestDebug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP);
       if (reason === HLT) break;
     }
-    expect(stops).toEqual(['1001', '1002', '1003', '1005', '1007', '1008', IO, '100a', '100b']);
+    // Nothing between MOV SS and its successor: the hardware holds the trap back. HLT wins over the step that completes it, as on Linux.
+    expect(stops).toEqual(['1001', '1002', '1003', '1005', '1008', IO, '100a', HLT]);
     expect(vcpu.getRegs().rflags & 0x100n).toBe(0n);
     expect(RunDebug.load(vcpu.page.view)).toMatchObject({ exception: 1, dr6: 0xffff4ff0n });
   });
@@ -590,10 +596,15 @@ describe('two processors', () => {
     const { vm, vcpu, ram } = guest({ code: [0xff, 0x06, 0, 0x20, 0xeb, 0xfa], bound: 100 });
     const other = vm.createVcpu(1);
     start(other, CODE);
+    other.setRegs({ ...other.getRegs(), rbx: 7n });
+    const count = (): number => (ram[0x2000] as number) + 256 * (ram[0x2001] as number);
+    const counts = [0];
     for (let turn = 1; turn <= 10; turn++) {
       expect(run(turn % 2 ? vcpu : other)).toBe('KVM_EXIT_INTR');
-      expect((ram[0x2000] as number) + 256 * (ram[0x2001] as number)).toBe(50 * turn);
+      counts.push(count());
     }
+    expect(counts.slice(3).map((sum, n) => sum - (counts[n + 2] as number))).toEqual(new Array(8).fill(50));
+    expect([vcpu, other].map((each) => each.getRegs().rbx)).toEqual([0n, 7n]);
   });
 });
 

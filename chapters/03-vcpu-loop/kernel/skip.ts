@@ -14,10 +14,16 @@ const SHADOW = INTERRUPTIBILITY.mask.STI | INTERRUPTIBILITY.mask.MOV_SS;
 /** Linux: `kvm_skip_emulated_instruction()`. 0 when a debugger wants to see it. */
 export function skipInstruction(vcpu: SoftVcpu): 0 | 1 {
   const { hardware } = vcpu.vm;
+  advance(vcpu);
+  return hardware.read32('GUEST_RFLAGS') & FLAG.TF ? singleStepAfterSkip(vcpu) : 1;
+}
+
+/** The first two of the three. */
+export function advance(vcpu: SoftVcpu): void {
+  const { hardware } = vcpu.vm;
   const next = hardware.read('GUEST_RIP') + BigInt(hardware.read32('VM_EXIT_INSTRUCTION_LEN'));
   hardware.write('GUEST_RIP', in64BitCode(vcpu) ? next : next & 0xffff_ffffn);
   clearShadow(vcpu);
-  return hardware.read32('GUEST_RFLAGS') & FLAG.TF ? singleStepAfterSkip(vcpu) : 1;
 }
 
 export function clearShadow(vcpu: SoftVcpu): void {
