@@ -322,12 +322,15 @@ export class VmxIntercepts implements Intercepts {
     // @clause vmx.exit.page-fault-match
     if (vector === VECTOR.PF && ((errorCode ?? 0) & this.#pageFaultMask) >>> 0 !== this.#pageFaultMatch) exits = !exits;
     if (!exits) return;
+    // INT1 is the one #DB with an instruction to its name.
+    const icebp = vector === VECTOR.DB && length > 0;
     const software = vector === VECTOR.BP || vector === VECTOR.OF;
+    const type = icebp ? EVENT_TYPE.PRIVILEGED_SOFTWARE_EXCEPTION : software ? EVENT_TYPE.SOFTWARE_EXCEPTION : EVENT_TYPE.HARDWARE_EXCEPTION;
     const qualification = vector === VECTOR.PF ? (fault.cr2 ?? 0n) : vector === VECTOR.DB ? BigInt(dr6 & 0xe00f) : 0n;
     throw new VmExit(EXIT_REASON.EXCEPTION_NMI, qualification, {
-      interruptionInfo: eventInfo(vector, software ? EVENT_TYPE.SOFTWARE_EXCEPTION : EVENT_TYPE.HARDWARE_EXCEPTION, errorCode !== null),
+      interruptionInfo: eventInfo(vector, type, errorCode !== null),
       ...(errorCode !== null && { interruptionErrorCode: errorCode }),
-      ...(software && { instructionLength: length }),
+      ...((software || icebp) && { instructionLength: length }),
     });
   }
 
