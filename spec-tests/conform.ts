@@ -10,11 +10,11 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { killAllGroups } from './adapters/children.ts';
 import { BUILT_IN, isBuiltIn, makeTarget } from './adapters/targets.ts';
 import { applyKnown } from './expect.ts';
+import { startProgress } from './progress.ts';
 import { FORMATS, type Format, listCases, mergeResults, render, toResults } from './report.ts';
 import { runCases } from './runner.ts';
 import { parseShard, type Shard, selectCases, shuffle } from './select.ts';
 import { type LoadedCase, loadSuite, type Suite } from './suite.ts';
-import { startProgress } from './progress.ts';
 import type { KnownFailures, Results } from './types.ts';
 import { InvalidDocument, readJson } from './validate.ts';
 

@@ -5,6 +5,7 @@
 // bytes of the argument, where in them an address belongs. The adapter makes the call and sends back the result and the bytes. This module
 // does both translations, from chapter 2's tables.
 
+import type { Field, Fields, Layout } from '../chapters/01-hardware-background/layout.ts';
 import { CAP } from '../chapters/02-kvm-objects/abi/capabilities.ts';
 import * as events from '../chapters/02-kvm-objects/abi/events.ts';
 import * as exits from '../chapters/02-kvm-objects/abi/exits.ts';
@@ -12,7 +13,6 @@ import { IOCTL } from '../chapters/02-kvm-objects/abi/ioctls.ts';
 import * as memory from '../chapters/02-kvm-objects/abi/memory.ts';
 import * as registers from '../chapters/02-kvm-objects/abi/registers.ts';
 import { errnoName } from '../chapters/02-kvm-objects/errno.ts';
-import type { Field, Fields, Layout } from '../chapters/01-hardware-background/layout.ts';
 import type { Case, FieldValue, FieldValues, ScriptStep, WireOffset, WireOp, WireStep } from './types.ts';
 import { hex, numberOf } from './values.ts';
 

@@ -15,8 +15,8 @@
 // | corrupt | the console cannot be believed |
 // | error | the adapter broke the protocol or reported an internal error, or repetitions disagreed |
 
-import { type Report, consoleTail, readConsole } from './console.ts';
 import { AdapterDied, AdapterHung, ProtocolViolation } from './adapters/exec.ts';
+import { consoleTail, type Report, readConsole } from './console.ts';
 import { judgeGuest, judgeObservations } from './judge.ts';
 import { constant, readSteps } from './kvm-script.ts';
 import type { LoadedCase, Suite } from './suite.ts';

@@ -5,10 +5,10 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeBuiltIn, makeTarget } from './adapters/targets.ts';
 import { conform } from './conform.ts';
+import { requestFor } from './runner.ts';
 import { loadSuite, type Suite } from './suite.ts';
 import type { Case, KnownFailures, RanGuest, Results } from './types.ts';
 import { InvalidDocument, readJson, validate } from './validate.ts';
-import { requestFor } from './runner.ts';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 

@@ -4,9 +4,9 @@
 // for the system-call surface has to do. It interprets nothing: descriptors and memory get names, results and bytes go back as they are, and a call
 // whose descriptor could not be made is *skipped* with the reason, so that one refusal is not reported as twenty.
 
+import { ERRNO, errnoName } from '../../chapters/02-kvm-objects/errno.ts';
 import type { Allocation, Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
 import { O_CLOEXEC, O_RDWR } from '../../chapters/02-kvm-objects/kernel.ts';
-import { ERRNO, errnoName } from '../../chapters/02-kvm-objects/errno.ts';
 import type { RanKvm, RunKvm, WireOffset, WireOp, WireStep } from '../types.ts';
 
 const KVM_RUN = 0xae80;

@@ -16,13 +16,13 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';
-import type { Duplex } from 'node:stream';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import { CONSOLE_LIMIT_BYTES } from '../console.ts';
-import type { Adapter, End, RanGuest, RunReply, RunRequest, RunGuest, Started, Unavailable } from '../types.ts';
+import type { Adapter, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
 import { howItEnded, killGroup, spawnGroup } from './children.ts';
 import { Qmp } from './qmp.ts';
