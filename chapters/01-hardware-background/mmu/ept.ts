@@ -10,7 +10,7 @@
 // read-only. Hypervisors live on violations: first touches, dirty logging, and device registers all arrive as one. A **misconfiguration** means that
 // the tables themselves make no sense. KVM turned that into a tool: an entry that can never be valid is a very fast way to say "this is a device".
 //
-// ::figure ept-entry -- An EPT entry that maps a page, bit by bit.
+// ::layout EPT_ENTRY -- The low word of an EPT entry that maps a page. Above bit 11 is the address of the page.
 
 import { VmExit } from '../faults.ts';
 import type { EptContext } from '../intercepts.ts';

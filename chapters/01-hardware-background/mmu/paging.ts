@@ -11,7 +11,7 @@
 //
 // The low bits have kept their meaning throughout.
 //
-// ::figure page-table-entry -- The low word of an entry, common to all formats.
+// ::layout ENTRY -- The low word of an entry, common to all formats. Above bit 11 is the address of the next table, or of the page.
 
 import { bit, bitfield } from '../layout.ts';
 

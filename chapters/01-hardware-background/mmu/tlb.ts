@@ -10,18 +10,29 @@
 // either: the first write misses, the walk sets the bit, and only then does the tag appear. The same trick serves a quite different
 // purpose: a page that holds decoded code keeps its write tag invalid, so each write to it comes by here and the stale decoding is dropped.
 //
-// ::figure tlb-entry -- One entry. The addend turns a linear address into an offset in the machine's memory with a single addition.
+// ::layout TlbEntry -- One entry. The addend turns a linear address into an offset in the machine's memory with a single addition.
 //
 // Privilege is not part of the tag. There is one *bank* of {{TLB.ENTRIES}} entries for CPL 3 and one for the other three levels, and a change of
 // privilege changes banks. The processor's root and non-root operation have a pair each, so a short visit to the hypervisor costs the guest nothing.
 // And there is one bank that stays empty for ever. Selecting it sends every access to the slow path, where rare conditions are
 // tested that would be too dear to test always: alignment checks and data breakpoints.
 
+import { layout, u32le, u64le } from '../layout.ts';
 import type { PhysicalMemory } from '../physical-memory.ts';
 
-/** Geometry of a bank and of an entry: byte offsets within an entry. Tags are 64-bit, the addend and the information word 32-bit. */
-// biome-ignore format: table
-export const TLB = { ENTRIES: 512, ENTRY_BYTES: 32, READ_TAG: 0, WRITE_TAG: 8, EXEC_TAG: 16, ADDEND: 24, INFO: 28 } as const;
+/** One entry of a bank. */
+export const TlbEntry = layout('TLB entry', { readTag: u64le(0), writeTag: u64le(8), execTag: u64le(16), addend: u32le(24), info: u32le(28) });
+
+/** Geometry of a bank and of an entry: byte offsets within an entry. */
+export const TLB = {
+  ENTRIES: 512,
+  ENTRY_BYTES: TlbEntry.bytes,
+  READ_TAG: TlbEntry.fields.readTag.offset,
+  WRITE_TAG: TlbEntry.fields.writeTag.offset,
+  EXEC_TAG: TlbEntry.fields.execTag.offset,
+  ADDEND: TlbEntry.fields.addend.offset,
+  INFO: TlbEntry.fields.info.offset,
+} as const;
 
 /** Banks. Root and guest pairs: supervisor first. */
 export const BANK = { SUPERVISOR: 0, USER: 1, GUEST: 2, EMPTY: 4 } as const;

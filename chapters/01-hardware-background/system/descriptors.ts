@@ -4,13 +4,34 @@
 // room: the base in three pieces, the limit in two. Loading a segment register means: fetch the entry, judge it, mark it as accessed, and spread it out
 // into the hidden half of the register. After that the table may change and nobody notices until the next load.
 //
-// ::figure segment-descriptor -- A code or data segment descriptor, as the two words that the processor reads.
+// ::layout DESCRIPTOR_LOW -- The first word of a code or data segment descriptor: the 80286's limit, and as much of the base as fits.
+//
+// ::layout DESCRIPTOR_HIGH -- The second word. The 80286 used its lower three bytes; the limit's upper part, the flags beside it and the last byte of the base came with the 80386.
 
 import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, notPresent, stackFault } from '../faults.ts';
+import { bit, bitfield, bits } from '../layout.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
 import { AR, OFFSET, SEG } from '../state.ts';
 import { code64, longMode, protectedMode, U32, virtual8086 } from './segmentation.ts';
+
+/** The first word of a segment descriptor (Intel SDM vol. 3, "Segment Descriptors"). */
+export const DESCRIPTOR_LOW = bitfield('segment descriptor, first word', { limit: bits(0, 15, 'bits 15:0'), base: bits(16, 31, 'bits 15:0') });
+
+/** The second word. Bits 8..15 and 20..23 are the access rights; see AR for their form in a register. */
+export const DESCRIPTOR_HIGH = bitfield('segment descriptor, second word', {
+  base: bits(0, 7, 'bits 23:16'),
+  type: bits(8, 11, 'code or data, and what may be done with it'),
+  S: bit(12, 'code or data; clear: a gate, an LDT, a TSS'),
+  DPL: bits(13, 14, 'who may'),
+  P: bit(15, 'present'),
+  limit: bits(16, 19, 'bits 19:16'),
+  AVL: bit(20, 'for software'),
+  L: bit(21, '64-bit code'),
+  DB: bit(22, '32-bit operands, addresses or stack'),
+  G: bit(23, 'the limit counts pages'),
+  upperBase: bits(24, 31, 'bits 31:24 of the base'),
+});
 
 /** Types of system descriptors (Intel SDM vol. 3, "System Descriptor Types"). In long mode 1, 3, 4 and 6 do not exist, and 2 is an LDT of 16 bytes. */
 // biome-ignore format: table
@@ -45,9 +66,10 @@ type MakeFault = (errorCode: number) => Fault;
 
 /** Splits the two words of an entry. */
 export function decodeDescriptor(selector: number, at: bigint, lo: number, hi: number): Descriptor {
-  const short = (lo & 0xffff) | (hi & 0xf0000);
-  const limit = hi & 0x800000 ? ((short << 12) | 0xfff) >>> 0 : short;
-  const base = BigInt(((lo >>> 16) | ((hi & 0xff) << 16) | (hi & 0xff000000)) >>> 0);
+  const { mask } = DESCRIPTOR_HIGH;
+  const short = (lo & DESCRIPTOR_LOW.mask.limit) | (hi & mask.limit); // the limit's upper bits lie where they belong
+  const limit = hi & mask.G ? ((short << 12) | 0xfff) >>> 0 : short;
+  const base = BigInt((DESCRIPTOR_LOW.get(lo, 'base') | ((hi & mask.base) << 16) | (hi & mask.upperBase)) >>> 0);
   return { selector, at, lo, hi, base, limit, rights: (hi >>> 8) & 0xf0ff };
 }
 
