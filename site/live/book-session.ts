@@ -85,24 +85,23 @@ export class BookSession implements Session {
     while (this.ending === null && kernel.instructions < kernel.deadline) this.#once();
   }
 
+  go(milliseconds: number): void {
+    this.#kernel.deadline = Number.POSITIVE_INFINITY;
+    const until = performance.now() + milliseconds;
+    do this.#once();
+    while (this.ending === null && performance.now() < until);
+  }
+
   toExit(count: number): void {
     const kernel = this.#kernel;
-    const before = this.#exits();
+    const before = kernel.exits;
     kernel.deadline = kernel.instructions + count;
     kernel.stopAtExit = true;
     try {
-      while (this.ending === null && this.#exits() === before && kernel.instructions < kernel.deadline) this.#once();
+      while (this.ending === null && kernel.exits === before && kernel.instructions < kernel.deadline) this.#once();
     } finally {
       kernel.stopAtExit = false;
     }
-  }
-
-  #seenExits = 0;
-  #seenEvents = 0;
-  #exits(): number {
-    const { events } = this.#kernel.tape;
-    for (; this.#seenEvents < events.length; this.#seenEvents++) if (events[this.#seenEvents]?.kind === 'kvm_exit') this.#seenExits++;
-    return this.#seenExits + this.#kernel.tape.dropped;
   }
 
   /** One KVM_RUN and its answer, or as much of it as the budget allows. */

@@ -39,6 +39,7 @@ let latest: Snapshot | null = null;
 let shownRegisters = new Map<string, string>();
 let running = false;
 let loading = true;
+let lastMove: 'run' | 'step' | 'exit' = 'run';
 let written = ''; // the hash we last wrote, so that our own change is not taken for the reader's
 
 // ## The console
@@ -65,12 +66,13 @@ addEventListener('resize', fitTerminal);
 
 function showRegisters({ groups }: Snapshot): void {
   const now = new Map<string, string>();
+  const small = lastMove !== 'run'; // after a run nearly everything is different
   const parts = groups.map(({ title, registers }) => {
     const list = make('dl');
     for (const [name, value, meaning] of registers) {
       const key = `${title}/${name}`;
       now.set(key, value);
-      const changed = shownRegisters.has(key) && shownRegisters.get(key) !== value;
+      const changed = small && shownRegisters.has(key) && shownRegisters.get(key) !== value;
       const pair = make('div', '', changed ? 'changed' : '');
       pair.append(make('dt', name), make('dd', value));
       if (meaning) pair.append(make('dd', meaning, 'meaning'));
@@ -195,8 +197,8 @@ function receive(report: Report): void {
     showStatus();
     showRegisters(report.snapshot);
     showCode(report.snapshot);
+    if (report.snapshot.ending && events.length > 0 && axisByOrder()) timeline.fit(14);
     if (firstReport) {
-      timeline.fit();
       if (place.event !== null && place.event < events.length) choose(place.event);
     }
     if (!running) {
@@ -249,12 +251,19 @@ async function load(to: Place): Promise<void> {
 const beginning = (payload: string): Place => ({ payload, at: 0, events: 0, event: null, perSecond: Number(speed.value), input: place.input });
 buttons.run.addEventListener('click', () => {
   running = true;
+  lastMove = 'run';
   showStatus();
   send({ do: 'run', perSecond: Number(speed.value) });
 });
 buttons.pause.addEventListener('click', () => send({ do: 'pause' }));
-buttons.step.addEventListener('click', () => send({ do: 'step' }));
-buttons.exit.addEventListener('click', () => send({ do: 'exit' }));
+buttons.step.addEventListener('click', () => {
+  lastMove = 'step';
+  send({ do: 'step' });
+});
+buttons.exit.addEventListener('click', () => {
+  lastMove = 'exit';
+  send({ do: 'exit' });
+});
 buttons.reset.addEventListener('click', () => void load(beginning(choice.value)));
 choice.addEventListener('change', () => void load({ ...beginning(choice.value), input: '' }));
 speed.addEventListener('change', () => {
@@ -269,6 +278,7 @@ document.addEventListener('keydown', (event) => {
   const key = { r: buttons.run, p: buttons.pause, s: buttons.step, e: buttons.exit }[event.key];
   if (key && !key.disabled) key.click();
 });
+const axisByOrder = (): boolean => document.querySelector<HTMLInputElement>('input[name=axis]:checked')?.value === 'order';
 for (const radio of document.querySelectorAll<HTMLInputElement>('input[name=axis]')) {
   radio.addEventListener('change', () => {
     timeline.axis = radio.value as Axis;

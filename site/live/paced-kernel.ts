@@ -7,6 +7,12 @@
 // So this kernel stands between the monitor and the soft kernel, and does two things. It keeps the soft kernel's own bound at its usual places, and
 // stops earlier only when the page asks; and when it has stopped early, it takes the marks out of the trace and leaves KVM_RUN by throwing {@link PAUSED}, so
 // that the monitor never sees a return. Calling KVM_RUN again goes on as if nothing had been.
+//
+// Which events are marks? Everything from the moment the host's timer fires to the moment the guest is about to run again: the exit, and the entry that
+// makes up for it. Both moments can be seen at the processor's timer: it is set before the guest runs, and it fires.
+//
+// One thing cannot be hidden, because on a real machine it cannot either: what the kernel keeps only *until the next exit*. Debug registers are such a
+// thing, so a guest that uses them and is stopped between two of its exits causes one DR_ACCESS exit more than it would have.
 
 import type { Timed, Trace, TraceEvent } from '../../chapters/01-hardware-background/trace.ts';
 import { OFFSET } from '../../chapters/01-hardware-background/state.ts';
@@ -26,34 +32,45 @@ class Tape implements Trace {
   now = 0;
   readonly events: Timed[] = [];
   dropped = 0;
-  /** Looking at the machine is not part of the run. */
+  /** Nothing is recorded: the page is looking at the machine. */
   muted = false;
-  /** The entry that follows a stop was already recorded. */
-  skipEntry = false;
-  onExit: (() => void) | null = null;
+  onExit: ((reason: string) => void) | null = null;
 
   emit(event: TraceEvent): void {
     if (this.muted) return;
-    if (event.kind === 'kvm_entry' && this.skipEntry) {
-      this.skipEntry = false;
-      return;
-    }
     if (this.events.length >= MOST_EVENTS) this.dropped++;
     else this.events.push({ t: this.now, ...event });
-    if (event.kind === 'kvm_exit') this.onExit?.();
+    if (event.kind === 'kvm_exit') this.onExit?.(event.reason);
   }
 
-  /** Takes the last event back if it is the one described. */
-  takeBack(matches: (event: Timed) => boolean): boolean {
-    const last = this.events.at(-1);
-    if (this.dropped > 0) {
-      this.dropped--; // what was not kept need not be looked at, only counted
-      return true;
-    }
-    if (!last || !matches(last)) return false;
-    this.events.pop();
-    return true;
+  /** Where the tape stands. */
+  get length(): number {
+    return this.events.length + this.dropped;
   }
+
+  /** Forgets what came after that point. */
+  rewind(length: number): void {
+    this.events.length = Math.min(this.events.length, length);
+    this.dropped = length - this.events.length;
+  }
+}
+
+/** A KVM_RUN that has not returned to the monitor yet. */
+interface OpenRun {
+  readonly fd: number;
+  /** Instructions retired when it began. */
+  readonly start: number;
+  /** Exits so far; KVM_RUN's bound counts each as an instruction. */
+  exits: number;
+}
+
+/** The host's timer has fired: where the tape stood, and whether it was time for KVM_RUN's own bound. */
+interface Fired {
+  readonly at: number;
+  readonly natural: boolean;
+  /** The guest has left because of it; that exit has been taken off the count. */
+  exited: boolean;
+  erased: boolean;
 }
 
 export class PacedKernel implements Kernel {
@@ -66,15 +83,35 @@ export class PacedKernel implements Kernel {
   stopAtExit = false;
   readonly #pages = new Map<number, DataView>();
   readonly #naturalBound: number;
-  /** A KVM_RUN that was cut short: instructions and exits it has already had. */
-  #open: { readonly fd: number; readonly start: number; exits: number } | null = null;
+  #open: OpenRun | null = null;
+  #fired: Fired | null = null;
+  /** VM exits on the tape. */
+  exits = 0;
 
   constructor({ ramBytes }: { readonly ramBytes: number }) {
     this.soft = softKernel({ ramBytes, trace: this.tape });
     this.#naturalBound = this.soft.instructionBound;
-    this.tape.onExit = () => {
-      if (this.#open) this.#open.exits++;
-      if (this.stopAtExit && this.#open) this.soft.loop.signal(this.#open.fd);
+    this.tape.onExit = (reason) => {
+      this.exits++;
+      const timer = this.#fired !== null && reason === 'EXTERNAL_INTERRUPT';
+      if (this.#fired && timer) this.#fired.exited = true;
+      if (!this.#open) return;
+      this.#open.exits++;
+      if (this.stopAtExit && !timer) this.soft.loop.signal(this.#open.fd);
+    };
+    const { cpu } = this.soft.hardware;
+    const setTimer = cpu.setTimer.bind(cpu);
+    cpu.setTimer = (at, fires) => {
+      if (this.#fired && !this.#fired.natural) {
+        if (this.#fired.exited) this.#erase(this.#fired);
+        // Another exit came first (a window, a debug exception); the timer's interrupt still waits, and must not be taken by the run to come.
+        else cpu.acknowledgeInterrupt();
+      }
+      this.#fired = null;
+      setTimer(at, () => {
+        this.#fired = { at: this.tape.length, natural: this.#left() <= 0, exited: false, erased: false };
+        fires();
+      });
     };
   }
 
@@ -90,29 +127,38 @@ export class PacedKernel implements Kernel {
   #run(fd: number, arg: number | Uint8Array | undefined): number {
     const run = this.#open?.fd === fd ? this.#open : { fd, start: this.instructions, exits: 0 };
     this.#open = run;
-    const natural = this.#naturalBound - (this.instructions - run.start) - run.exits;
+    const natural = this.#left();
     const wanted = this.deadline - this.instructions;
     if (wanted <= 0 && natural > 0) throw PAUSED;
     this.soft.instructionBound = Math.min(natural, wanted);
-    const before = run.exits;
+    const before = this.tape.length;
     const result = this.soft.ioctl(fd, IOCTL.KVM_RUN, arg);
     this.#dropSignal(fd);
-    const left = this.#naturalBound - (this.instructions - run.start) - run.exits;
-    const cut = result === -ERRNO.EINTR && left > 0;
-    if (!cut) {
+    if (result !== -ERRNO.EINTR || this.#left() <= 0) {
       this.#open = null;
       return result;
     }
-    this.tape.takeBack((event) => event.kind === 'kvm_userspace_exit');
-    // Cut by the host's timer: one exit and the entry after it are of our making. Cut after an exit of the guest's own: nothing more is.
-    if (this.instructions >= this.deadline && this.tape.takeBack((event) => event.kind === 'kvm_exit' && event.reason === 'EXTERNAL_INTERRUPT')) {
-      this.tape.skipEntry = true;
-      run.exits = Math.max(before, run.exits - 1);
-    }
+    // Cut by the timer: all that followed is of our making, and so will be the entry that follows. Cut after an exit of the guest's own: only the return
+    // to user space is.
+    if (this.#fired?.exited) this.#erase(this.#fired);
+    else if (this.tape.length > before) this.tape.rewind(this.tape.length - 1);
     // The monitor looks here before each KVM_RUN to see whether it may inject; there is no "before" here.
     const page = this.#pages.get(fd);
     if (page) KvmRun.fields.ready_for_interrupt_injection.set(page, 0, 0);
     throw PAUSED;
+  }
+
+  /** What is left of KVM_RUN's own bound. */
+  #left(): number {
+    return this.#open ? this.#naturalBound - (this.instructions - this.#open.start) - this.#open.exits : 0;
+  }
+
+  #erase(fired: Fired): void {
+    this.tape.rewind(fired.at);
+    if (fired.erased) return;
+    fired.erased = true;
+    this.exits--;
+    if (this.#open) this.#open.exits--;
   }
 
   /** A stop asked for at an exit that went to user space anyway must not end the next run. */

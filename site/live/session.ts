@@ -22,7 +22,9 @@ export interface Session {
   readonly console: Uint8Array;
   /** Executes at most `count` more instructions. Where a run is cut makes no difference to its trace. */
   advance(count: number): void;
-  /** Runs until KVM_RUN returns to the VMM and has been answered, or `count` instructions have passed. */
+  /** Runs for about so many milliseconds, never stopping where the machine itself would not. */
+  go(milliseconds: number): void;
+  /** Runs until the next VM exit has been handled, or `count` instructions have passed. */
   toExit(count: number): void;
   registers(): RegisterGroup[];
   code(): CodeAtRip;

@@ -53,6 +53,7 @@ export const TIMELINE_HEIGHT = TOP + 3 * LANE_HEIGHT;
 const laneY = (lane: Lane): number => TOP + lane * LANE_HEIGHT + LANE_HEIGHT / 2;
 
 const LEAST_STEP = 1.5;
+const USUAL_STEP = 40;
 const MOST_STEP = 160;
 const MOST_WIDTH = 8_000_000; // browsers lose precision beyond
 
@@ -62,7 +63,7 @@ export class Timeline {
   readonly #canvas: HTMLCanvasElement;
   #lanes = new Lanes();
   #axis: Axis = 'order';
-  #step = 34; // pixels per crossing, or per instruction
+  #step = USUAL_STEP; // pixels per crossing, or per instruction
   #now = 0; // instructions retired
   #selected: number | null = null; // index of an event
   #drawing = false;
@@ -137,8 +138,9 @@ export class Timeline {
     this.#track.scrollLeft = place * this.#step + PAD - around;
   }
 
-  fit(): void {
-    this.#step = this.#clamp((this.#track.clientWidth - 2 * PAD) / Math.max(1, this.#length()));
+  /** Shows everything, as far as crossings stay at least `least` pixels apart. */
+  fit(least = 0): void {
+    this.#step = this.#clamp(Math.max(least, Math.min(USUAL_STEP, (this.#track.clientWidth - 2 * PAD) / Math.max(1, this.#length()))));
     this.#follow = true;
     this.draw();
   }
