@@ -41,9 +41,11 @@ function checkPermission(cpu: Cpu, port: number, bytes: number): void {
 type Width = 1 | 2 | 4;
 const portOf = (cpu: Cpu, insn: Instruction): number => (insn.immediate ? Number(insn.imm & 0xffn) : cpu.state.slot32(SLOT.RDX) & 0xffff);
 
-function ask(cpu: Cpu, insn: Instruction, port: number, direction: 'in' | 'out', more: Partial<IoAccess> = {}): void {
+function ask(cpu: Cpu, insn: Instruction, port: number, direction: 'in' | 'out', more: Partial<IoAccess> | null = null): void {
   checkPermission(cpu, port, insn.bytes);
-  cpu.intercepts?.io({ port, size: insn.bytes as Width, direction, string: false, rep: false, immediate: insn.immediate, ...more }, insn.length);
+  if (!cpu.intercepts) return;
+  const access: IoAccess = { port, size: insn.bytes as Width, direction, string: false, rep: false, immediate: insn.immediate };
+  cpu.intercepts.io(more ? { ...access, ...more } : access, insn.length);
 }
 
 function trapIfWatched(cpu: Cpu, port: number, bytes: number): void {
