@@ -68,9 +68,16 @@ export async function conform(suite: Suite, options: ConformOptions): Promise<Re
   return toResults(suite, outcome, results, stale, facts);
 }
 
-/** Where the results of a target are kept for the site. */
-export const resultsPath = (results: Results): string =>
-  join(OUT, `results-${isBuiltIn(results.target) ? results.target : results.implementation.name.replaceAll(/[^a-z0-9._-]/gi, '-')}.json`);
+/**
+ * Where results go when nothing else is said. The site reads `results-<target>.json`, so only a run of the whole suite, on a target that was there,
+ * may write that; a shard has a name of its own, and anything less is `partial`.
+ */
+export function resultsPath(results: Results): string {
+  const name = isBuiltIn(results.target) ? results.target : results.implementation.name.replaceAll(/[^a-z0-9._-]/gi, '-');
+  if (results.shard !== null) return join(OUT, `shard-${name}-${results.shard.replace('/', '-of-')}.json`);
+  const whole = results.unavailable === undefined && results.cases.length === results.suite.cases;
+  return join(OUT, `${whole ? 'results' : 'partial'}-${name}.json`);
+}
 
 function save(path: string, results: Results): void {
   mkdirSync(dirname(path), { recursive: true });

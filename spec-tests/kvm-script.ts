@@ -172,7 +172,7 @@ function littleEndian(value: bigint, bytes: number): Uint8Array {
   return out;
 }
 
-function valueOf(value: number | string, what: string): bigint {
+function numericValue(value: number | string, what: string): bigint {
   const number = typeof value === 'number' ? BigInt(value) : numberOf(value, constant);
   if (number === null) throw new ScriptError(`${what}: '${value}' is neither a number nor a constant of the ABI`);
   return number;
@@ -198,7 +198,7 @@ function assemble(fields: FieldValues, locate: (path: string) => Place): { patch
       pointers.push({ at, memory: value.memory, offset: value.offset ?? 0 });
       continue;
     }
-    const number = valueOf(value, path);
+    const number = numericValue(value, path);
     if (bytes < 8 && number >> BigInt(8 * bytes) !== 0n) throw new ScriptError(`'${path}' is ${bytes} bytes wide; ${String(value)} does not fit`);
     patches.push({ at, bytes: littleEndian(number, bytes) });
   }
@@ -321,7 +321,7 @@ export function compileScript(testCase: Case): CompiledScript {
     }
     if (typeof step.arg === 'number' || typeof step.arg === 'string') {
       emit(
-        { do: 'ioctl', fd, request, number: hex(valueOf(step.arg, step.request)), ...result },
+        { do: 'ioctl', fd, request, number: hex(numericValue(step.arg, step.request)), ...result },
         reading(step.as, ret, step.get, noFields(step.request)),
         step.as,
       );

@@ -156,14 +156,14 @@ const yaml = (text: string): string => JSON.stringify(text); // a JSON string is
 
 /** TAP 14. A known failure is a TODO; what could not be run is a SKIP; stale rows are tests of their own, so that they fail. */
 export function asTap(results: Results): string {
-  const escape = (text: string): string => text.replaceAll('\\', '\\\\').replaceAll('#', '\\#').replaceAll('\n', ' ');
-  if (results.unavailable !== undefined) return `TAP version 14\n1..0 # SKIP ${escape(results.unavailable)}\n`;
+  const escapeTap = (text: string): string => text.replaceAll('\\', '\\\\').replaceAll('#', '\\#').replaceAll('\n', ' ');
+  if (results.unavailable !== undefined) return `TAP version 14\n1..0 # SKIP ${escapeTap(results.unavailable)}\n`;
   const out = ['TAP version 14', `1..${results.cases.length + results.stale.length}`];
   let n = 0;
   for (const result of results.cases) {
-    const title = `${++n} - ${escape(`${result.id}: ${result.title}`)}`;
-    if (isSkipped(result)) out.push(`ok ${title} # SKIP ${result.verdict}: ${escape(result.reason ?? '')}`);
-    else if (result.expectation === 'known') out.push(`not ok ${title} # TODO known failure: ${escape(result.known ?? '')}`);
+    const title = `${++n} - ${escapeTap(`${result.id}: ${result.title}`)}`;
+    if (isSkipped(result)) out.push(`ok ${title} # SKIP ${result.verdict}: ${escapeTap(result.reason ?? '')}`);
+    else if (result.expectation === 'known') out.push(`not ok ${title} # TODO known failure: ${escapeTap(result.known ?? '')}`);
     else if (isQuiet(result)) out.push(`ok ${title}`);
     else {
       out.push(
@@ -176,7 +176,7 @@ export function asTap(results: Results): string {
       out.push(`  clauses: [${result.clauses.join(', ')}]`, `  replay: ${yaml(result.replay)}`, '  ...');
     }
   }
-  for (const text of results.stale) out.push(`not ok ${++n} - ${escape(text)}`);
+  for (const text of results.stale) out.push(`not ok ${++n} - ${escapeTap(text)}`);
   return `${out.join('\n')}\n`;
 }
 

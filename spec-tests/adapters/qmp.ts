@@ -61,7 +61,8 @@ export class Qmp {
     try {
       message = JSON.parse(line) as Record<string, unknown>;
     } catch {
-      return this.#close(new Error(`QEMU's monitor sent ${JSON.stringify(line.slice(0, 80))}`));
+      this.#close(new Error(`QEMU's monitor sent ${JSON.stringify(line.slice(0, 80))}`));
+      return;
     }
     if ('QMP' in message) this.#greeted?.resolve(message.QMP);
     else if ('event' in message) this.events.push(message as unknown as QmpEvent);
