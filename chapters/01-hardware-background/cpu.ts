@@ -150,7 +150,6 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   // The first instruction is fetched from 16 bytes below 4 GiB, though the processor is in real mode, where no selector can name such an address. The hidden base
   // of CS is simply set so; the first far jump will fill it in the ordinary way, and the machine comes down to the first megabyte.
 
-  // @clause x86.reset.state
   /** The state after power-up. */
   reset(): void {
     const { state } = this;
@@ -159,6 +158,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     state.set64(OFFSET.ICOUNT, now);
     state.set64(OFFSET.TSC_OFFSET, (U64 + 1n - now) & U64);
     this.#resetProgram();
+    // @clause x86.reset.control-registers
     state.set64(OFFSET.CR0, BigInt(RESET_CR0));
     state.set64(OFFSET.PAT, 0x0007040600070406n);
     state.set64(OFFSET.APIC_BASE, 0xfee00800n | (this.apicId === 0 ? 0x100n : 0n));
@@ -172,11 +172,13 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** What INIT and power-up have in common. */
   #resetProgram(): void {
     const { state } = this;
+    // @clause x86.reset.registers
     for (let slot = 0; slot < 16; slot++) state.setSlot(slot, 0n);
     state.setSlotNumber(SLOT.RDX, modelCpuid(this, 1, 0)[0]);
     state.setSlotNumber(SLOT.RIP, 0xfff0);
     state.setSlotNumber(SLOT.NEXT_RIP, 0xfff0);
     writeFlags(state, FLAG.FIXED);
+    // @clause x86.reset.segments
     const data = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
     for (const seg of [SEG.ES, SEG.SS, SEG.DS, SEG.FS, SEG.GS]) this.#setSegment(seg, 0, 0n, data);
     this.#setSegment(SEG.CS, 0xf000, 0xffff0000n, AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED);
@@ -188,6 +190,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     }
     for (const offset of [OFFSET.CR2, OFFSET.CR3, OFFSET.CR4, OFFSET.CR8, OFFSET.EFER]) state.set64(offset, 0n);
     for (let n = 0; n < 4; n++) state.set64(OFFSET.DR0 + 8 * n, 0n);
+    // @clause x86.reset.debug-registers
     state.set64(OFFSET.DR6, BigInt(DR6_FIXED_1));
     state.set64(OFFSET.DR7, BigInt(DR7_FIXED_1));
     for (const word of [OFFSET.CPL, OFFSET.STOP, OFFSET.SHADOW, OFFSET.ACTIVITY]) state.set32(word, 0);
@@ -362,7 +365,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const activity = state.get32(OFFSET.ACTIVITY);
     if (activity === ACTIVITY.WAIT_FOR_SIPI) return false;
     const shadow = state.get32(OFFSET.SHADOW);
-    // @clause x86.boundary.debug-before-interrupts
+    // @clause x86.interrupt.debug-first
     if (this.#pendingDebug !== 0 && !(shadow & SHADOW.MOV_SS)) {
       const conditions = this.#pendingDebug;
       this.#pendingDebug = 0;
@@ -377,7 +380,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     return activity !== ACTIVITY.SHUTDOWN && this.#takeInterrupt(canInterrupt);
   }
 
-  // @clause x86.boundary.init
+  // @clause x86.smp.init-sipi
   #takeInit(): boolean {
     const { state, vmx } = this;
     if (this.#initPending && !(vmx?.operating && !this.intercepts)) {
@@ -402,7 +405,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     return true;
   }
 
-  // @clause x86.boundary.nmi
+  // @clause x86.nmi.masking
   #takeNmi(allowed: boolean): boolean {
     const { state } = this;
     if (this.intercepts) {
@@ -417,7 +420,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     return true;
   }
 
-  // @clause x86.boundary.external-interrupt
+  // @clause x86.interrupt.delivery
   #takeInterrupt(allowed: boolean): boolean {
     if (!this.#interrupts?.pending()) return false;
     // In non-root operation the hypervisor may want it whatever RFLAGS.IF says: then this throws.
@@ -431,7 +434,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   // ## Executing
   //
   // Usually the engine is let go until something happens. Some conditions last for exactly one instruction (the shadow of STI or MOV SS, the resume flag) or apply after every one
-  // (TF, the monitor trap flag); under these the engine is given a deadline of one.
+  // (TF, the monitor trap flag, breakpoints); under these the engine is given a deadline of one.
 
   #execute(limit: number): CpuStop | null {
     const { state, intercepts } = this;
@@ -439,7 +442,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const flags = state.get32(OFFSET.RFLAGS);
     const rip = state.slot(SLOT.RIP);
     const monitorTrap = this.vmx?.monitorTrap ?? false;
-    const single = shadow !== 0 || (flags & (FLAG.TF | FLAG.RF)) !== 0 || monitorTrap || this.#breakpoints.instructions;
+    const single = shadow !== 0 || (flags & (FLAG.TF | FLAG.RF)) !== 0 || monitorTrap || this.#breakpoints.instructions || this.#breakpoints.data;
     this.#stepping = (flags & FLAG.TF) !== 0;
     this.#keepsRf = false;
     const now = this.instructions;
@@ -456,10 +459,10 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
       return null;
     }
     if (!single) return null;
-    // @clause x86.boundary.shadow-one-instruction
+    // @clause x86.interrupt.sti-shadow
     if (shadow) state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~shadow);
     // A string instruction that repeats is not complete while RIP stays where it is, and keeps RF until it is.
-    // @clause x86.debug.resume-flag
+    // @clause x86.debug.breakpoints
     if (flags & FLAG.RF && !this.#keepsRf && state.slot(SLOT.RIP) !== rip) state.set32(OFFSET.RFLAGS, state.get32(OFFSET.RFLAGS) & ~FLAG.RF);
     // @clause x86.debug.single-step
     if (this.#stepping && intercepts === this.intercepts) this.#pendingDebug |= DR6.mask.BS;
@@ -578,6 +581,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     }
   }
 
+  // @clause x86.long.state
+  // @clause x86.compat.operands
   #codeMode(flags: number): number {
     const { state } = this;
     const rights = state.segRights(SEG.CS);

@@ -284,7 +284,7 @@ export class Mmu {
       else this.#pathReadOnly |= 1 << depth;
       const entry = this.#lo;
       const high = this.#hi;
-      // @clause x86.paging.not-present
+      // @clause x86.paging.error-code
       if ((entry & P.P) === 0) fault(0);
       const leaf = level.level === 1 || (level.largePages && (entry & P.PS) !== 0);
       const reserved = leaf ? level.reservedPage : level.reservedTable;

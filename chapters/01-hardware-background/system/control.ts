@@ -35,25 +35,25 @@ const paePaging = (cr0: number, cr4: number, efer: number): boolean => (cr0 & CR
 /** Gives CR0 a new value, with all the checks and everything that follows. @throws #GP. */
 export function setCr0(cpu: Cpu, value: bigint): void {
   const { state } = cpu;
-  // @clause x86.cr0.reserved-high
+  // @clause x86.cr.reserved
   if (value > U32) throw generalProtection();
   const next = ((Number(value) & CR0_BITS) | CR0.ET) >>> 0;
   const before = state.low32(OFFSET.CR0);
   const cr4 = state.low32(OFFSET.CR4);
   const efer = state.low32(OFFSET.EFER);
-  // @clause x86.cr0.pg-without-pe
+  // @clause x86.cr.reserved
   if (next & CR0.PG && !(next & CR0.PE)) throw generalProtection();
   if (next & CR0.NW && !(next & CR0.CD)) throw generalProtection();
   cpu.vmx?.checkControlRegister(0, BigInt(next));
   const inLongCode = (efer & EFER.LMA) !== 0 && (state.segRights(SEG.CS) & AR.L) !== 0;
   let nextEfer = efer;
   if (next & ~before & CR0.PG && efer & EFER.LME) {
-    // @clause x86.long-mode.activation
+    // @clause x86.long.state
     if (!(cr4 & CR4.PAE) || state.segRights(SEG.CS) & AR.L || is16BitTss(cpu)) throw generalProtection();
     nextEfer |= EFER.LMA;
   }
   if (before & ~next & CR0.PG) {
-    // @clause x86.long-mode.deactivation
+    // @clause x86.long.transitions
     if (inLongCode) throw generalProtection();
     nextEfer &= ~EFER.LMA;
   }
@@ -71,7 +71,7 @@ export function setCr0(cpu: Cpu, value: bigint): void {
 export function setCr3(cpu: Cpu, value: bigint): void {
   const { state } = cpu;
   const efer = state.low32(OFFSET.EFER);
-  // @clause x86.cr3.reserved
+  // @clause x86.cr.reserved
   if (efer & EFER.LMA ? value >> BigInt(PHYSICAL_ADDRESS_BITS) : value > U32) throw generalProtection();
   if (paePaging(state.low32(OFFSET.CR0), state.low32(OFFSET.CR4), efer) && !cpu.mmu.loadPdptes(value)) throw generalProtection();
   state.set64(OFFSET.CR3, value);
@@ -86,12 +86,12 @@ const TLB_BITS = CR4.PAE | CR4.PGE | CR4.PSE | CR4.SMEP | CR4.SMAP;
 /** Gives CR4 a new value. */
 export function setCr4(cpu: Cpu, value: bigint): void {
   const { state } = cpu;
-  // @clause x86.cr4.reserved
+  // @clause x86.cr.reserved
   if (value > U32 || (Number(value) & ~cpu.cr4Bits) !== 0) throw generalProtection();
   const next = Number(value);
   const before = state.low32(OFFSET.CR4);
   const efer = state.low32(OFFSET.EFER);
-  // @clause x86.cr4.pae-in-long-mode
+  // @clause x86.long.transitions
   if (efer & EFER.LMA && !(next & CR4.PAE)) throw generalProtection();
   cpu.vmx?.checkControlRegister(4, value);
   const reload = (next ^ before) & PDPTE_BITS;
@@ -106,10 +106,10 @@ export function setCr4(cpu: Cpu, value: bigint): void {
 /** Gives EFER a new value, as WRMSR does. LMA is not for software to write. */
 export function setEfer(cpu: Cpu, value: bigint): void {
   const { state } = cpu;
-  // @clause x86.efer.reserved
+  // @clause x86.msr.reserved
   if (value > U32 || (Number(value) & ~EFER_BITS) !== 0) throw generalProtection();
   const before = state.low32(OFFSET.EFER);
-  // @clause x86.efer.lme-while-paging
+  // @clause x86.long.transitions
   if ((Number(value) ^ before) & EFER.LME && state.low32(OFFSET.CR0) & CR0.PG) throw generalProtection();
   const next = (Number(value) & ~EFER.LMA) | (before & EFER.LMA);
   state.set64(OFFSET.EFER, BigInt(next >>> 0));
@@ -121,7 +121,7 @@ export function setEfer(cpu: Cpu, value: bigint): void {
 type Numbered = 0 | 3 | 4 | 8;
 
 function checkNumber(cpu: Cpu, n: number): Numbered | 2 {
-  // @clause x86.cr.undefined-number
+  // @clause x86.exception.undefined-opcode
   if (n !== 0 && n !== 2 && n !== 3 && n !== 4 && n !== 8) throw undefinedOpcode();
   if (cpu.cpl !== 0) throw generalProtection();
   return n;
@@ -155,6 +155,7 @@ export function movFromCr(cpu: Cpu, insn: Instruction): void {
   writeRegister(cpu, insn.rm, insn.codeSize === 8 ? 8 : 4, value);
 }
 
+// @clause x86.cr.lmsw-clts
 export function clts(cpu: Cpu, insn: Instruction): void {
   if (cpu.cpl !== 0) throw generalProtection();
   cpu.intercepts?.clts(insn.length);
@@ -171,10 +172,11 @@ export function lmsw(cpu: Cpu, insn: Instruction): void {
     value = cpu.intercepts.lmsw(value, insn.length, memory, memory ? operandAddress(cpu, insn, 2, false) : 0n) & 0xf;
   }
   const before = cpu.state.get64(OFFSET.CR0);
-  // @clause x86.lmsw.pe-sticks
+  // @clause x86.cr.lmsw-clts
   setCr0(cpu, (before & ~0xen) | BigInt(value & 0xe) | (before & 1n) | BigInt(value & 1));
 }
 
+// @clause x86.sensitive.untrapped
 /** SMSW: one of the instructions that made x86 hard to virtualize. It reads CR0 in any ring, and nobody is told. */
 export function smsw(cpu: Cpu, insn: Instruction): void {
   if (protectedMode(cpu)) requireUmip(cpu);

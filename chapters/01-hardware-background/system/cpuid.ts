@@ -18,6 +18,7 @@ const MAX_EXTENDED = 0x80000008;
 const SIGNATURE = 0x000006f1; // family 6, model 15, stepping 1
 const CLFLUSH_LINE = 8; // in units of 8 bytes
 
+// @clause x86.cpuid.features
 /** Feature bits by name: bit number in the register. */
 // biome-ignore format: table
 export const FEATURE_1_EDX = {
@@ -38,6 +39,7 @@ const NOTHING: CpuidResult = [0, 0, 0, 0];
 /** The modelled processor's own answers. */
 export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult {
   switch (leaf >>> 0) {
+    // @clause x86.cpuid.leaves
     case 0:
       return [MAX_BASIC, text(VENDOR, 0), text(VENDOR, 8), text(VENDOR, 4)];
     case 1: {
@@ -49,6 +51,7 @@ export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult
       return [64, 64, 0, 0]; // MONITOR's line, smallest and largest
     case 7:
       return subleaf === 0 ? [0, set(FEATURE_7_EBX), set(FEATURE_7_ECX), 0] : NOTHING;
+    // @clause x86.cpuid.leaves
     case 0x80000000:
       return [MAX_EXTENDED, 0, 0, 0];
     case 0x80000001:

@@ -4,8 +4,8 @@
 // instruction runs, and would report again after the handler returns, were it not for the resume flag, which suppresses them for one instruction. Breakpoints
 // on data are *traps*: the access has been made. So is the single step that RFLAGS.TF asks for.
 //
-// None of it costs anything when it is not used. With an instruction breakpoint or TF the processor takes one instruction at a time; with a data
-// breakpoint it selects the empty TLB bank, so each access comes by the slow path and is compared there.
+// None of it costs anything when it is not used. With a breakpoint or TF the processor takes one instruction at a time; with a data
+// breakpoint it also selects the empty TLB bank, so that each access comes by the slow path and is compared there.
 
 import type { Cpu } from '../cpu.ts';
 import { Fault, generalProtection, undefinedOpcode, VECTOR } from '../faults.ts';
@@ -71,10 +71,10 @@ function matches({ state }: Cpu, at: bigint, bytes: number, kinds: readonly numb
   return wanted ? found : 0;
 }
 
-// @clause x86.debug.instruction-breakpoint
+// @clause x86.debug.breakpoints
 /** DR6 bits of instruction breakpoints at `linear`. */
 export const instructionBreakpoints = (cpu: Cpu, linear: bigint): number => matches(cpu, linear, 1, [RW.EXECUTE]);
-// @clause x86.debug.data-breakpoint
+// @clause x86.debug.breakpoints
 /** DR6 bits of data breakpoints that an access touches. */
 export const dataBreakpoints = (cpu: Cpu, linear: bigint, bytes: number, write: boolean): number =>
   matches(cpu, linear, bytes, write ? [RW.WRITE, RW.ACCESS] : [RW.ACCESS]);

@@ -51,7 +51,7 @@ export function deliver(cpu: Cpu, event: Event): void {
   try {
     deliverThroughGate(cpu, event);
   } catch (fault) {
-    // @clause x86.event.ext-bit
+    // @clause x86.exception.ext-bit
     if (fault instanceof Fault && !isSoftware(event.type) && namesSelector(fault.vector)) throw new Fault(fault.vector, (fault.errorCode ?? 0) | EXT_FLAG);
     throw fault;
   }
@@ -63,9 +63,10 @@ const namesSelector = (vector: number): boolean => vector === VECTOR.TS || vecto
 //
 // Three words, no checks but limits, and no error code: the 8086 had none, and its handlers would not know to pop one.
 
-// @clause x86.event.ivt
+// @clause x86.real.interrupt
 function deliverReal(cpu: Cpu, { vector, returnTo }: Event): void {
   const { state } = cpu;
+  // @clause x86.interrupt.real-mode-limit
   if (4 * vector + 3 > state.get32(OFFSET.IDTR_LIMIT)) throw generalProtection();
   const pointer = cpu.mmu.read32((state.get64(OFFSET.IDTR_BASE) + BigInt(4 * vector)) & U32, 4, PRIVILEGE.SYSTEM);
   const flags = readFlags(state);
@@ -91,9 +92,10 @@ function deliverThroughGate(cpu: Cpu, event: Event): void {
   const { state } = cpu;
   const { vector } = event;
   const long = longMode(cpu);
+  // @clause x86.compat.interrupt
   const gateBytes = long ? 16 : 8;
   const gateError = (vector << 3) | IDT_FLAG;
-  // @clause x86.event.idt-limit
+  // @clause x86.exception.idt-error-code
   if (vector * gateBytes + gateBytes - 1 > state.get32(OFFSET.IDTR_LIMIT)) throw generalProtection(gateError);
   const at = cpu.wrapLinear(state.get64(OFFSET.IDTR_BASE) + BigInt(vector * gateBytes));
   const both = cpu.mmu.read(at, 8, PRIVILEGE.SYSTEM);
@@ -102,9 +104,9 @@ function deliverThroughGate(cpu: Cpu, event: Event): void {
   const known = long
     ? type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE
     : type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE || type === SYSTEM_TYPE.INTERRUPT_GATE16 || type === SYSTEM_TYPE.TRAP_GATE16 || type === SYSTEM_TYPE.TASK_GATE;
-  // @clause x86.event.gate-type
+  // @clause x86.exception.idt-error-code
   if (!known) throw generalProtection(gateError);
-  // @clause x86.event.software-dpl
+  // @clause x86.gate.dpl
   if (isSoftware(event.type) && dplOf(gate.rights) < cpu.cpl) throw generalProtection(gateError);
   if ((gate.rights & AR.P) === 0) throw notPresent(gateError);
   if (type === SYSTEM_TYPE.TASK_GATE) {
@@ -122,7 +124,7 @@ function deliverThroughGate(cpu: Cpu, event: Event): void {
 
 /** Judges the code segment of a gate. */
 function handlerCode(cpu: Cpu, selector: number): Descriptor {
-  // @clause x86.event.handler-code
+  // @clause x86.gate.target
   if (isNull(selector)) throw generalProtection();
   const d = readDescriptor(cpu, selector);
   const code = selectorError(selector);
@@ -154,16 +156,18 @@ function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
   const dpl = dplOf(code.rights);
   const inner = !isConforming(code.rights) && dpl < cpu.cpl;
   // A v86 task may only be interrupted into ring 0, for only there can the segment registers of the 8086 world be saved and restored.
-  // @clause x86.event.v86-ring0
+  // @clause x86.v86.ring0
   if (v86 && (!inner || dpl !== 0)) throw generalProtection(selectorError(code.selector));
   const cpl = inner ? dpl : cpu.cpl;
   const target = chooseStack(cpu, frame, inner, cpl);
   const { stack } = target;
   const words = 3 + (event.errorCode === null ? 0 : 1) + (inner || size === 8 ? 2 : 0) + (v86 ? 4 : 0);
   stack.reserve(words * size);
-  // @clause x86.event.handler-offset
+  // @clause x86.gate.offset
   if (size === 8 ? !canonical(offset) : offset > BigInt(code.limit)) throw generalProtection();
+  // @clause x86.v86.frame
   if (v86) for (const seg of [SEG.GS, SEG.FS, SEG.DS, SEG.ES]) stack.push(BigInt(state.segSelector(seg)), size);
+  // @clause x86.gate.frame
   if (inner || size === 8) {
     stack.push(BigInt(state.segSelector(SEG.SS)), size);
     stack.push(state.slot(SLOT.RSP), size);
@@ -174,6 +178,7 @@ function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
   if (event.errorCode !== null) stack.push(BigInt(event.errorCode), size);
   target.load();
   markAccessed(cpu, code);
+  // @clause x86.gate.flags
   writeFlags(state, flags & ~(FLAG.TF | FLAG.VM | FLAG.RF | FLAG.NT | (clearIf ? FLAG.IF : 0)));
   enterCode(cpu, code, cpl);
   stack.commit();
@@ -181,7 +186,8 @@ function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
   arrive(cpu, offset);
 }
 
-// @clause x86.event.stack-choice
+// @clause x86.gate.inner-stack
+// @clause x86.gate.long-stack
 function chooseStack(cpu: Cpu, { ist, size }: Frame, inner: boolean, cpl: number): { stack: Stack; load(): void } {
   if (inner || ist > 0) {
     const found = innerStack(cpu, cpl, ist);

@@ -108,6 +108,7 @@ export function markAccessed(cpu: Cpu, d: Descriptor): void {
   if ((d.rights & AR.ACCESSED) === 0) cpu.mmu.write(cpu.wrapLinear(d.at + 5n), 1, BigInt((d.rights | AR.ACCESSED) & 0xff), PRIVILEGE.SYSTEM);
 }
 
+// @clause x86.segment.hidden
 /** Fills a segment register from a descriptor that has been judged and marked. */
 export function fillSegment(cpu: Cpu, seg: number, selector: number, d: Descriptor): void {
   const { state } = cpu;
@@ -139,9 +140,10 @@ const USUAL_REAL_RIGHTS = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
 export function loadRealSegment(cpu: Cpu, seg: number, selector: number): void {
   const { state } = cpu;
   state.setSegSelector(seg, selector);
+  // @clause x86.real.segments
   state.setSegBase(seg, BigInt(selector << 4));
   if (virtual8086(cpu)) {
-    // @clause x86.segment.v86-load
+    // @clause x86.v86.segments
     state.setSegLimit(seg, 0xffff);
     state.setSegRights(seg, USUAL_REAL_RIGHTS | AR.DPL);
   } else {
@@ -177,7 +179,7 @@ function loadStackSegment(cpu: Cpu, selector: number): void {
   const { cpl } = cpu;
   if (isNull(selector)) {
     // 64-bit code has no use for SS, so it may be null there; but not at CPL 3, where it carries the privilege level back and forth.
-    // @clause x86.segment.ss-null
+    // @clause x86.segment.ss-checks
     if (!code64(cpu) || cpl === 3 || rplOf(selector) !== cpl) throw generalProtection();
     clearSegment(cpu, SEG.SS, selector, cpl);
     return;
@@ -189,6 +191,7 @@ function loadStackSegment(cpu: Cpu, selector: number): void {
 }
 
 function loadDataSegment(cpu: Cpu, seg: number, selector: number): void {
+  // @clause x86.segment.null
   if (isNull(selector)) {
     clearSegment(cpu, seg, selector);
     return;
@@ -202,6 +205,7 @@ function loadDataSegment(cpu: Cpu, seg: number, selector: number): void {
     const dpl = dplOf(d.rights);
     if (rplOf(selector) > dpl || cpu.cpl > dpl) throw generalProtection(code);
   }
+  // @clause x86.segment.load-faults
   if ((d.rights & AR.P) === 0) throw notPresent(code);
   markAccessed(cpu, d);
   fillSegment(cpu, seg, selector, d);
@@ -227,6 +231,7 @@ export function checkCodeSize(cpu: Cpu, d: Descriptor): void {
 /** True when code in this segment would run in 64-bit mode. */
 export const is64BitCode = (cpu: Cpu, d: Descriptor): boolean => longMode(cpu) && (d.rights & AR.L) !== 0;
 
+// @clause x86.protected.state
 /** Enters a code segment: CS with `cpl` as its RPL, and the privilege level. The caller has judged the descriptor. */
 export function enterCode(cpu: Cpu, d: Descriptor, cpl: number): void {
   fillSegment(cpu, SEG.CS, (d.selector & 0xfffc) | cpl, d);

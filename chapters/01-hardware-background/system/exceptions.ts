@@ -29,6 +29,7 @@ export function classOf(vector: number, type: number): ExceptionClass {
 }
 
 // @clause x86.exception.double-fault
+// @clause x86.exception.serial
 /** What becomes of a second exception met while delivering a first. */
 export function combine(first: ExceptionClass, second: ExceptionClass): 'serial' | 'double' | 'triple' {
   if (first === 'benign' || second === 'benign') return 'serial';
@@ -40,6 +41,7 @@ export function combine(first: ExceptionClass, second: ExceptionClass): 'serial'
 /** Exceptions reported after the instruction: the handler returns to the next one. #DB can be either; see `raiseDebug`. */
 const TRAPS: ReadonlySet<number> = new Set([VECTOR.BP, VECTOR.OF]);
 
+// @clause x86.exception.fault-rip
 const faultEvent = (cpu: Cpu, { vector, errorCode }: Fault): Event => ({
   vector,
   type: EVENT_TYPE.HARDWARE_EXCEPTION,
@@ -51,7 +53,7 @@ const faultEvent = (cpu: Cpu, { vector, errorCode }: Fault): Event => ({
 /** Delivers a fault that the current instruction raised. */
 export function raiseFault(cpu: Cpu, fault: Fault): void {
   cpu.intercepts?.exception(fault, 0, 0);
-  // @clause x86.exception.cr2
+  // @clause x86.paging.error-code
   if (fault.vector === VECTOR.PF && fault.cr2 !== null) cpu.state.set64(OFFSET.CR2, BigInt.asUintN(64, fault.cr2));
   raise(cpu, faultEvent(cpu, fault));
 }

@@ -39,7 +39,7 @@ export function resetExtendedState(cpu: Cpu): void {
   FxsaveImage.store(state.view, OFFSET.FPU, { fcw: FCW_RESET, ftw: 0xff, mxcsr: MXCSR_RESET, mxcsr_mask: MXCSR_MASK });
 }
 
-// @clause x86.fpu.not-available
+// @clause x86.exception.device-not-available
 function requireFpu(cpu: Cpu): void {
   if (cpu.state.low32(OFFSET.CR0) & (CR0.EM | CR0.TS)) throw deviceNotAvailable();
 }

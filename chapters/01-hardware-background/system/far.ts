@@ -74,7 +74,7 @@ export function farJmp(cpu: Cpu, insn: Instruction): void {
   cpu.modeChanged();
 }
 
-// @clause x86.far.real-limit
+// @clause x86.far.target-offset
 function enterRealCode(cpu: Cpu, selector: number, offset: bigint): void {
   if (offset > BigInt(virtual8086(cpu) ? 0xffff : cpu.state.segLimit(SEG.CS))) throw generalProtection();
   loadRealSegment(cpu, SEG.CS, selector);
@@ -126,7 +126,7 @@ function gateTarget(cpu: Cpu, gate: Descriptor, type: number): { d: Descriptor; 
   const d = readDescriptor(cpu, selector);
   const code = selectorError(selector);
   if (!isCode(d.rights) || dplOf(d.rights) > cpu.cpl) throw generalProtection(code);
-  // @clause x86.gate.long-target
+  // @clause x86.gate.target
   if (longMode(cpu) && (d.rights & (AR.L | AR.DB)) !== AR.L) throw generalProtection(code);
   const low = (gate.lo & 0xffff) | (type === SYSTEM_TYPE.CALL_GATE ? gate.hi & 0xffff0000 : 0);
   return { d, offset: (BigInt(upper) << 32n) | BigInt(low >>> 0) };
@@ -249,7 +249,8 @@ export function returnTarget(cpu: Cpu, selector: number): Descriptor {
   const code = selectorError(selector);
   const rpl = rplOf(selector);
   const dpl = dplOf(d.rights);
-  // @clause x86.far.return-privilege
+  // @clause x86.far.direct-privilege
+  // @clause x86.iret.checks
   if (!isCode(d.rights) || rpl < cpu.cpl) throw generalProtection(code);
   if (isConforming(d.rights) ? dpl > rpl : dpl !== rpl) throw generalProtection(code);
   checkCodeSize(cpu, d);
@@ -285,7 +286,7 @@ export function outerStackDescriptor(cpu: Cpu, code: Descriptor, selector: numbe
   return ss;
 }
 
-// @clause x86.far.outer-stack-pointer
+// @clause x86.far.outer-stack
 function setOuterStackPointer(cpu: Cpu, code: Descriptor, sp: bigint, size: number, release: number): void {
   const { state } = cpu;
   const wide = is64BitCode(cpu, code);

@@ -32,7 +32,7 @@ function loadFlat(cpu: Cpu, cs: number, ss: number, cpl: number, bits: 32 | 64):
   state.set32(OFFSET.CPL, cpl);
 }
 
-// @clause x86.syscall.enabled
+// @clause x86.syscall.checks
 function requireSce(cpu: Cpu): void {
   if ((cpu.state.low32(OFFSET.EFER) & EFER.SCE) === 0) throw undefinedOpcode();
 }
@@ -42,7 +42,7 @@ export function syscall(cpu: Cpu): void {
   const { state } = cpu;
   requireSce(cpu);
   if (!code64(cpu)) throw undefinedOpcode();
-  // @clause x86.syscall.effect
+  // @clause x86.syscall.entry
   state.setSlot(SLOT.RCX, state.slot(SLOT.NEXT_RIP));
   const flags = readFlags(state) & ~FLAG.RF;
   state.setSlotNumber(SLOT.R11, flags >>> 0);
@@ -65,10 +65,11 @@ export function sysret(cpu: Cpu, insn: Instruction): void {
   const target = state.slot(SLOT.RCX);
   // Intel's processors look at RCX while still in ring 0, on whatever stack the kernel has prepared for the user. A kernel that lets a user choose RCX
   // has handed over the machine (CVE-2012-0217). AMD's look only after the switch.
-  // @clause x86.sysret.canonical
+  // @clause x86.syscall.checks
   if (wide && !canonical(target)) throw generalProtection();
   const image = state.slot32(SLOT.R11);
   const kept = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.TF | FLAG.IF | FLAG.DF | FLAG.OF | FLAG.IOPL | FLAG.NT | FLAG.AC | FLAG.VIF | FLAG.VIP | FLAG.ID;
+  // @clause x86.syscall.return
   writeFlags(state, ((image & kept) | FLAG.FIXED) >>> 0);
   const star = Number(state.get64(OFFSET.STAR) >> 48n);
   loadFlat(cpu, (star + (wide ? 16 : 0)) | 3, (star + 8) | 3, 3, wide ? 64 : 32);
@@ -81,9 +82,10 @@ export function sysret(cpu: Cpu, insn: Instruction): void {
 export function sysenter(cpu: Cpu): void {
   const { state } = cpu;
   const cs = Number(state.get64(OFFSET.SYSENTER_CS) & 0xfffcn);
-  // @clause x86.sysenter.null-cs
+  // @clause x86.sysenter.checks
   if (!isProtectedOrV86(cpu) || cs === 0) throw generalProtection();
   const long = longMode(cpu);
+  // @clause x86.sysenter.entry
   writeFlags(state, readFlags(state) & ~(FLAG.VM | FLAG.IF | FLAG.RF));
   loadFlat(cpu, cs, cs + 8, 0, long ? 64 : 32);
   const mask = long ? 0xffffffffffffffffn : U32;
@@ -98,12 +100,14 @@ const isProtectedOrV86 = (cpu: Cpu): boolean => protectedMode(cpu) || (cpu.state
 export function sysexit(cpu: Cpu, insn: Instruction): void {
   const { state } = cpu;
   const cs = Number(state.get64(OFFSET.SYSENTER_CS) & 0xfffcn);
+  // @clause x86.sysenter.checks
   if (!protectedMode(cpu) || cs === 0 || cpu.cpl !== 0) throw generalProtection();
   const wide = insn.operandSize === 8;
   const sp = state.slot(SLOT.RCX);
   const ip = state.slot(SLOT.RDX);
   // @clause x86.sysexit.canonical
   if (wide && (!canonical(sp) || !canonical(ip))) throw generalProtection();
+  // @clause x86.sysenter.exit
   loadFlat(cpu, (cs + (wide ? 32 : 16)) | 3, (cs + (wide ? 40 : 24)) | 3, 3, wide ? 64 : 32);
   state.setSlot(SLOT.RSP, wide ? sp : sp & U32);
   state.setSlot(SLOT.NEXT_RIP, wide ? ip : ip & U32);
@@ -115,7 +119,7 @@ export function swapgs(cpu: Cpu): void {
   const { state } = cpu;
   if (!code64(cpu)) throw undefinedOpcode();
   if (cpu.cpl !== 0) throw generalProtection();
-  // @clause x86.swapgs
+  // @clause x86.swapgs.exchange
   const base = state.segBase(SEG.GS);
   state.setSegBase(SEG.GS, state.get64(OFFSET.KERNEL_GS_BASE));
   state.set64(OFFSET.KERNEL_GS_BASE, base);

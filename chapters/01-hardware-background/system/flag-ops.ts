@@ -11,6 +11,7 @@ import type { Instruction } from '../isa/instruction.ts';
 import { CR0, CR4, FLAG, OFFSET } from '../state.ts';
 import { currentStack, iopl, U32, virtual8086 } from './segmentation.ts';
 
+// @clause x86.v86.sensitive
 /** CLI and STI: IOPL decides, in virtual-8086 mode too. */
 function requireIopl(cpu: Cpu): void {
   if ((cpu.state.low32(OFFSET.CR0) & CR0.PE) !== 0 && cpu.cpl > iopl(cpu)) throw generalProtection();
@@ -21,7 +22,7 @@ export function cli(cpu: Cpu): void {
   cpu.state.set32(OFFSET.RFLAGS, cpu.state.get32(OFFSET.RFLAGS) & ~FLAG.IF);
 }
 
-// @clause x86.sti.shadow
+// @clause x86.interrupt.sti-shadow
 export function sti(cpu: Cpu): void {
   requireIopl(cpu);
   const flags = cpu.state.get32(OFFSET.RFLAGS);
@@ -31,7 +32,7 @@ export function sti(cpu: Cpu): void {
   cpu.shadowSti();
 }
 
-// @clause x86.pushf
+// @clause x86.v86.sensitive
 export function pushf(cpu: Cpu, insn: Instruction): void {
   if (virtual8086(cpu) && iopl(cpu) < 3) throw generalProtection();
   const stack = currentStack(cpu);
@@ -42,7 +43,8 @@ export function pushf(cpu: Cpu, insn: Instruction): void {
 const POPPED_16 = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.TF | FLAG.DF | FLAG.OF | FLAG.NT;
 const POPPED = POPPED_16 | FLAG.AC | FLAG.ID;
 
-// @clause x86.popf.silent
+// @clause x86.popf.privilege
+// @clause x86.v86.sensitive
 export function popf(cpu: Cpu, insn: Instruction): void {
   const { state } = cpu;
   if (virtual8086(cpu) && iopl(cpu) < 3) throw generalProtection();

@@ -35,7 +35,7 @@ export function returnedFlags(cpu: Cpu, image: number, size: number): number {
 export function iret(cpu: Cpu, insn: Instruction): void {
   // NMIs were blocked when one was taken, until its handler's IRET: this one, or any other. That a fault in the handler, with an IRET of its own, unblocks
   // them early is a well-known flaw of the design.
-  // @clause x86.iret.unblocks-nmi
+  // @clause x86.nmi.masking
   cpu.unblockNmi();
   const size = insn.operandSize;
   if (protectedMode(cpu)) iretProtected(cpu, size, insn.length);
@@ -47,7 +47,7 @@ export function iret(cpu: Cpu, insn: Instruction): void {
 
 function iretReal(cpu: Cpu, size: 2 | 4 | 8): void {
   const { state } = cpu;
-  // @clause x86.iret.v86-iopl
+  // @clause x86.v86.sensitive
   if (virtual8086(cpu) && iopl(cpu) < 3) throw generalProtection();
   const stack = currentStack(cpu);
   const offset = stack.pop(size);
@@ -111,7 +111,7 @@ function checkOffset(cpu: Cpu, code: Descriptor, offset: bigint): void {
   if (is64BitCode(cpu, code) ? !canonical(offset) : offset > BigInt(code.limit)) throw generalProtection();
 }
 
-// @clause x86.iret.stack-pointer
+// @clause x86.far.outer-stack
 function setStackPointer(cpu: Cpu, code: Descriptor, sp: bigint): void {
   const { state } = cpu;
   if (is64BitCode(cpu, code)) state.setSlot(SLOT.RSP, sp);

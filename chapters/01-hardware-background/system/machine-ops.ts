@@ -15,6 +15,7 @@ import { readTsc } from './msrs.ts';
 import { code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086 } from './segmentation.ts';
 import { requireUmip } from './segment-ops.ts';
 
+// @clause x86.exception.privileged
 function requireRing0(cpu: Cpu): void {
   if (cpu.cpl !== 0) throw generalProtection();
 }
@@ -27,7 +28,7 @@ export const IDTR: Table = { base: OFFSET.IDTR_BASE, limit: OFFSET.IDTR_LIMIT };
 
 const pointerBytes = (cpu: Cpu): 4 | 8 => (code64(cpu) ? 8 : 4);
 
-// @clause x86.sgdt.any-ring
+// @clause x86.sensitive.untrapped
 /** SGDT and SIDT: readable from any ring, the hole through which early hypervisors were seen (unless UMIP closes it). */
 export function storeTable(cpu: Cpu, insn: Instruction, table: Table): void {
   if (insn.mod === 3) throw undefinedOpcode();
@@ -65,12 +66,13 @@ export function cpuid(cpu: Cpu, insn: Instruction): void {
   cpu.intercepts?.instruction(EXIT_REASON.CPUID, insn.length);
   const { state } = cpu;
   const answer = cpu.cpuid(cpu, state.slot32(SLOT.RAX), state.slot32(SLOT.RCX));
+  // @clause x86.cpuid.upper-halves
   [SLOT.RAX, SLOT.RBX, SLOT.RCX, SLOT.RDX].forEach((slot, i) => {
     state.setSlot(slot, BigInt((answer[i] as number) >>> 0));
   });
 }
 
-// @clause x86.rdtsc.tsd
+// @clause x86.tsc.disable
 function checkTsd(cpu: Cpu): void {
   const { state } = cpu;
   if (state.low32(OFFSET.CR4) & CR4.TSD && state.low32(OFFSET.CR0) & CR0.PE && cpu.cpl !== 0) throw generalProtection();
@@ -105,6 +107,7 @@ export function rdpmc(cpu: Cpu, insn: Instruction): void {
 
 // ## Waiting
 
+// @clause x86.hlt.waits
 export function hlt(cpu: Cpu, insn: Instruction): void {
   requireRing0(cpu);
   cpu.intercepts?.instruction(EXIT_REASON.HLT, insn.length);
@@ -140,7 +143,7 @@ export function invalidateCaches(cpu: Cpu, insn: Instruction, reason: number): v
   cpu.intercepts?.instruction(reason, insn.length);
 }
 
-// @clause x86.invlpg
+// @clause x86.tlb.invalidation
 export function invlpg(cpu: Cpu, insn: Instruction): void {
   if (insn.mod === 3) throw undefinedOpcode();
   requireRing0(cpu);

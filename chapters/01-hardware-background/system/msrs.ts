@@ -31,6 +31,7 @@ const stored = (name: string, offset: number, valid: (value: bigint) => boolean)
     state.set64(offset, value);
   },
 });
+// @clause x86.long.fs-base
 const segmentBase = (name: string, seg: number): Msr => ({
   name,
   read: ({ state }) => state.segBase(seg),
@@ -57,6 +58,7 @@ const writeTsc = ({ state }: Cpu, value: bigint): void => {
   state.set64(OFFSET.TSC_ADJUST, (state.get64(OFFSET.TSC_ADJUST) + difference) & U64);
 };
 
+// @clause x86.tsc.monotonic
 /** The time stamp counter: instructions retired, and an offset. */
 export const readTsc = ({ state }: Cpu): bigint => (state.get64(OFFSET.ICOUNT) + state.get64(OFFSET.TSC_OFFSET)) & U64;
 
@@ -87,7 +89,7 @@ export const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
   [0xc0000103, stored('IA32_TSC_AUX', OFFSET.TSC_AUX, (value) => value <= U32)],
 ]);
 
-// @clause x86.msr.unknown
+// @clause x86.msr.reserved
 /** Reads a register with no question of privilege. @throws #GP for one that does not exist. */
 export function readMsr(cpu: Cpu, index: number): bigint {
   const msr = MSRS.get(index);

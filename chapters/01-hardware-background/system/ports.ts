@@ -56,10 +56,12 @@ function trapIfWatched(cpu: Cpu, port: number, bytes: number): void {
 export function input(cpu: Cpu, insn: Instruction): void {
   const port = portOf(cpu, insn);
   ask(cpu, insn, port, 'in');
+  // @clause x86.io.accumulator
   writeRegister(cpu, SLOT.RAX, insn.bytes, BigInt(readPort(cpu, port, insn.bytes)));
   trapIfWatched(cpu, port, insn.bytes);
 }
 
+// @clause x86.io.width
 export function output(cpu: Cpu, insn: Instruction): void {
   const port = portOf(cpu, insn);
   ask(cpu, insn, port, 'out');
@@ -81,6 +83,7 @@ const readPort = (cpu: Cpu, port: number, bytes: number): number => {
 
 const maskOf = (size: 2 | 4 | 8): bigint => (size === 8 ? U64 : size === 4 ? U32 : U16);
 
+// @clause x86.io.string
 /** The common frame: repeat count, addresses, intercept, advance. `move` does the transfer at a linear address. */
 function stringIo(cpu: Cpu, insn: Instruction, direction: 'in' | 'out', move: (linear: bigint, port: number) => void): void {
   const { state } = cpu;
@@ -90,6 +93,7 @@ function stringIo(cpu: Cpu, insn: Instruction, direction: 'in' | 'out', move: (l
   if (count === 0n) return;
   const port = state.slot32(SLOT.RDX) & 0xffff;
   const index = direction === 'in' ? SLOT.RDI : SLOT.RSI;
+  // @clause x86.io.string-segment
   const segment = direction === 'in' ? SEG.ES : insn.segment;
   const offset = state.slot(index) & mask;
   checkPermission(cpu, port, insn.bytes);

@@ -20,7 +20,7 @@ import { descriptorTableExit } from './exit-information.ts';
 import { code64, currentStack, longMode, operandAddress, privilegeOf, protectedMode, readOperand, U16, U32, writeRegister, writeWordOperand } from './segmentation.ts';
 
 export function movToSreg(cpu: Cpu, insn: Instruction): void {
-  // @clause x86.segment.mov-cs-ud
+  // @clause x86.exception.undefined-opcode
   if (insn.reg === SEG.CS || insn.reg > SEG.GS) throw undefinedOpcode();
   loadSegment(cpu, insn.reg, readOperand(cpu, insn, 2));
   loaded(cpu, insn.reg);
@@ -66,7 +66,7 @@ function requireSystem(cpu: Cpu, insn: Instruction, which: number): void {
   descriptorTableExit(cpu, insn, EXIT_REASON.LDTR_TR, which);
 }
 
-// @clause x86.segment.umip
+// @clause x86.cr.umip
 /** CR4.UMIP hides the tables' addresses from programs, which had used them to detect and to attack hypervisors. */
 export function requireUmip(cpu: Cpu): void {
   if (cpu.cpl > 0 && cpu.state.low32(OFFSET.CR4) & CR4.UMIP) throw generalProtection();
@@ -97,7 +97,7 @@ export function lldt(cpu: Cpu, insn: Instruction): void {
   fillSegment(cpu, SEG.LDTR, selector, d);
 }
 
-// @clause x86.segment.ltr-busy
+// @clause x86.descriptor.system-type
 export function ltr(cpu: Cpu, insn: Instruction): void {
   requireSystem(cpu, insn, 3);
   const selector = readOperand(cpu, insn, 2);
@@ -151,6 +151,7 @@ function answer(cpu: Cpu, yes: boolean): void {
   writeFlags(cpu.state, (yes ? flags | FLAG.ZF : flags & ~FLAG.ZF) >>> 0);
 }
 
+// @clause x86.segment.inquire
 /** A descriptor that LAR or LSL may tell about. */
 function reportable(cpu: Cpu, selector: number, types: ReadonlySet<number>): Descriptor | null {
   const d = lookUp(cpu, selector);

@@ -51,12 +51,14 @@ export function linearAddress(cpu: Cpu, seg: number, offset: bigint, bytes: numb
   const rights = state.segRights(seg);
   if (protectedMode(cpu)) {
     // @clause x86.segment.access-rights
+    // @clause x86.segment.null
     if (rights & AR.UNUSABLE) throw fail();
     const isCode = (rights & AR.CODE) !== 0;
     if (write ? isCode || (rights & AR.WRITABLE) === 0 : isCode && (rights & AR.READABLE) === 0) throw fail();
   }
   // @clause x86.segment.limit
   if (!withinLimit(Number(offset & U32), bytes, state.segLimit(seg), isExpandDown(rights) && protectedMode(cpu) ? rights : 0)) throw fail();
+  // @clause x86.segment.base
   return (state.segBase(seg) + offset) & U32;
 }
 
@@ -76,6 +78,7 @@ export const readRegister = ({ state }: Cpu, n: number, bytes: number): number =
   return bytes === 4 ? low : bytes === 2 ? low & 0xffff : low & 0xff;
 };
 
+// @clause x86.long.registers
 /** Writes a general register as x86 does: 2 bytes leave the rest alone, 4 clear the upper half. */
 export function writeRegister({ state }: Cpu, n: number, bytes: number, value: bigint): void {
   if (bytes === 8) state.setSlot(n, value);
@@ -127,6 +130,7 @@ export class Stack {
 
   #address(offset: bigint, bytes: number): bigint {
     if (this.width === 8) {
+      // @clause x86.exception.stack-canonical
       if (!canonical(offset) || !canonical((offset + BigInt(bytes - 1)) & U64)) throw stackFault(this.#errorCode);
       return offset;
     }

@@ -42,6 +42,8 @@ const unknown: Operation = (cpu, insn) => {
   throw undefinedOpcode();
 };
 
+// @clause x86.v86.sensitive
+// @clause x86.v86.iopl3
 function intN(cpu: Cpu, insn: Instruction): void {
   if (trapsIntN(cpu)) throw generalProtection();
   softwareInterrupt(cpu, Number(insn.imm & 0xffn), EVENT_TYPE.SOFTWARE_INTERRUPT, insn.length);
@@ -59,9 +61,11 @@ const vmx = (op: SystemOp): Operation => (cpu, insn) => {
 
 /** Every system operation. */
 export const OPERATIONS: Readonly<Record<SystemOp, Operation>> = {
+  // @clause x86.exception.trap-rip
   int3: (cpu, insn) => softwareInterrupt(cpu, VECTOR.BP, EVENT_TYPE.SOFTWARE_EXCEPTION, insn.length),
   intN,
   into,
+  // @clause x86.exception.int1
   int1: (cpu, insn) => softwareInterrupt(cpu, VECTOR.DB, EVENT_TYPE.PRIVILEGED_SOFTWARE_EXCEPTION, insn.length),
   iret,
   farJmp,

@@ -56,7 +56,7 @@ export interface InnerStack {
 /** The stack that the TSS names for privilege level `cpl`; in long mode, IST entry `ist` when that is not zero. */
 export function innerStack(cpu: Cpu, cpl: number, ist = 0): InnerStack {
   if (longMode(cpu)) {
-    // @clause x86.tss.long-stack
+    // @clause x86.gate.long-stack
     const sp = readTss(cpu, ist > 0 ? 36 + 8 * (ist - 1) : 4 + 8 * cpl, 8);
     const stack = new Stack(cpu, { sp, base: 0n, limit: 0xffffffff, rights: 0, width: 8, cpl });
     return { stack, load: () => clearSegment(cpu, SEG.SS, cpl, cpl) };
