@@ -29,7 +29,7 @@ export const BLOCK_INSTRUCTIONS = 64;
 export const GENERATIONS = 8;
 
 /** A system instruction in decoded code. */
-export interface SystemCall {
+interface SystemCall {
   readonly op: SystemOp;
   readonly insn: Instruction;
 }
@@ -54,7 +54,7 @@ export interface Block {
 }
 
 /** What decoding produced, before it has a place in the arena. */
-export interface Decoding {
+interface Decoding {
   readonly key: number;
   readonly place: number;
   readonly code: Uint8Array;
@@ -168,6 +168,7 @@ export class CodeCache {
     return at;
   }
 
+  // @clause x86.smc.coherent
   /** Takes a block out of use. Its records stay in place, harmless, until the arena comes round again. */
   withdraw(block: Block): void {
     if (!block.valid) return;

@@ -4,7 +4,7 @@ import { AR, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { readFlags, writeFlags } from './flags.ts';
 import { FlatMachine } from './flat-machine.ts';
 import { jumpIndex } from './interpreter.ts';
-import { REP_ITERATIONS } from './micro-ops.ts';
+import { REP_ITERATIONS } from './micro-ops/strings.ts';
 
 const { RAX, RCX, RDX, RBX, RSP, RSI, RDI, RIP } = SLOT;
 const hex = (text: string): number[] =>
@@ -290,7 +290,7 @@ describe('strings', () => {
     }
   });
   it('one iteration per step with TF, and when asked', () => {
-    for (const set of [(m: FlatMachine) => writeFlags(m.state, FLAG.TF), (m: FlatMachine) => void (m.engine.oneIteration = true)]) {
+    for (const set of [(m: FlatMachine) => writeFlags(m.state, FLAG.TF), (m: FlatMachine) => Object.assign(m.engine, { oneIteration: true })]) {
       const m = filled();
       set(m);
       m.state.setSlotNumber(RCX, 5);

@@ -60,7 +60,7 @@ export type Stop =
   | { readonly kind: 'vmexit'; readonly exit: VmExit };
 
 /** Options of {@link Engine}. `arenaBytes` bounds the memory for decoded code, taken from the private area. */
-export interface EngineOptions {
+interface EngineOptions {
   readonly arenaBytes?: number;
 }
 
@@ -226,6 +226,7 @@ export class Engine {
         try {
           const linear = BigInt.asUintN(64, signed);
           const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
+          // @clause x86.segment.canonical
           if (this.#code64 && !(isCanonical(linear) && isCanonical(last))) throw stack ? stackFault() : generalProtection();
           const at = this.#host.translate(linear, bytes, access);
           if (at < 0) return TRANSLATED.SLOW;
@@ -279,7 +280,8 @@ export class Engine {
   }
 
   /** The full rule of which the interpreter decides the ordinary case: may `bytes` at `offset` of a segment be accessed? */
-  // @clause x86.segmentation.limit-and-type
+  // @clause x86.segment.limit
+  // @clause x86.segment.access-rights
   #segmentAllows(segment: number, offset: bigint, bytes: number, access: number): boolean {
     const state = this.#state;
     const rights = state.segRights(segment);
@@ -290,6 +292,7 @@ export class Engine {
     if (rights & AR.UNUSABLE) return false;
     const isCode = (rights & AR.CODE) !== 0;
     if (access === ACCESS.READ ? isCode && !(rights & AR.READABLE) : isCode || !(rights & AR.WRITABLE)) return false;
+    // @clause x86.segment.expand-down
     if (!isCode && rights & AR.EXPAND_DOWN) return offset > limit && last <= (rights & AR.DB ? 0xffffffffn : 0xffffn);
     return last <= limit;
   }
@@ -443,6 +446,7 @@ export class Engine {
     micros.push(...builder.micros);
     return { ended: builder.ended, system: -1 };
   }
+  // @clause x86.exception.instruction-length
   #overlong(mode: number): Micro[] {
     return [this.#begin(mode, LONGEST), plain(this.#tooLong)];
   }

@@ -23,7 +23,7 @@ const CARRY = 2 * SLOT.CC_A;
 const OVERFLOW = 2 * SLOT.CC_B;
 
 /** True when the low byte has an even number of ones. */
-export function evenParity(byte: number): boolean {
+function evenParity(byte: number): boolean {
   const folded = byte ^ (byte >> 4);
   return ((0x9669 >> (folded & 0xf)) & 1) !== 0; // bit n of 0x9669 is set when n has an even number of ones
 }

@@ -57,7 +57,7 @@ export const LEFT = {
 export const TRANSLATED = { SLOW: 0, ABORT: 1 } as const;
 
 /** Where things are in memory. */
-export interface Places {
+interface Places {
   readonly state: number;
   readonly words: number;
   readonly jumpCache: number;

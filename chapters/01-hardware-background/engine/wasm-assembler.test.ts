@@ -1,24 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import {
-  block,
-  br,
-  brIf,
-  brTable,
-  call,
-  either,
-  get,
-  i32,
-  i64,
-  Label,
-  loop,
-  ret,
-  set,
-  signed,
-  tee,
-  unsigned,
-  WasmModule,
-  when,
-} from './wasm-assembler.ts';
+import { block, br, brIf, brTable, call, either, get, i32, i64, Label, loop, ret, set, tee, WasmModule, when } from './wasm-assembler.ts';
 
 const memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
 const instantiate = (module: WasmModule, functions: WebAssembly.ModuleImports = {}) =>
@@ -27,17 +8,14 @@ const instantiate = (module: WasmModule, functions: WebAssembly.ModuleImports = 
     (...a: never[]) => unknown
   >;
 
-describe('LEB128', () => {
-  it('encodes the edges of each length', () => {
-    expect(unsigned(0)).toEqual([0]);
-    expect(unsigned(127)).toEqual([0x7f]);
-    expect(unsigned(128)).toEqual([0x80, 1]);
-    expect(unsigned(0xffffffff)).toEqual([0xff, 0xff, 0xff, 0xff, 0x0f]);
-    expect(signed(63n)).toEqual([63]);
-    expect(signed(64n)).toEqual([0xc0, 0]);
-    expect(signed(-64n)).toEqual([0x40]);
-    expect(signed(-65n)).toEqual([0xbf, 0x7f]);
-    expect(signed(-(1n << 63n))).toHaveLength(10);
+describe('constants', () => {
+  it('are as long as they must be', () => {
+    expect(i64.const(63n)).toEqual([0x42, 63]);
+    expect(i64.const(64n)).toEqual([0x42, 0xc0, 0]);
+    expect(i64.const(-64n)).toEqual([0x42, 0x40]);
+    expect(i64.const(-65n)).toEqual([0x42, 0xbf, 0x7f]);
+    expect(i64.const(-(1n << 63n))).toHaveLength(11);
+    expect(i32.const(0xffffffff)).toEqual([0x41, 0x7f]);
   });
 });
 

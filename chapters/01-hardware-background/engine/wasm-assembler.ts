@@ -30,7 +30,7 @@ interface Depth {
 export type Code = readonly (number | Code | Scope | Depth)[];
 
 /** Unsigned LEB128. */
-export function unsigned(value: number): number[] {
+function unsigned(value: number): number[] {
   const out: number[] = [];
   let rest = value >>> 0;
   while (rest >= 0x80) {
@@ -42,7 +42,7 @@ export function unsigned(value: number): number[] {
 }
 
 /** Signed LEB128, to 64 bits. */
-export function signed(value: bigint): number[] {
+function signed(value: bigint): number[] {
   const out: number[] = [];
   let rest = BigInt.asIntN(64, value);
   for (;;) {

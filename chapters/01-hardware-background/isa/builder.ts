@@ -9,7 +9,7 @@ import { type Encoding, type OperandSpec, operandBytes } from './encoding.ts';
 import { type Instruction, NONE } from './instruction.ts';
 
 /** Something to read: an operand of micro-operations (a byte offset in the register file), or a constant. */
-export type Source = { readonly at: number } | { readonly imm: bigint };
+type Source = { readonly at: number } | { readonly imm: bigint };
 
 /** One micro-operation record, before it is written to memory. */
 export interface Micro {
@@ -190,7 +190,10 @@ export class Builder {
   /** `make` receives the operand to put the value in: the register itself, or a temporary that is then stored. */
   write(n: number, make: (d: number) => void): void {
     const register = this.registerOf(n);
-    if (register !== NONE) return make(register);
+    if (register !== NONE) {
+      make(register);
+      return;
+    }
     const bytes = this.bytes(n);
     const address = this.address(bytes, WRITE);
     const d = this.temporary();
@@ -199,7 +202,10 @@ export class Builder {
   }
   modify(n: number, change: (d: number) => void): void {
     const register = this.registerOf(n);
-    if (register !== NONE) return change(register);
+    if (register !== NONE) {
+      change(register);
+      return;
+    }
     const bytes = this.bytes(n);
     const address = this.address(bytes, MODIFY);
     const d = this.load(address, bytes, this.temporary(), 'modify');
@@ -222,7 +228,10 @@ export class Builder {
     return this.#flat && bytes >= 4 && bytes === this.stackSize;
   }
   push(from: number, bytes: number): void {
-    if (this.#simple(bytes)) return this.emit(`push.${bytes}`, { a: from });
+    if (this.#simple(bytes)) {
+      this.emit(`push.${bytes}`, { a: from });
+      return;
+    }
     const top = this.temporary();
     this.moveStackPointer(top, -bytes);
     this.store(this.#stack(top, bytes, WRITE), bytes, from);
@@ -243,7 +252,10 @@ export class Builder {
     });
   }
   pop(d: number, bytes: number): void {
-    if (this.#simple(bytes)) return this.emit(`pop.${bytes}`, { d });
+    if (this.#simple(bytes)) {
+      this.emit(`pop.${bytes}`, { d });
+      return;
+    }
     const value = this.peek(bytes);
     this.release(bytes);
     this.emit(`mov.${bytes}`, { d, a: value });

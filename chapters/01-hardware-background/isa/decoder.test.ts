@@ -100,12 +100,12 @@ describe('the instruction set', () => {
           for (const prefixes of [[], [0x66], [0x67], [0xf3], [0x64], ...(mode === MODE.CODE64 ? [[0x48]] : [])]) {
             for (const modrm of [0x04, 0x46, 0xc1]) {
               const { opcode, prefix, digit } = encoding;
-              const escape = opcode > 0xffff ? [opcode >> 16, (opcode >> 8) & 0xff] : opcode > 0xff ? [opcode >> 8] : [];
+              const escapes = opcode > 0xffff ? [opcode >> 16, (opcode >> 8) & 0xff] : opcode > 0xff ? [opcode >> 8] : [];
               const tail = encoding.modrm >= 0 ? encoding.modrm : digit >= 0 ? (modrm & 0xc7) | (digit << 3) : modrm;
               const code = Uint8Array.from([
                 ...(prefix ? [prefix] : []),
                 ...prefixes,
-                ...escape,
+                ...escapes,
                 opcode & 0xff,
                 tail,
                 31,

@@ -13,7 +13,7 @@ import { INSTRUCTION_SET, UNDEFINED } from './instruction-set.ts';
 export const LONGEST = 15;
 
 /** What the decoder found. `length`, when there is no instruction: 'more' bytes are needed than were given, or there are 'too-many'. */
-export type Decoded = { readonly insn: Instruction; readonly encoding: Encoding } | 'more' | 'too-many';
+type Decoded = { readonly insn: Instruction; readonly encoding: Encoding } | 'more' | 'too-many';
 
 /** Encodings by opcode; those that demand a prefix come first. */
 const TABLE = new Map<number, Encoding[]>();
@@ -181,6 +181,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
       if (prefix && !(prefix === repeat || (prefix === 0x66 && operandPrefix && !repeat))) return false;
       if (digit >= 0 && digit !== ((modrm >> 3) & 7)) return false;
       if (candidate.modrm >= 0 && candidate.modrm !== modrm) return false;
+      // @clause x86.long.invalid-opcodes
       if (remarks.has('no64') && codeSize === 8) return false;
       if (remarks.has('only64') && codeSize < 8) return false;
       if (remarks.has('bare') && (operandPrefix || repeat)) return false;
@@ -223,6 +224,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   }
 
   const destination = operands[0];
+  // @clause x86.exception.lock-prefix
   const lockable = remarks.has('lock') && isMemory && (destination?.kind === 'E' || destination?.kind === 'M');
   const chosen = lock && !lockable ? UNDEFINED_ENCODING : encoding;
   const sized = operands.find(({ kind }) => kind !== 'I' && kind !== 'k' && kind !== 'J') ?? destination;

@@ -20,9 +20,9 @@ const KINDS = {
   C: 'control register', D: 'debug register', I: 'immediate', J: 'relative target', A: 'direct far pointer', O: 'memory at a direct offset',
   X: 'memory at DS:rSI', Y: 'memory at ES:rDI', r: 'a register that the code names', k: 'the constant 1',
 } as const;
-export type OperandKind = keyof typeof KINDS;
+type OperandKind = keyof typeof KINDS;
 /** b, w, d, q: 1, 2, 4, 8 bytes. v: operand size. z: operand size, at most 4. y: 4, or 8 with an operand size of 8. p: far pointer. `0`: no size of its own. */
-export type OperandSize = 'b' | 'w' | 'd' | 'q' | 'v' | 'z' | 'y' | 'p' | '0';
+type OperandSize = 'b' | 'w' | 'd' | 'q' | 'v' | 'z' | 'y' | 'p' | '0';
 
 export interface OperandSpec {
   readonly kind: OperandKind;
@@ -72,7 +72,7 @@ const REMARKS = {
   bare: 'undefined with prefix 66, F2 or F3',
   lock: 'LOCK is allowed when the destination is memory',
 } as const;
-export type Remark = keyof typeof REMARKS;
+type Remark = keyof typeof REMARKS;
 
 export interface Encoding {
   /** 0x00–0xff; 0x0f00–0x0fff; 0x0f3800–0x0f3aff. */

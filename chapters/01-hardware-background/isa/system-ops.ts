@@ -2,7 +2,8 @@
 //
 // Most instructions move and combine numbers; those are micro-operations. The rest reach into the machine itself: descriptor tables, control
 // registers, interrupts, other privilege levels, the hypervisor. They are rare, they are long, and half of what they do is to decide whether they
-// may. So the decoder only recognises them, and a TypeScript function carries them out. This is the list of their names.
+// may. So the decoder only recognises them, and a TypeScript function carries them out. This is the list of their
+// names, {{SYSTEM_OPS.length}} of them.
 //
 // One name may stand for several encodings with one meaning (`movToSreg` is opcode 8E; `popSreg` covers POP DS and POP FS). What an operation needs
 // to know it finds in the decoded `Instruction`: the operand size, the ModRM fields, the immediate.

@@ -4,6 +4,7 @@
 
 import { systemInstruction } from './encoding.ts';
 
+// @clause x86.exception.undefined-opcode
 /** Every undefined encoding decodes to this one, and so do the three that are undefined for ever, for programs that want the exception. */
 export const UNDEFINED = systemInstruction('UD', '0F0B; 0FB9 Gv,Ev; 0FFF Gv,Ev', 'ud');
 

@@ -16,7 +16,7 @@ import { ARITHMETIC_FLAGS, FLAG, SEG, SLOT } from '../../state.ts';
 import { readFlags, writeFlags } from '../flags.ts';
 import { FLAT_MODE, FlatMachine } from '../flat-machine.ts';
 
-export type Bits = 32 | 64;
+type Bits = 32 | 64;
 const CODE = 0x100000;
 const DATA = 0x101000;
 const DATA_BYTES = 0x2000;
@@ -24,7 +24,7 @@ const CASE_BYTES = 16 + 16 + 17 * 8;
 const OUTCOME_BYTES = 20 * 8;
 
 /** One instruction to try. */
-export interface Case {
+interface Case {
   readonly bits: Bits;
   readonly name: string;
   readonly code: Uint8Array;
@@ -35,7 +35,7 @@ export interface Case {
 }
 
 /** What came of it. `signal` is Linux's number. */
-export interface Outcome {
+interface Outcome {
   readonly gpr: readonly bigint[];
   readonly rip: bigint;
   readonly flags: number;
@@ -46,7 +46,7 @@ export interface Outcome {
 // ## Inventing instructions
 
 /** Marsaglia's xorshift: small, and the same everywhere. */
-export class Random {
+class Random {
   #x: number;
   constructor(seed: number) {
     this.#x = Math.imul(seed + 1, 0x9e3779b1) | 1;
@@ -136,7 +136,7 @@ function modrm(random: Random, encoding: Encoding, bits: Bits, address16: boolea
 const CANDIDATES = INSTRUCTION_SET.filter(({ system }) => system === null);
 
 /** Invents one case. */
-export function invent(random: Random, bits: Bits, only?: string): Case {
+function invent(random: Random, bits: Bits, only?: string): Case {
   for (;;) {
     const definition = random.pick(only ? CANDIDATES.filter(({ name }) => name === only) : CANDIDATES);
     const encoding = random.pick(definition.encodings);
@@ -209,7 +209,7 @@ export function oracleMissing(): string | null {
 }
 
 /** Builds the native runner in a temporary directory and calls `use` with a function that runs cases on it. */
-export function withOracle<T>(use: (run: (cases: readonly Case[]) => Outcome[]) => T): T {
+function withOracle<T>(use: (run: (cases: readonly Case[]) => Outcome[]) => T): T {
   const directory = mkdtempSync(join(tmpdir(), 'ringbook-oracle-'));
   try {
     const [program, input, output] = ['oracle', 'cases', 'results'].map((name) => join(directory, name)) as [string, string, string];
@@ -232,9 +232,9 @@ function encodeCases(cases: readonly Case[]): Uint8Array {
   const view = new DataView(bytes.buffer);
   cases.forEach(({ bits, code, offset, gpr, flags }, index) => {
     const at = index * CASE_BYTES;
-    [bits, code.length, offset].forEach((value, i) => view.setUint32(at + 4 * i, value, true));
+    for (const [i, value] of [bits, code.length, offset].entries()) view.setUint32(at + 4 * i, value, true);
     bytes.set(code, at + 16);
-    gpr.forEach((value, i) => view.setBigUint64(at + 32 + 8 * i, value, true));
+    for (const [i, value] of gpr.entries()) view.setBigUint64(at + 32 + 8 * i, value, true);
     view.setBigUint64(at + 32 + 128, BigInt(flags), true);
   });
   return bytes;
@@ -259,7 +259,7 @@ function signalOf({ vector }: Fault): number {
 }
 
 /** The same small world as the native runner's, on the engine. */
-export class Subject extends FlatMachine {
+class Subject extends FlatMachine {
   readonly bits: Bits;
   constructor(bits: Bits) {
     super(bits, 0x110000);
@@ -320,7 +320,7 @@ const UNDEFINED_FLAGS: Readonly<Record<string, number>> = {
 };
 
 /** Flags of this case that are not compared: shifts and rotates define more of them when the count is small. */
-export function undefinedFlags(test: Case): number {
+function undefinedFlags(test: Case): number {
   const mask = UNDEFINED_FLAGS[test.name] ?? 0;
   if (!/^(SH|SA|RO|RC)/.test(test.name)) return mask;
   const decoded = decode(test.code, 0, test.code.length, FLAT_MODE[test.bits]);
@@ -334,7 +334,7 @@ export function undefinedFlags(test: Case): number {
 }
 
 /** What differs, in words; empty when nothing does. */
-export function differences(test: Case, real: Outcome, ours: Outcome, ignoreFlags = undefinedFlags(test)): string[] {
+function differences(test: Case, real: Outcome, ours: Outcome, ignoreFlags = undefinedFlags(test)): string[] {
   const out: string[] = [];
   const hex = (value: bigint | number): string => value.toString(16);
   if (real.signal !== ours.signal) out.push(`signal ${real.signal}, ours ${ours.signal}`);
@@ -356,5 +356,33 @@ export function differences(test: Case, real: Outcome, ours: Outcome, ignoreFlag
 }
 
 /** A case as one line. */
-export const describeCase = ({ bits, name, code }: Case): string =>
+const describeCase = ({ bits, name, code }: Case): string =>
   `${bits}-bit ${name} [${[...code].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}]`;
+
+/** What to try: how many instructions of which kind, from which seed. */
+interface Trial {
+  readonly bits: Bits;
+  readonly count: number;
+  readonly seed: number;
+  /** A mnemonic, to try one instruction alone. */
+  readonly only?: string;
+  /** Compares undefined flags as well. */
+  readonly strict?: boolean;
+}
+
+/** Runs a trial there and here. Returns the differences, at most ten, in words. */
+export function compareWithProcessor({ bits, count, seed, only, strict = false }: Trial): string[] {
+  return withOracle((run) => {
+    const random = new Random(seed);
+    const cases = Array.from({ length: count }, () => invent(random, bits, only));
+    const real = run(cases);
+    const subject = new Subject(bits);
+    const found: string[] = [];
+    for (const [index, test] of cases.entries()) {
+      const difference = differences(test, real[index] as Outcome, subject.try(test), strict ? 0 : undefinedFlags(test));
+      if (difference.length > 0) found.push(`${describeCase(test)}: ${difference.join('; ')}`);
+      if (found.length === 10 || difference.includes('memory')) break; // once memory differs, everything after it does
+    }
+    return found;
+  });
+}

@@ -1,0 +1,84 @@
+// # What micro-operations are written in terms of
+
+import type { Code, Func, Local, ValueType } from '../wasm-assembler.ts';
+
+/** Which operand of the record: destination, first and second source. */
+export type Operand = 'd' | 'a' | 'b';
+
+/** The engine's own words, next to the register file. 64-bit words first. */
+// biome-ignore format: table
+export const WORD = {
+  LIMIT: 0, // leave before executing an instruction when ICOUNT equals this
+  CODE_BASE: 8, // added to NEXT_RIP to give a linear address: the base of CS, 0 in 64-bit code
+  REP_BUDGET: 16, // iterations that the current REP instruction may still do before the next boundary
+  CONTEXT: 24, // 32 bits: what must be equal for a jump-cache entry to be valid
+  STATUS: 28, // 32 bits: non-zero when a call into TypeScript has parked a Fault or VmExit
+  VECTOR: 32, ERROR_CODE: 36, // 32 bits: a fault that a micro-operation raised; error code -1 when it has none
+  ONE_ITERATION: 40, // 32 bits: REP instructions do a single iteration
+} as const;
+export const WORD_BYTES = 64;
+
+/** Functions that micro-operations call because they are too long to write out at each place. */
+export interface Helpers {
+  /** (a, b) -> high half of the unsigned 128-bit product. */
+  readonly multiplyHigh: Func;
+  /** (high, low, divisor) -> quotient of an unsigned 128-bit dividend; high < divisor. */
+  readonly divide: Func;
+  /** (segment, offset, bytes, access) -> 0, or 1 when a fault has been parked. */
+  readonly checkSegment: Func;
+  /** (operation index) -> 0 to go on, 1 to leave. */
+  readonly system: Func;
+}
+
+/** What the meaning of a micro-operation is written in terms of. */
+export interface Emitter {
+  /** The low `bytes` of an operand, sign-extended to 64 bits. */
+  get(operand: Operand, bytes?: number): Code;
+  getUnsigned(operand: Operand, bytes?: number): Code;
+  /** Writes an operand as x86 does: 1 and 2 bytes leave the rest alone, 4 bytes clear the upper half. */
+  set(operand: Operand, bytes: number, value: Code): Code;
+  /** A field of fixed place in the register file; `part` is a byte offset from an operand instead (a segment record's limit). */
+  field(offset: number): Code;
+  field32(offset: number): Code;
+  setField(offset: number, value: Code): Code;
+  setField32(offset: number, value: Code): Code;
+  part32(operand: Operand, at: number): Code;
+  slotUnsigned(slot: number, bytes: number): Code;
+  slotSigned(slot: number, bytes: number): Code;
+  setSlot(slot: number, bytes: number, value: Code): Code;
+  /** One of the engine's words. */
+  word(at: number): Code;
+  word32(at: number): Code;
+  setWord(at: number, value: Code): Code;
+  setWord32(at: number, value: Code): Code;
+  /** The immediate: as 64 bits, or as two halves of 32 (the low one sign-extended to 64). */
+  readonly imm: Code;
+  readonly immLow: Code;
+  readonly immHigh32: Code;
+  local(type: ValueType): Local;
+  /** Leaves the unsigned value on the stack. `stack`: an i32, non-zero when a non-canonical address is a stack fault. */
+  load(bytes: number, linear: Code, stack: Code, access?: number): Code;
+  store(bytes: number, linear: Code, value: Code, stack: Code): Code;
+  /** An i32: the buffer offset of the byte at `linear` when the TLB maps its page for this access, else 0. */
+  probe(linear: Code, access: number): Code;
+  /** Abandons the instruction with an exception. */
+  fault(vector: number, errorCode?: number): Code;
+  /** Goes `records` (an i32) further than the next record. */
+  skip(records: Code): Code;
+  /** Continues at NEXT_RIP. */
+  readonly dispatch: Code;
+  /** Back to TypeScript, which looks at the machine and decides. */
+  readonly leave: Code;
+  /** Back to TypeScript with the exception that it has parked. */
+  readonly abort: Code;
+  readonly helpers: Helpers;
+}
+
+/** The meaning of a micro-operation. When the code falls off its end, the next record follows. */
+type Meaning = (e: Emitter) => Code;
+
+/** All micro-operations by name. The place in this map is the number in the record. */
+export const MICRO_OPS = new Map<string, Meaning>();
+export const define = (name: string, meaning: Meaning): void => {
+  MICRO_OPS.set(name, meaning);
+};
