@@ -7,10 +7,10 @@
 // for a window, and a breakpoint on the instruction to come. The manual ranks them, and the ranking is visible to software: a debugger that steps
 // through code with interrupts on must see its trap first, or it would step into the handler.
 //
-// ::figure boundary -- The questions at an instruction boundary, from the most urgent down.
+// ::figure boundary -- Four events that fall due at one boundary, between an OUT and the instruction after it, in the order in which the processor took them. From a run: the OUT is stepped, its device raises an NMI and an interrupt, and a breakpoint waits on the next instruction.
 
-import { readFlags, writeFlags } from './engine/flags.ts';
 import { Engine, type EngineHost } from './engine/engine.ts';
+import { readFlags, writeFlags } from './engine/flags.ts';
 import { Fault, VECTOR, VmExit } from './faults.ts';
 import type { EptContext, Intercepts } from './intercepts.ts';
 import type { Instruction } from './isa/instruction.ts';
@@ -18,7 +18,7 @@ import type { SystemOp } from './isa/system-ops.ts';
 import { Mmu, type MmuHost, type PhysicalBus } from './mmu/mmu.ts';
 import { PHYSICAL_ADDRESS_BITS } from './mmu/paging.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-import { AR, CR0, CpuState, EFER, FLAG, MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from './state.ts';
+import { AR, CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from './state.ts';
 import { CR4_BITS, RESET_CR0 } from './system/control.ts';
 import { type Cpuid, modelCpuid } from './system/cpuid.ts';
 import { armed, DR6, DR6_FIXED_1, DR7_FIXED_1, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
@@ -184,7 +184,10 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     this.#setSegment(SEG.CS, 0xf000, 0xffff0000n, AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED);
     this.#setSegment(SEG.LDTR, 0, 0n, AR.P | 2);
     this.#setSegment(SEG.TR, 0, 0n, AR.P | 11);
-    for (const [base, limit] of [[OFFSET.GDTR_BASE, OFFSET.GDTR_LIMIT], [OFFSET.IDTR_BASE, OFFSET.IDTR_LIMIT]] as const) {
+    for (const [base, limit] of [
+      [OFFSET.GDTR_BASE, OFFSET.GDTR_LIMIT],
+      [OFFSET.IDTR_BASE, OFFSET.IDTR_LIMIT],
+    ] as const) {
       state.set64(base, 0n);
       state.set32(limit, 0xffff);
     }

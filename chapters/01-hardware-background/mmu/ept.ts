@@ -25,7 +25,7 @@ export const EPT_ENTRY = bitfield('EPT entry, low word', {
   W: bit(1, 'data writes'),
   X: bit(2, 'instruction fetches'),
   MT: bits(3, 5, 'memory type: 0 uncached, 1 WC, 4 WT, 5 WP, 6 write-back'),
-  IPAT: bit(6, 'ignore the guest\'s PAT'),
+  IPAT: bit(6, "ignore the guest's PAT"),
   PS: bit(7, 'maps a 1 GiB or 2 MiB page'),
   A: bit(8, 'accessed'),
   D: bit(9, 'dirty'),

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Fault, VmExit } from '../faults.ts';
 import type { EptContext } from '../intercepts.ts';
 import { PhysicalMemory } from '../physical-memory.ts';
-import { CR0, CR4, CpuState, EFER, FLAG, OFFSET } from '../state.ts';
+import { CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
 import { Recorder } from '../trace.ts';
 import { ACCESS, Mmu, PRIVILEGE } from './mmu.ts';
 import { TLB } from './tlb.ts';
@@ -26,7 +26,9 @@ function machine(): Machine {
   const trace = new Recorder();
   const host = { ept: null as EptContext | null, code: new Set<number>(), written: [] as number[], devices: [] as number[] };
   const mmu = new Mmu({
-    memory, state, trace,
+    memory,
+    state,
+    trace,
     bus: {
       read: (address, bytes) => {
         host.devices.push(address);
@@ -41,8 +43,13 @@ function machine(): Machine {
   });
   const at = (address: number): number => memory.offset(address, 8);
   return {
-    memory, state, mmu, trace, host,
-    poke: (address, value, bytes = 8) => (bytes === 8 ? memory.view.setBigUint64(at(address), value, true) : memory.view.setUint32(at(address), Number(value), true)),
+    memory,
+    state,
+    mmu,
+    trace,
+    host,
+    poke: (address, value, bytes = 8) =>
+      bytes === 8 ? memory.view.setBigUint64(at(address), value, true) : memory.view.setUint32(at(address), Number(value), true),
     peek: (address, bytes = 8) => (bytes === 8 ? memory.view.getBigUint64(at(address), true) : BigInt(memory.view.getUint32(at(address), true))),
   };
 }
@@ -90,19 +97,47 @@ function shape4(name: string, linear: bigint, leafLevel: 1 | 2 | 3): Shape {
 
 const SHAPES: Shape[] = [
   {
-    name: '32-bit, 4 KiB', linear: LINEAR, target: TARGET + 0x678, cr4: 0, efer: 0, bytes: 4,
-    entries: [{ at: ROOT + 4 * index(LINEAR, 22n, 0x3ffn), base: 0x2000n }, { at: 0x2000 + 4 * index(LINEAR, 12n, 0x3ffn), base: BigInt(TARGET) }],
+    name: '32-bit, 4 KiB',
+    linear: LINEAR,
+    target: TARGET + 0x678,
+    cr4: 0,
+    efer: 0,
+    bytes: 4,
+    entries: [
+      { at: ROOT + 4 * index(LINEAR, 22n, 0x3ffn), base: 0x2000n },
+      { at: 0x2000 + 4 * index(LINEAR, 12n, 0x3ffn), base: BigInt(TARGET) },
+    ],
   },
   {
-    name: '32-bit, 4 MiB', linear: LINEAR, target: Number(LINEAR % 0x400000n), cr4: CR4.PSE, efer: 0, bytes: 4,
+    name: '32-bit, 4 MiB',
+    linear: LINEAR,
+    target: Number(LINEAR % 0x400000n),
+    cr4: CR4.PSE,
+    efer: 0,
+    bytes: 4,
     entries: [{ at: ROOT + 4 * index(LINEAR, 22n, 0x3ffn), base: PS }],
   },
   {
-    name: 'PAE, 4 KiB', linear: LINEAR, target: TARGET + 0x678, cr4: CR4.PAE, efer: 0, bytes: 8, pdpte: true,
-    entries: [{ at: 0x2000 + 8 * index(LINEAR, 21n, 0x1ffn), base: 0x3000n }, { at: 0x3000 + 8 * index(LINEAR, 12n, 0x1ffn), base: BigInt(TARGET) }],
+    name: 'PAE, 4 KiB',
+    linear: LINEAR,
+    target: TARGET + 0x678,
+    cr4: CR4.PAE,
+    efer: 0,
+    bytes: 8,
+    pdpte: true,
+    entries: [
+      { at: 0x2000 + 8 * index(LINEAR, 21n, 0x1ffn), base: 0x3000n },
+      { at: 0x3000 + 8 * index(LINEAR, 12n, 0x1ffn), base: BigInt(TARGET) },
+    ],
   },
   {
-    name: 'PAE, 2 MiB', linear: LINEAR, target: TARGET + Number(LINEAR % 0x200000n), cr4: CR4.PAE, efer: 0, bytes: 8, pdpte: true,
+    name: 'PAE, 2 MiB',
+    linear: LINEAR,
+    target: TARGET + Number(LINEAR % 0x200000n),
+    cr4: CR4.PAE,
+    efer: 0,
+    bytes: 8,
+    pdpte: true,
     entries: [{ at: 0x2000 + 8 * index(LINEAR, 21n, 0x1ffn), base: BigInt(TARGET) | PS }],
   },
   shape4('4-level, 4 KiB', SMALL, 1),
@@ -112,7 +147,7 @@ const SHAPES: Shape[] = [
 
 /** Sets up `shape` with rights per entry. */
 function install(m: Machine, shape: Shape, rights: bigint[], { nxe = true, cr0 = 0, cr4 = 0, ac = false } = {}): void {
-  shape.entries.forEach(({ at, base }, i) => m.poke(at, base | (rights[i] as bigint), shape.bytes));
+  for (const [i, { at, base }] of shape.entries.entries()) m.poke(at, base | (rights[i] as bigint), shape.bytes);
   m.state.set64(OFFSET.CR0, BigInt((CR0.PE | CR0.PG | cr0) >>> 0));
   m.state.set64(OFFSET.CR4, BigInt(shape.cr4 | cr4));
   m.state.set64(OFFSET.EFER, BigInt(shape.efer | (nxe ? EFER.NXE : 0)));
@@ -136,7 +171,13 @@ const outcome = (run: () => number): string => {
 };
 
 // The rules once more, written from the manual's section "Determination of Access Rights" and not from the code: a decision per kind of access.
-function expected(s: Shape, rights: bigint[], access: number, privilege: number, o: { nxe: boolean; wp: boolean; smep: boolean; smap: boolean; ac: boolean }): string {
+function expected(
+  s: Shape,
+  rights: bigint[],
+  access: number,
+  privilege: number,
+  o: { nxe: boolean; wp: boolean; smep: boolean; smap: boolean; ac: boolean },
+): string {
   const write = access === ACCESS.WRITE || access === ACCESS.MODIFY;
   const fetch = access === ACCESS.FETCH;
   const reports = o.smep || (o.nxe && s.bytes === 8);
@@ -177,16 +218,32 @@ describe('page walk', () => {
       for (const first of choices)
         for (const last of s.entries.length > 1 ? choices : [first]) {
           const rights = s.entries.map((_, i) => (i === s.entries.length - 1 ? last : i === 0 ? first : P | W | U));
-          for (const nxe of bool) for (const wp of bool) for (const smep of bool) for (const smap of bool) for (const ac of bool)
-            for (const access of [ACCESS.READ, ACCESS.WRITE, ACCESS.MODIFY, ACCESS.FETCH]) for (const privilege of [PRIVILEGE.SUPERVISOR, PRIVILEGE.USER, PRIVILEGE.SYSTEM]) {
-              if (privilege === PRIVILEGE.SYSTEM && access === ACCESS.FETCH) continue;
-              install(m, s, rights, { nxe, cr0: wp ? CR0.WP : 0, cr4: (smep ? CR4.SMEP : 0) | (smap ? CR4.SMAP : 0), ac });
-              m.trace.events.length = 0;
-              const got = outcome(() => m.mmu.physical(s.linear, access, privilege));
-              const want = expected(s, rights, access, privilege, { nxe, wp, smep, smap, ac });
-              if (got !== want) expect({ rights, nxe, wp, smep, smap, ac, access, privilege, got }).toEqual({ rights, nxe, wp, smep, smap, ac, access, privilege, got: want });
-              cases++;
-            }
+          for (const nxe of bool)
+            for (const wp of bool)
+              for (const smep of bool)
+                for (const smap of bool)
+                  for (const ac of bool)
+                    for (const access of [ACCESS.READ, ACCESS.WRITE, ACCESS.MODIFY, ACCESS.FETCH])
+                      for (const privilege of [PRIVILEGE.SUPERVISOR, PRIVILEGE.USER, PRIVILEGE.SYSTEM]) {
+                        if (privilege === PRIVILEGE.SYSTEM && access === ACCESS.FETCH) continue;
+                        install(m, s, rights, { nxe, cr0: wp ? CR0.WP : 0, cr4: (smep ? CR4.SMEP : 0) | (smap ? CR4.SMAP : 0), ac });
+                        m.trace.events.length = 0;
+                        const got = outcome(() => m.mmu.physical(s.linear, access, privilege));
+                        const want = expected(s, rights, access, privilege, { nxe, wp, smep, smap, ac });
+                        if (got !== want)
+                          expect({ rights, nxe, wp, smep, smap, ac, access, privilege, got }).toEqual({
+                            rights,
+                            nxe,
+                            wp,
+                            smep,
+                            smap,
+                            ac,
+                            access,
+                            privilege,
+                            got: want,
+                          });
+                        cases++;
+                      }
         }
       expect(cases).toBeGreaterThan(1000);
     });
@@ -198,7 +255,8 @@ describe('page walk', () => {
       m.mmu.physical(s.linear, ACCESS.READ, PRIVILEGE.USER);
       for (const { at, base } of s.entries) expect(m.peek(at, s.bytes)).toBe(base | P | W | U | A);
       m.mmu.physical(s.linear, ACCESS.WRITE, PRIVILEGE.USER);
-      s.entries.forEach(({ at, base }, i) => expect(m.peek(at, s.bytes)).toBe(base | P | W | U | A | (i === s.entries.length - 1 ? D : 0n)));
+      for (const [i, { at, base }] of s.entries.entries())
+        expect(m.peek(at, s.bytes)).toBe(base | P | W | U | A | (i === s.entries.length - 1 ? D : 0n));
     });
 
     it(`${s.name}: a fault leaves the tables as they were`, () => {
@@ -225,13 +283,20 @@ describe('page walk', () => {
         const last = s.entries.length - 1;
         const rights = s.entries.map((_, i) => P | W | U | (i === last ? bit : 0n));
         install(m, s, rights);
-        expect(outcome(() => m.mmu.physical(s.linear, ACCESS.READ, PRIVILEGE.USER)), `${s.name} bit ${bit}`).toMatch(/^#14\(13\)/);
+        expect(
+          outcome(() => m.mmu.physical(s.linear, ACCESS.READ, PRIVILEGE.USER)),
+          `${s.name} bit ${bit}`,
+        ).toMatch(/^#14\(13\)/);
       }
     const s = SHAPES[4] as Shape;
     install(m, s, [P | W | U | PS, P | W | U, P | W | U, P | W | U]); // PS in a PML4 entry
     expect(outcome(() => m.mmu.physical(s.linear, ACCESS.WRITE, PRIVILEGE.SUPERVISOR))).toMatch(/^#14\(11\)/);
     // Bits 62:52 are free in 4-level paging.
-    install(m, s, s.entries.map(() => P | W | U | (0x7ffn << 52n)));
+    install(
+      m,
+      s,
+      s.entries.map(() => P | W | U | (0x7ffn << 52n)),
+    );
     expect(outcome(() => m.mmu.physical(s.linear, ACCESS.READ, PRIVILEGE.USER))).toMatch(/^at/);
   });
 
@@ -269,7 +334,11 @@ describe('page walk', () => {
   it('records each reference', () => {
     const m = machine();
     const s = SHAPES[4] as Shape;
-    install(m, s, s.entries.map(() => P | W | U));
+    install(
+      m,
+      s,
+      s.entries.map(() => P | W | U),
+    );
     m.trace.events.length = 0;
     m.mmu.physical(s.linear, ACCESS.READ, PRIVILEGE.USER);
     expect(m.trace.of('walk').map(({ level, entry }) => [level, entry])).toEqual(s.entries.map(({ at }, i) => [4 - i, at]));
@@ -284,7 +353,11 @@ describe('accesses across a page boundary', () => {
     const m = machine();
     const s = SHAPES[4] as Shape;
     const first = s.linear & ~0xfffn;
-    install(m, s, s.entries.map(() => P | W | U));
+    install(
+      m,
+      s,
+      s.entries.map(() => P | W | U),
+    );
     const end = first + 0xffcn;
     m.poke(TARGET + 0xff8, 0x1111111111111111n);
     expect(outcome(() => (m.mmu.write(end, 8, 0x2222222222222222n, PRIVILEGE.USER), 0))).toBe(`#14(6) cr2 ${(first + 0x1000n).toString(16)}`);
@@ -356,7 +429,11 @@ describe('TLB', () => {
   it('drops all parts of a large page on INVLPG of one address in it', () => {
     const m = machine();
     const big = SHAPES[5] as Shape;
-    install(m, big, big.entries.map(() => P | W | U));
+    install(
+      m,
+      big,
+      big.entries.map(() => P | W | U),
+    );
     const base = big.linear & ~0x1fffffn;
     m.mmu.translate(base, 1, ACCESS.READ, true);
     m.mmu.translate(base + 0x5000n, 1, ACCESS.READ, true);
@@ -379,7 +456,8 @@ describe('TLB', () => {
   it('survives many more pages than it has entries', () => {
     const m = machine();
     m.state.set64(OFFSET.CR0, BigInt(CR0.PE)); // no paging
-    for (let page = 0; page < 1000; page++) expect(m.mmu.translate(BigInt(page * 4096 + 5), 1, ACCESS.WRITE, false)).toBe(m.memory.offset(page * 4096 + 5));
+    for (let page = 0; page < 1000; page++)
+      expect(m.mmu.translate(BigInt(page * 4096 + 5), 1, ACCESS.WRITE, false)).toBe(m.memory.offset(page * 4096 + 5));
     m.mmu.flush();
     for (let page = 0; page < 1000; page++) expect(m.mmu.tlb.lookup(0, page * 4096, 0, TLB.READ_TAG)).toBe(-1);
   });
@@ -411,7 +489,11 @@ describe('EPT', () => {
     const m = machine();
     const s = SHAPES[4] as Shape;
     const { leaf } = stage2(m, accessedDirty);
-    install(m, s, s.entries.map(() => P | W | U));
+    install(
+      m,
+      s,
+      s.entries.map(() => P | W | U),
+    );
     return { m, s, leaf };
   }
 
@@ -422,7 +504,13 @@ describe('EPT', () => {
     const walks = m.trace.of('walk');
     expect(walks.filter(({ stage }) => stage === 1)).toHaveLength(4);
     expect(walks.filter(({ stage }) => stage === 2)).toHaveLength(4 * 4 + 3); // the target lies in a 2 MiB page
-    expect(walks.slice(0, 5).map(({ stage, level }) => [stage, level])).toEqual([[2, 4], [2, 3], [2, 2], [2, 1], [1, 4]]);
+    expect(walks.slice(0, 5).map(({ stage, level }) => [stage, level])).toEqual([
+      [2, 4],
+      [2, 3],
+      [2, 2],
+      [2, 1],
+      [1, 4],
+    ]);
   });
 
   it('reports violations with exact qualifications', () => {
@@ -490,7 +578,10 @@ describe('EPT', () => {
     for (const bad of [W, W | X, R | (2n << 3n), R | (3n << 3n), R | (7n << 3n), R | WB | (1n << 12n), R | WB | (1n << 40n)]) {
       m.poke(page2, BigInt(TARGET) | PS | bad);
       m.mmu.flush();
-      expect(outcome(() => m.mmu.physical(s.linear, ACCESS.READ, PRIVILEGE.USER)), bad.toString(16)).toBe('exit 49 0');
+      expect(
+        outcome(() => m.mmu.physical(s.linear, ACCESS.READ, PRIVILEGE.USER)),
+        bad.toString(16),
+      ).toBe('exit 49 0');
     }
     m.host.ept = { root: EPT_ROOT, accessedDirty: false, executeOnly: false };
     m.poke(page2, BigInt(TARGET) | PS | X | WB);

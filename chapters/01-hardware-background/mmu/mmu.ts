@@ -9,7 +9,7 @@
 import { Fault, generalProtection, VECTOR } from '../faults.ts';
 import type { EptContext } from '../intercepts.ts';
 import type { PhysicalMemory } from '../physical-memory.ts';
-import { CR0, CR4, type CpuState, EFER, FLAG, OFFSET } from '../state.ts';
+import { type CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
 import type { Trace } from '../trace.ts';
 import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker } from './ept.ts';
 import { canonical, ENTRY, FORMAT, type Format, NX_HIGH, PDPTE_RESERVED, PF, PHYSICAL_ADDRESS_BITS, PSE36_MASK, PSE36_SHIFT } from './paging.ts';

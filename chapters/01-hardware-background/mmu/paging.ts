@@ -70,10 +70,20 @@ export interface Format {
 
 const missing = ~(2 ** (PHYSICAL_ADDRESS_BITS - 32) - 1); // address bits that this processor does not have
 const page = (level: number, shift: number, indexBits: number): Level => ({
-  level, shift, indexBits, largePages: false, reservedTable: 0, reservedPage: 0,
+  level,
+  shift,
+  indexBits,
+  largePages: false,
+  reservedTable: 0,
+  reservedPage: 0,
 });
 const directory = (level: number, shift: number, reservedPage: number): Level => ({
-  level, shift, indexBits: 9, largePages: true, reservedTable: 0, reservedPage,
+  level,
+  shift,
+  indexBits: 9,
+  largePages: true,
+  reservedTable: 0,
+  reservedPage,
 });
 const BITS_20_13 = 0x001fe000;
 const BITS_29_13 = 0x3fffe000;

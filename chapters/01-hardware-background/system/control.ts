@@ -11,8 +11,8 @@ import { generalProtection, undefinedOpcode } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import { PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
 import { AR, CR0, CR4, EFER, OFFSET, SEG } from '../state.ts';
-import { operandAddress, protectedMode, readOperand, U32, writeRegister, writeWordOperand } from './segmentation.ts';
 import { requireUmip } from './segment-ops.ts';
+import { operandAddress, protectedMode, readOperand, U32, writeRegister, writeWordOperand } from './segmentation.ts';
 import { is16BitTss } from './tss.ts';
 
 const sum = (...masks: number[]): number => masks.reduce((all, mask) => all | mask, 0) >>> 0;

@@ -16,7 +16,10 @@ import { code64, U32, writeRegister } from './segmentation.ts';
 
 /** DR6: what happened. */
 export const DR6 = bitfield('DR6', {
-  B0: bit(0), B1: bit(1), B2: bit(2), B3: bit(3),
+  B0: bit(0),
+  B1: bit(1),
+  B2: bit(2),
+  B3: bit(3),
   BD: bit(13, 'a debug register was accessed while DR7.GD was set'),
   BS: bit(14, 'single step'),
   BT: bit(15, 'switch to a task with its T bit set'),
@@ -24,9 +27,25 @@ export const DR6 = bitfield('DR6', {
 });
 /** DR7: what to watch for. R/W: 0 execution, 1 writes, 2 I/O (with CR4.DE), 3 reads and writes. LEN: 0, 1, 3, 2 for 1, 2, 4, 8 bytes. */
 export const DR7 = bitfield('DR7', {
-  L0: bit(0), G0: bit(1), L1: bit(2), G1: bit(3), L2: bit(4), G2: bit(5), L3: bit(6), G3: bit(7), LE: bit(8), GE: bit(9),
+  L0: bit(0),
+  G0: bit(1),
+  L1: bit(2),
+  G1: bit(3),
+  L2: bit(4),
+  G2: bit(5),
+  L3: bit(6),
+  G3: bit(7),
+  LE: bit(8),
+  GE: bit(9),
   GD: bit(13, 'fault on access to debug registers'),
-  RW0: bits(16, 17), LEN0: bits(18, 19), RW1: bits(20, 21), LEN1: bits(22, 23), RW2: bits(24, 25), LEN2: bits(26, 27), RW3: bits(28, 29), LEN3: bits(30, 31),
+  RW0: bits(16, 17),
+  LEN0: bits(18, 19),
+  RW1: bits(20, 21),
+  LEN1: bits(22, 23),
+  RW2: bits(24, 25),
+  LEN2: bits(26, 27),
+  RW3: bits(28, 29),
+  LEN3: bits(30, 31),
 });
 export const DR6_FIXED_1 = 0xffff0ff0;
 export const DR6_WRITABLE = DR6.mask.B0 | DR6.mask.B1 | DR6.mask.B2 | DR6.mask.B3 | DR6.mask.BD | DR6.mask.BS | DR6.mask.BT;

@@ -11,13 +11,24 @@
 import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
 import { Fault, generalProtection, notPresent, VECTOR } from '../faults.ts';
-import { canonical } from '../mmu/paging.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
+import { canonical } from '../mmu/paging.ts';
 import { AR, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { EVENT_TYPE } from '../vmx/processor.ts';
 import {
-  clearSegment, type Descriptor, decodeDescriptor, dplOf, enterCode, isCode, isConforming, isNull, loadRealSegment, markAccessed, readDescriptor, selectorError,
+  clearSegment,
+  type Descriptor,
+  decodeDescriptor,
+  dplOf,
+  enterCode,
+  isCode,
+  isConforming,
+  isNull,
+  loadRealSegment,
+  markAccessed,
+  readDescriptor,
   SYSTEM_TYPE,
+  selectorError,
 } from './descriptors.ts';
 import { currentStack, longMode, protectedMode, Stack, U32, virtual8086 } from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
@@ -52,7 +63,8 @@ export function deliver(cpu: Cpu, event: Event): void {
     deliverThroughGate(cpu, event);
   } catch (fault) {
     // @clause x86.exception.ext-bit
-    if (fault instanceof Fault && !isSoftware(event.type) && namesSelector(fault.vector)) throw new Fault(fault.vector, (fault.errorCode ?? 0) | EXT_FLAG);
+    if (fault instanceof Fault && !isSoftware(event.type) && namesSelector(fault.vector))
+      throw new Fault(fault.vector, (fault.errorCode ?? 0) | EXT_FLAG);
     throw fault;
   }
 }
@@ -103,7 +115,11 @@ function deliverThroughGate(cpu: Cpu, event: Event): void {
   const type = gate.rights & (AR.S | AR.TYPE);
   const known = long
     ? type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE
-    : type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE || type === SYSTEM_TYPE.INTERRUPT_GATE16 || type === SYSTEM_TYPE.TRAP_GATE16 || type === SYSTEM_TYPE.TASK_GATE;
+    : type === SYSTEM_TYPE.INTERRUPT_GATE ||
+      type === SYSTEM_TYPE.TRAP_GATE ||
+      type === SYSTEM_TYPE.INTERRUPT_GATE16 ||
+      type === SYSTEM_TYPE.TRAP_GATE16 ||
+      type === SYSTEM_TYPE.TASK_GATE;
   // @clause x86.exception.idt-error-code
   if (!known) throw generalProtection(gateError);
   // @clause x86.gate.dpl

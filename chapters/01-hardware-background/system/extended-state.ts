@@ -6,24 +6,28 @@
 import type { Cpu } from '../cpu.ts';
 import { deviceNotAvailable, generalProtection, undefinedOpcode } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import { bytes, layout, u16le, u32le, u64le, u8 } from '../layout.ts';
+import { bytes, layout, u8, u16le, u32le, u64le } from '../layout.ts';
 import { ACCESS } from '../mmu/mmu.ts';
 import { CR0, CR4, OFFSET, SLOT } from '../state.ts';
 import { code64, operandAddress, privilegeOf, readOperand, writeRegister } from './segmentation.ts';
 
 /** The FXSAVE image. */
-export const FxsaveImage = layout('fxsave', {
-  fcw: u16le(0),
-  fsw: u16le(2),
-  ftw: u8(4), // abridged: one bit for each register that is not empty
-  fop: u16le(6),
-  fip: u64le(8),
-  fdp: u64le(16),
-  mxcsr: u32le(24),
-  mxcsr_mask: u32le(28),
-  st: bytes(32, 128),
-  xmm: bytes(160, 256),
-}, 512);
+export const FxsaveImage = layout(
+  'fxsave',
+  {
+    fcw: u16le(0),
+    fsw: u16le(2),
+    ftw: u8(4), // abridged: one bit for each register that is not empty
+    fop: u16le(6),
+    fip: u64le(8),
+    fdp: u64le(16),
+    mxcsr: u32le(24),
+    mxcsr_mask: u32le(28),
+    st: bytes(32, 128),
+    xmm: bytes(160, 256),
+  },
+  512,
+);
 
 const FCW_RESET = 0x40; // after power-up; FNINIT sets another value
 const FCW_INIT = 0x37f;

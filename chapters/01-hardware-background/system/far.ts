@@ -14,8 +14,25 @@ import type { Instruction } from '../isa/instruction.ts';
 import { canonical } from '../mmu/paging.ts';
 import { AR, SEG, SLOT } from '../state.ts';
 import {
-  checkCodeSize, checkStackDescriptor, clearSegment, type Descriptor, dplOf, dropPrivilegedSegments, enterCode, fillSegment, is64BitCode, isCode,
-  isConforming, isNull, loadRealSegment, markAccessed, readDescriptor, readUpperHalf, rplOf, selectorError, SYSTEM_TYPE,
+  checkCodeSize,
+  checkStackDescriptor,
+  clearSegment,
+  type Descriptor,
+  dplOf,
+  dropPrivilegedSegments,
+  enterCode,
+  fillSegment,
+  is64BitCode,
+  isCode,
+  isConforming,
+  isNull,
+  loadRealSegment,
+  markAccessed,
+  readDescriptor,
+  readUpperHalf,
+  rplOf,
+  SYSTEM_TYPE,
+  selectorError,
 } from './descriptors.ts';
 import { currentStack, longMode, operandAddress, privilegeOf, protectedMode, Stack, U16, U32, U64, virtual8086 } from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
@@ -90,7 +107,11 @@ function checkSystemTarget(cpu: Cpu, d: Descriptor): number {
   const type = d.rights & (AR.S | AR.TYPE); // S clear: a system descriptor
   const known = longMode(cpu)
     ? type === SYSTEM_TYPE.CALL_GATE
-    : type === SYSTEM_TYPE.CALL_GATE || type === SYSTEM_TYPE.CALL_GATE16 || type === SYSTEM_TYPE.TASK_GATE || type === SYSTEM_TYPE.TSS || type === SYSTEM_TYPE.TSS16;
+    : type === SYSTEM_TYPE.CALL_GATE ||
+      type === SYSTEM_TYPE.CALL_GATE16 ||
+      type === SYSTEM_TYPE.TASK_GATE ||
+      type === SYSTEM_TYPE.TSS ||
+      type === SYSTEM_TYPE.TSS16;
   if (!known) throw generalProtection(code);
   // @clause x86.gate.dpl
   if (dplOf(d.rights) < cpu.cpl || dplOf(d.rights) < rplOf(d.selector)) throw generalProtection(code);

@@ -68,7 +68,22 @@ export function sysret(cpu: Cpu, insn: Instruction): void {
   // @clause x86.syscall.checks
   if (wide && !canonical(target)) throw generalProtection();
   const image = state.slot32(SLOT.R11);
-  const kept = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.TF | FLAG.IF | FLAG.DF | FLAG.OF | FLAG.IOPL | FLAG.NT | FLAG.AC | FLAG.VIF | FLAG.VIP | FLAG.ID;
+  const kept =
+    FLAG.CF |
+    FLAG.PF |
+    FLAG.AF |
+    FLAG.ZF |
+    FLAG.SF |
+    FLAG.TF |
+    FLAG.IF |
+    FLAG.DF |
+    FLAG.OF |
+    FLAG.IOPL |
+    FLAG.NT |
+    FLAG.AC |
+    FLAG.VIF |
+    FLAG.VIP |
+    FLAG.ID;
   // @clause x86.syscall.return
   writeFlags(state, ((image & kept) | FLAG.FIXED) >>> 0);
   const star = Number(state.get64(OFFSET.STAR) >> 48n);

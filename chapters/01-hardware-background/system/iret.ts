@@ -10,7 +10,15 @@ import type { Instruction } from '../isa/instruction.ts';
 import { canonical } from '../mmu/paging.ts';
 import { AR, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import {
-  clearSegment, type Descriptor, dropPrivilegedSegments, enterCode, fillSegment, is64BitCode, loadRealSegment, markAccessed, rplOf,
+  clearSegment,
+  type Descriptor,
+  dropPrivilegedSegments,
+  enterCode,
+  fillSegment,
+  is64BitCode,
+  loadRealSegment,
+  markAccessed,
+  rplOf,
 } from './descriptors.ts';
 import { outerStackDescriptor, returnTarget } from './far.ts';
 import { code64, currentStack, iopl, longMode, protectedMode, type Stack, U16, U32, virtual8086 } from './segmentation.ts';
@@ -137,4 +145,3 @@ function toVirtual8086(cpu: Cpu, stack: Stack, offset: bigint, selector: number,
   state.setSlot(SLOT.NEXT_RIP, offset);
   cpu.modeChanged();
 }
-

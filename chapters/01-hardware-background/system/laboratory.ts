@@ -12,14 +12,41 @@ import { decodeDescriptor, loadRealSegment } from './descriptors.ts';
 
 /** Where things are. */
 export const PLACE = {
-  GDT: 0x1000, IDT: 0x2000, TSS: 0x4000, CODE: 0x10000, HANDLERS: 0x20000, TABLES: 0x30000, DATA: 0x50000,
-  STACK: 0x9000, STACK_RING0: 0xa000, STACK_IST1: 0xb000, STACK_RING3: 0xc000,
+  GDT: 0x1000,
+  IDT: 0x2000,
+  TSS: 0x4000,
+  CODE: 0x10000,
+  HANDLERS: 0x20000,
+  TABLES: 0x30000,
+  DATA: 0x50000,
+  STACK: 0x9000,
+  STACK_RING0: 0xa000,
+  STACK_IST1: 0xb000,
+  STACK_RING3: 0xc000,
 } as const;
 
 /** Selectors, with the RPL of those who own them. */
 export const SELECTOR = {
-  NULL: 0, CODE: 0x08, DATA: 0x10, USER_CODE: 0x1b, USER_DATA: 0x23, CODE64: 0x28, USER_CODE64: 0x33, TSS: 0x38, CONFORMING: 0x48, ABSENT_DATA: 0x50,
-  READ_ONLY: 0x58, EXECUTE_ONLY: 0x60, LDT: 0x68, GATE: 0x78, CODE16: 0x88, DOWN: 0x90, ABSENT_CODE: 0x98, TSS16_OTHER: 0xa0, OTHER_TSS: 0xa8, BEYOND: 0x100,
+  NULL: 0,
+  CODE: 0x08,
+  DATA: 0x10,
+  USER_CODE: 0x1b,
+  USER_DATA: 0x23,
+  CODE64: 0x28,
+  USER_CODE64: 0x33,
+  TSS: 0x38,
+  CONFORMING: 0x48,
+  ABSENT_DATA: 0x50,
+  READ_ONLY: 0x58,
+  EXECUTE_ONLY: 0x60,
+  LDT: 0x68,
+  GATE: 0x78,
+  CODE16: 0x88,
+  DOWN: 0x90,
+  ABSENT_CODE: 0x98,
+  TSS16_OTHER: 0xa0,
+  OTHER_TSS: 0xa8,
+  BEYOND: 0x100,
 } as const;
 
 /** A descriptor as two words, from its parts. `type` is the low byte of the rights: P, DPL, S and type. */
@@ -196,5 +223,18 @@ export class Lab {
 }
 
 const NAMES: Readonly<Record<number, string>> = {
-  0: 'DE', 1: 'DB', 3: 'BP', 4: 'OF', 5: 'BR', 6: 'UD', 7: 'NM', 8: 'DF', 10: 'TS', 11: 'NP', 12: 'SS', 13: 'GP', 14: 'PF', 17: 'AC',
+  0: 'DE',
+  1: 'DB',
+  3: 'BP',
+  4: 'OF',
+  5: 'BR',
+  6: 'UD',
+  7: 'NM',
+  8: 'DF',
+  10: 'TS',
+  11: 'NP',
+  12: 'SS',
+  13: 'GP',
+  14: 'PF',
+  17: 'AC',
 };

@@ -12,8 +12,8 @@ import { CR0, CR4, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { EXIT_REASON } from '../vmx/exit-reasons.ts';
 import { descriptorTableExit } from './exit-information.ts';
 import { readTsc } from './msrs.ts';
-import { code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086 } from './segmentation.ts';
 import { requireUmip } from './segment-ops.ts';
+import { code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086 } from './segmentation.ts';
 
 // @clause x86.exception.privileged
 function requireRing0(cpu: Cpu): void {

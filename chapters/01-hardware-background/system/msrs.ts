@@ -41,7 +41,10 @@ const segmentBase = (name: string, seg: number): Msr => ({
   },
 });
 const any = (): boolean => true;
-const bits = (mask: bigint) => (value: bigint): boolean => (value & ~mask) === 0n;
+const bits =
+  (mask: bigint) =>
+  (value: bigint): boolean =>
+    (value & ~mask) === 0n;
 
 /** Page attributes: eight types of one byte each; 2, 3 and all above 7 do not exist. */
 const validPat = (value: bigint): boolean => {
@@ -66,11 +69,14 @@ export const readTsc = ({ state }: Cpu): bigint => (state.get64(OFFSET.ICOUNT) +
 export const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
   [0x10, { name: 'IA32_TIME_STAMP_COUNTER', read: readTsc, write: writeTsc }],
   [0x1b, stored('IA32_APIC_BASE', OFFSET.APIC_BASE, bits(APIC_BASE_BITS))],
-  [0x3b, {
-    name: 'IA32_TSC_ADJUST',
-    read: ({ state }) => state.get64(OFFSET.TSC_ADJUST),
-    write: (cpu, value) => writeTsc(cpu, (readTsc(cpu) + value - cpu.state.get64(OFFSET.TSC_ADJUST)) & U64),
-  }],
+  [
+    0x3b,
+    {
+      name: 'IA32_TSC_ADJUST',
+      read: ({ state }) => state.get64(OFFSET.TSC_ADJUST),
+      write: (cpu, value) => writeTsc(cpu, (readTsc(cpu) + value - cpu.state.get64(OFFSET.TSC_ADJUST)) & U64),
+    },
+  ],
   [0x8b, { name: 'IA32_BIOS_SIGN_ID', read: () => 0n, write: () => {} }], // no microcode update is loaded; software writes 0 before it asks
   [0x174, stored('IA32_SYSENTER_CS', OFFSET.SYSENTER_CS, any)],
   [0x175, stored('IA32_SYSENTER_ESP', OFFSET.SYSENTER_ESP, canonical)],

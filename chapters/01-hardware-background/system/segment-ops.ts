@@ -12,12 +12,35 @@ import { canonical } from '../mmu/paging.ts';
 import { AR, CR4, FLAG, OFFSET, SEG } from '../state.ts';
 import { EXIT_REASON } from '../vmx/exit-reasons.ts';
 import {
-  clearSegment, type Descriptor, dplOf, fillSegment, isCode, isConforming, isNull, loadSegment, readDescriptor, readUpperHalf, rplOf, selectorError,
+  clearSegment,
+  type Descriptor,
+  dplOf,
+  fillSegment,
+  isCode,
+  isConforming,
+  isNull,
+  loadSegment,
+  readDescriptor,
+  readUpperHalf,
+  rplOf,
   SYSTEM_TYPE,
+  selectorError,
 } from './descriptors.ts';
-import { loadFarPointer } from './far.ts';
 import { descriptorTableExit } from './exit-information.ts';
-import { code64, currentStack, longMode, operandAddress, privilegeOf, protectedMode, readOperand, U16, U32, writeRegister, writeWordOperand } from './segmentation.ts';
+import { loadFarPointer } from './far.ts';
+import {
+  code64,
+  currentStack,
+  longMode,
+  operandAddress,
+  privilegeOf,
+  protectedMode,
+  readOperand,
+  U16,
+  U32,
+  writeRegister,
+  writeWordOperand,
+} from './segmentation.ts';
 
 export function movToSreg(cpu: Cpu, insn: Instruction): void {
   // @clause x86.exception.undefined-opcode
@@ -126,7 +149,16 @@ function systemDescriptor(cpu: Cpu, selector: number, types: readonly number[]):
 
 // ## Questions
 
-const LAR_TYPES = new Set<number>([SYSTEM_TYPE.TSS16, SYSTEM_TYPE.LDT, SYSTEM_TYPE.BUSY_TSS16, SYSTEM_TYPE.CALL_GATE16, SYSTEM_TYPE.TASK_GATE, SYSTEM_TYPE.TSS, SYSTEM_TYPE.BUSY_TSS, SYSTEM_TYPE.CALL_GATE]);
+const LAR_TYPES = new Set<number>([
+  SYSTEM_TYPE.TSS16,
+  SYSTEM_TYPE.LDT,
+  SYSTEM_TYPE.BUSY_TSS16,
+  SYSTEM_TYPE.CALL_GATE16,
+  SYSTEM_TYPE.TASK_GATE,
+  SYSTEM_TYPE.TSS,
+  SYSTEM_TYPE.BUSY_TSS,
+  SYSTEM_TYPE.CALL_GATE,
+]);
 const LSL_TYPES = new Set<number>([SYSTEM_TYPE.TSS16, SYSTEM_TYPE.LDT, SYSTEM_TYPE.BUSY_TSS16, SYSTEM_TYPE.TSS, SYSTEM_TYPE.BUSY_TSS]);
 const LONG_TYPES = new Set<number>([SYSTEM_TYPE.LDT, SYSTEM_TYPE.TSS, SYSTEM_TYPE.BUSY_TSS, SYSTEM_TYPE.CALL_GATE]);
 

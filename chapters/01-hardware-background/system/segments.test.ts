@@ -30,7 +30,13 @@ describe('loading a data segment register', () => {
     it(`${name} with RPL ${rpl} at CPL ${cpl}: DS ${ds}, SS ${ss}`, () => {
       const selector = (SELECTOR[name] & 0xfff8) | (SELECTOR[name] & 3) | rpl;
       const end = cpl === 3 ? [0xcc] : []; // HLT is privileged; INT3 is not allowed by its gate either, and says #GP(1a)
-      for (const [seg, want] of [[SEG.DS, ds], [SEG.ES, ds], [SEG.FS, ds], [SEG.GS, ds], [SEG.SS, ss]] as const) {
+      for (const [seg, want] of [
+        [SEG.DS, ds],
+        [SEG.ES, ds],
+        [SEG.FS, ds],
+        [SEG.GS, ds],
+        [SEG.SS, ss],
+      ] as const) {
         const got = new Lab('protected', cpl).firstException([...load(seg, selector), ...end]);
         expect(got === '#GP(1a)' ? 'none' : got, `segment ${seg}`).toBe(want);
       }
@@ -112,7 +118,12 @@ describe('far transfers', () => {
     expect(lab.cpu.cpl).toBe(0);
     expect(lab.slot(SLOT.RSP)).toBe(BigInt(PLACE.STACK_RING0 - 24));
     expect([0, 1, 2, 3, 4, 5].map((n) => lab.stackWord(n))).toEqual([
-      BigInt(PLACE.CODE + 11), BigInt(SELECTOR.USER_CODE), 0x22n, 0x11n, BigInt(PLACE.STACK_RING3 - 8), BigInt(SELECTOR.USER_DATA),
+      BigInt(PLACE.CODE + 11),
+      BigInt(SELECTOR.USER_CODE),
+      0x22n,
+      0x11n,
+      BigInt(PLACE.STACK_RING3 - 8),
+      BigInt(SELECTOR.USER_DATA),
     ]);
     lab.fill(SEG.ES, SELECTOR.DATA); // ring 0's: to be taken away
     lab.cpu.modeChanged();
@@ -122,7 +133,7 @@ describe('far transfers', () => {
     expect(lab.state.segRights(SEG.DS) & AR.UNUSABLE).toBe(0);
   });
 
-  it('a gate is refused by its DPL, and by its caller\'s RPL', () => {
+  it("a gate is refused by its DPL, and by its caller's RPL", () => {
     const lab = (): Lab => {
       const made = new Lab('protected', 3);
       made.describe(SELECTOR.GATE, [SELECTOR.CODE << 16, 0x8c00]);
@@ -168,7 +179,14 @@ describe('LTR, LLDT and the questions', () => {
       expect(lab.firstException(code)).toBe('none');
       return (lab.cpu.rflags & 0x40) !== 0;
     };
-    expect([SELECTOR.DATA, SELECTOR.CODE, SELECTOR.EXECUTE_ONLY, SELECTOR.BEYOND, SELECTOR.TSS, 0].map((s) => zf(regOp(4, s)))).toEqual([true, true, false, false, false, false]);
+    expect([SELECTOR.DATA, SELECTOR.CODE, SELECTOR.EXECUTE_ONLY, SELECTOR.BEYOND, SELECTOR.TSS, 0].map((s) => zf(regOp(4, s)))).toEqual([
+      true,
+      true,
+      false,
+      false,
+      false,
+      false,
+    ]);
     expect([SELECTOR.DATA, SELECTOR.READ_ONLY, SELECTOR.CODE].map((s) => zf(regOp(5, s)))).toEqual([true, false, false]);
     const lab = new Lab('protected');
     lab.run([0xb8, ...le32(SELECTOR.CODE), 0x0f, 0x03, 0xd8, 0x0f, 0x02, 0xc8, 0xf4]); // LSL EBX, EAX; LAR ECX, EAX
@@ -196,7 +214,13 @@ describe('virtual-8086 mode', () => {
     expect(Number(lab.stackWord(3)) & 0x30002).toBe(0x30002); // VM, and RF because it was a fault
     expect(lab.state.segRights(SEG.DS) & AR.UNUSABLE).not.toBe(0);
   });
-  for (const [name, code] of [['CLI', [0xfa]], ['PUSHF', [0x9c]], ['POPF', [0x9d]], ['IRET', [0xcf]], ['INT', [0xcd, 0x20]]] as const)
+  for (const [name, code] of [
+    ['CLI', [0xfa]],
+    ['PUSHF', [0x9c]],
+    ['POPF', [0x9d]],
+    ['IRET', [0xcf]],
+    ['INT', [0xcd, 0x20]],
+  ] as const)
     it(`${name} is sensitive to IOPL`, () => {
       const lab = v86([...code]);
       lab.machine.run(1);
@@ -221,7 +245,13 @@ describe('hardware task switch', () => {
     put(36, 2);
     put(40, 0x1234); // EAX
     put(56, 0x8000); // ESP
-    for (const [offset, selector] of [[72, SELECTOR.DATA], [76, SELECTOR.CODE], [80, SELECTOR.DATA], [84, SELECTOR.DATA]] as const) put(offset, selector);
+    for (const [offset, selector] of [
+      [72, SELECTOR.DATA],
+      [76, SELECTOR.CODE],
+      [80, SELECTOR.DATA],
+      [84, SELECTOR.DATA],
+    ] as const)
+      put(offset, selector);
     lab.machine.load(PLACE.DATA, [0xcf]); // IRET
     lab.state.setSlotNumber(SLOT.RBX, 0x77);
     lab.run([0x9a, 0, 0, 0, 0, ...le16(SELECTOR.OTHER_TSS), 0xf4], 1); // CALL FAR tss

@@ -18,13 +18,26 @@ import { swapgs, syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
 import { cli, popf, pushf, setAc, sti } from './flag-ops.ts';
 import { iret } from './iret.ts';
 import {
-  cpuid, GDTR, hlt, IDTR, invalidateCaches, invlpg, invpcid, loadTable, monitor, mwait, overflowFlag, pause, rdpmc, rdtsc, rdtscp, storeTable,
+  cpuid,
+  GDTR,
+  hlt,
+  IDTR,
+  invalidateCaches,
+  invlpg,
+  invpcid,
+  loadTable,
+  monitor,
+  mwait,
+  overflowFlag,
+  pause,
+  rdpmc,
+  rdtsc,
+  rdtscp,
+  storeTable,
 } from './machine-ops.ts';
 import { rdmsr, wrmsr } from './msrs.ts';
 import { input, inputString, output, outputString } from './ports.ts';
-import {
-  arpl, lar, lldt, loadFar, lsl, ltr, movFromSreg, movToSreg, popSreg, readBase, sldt, str, verr, verw, writeBase,
-} from './segment-ops.ts';
+import { arpl, lar, lldt, loadFar, lsl, ltr, movFromSreg, movToSreg, popSreg, readBase, sldt, str, verr, verw, writeBase } from './segment-ops.ts';
 
 type Operation = (cpu: Cpu, insn: Instruction) => void;
 
@@ -37,8 +50,8 @@ const ud: Operation = () => {
  * emulate a unit that is absent, or switch its state late.
  */
 const unknown: Operation = (cpu, insn) => {
-  const escape = insn.opcode >= 0xd8 && insn.opcode <= 0xdf && !insn.lock;
-  if (escape && cpu.state.low32(OFFSET.CR0) & (CR0.EM | CR0.TS)) throw deviceNotAvailable();
+  const ofUnit = insn.opcode >= 0xd8 && insn.opcode <= 0xdf && !insn.lock;
+  if (ofUnit && cpu.state.low32(OFFSET.CR0) & (CR0.EM | CR0.TS)) throw deviceNotAvailable();
   throw undefinedOpcode();
 };
 
@@ -54,10 +67,12 @@ function into(cpu: Cpu, insn: Instruction): void {
 }
 
 /** Instructions of the VMX unit; without one they are undefined. */
-const vmx = (op: SystemOp): Operation => (cpu, insn) => {
-  if (!cpu.vmx) throw undefinedOpcode();
-  cpu.vmx.execute(op, insn);
-};
+const vmx =
+  (op: SystemOp): Operation =>
+  (cpu, insn) => {
+    if (!cpu.vmx) throw undefinedOpcode();
+    cpu.vmx.execute(op, insn);
+  };
 
 /** Every system operation. */
 export const OPERATIONS: Readonly<Record<SystemOp, Operation>> = {

@@ -12,8 +12,21 @@ import { PRIVILEGE } from '../mmu/mmu.ts';
 import { AR, CR0, CR4, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { DR6 } from './debug.ts';
 import {
-  checkStackDescriptor, clearSegment, type Descriptor, dplOf, enterCode, fillSegment, isCode, isConforming, isNull, loadRealSegment, markAccessed,
-  readDescriptor, rplOf, selectorError, SYSTEM_TYPE,
+  checkStackDescriptor,
+  clearSegment,
+  type Descriptor,
+  dplOf,
+  enterCode,
+  fillSegment,
+  isCode,
+  isConforming,
+  isNull,
+  loadRealSegment,
+  markAccessed,
+  readDescriptor,
+  rplOf,
+  SYSTEM_TYPE,
+  selectorError,
 } from './descriptors.ts';
 import { currentStack } from './segmentation.ts';
 import { is16BitTss, Tss16, Tss32 } from './tss.ts';
@@ -34,8 +47,22 @@ interface Format {
   readonly segmentsAt: number;
   readonly ldtAt: number;
 }
-const FORMAT32: Format = { bytes: Tss32.bytes, word: 4, ip: Tss32.fields.eip.offset, segments: SEGMENTS_32, segmentsAt: Tss32.fields.es.offset, ldtAt: Tss32.fields.ldt.offset };
-const FORMAT16: Format = { bytes: Tss16.bytes, word: 2, ip: Tss16.fields.ip.offset, segments: SEGMENTS_16, segmentsAt: Tss16.fields.es.offset, ldtAt: Tss16.fields.ldt.offset };
+const FORMAT32: Format = {
+  bytes: Tss32.bytes,
+  word: 4,
+  ip: Tss32.fields.eip.offset,
+  segments: SEGMENTS_32,
+  segmentsAt: Tss32.fields.es.offset,
+  ldtAt: Tss32.fields.ldt.offset,
+};
+const FORMAT16: Format = {
+  bytes: Tss16.bytes,
+  word: 2,
+  ip: Tss16.fields.ip.offset,
+  segments: SEGMENTS_16,
+  segmentsAt: Tss16.fields.es.offset,
+  ldtAt: Tss16.fields.ldt.offset,
+};
 
 /**
  * Switches to the task that `target` names: a TSS descriptor, a task gate, or for IRET the back link (only its selector counts). `errorCode` of an
@@ -52,7 +79,8 @@ export function switchTask(cpu: Cpu, target: Descriptor, source: Source, length:
   const tss = readDescriptor(cpu, selector, wrong);
   const type = tss.rights & (AR.S | AR.TYPE);
   const plain = type & ~BUSY;
-  if ((plain !== SYSTEM_TYPE.TSS && plain !== SYSTEM_TYPE.TSS16) || ((type & BUSY) !== 0) !== (source === 'iret')) throw wrong(selectorError(selector));
+  if ((plain !== SYSTEM_TYPE.TSS && plain !== SYSTEM_TYPE.TSS16) || ((type & BUSY) !== 0) !== (source === 'iret'))
+    throw wrong(selectorError(selector));
   if ((tss.rights & AR.P) === 0) throw notPresent(selectorError(selector));
   const format = plain === SYSTEM_TYPE.TSS ? FORMAT32 : FORMAT16;
   if (tss.limit < format.bytes - 1) throw invalidTss(selectorError(selector));
@@ -105,7 +133,8 @@ function readImage(cpu: Cpu, base: bigint, f: Format): Image {
 
 function saveTask(cpu: Cpu, base: bigint, f: Format, source: Source): void {
   const { state } = cpu;
-  const put = (offset: number, bytes: number, value: number): void => cpu.mmu.write(cpu.wrapLinear(base + BigInt(offset)), bytes, BigInt(value >>> 0), PRIVILEGE.SYSTEM);
+  const put = (offset: number, bytes: number, value: number): void =>
+    cpu.mmu.write(cpu.wrapLinear(base + BigInt(offset)), bytes, BigInt(value >>> 0), PRIVILEGE.SYSTEM);
   put(f.ip, f.word, state.slot32(SLOT.NEXT_RIP));
   put(f.ip + f.word, f.word, source === 'iret' ? readFlags(state) & ~FLAG.NT : readFlags(state));
   GENERAL.forEach((slot, i) => {

@@ -9,27 +9,79 @@ import { invalidTss } from '../faults.ts';
 import { layout, u16le, u32le, u64le } from '../layout.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
 import { AR, SEG } from '../state.ts';
-import { checkStackDescriptor, clearSegment, fillSegment, isNull, markAccessed, readDescriptor, selectorError, SYSTEM_TYPE } from './descriptors.ts';
+import { checkStackDescriptor, clearSegment, fillSegment, isNull, markAccessed, readDescriptor, SYSTEM_TYPE, selectorError } from './descriptors.ts';
 import { longMode, Stack } from './segmentation.ts';
 
 /** 32-bit TSS. */
 export const Tss32 = layout('tss32', {
-  link: u16le(0), esp0: u32le(4), ss0: u16le(8), esp1: u32le(12), ss1: u16le(16), esp2: u32le(20), ss2: u16le(24), cr3: u32le(28), eip: u32le(32),
-  eflags: u32le(36), eax: u32le(40), ecx: u32le(44), edx: u32le(48), ebx: u32le(52), esp: u32le(56), ebp: u32le(60), esi: u32le(64), edi: u32le(68),
-  es: u16le(72), cs: u16le(76), ss: u16le(80), ds: u16le(84), fs: u16le(88), gs: u16le(92), ldt: u16le(96), trap: u16le(100), ioMap: u16le(102),
+  link: u16le(0),
+  esp0: u32le(4),
+  ss0: u16le(8),
+  esp1: u32le(12),
+  ss1: u16le(16),
+  esp2: u32le(20),
+  ss2: u16le(24),
+  cr3: u32le(28),
+  eip: u32le(32),
+  eflags: u32le(36),
+  eax: u32le(40),
+  ecx: u32le(44),
+  edx: u32le(48),
+  ebx: u32le(52),
+  esp: u32le(56),
+  ebp: u32le(60),
+  esi: u32le(64),
+  edi: u32le(68),
+  es: u16le(72),
+  cs: u16le(76),
+  ss: u16le(80),
+  ds: u16le(84),
+  fs: u16le(88),
+  gs: u16le(92),
+  ldt: u16le(96),
+  trap: u16le(100),
+  ioMap: u16le(102),
 });
 
 /** 16-bit TSS: the 80286's. */
 export const Tss16 = layout('tss16', {
-  link: u16le(0), sp0: u16le(2), ss0: u16le(4), sp1: u16le(6), ss1: u16le(8), sp2: u16le(10), ss2: u16le(12), ip: u16le(14), flags: u16le(16),
-  ax: u16le(18), cx: u16le(20), dx: u16le(22), bx: u16le(24), sp: u16le(26), bp: u16le(28), si: u16le(30), di: u16le(32),
-  es: u16le(34), cs: u16le(36), ss: u16le(38), ds: u16le(40), ldt: u16le(42),
+  link: u16le(0),
+  sp0: u16le(2),
+  ss0: u16le(4),
+  sp1: u16le(6),
+  ss1: u16le(8),
+  sp2: u16le(10),
+  ss2: u16le(12),
+  ip: u16le(14),
+  flags: u16le(16),
+  ax: u16le(18),
+  cx: u16le(20),
+  dx: u16le(22),
+  bx: u16le(24),
+  sp: u16le(26),
+  bp: u16le(28),
+  si: u16le(30),
+  di: u16le(32),
+  es: u16le(34),
+  cs: u16le(36),
+  ss: u16le(38),
+  ds: u16le(40),
+  ldt: u16le(42),
 });
 
 /** 64-bit TSS. */
 export const Tss64 = layout('tss64', {
-  rsp0: u64le(4), rsp1: u64le(12), rsp2: u64le(20),
-  ist1: u64le(36), ist2: u64le(44), ist3: u64le(52), ist4: u64le(60), ist5: u64le(68), ist6: u64le(76), ist7: u64le(84), ioMap: u16le(102),
+  rsp0: u64le(4),
+  rsp1: u64le(12),
+  rsp2: u64le(20),
+  ist1: u64le(36),
+  ist2: u64le(44),
+  ist3: u64le(52),
+  ist4: u64le(60),
+  ist5: u64le(68),
+  ist6: u64le(76),
+  ist7: u64le(84),
+  ioMap: u16le(102),
 });
 
 /** True when TR holds a TSS of the 80286's format. */
