@@ -7,6 +7,7 @@ import { Cpu } from '../cpu.ts';
 import { assert, PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
 import { AR, CR0, CR4, EFER, OFFSET, SEG, SLOT } from '../state.ts';
 import type { PortBus } from '../system/ports.ts';
+import type { Trace } from '../trace.ts';
 import { CAPABILITY, CPU_BASED, ENTRY, EXIT, EPTP, SECONDARY } from '../vmx/controls.ts';
 import { exitReasonName } from '../vmx/exit-reasons.ts';
 import { FIELD, type FieldName, REVISION_ID } from '../vmx/vmcs.ts';
@@ -33,10 +34,10 @@ export class RootMachine {
   #nextPage = PAGE_BYTES;
   readonly pml4: number;
 
-  constructor(guests: number) {
+  constructor(guests: number, trace?: Trace) {
     this.memory = new PhysicalMemory({ ramBytes: HOST_BYTES + guests * GUEST_BYTES });
     const ports: PortBus = { read: () => 0, write: (_port, _bytes, value) => this.#print(value) };
-    this.cpu = new Cpu({ memory: this.memory, ports });
+    this.cpu = new Cpu({ memory: this.memory, ports, ...(trace && { trace }) });
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.pml4 = this.page();
