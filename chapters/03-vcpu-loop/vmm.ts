@@ -25,6 +25,8 @@ interface Limits {
 const DEFAULT_EXITS = 10_000_000;
 const DEFAULT_BOUNDS = 10_000;
 
+// @clause x86.smp.locked
+// @clause x86.smp.ordering
 /** A machine whose processors take turns in the calling thread. */
 export class Machine extends Board {
   #turn = 0;

@@ -25,6 +25,7 @@ const compare = (name: string) => (b: Builder) => {
   b.combine(name, b.bytes(0), 0, first, b.read(1));
 };
 
+// @clause x86.integer.results-and-flags
 const ADD = instruction('ADD', pattern(0), accumulate('add'));
 const OR = instruction('OR', pattern(1), accumulate('or'));
 const ADC = instruction('ADC', pattern(2), accumulate('adc'));

@@ -23,6 +23,7 @@ const advance = (b: Builder, pointer: number): void => b.emit(`advance.${b.insn.
 /** The operands of a comparison: first and second. */
 type Pair = readonly [number, number];
 
+// @clause x86.string.semantics
 /**
  * Wraps a body in the loop that a prefix asks for. `bulk`: the micro-operation that does a run of iterations at once, where offsets are linear addresses.
  * A body that compares returns what: REPE and REPNE go on while the outcome pleases, and set flags only when the loop is left, because a fault in its

@@ -23,6 +23,7 @@ export class DebugExit implements Registers {
     return 0n;
   }
 
+  // @clause payload.debug-exit
   write(_offset: number, _width: number, value: bigint): void {
     this.status = (Number(value & 0x7fn) << 1) | 1; // an exit status has eight bits
     this.#trace?.emit({ kind: 'device', device: this.name, what: 'exit', value: this.status });
