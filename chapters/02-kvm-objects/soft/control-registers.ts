@@ -1,10 +1,11 @@
 // # Which control registers are possible
 //
 // A VMM may write CR0, CR3, CR4 and EFER directly; a guest may write them by instruction. In both cases a combination that no processor could hold
-// must be refused before it reaches the VMCS: VM entry would fail, and what a guest can cause must never look like a bug of the kernel. The errors differ:
-// the guest gets #GP, the VMM gets EINVAL, and KVM uses the same predicates for both.
+// must be refused before it reaches the VMCS: VM entry would fail, and what a guest can cause must never look like a bug of the kernel. The errors
+// differ: the guest gets #GP, the VMM gets EINVAL, and KVM uses the same predicates for both.
 
 import { CR0, CR4, EFER, OFFSET } from '../../01-hardware-background/state.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import type { SoftVcpu } from './vcpu.ts';
 
 const has = (value: bigint, mask: number): boolean => (value & BigInt(mask)) !== 0n;
@@ -56,8 +57,8 @@ export const isLongMode = (vcpu: SoftVcpu): boolean => has(vcpu.efer, EFER.LMA);
 
 // ## PAE's four registers
 //
-// With PAE paging outside long mode, MOV to CR3 loads four entries from memory into the processor and faults if one is malformed. When the move exits, the kernel must
-// do the same, and hand the four over in the VMCS.
+// With PAE paging outside long mode, MOV to CR3 loads four entries from memory into the processor and faults if one is malformed. When the move
+// exits, the kernel must do the same, and hand the four over in the VMCS.
 
 const PDPTE_RESERVED = 0x1e6n; // bits 1, 2 and 5 to 8
 const PRESENT = 1n;
@@ -75,7 +76,7 @@ export function loadPdptrs(vcpu: SoftVcpu, cr3: bigint): boolean {
     entries.push(entry);
   }
   entries.forEach((entry, n) => {
-    vm.hardware.write(`GUEST_PDPTR${n as 0 | 1 | 2 | 3}`, entry);
+    vm.hardware.write(FIELD[`GUEST_PDPTR${n as 0 | 1 | 2 | 3}`], entry);
   });
   return true;
 }
@@ -97,12 +98,12 @@ export function setCr0(vcpu: SoftVcpu, wanted: bigint): boolean {
   const cr4 = vcpu.cr4;
   const value = (wanted | BigInt(CR0.ET)) & (CR0_DEFINED | ~0xffff_ffffn);
   if (!validCr0(value)) return false;
-  const codeIsLong = (hardware.read32('GUEST_CS_AR_BYTES') & CS_L) !== 0;
+  const codeIsLong = (hardware.read32(FIELD.GUEST_CS_AR_BYTES) & CS_L) !== 0;
   if (has(value, CR0.PG) && !has(old, CR0.PG) && has(vcpu.efer, EFER.LME)) {
     if (!has(cr4, CR4.PAE) || codeIsLong) return false;
   }
   if (has(value, CR0.PG) && !has(vcpu.efer, EFER.LME) && has(cr4, CR4.PAE) && (value ^ old) & CR0_PDPTR_BITS) {
-    if (!loadPdptrs(vcpu, hardware.read('GUEST_CR3'))) return false;
+    if (!loadPdptrs(vcpu, hardware.read(FIELD.GUEST_CR3))) return false;
   }
   if (!has(value, CR0.PG) && ((isLongMode(vcpu) && codeIsLong) || has(cr4, CR4.PCIDE))) return false;
   vcpu.writeCr0(value);
@@ -117,7 +118,7 @@ export function setCr3(vcpu: SoftVcpu, wanted: bigint): boolean {
   const value = keep ? wanted & ~(1n << 63n) : wanted;
   if (!validCr3(vcpu, value)) return false;
   if (isPaging(vcpu) && has(vcpu.cr4, CR4.PAE) && !isLongMode(vcpu) && !loadPdptrs(vcpu, value)) return false;
-  hardware.write('GUEST_CR3', value);
+  hardware.write(FIELD.GUEST_CR3, value);
   if (!keep) hardware.flushGuestTlb(vcpu.vpid);
   return true;
 }
@@ -129,10 +130,10 @@ export function setCr4(vcpu: SoftVcpu, value: bigint): boolean {
   if (!validCr4(vcpu, value)) return false;
   if (isLongMode(vcpu)) {
     if (!has(value, CR4.PAE)) return false;
-  } else if (isPaging(vcpu) && has(value, CR4.PAE) && (value ^ old) & CR4_PDPTR_BITS && !loadPdptrs(vcpu, hardware.read('GUEST_CR3'))) {
+  } else if (isPaging(vcpu) && has(value, CR4.PAE) && (value ^ old) & CR4_PDPTR_BITS && !loadPdptrs(vcpu, hardware.read(FIELD.GUEST_CR3))) {
     return false;
   }
-  if (has(value, CR4.PCIDE) && !has(old, CR4.PCIDE) && (!isLongMode(vcpu) || (hardware.read('GUEST_CR3') & 0xfffn) !== 0n)) return false;
+  if (has(value, CR4.PCIDE) && !has(old, CR4.PCIDE) && (!isLongMode(vcpu) || (hardware.read(FIELD.GUEST_CR3) & 0xfffn) !== 0n)) return false;
   vcpu.writeCr4(value);
   if ((value ^ old) & (CR4_PDPTR_BITS | BigInt(CR4.PCIDE | CR4.SMAP))) hardware.flushGuestTlb(vcpu.vpid);
   return true;

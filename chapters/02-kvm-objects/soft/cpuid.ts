@@ -1,8 +1,9 @@
 // # What the guest is told it runs on
 //
-// CPUID always exits from VMX non-root operation. The answer comes from a table that the VMM gave to the vCPU: it can hide a feature of the host, never add one (the
-// guest would find out). The usual way is to ask the kernel what it could support, strike out what the virtual machine shall not have, and hand the rest
-// back. Two answers cannot be in any table because they change while the guest runs: whether the operating system has enabled XSAVE, and whether its local APIC is on.
+// CPUID always exits from VMX non-root operation. The answer comes from a table that the VMM gave to the vCPU: it can hide a feature of the host,
+// never add one (the guest would find out). The usual way is to ask the kernel what it could support, strike out what the virtual machine shall not
+// have, and hand the rest back. Two answers cannot be in any table because they change while the guest runs: whether the operating system has
+// enabled XSAVE, and whether its local APIC is on.
 
 import { CR4 } from '../../01-hardware-background/state.ts';
 import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KvmCpuid2, KvmCpuidEntry2 } from '../abi/registers.ts';
@@ -23,7 +24,7 @@ export interface CpuidEntry {
   readonly edx: number;
 }
 
-export type CpuidAnswer = Pick<CpuidEntry, 'eax' | 'ebx' | 'ecx' | 'edx'>;
+type CpuidAnswer = Pick<CpuidEntry, 'eax' | 'ebx' | 'ecx' | 'edx'>;
 
 const NOTHING: CpuidAnswer = { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 const OSXSAVE = 1 << 27; // leaf 1, ECX
@@ -100,8 +101,8 @@ export function supportedCpuid(hardware: Hardware): CpuidEntry[] {
 
 // ## Handing tables over
 //
-// A table has as many entries as its head says. When the caller's array is too short the answer is E2BIG and nothing is written; `KVM_GET_SUPPORTED_CPUID` callers
-// therefore start with a guess and double it.
+// A table has as many entries as its head says. When the caller's array is too short the answer is E2BIG and nothing is written;
+// `KVM_GET_SUPPORTED_CPUID` callers therefore start with a guess and double it.
 
 // @clause kvm.cpuid.e2big
 /** Writes `entries` behind the head in `view`. */

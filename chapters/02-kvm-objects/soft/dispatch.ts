@@ -1,8 +1,8 @@
 // # Dispatch
 //
-// In kvm.ko an `ioctl` travels through three big switch statements, one for each kind of file: `kvm_dev_ioctl`, `kvm_vm_ioctl`, `kvm_vcpu_ioctl`, each with a
-// second one for the architecture behind its `default:` label. A book that grows by chapters cannot have its first chapters edited by its
-// later ones, so the switch is a table here, and a chapter *installs* what it adds.
+// In kvm.ko an `ioctl` travels through three big switch statements, one for each kind of file: `kvm_dev_ioctl`, `kvm_vm_ioctl`, `kvm_vcpu_ioctl`,
+// each with a second one for the architecture behind its `default:` label. A book that grows by chapters cannot have its first chapters edited by
+// its later ones, so the switch is a table here, and a chapter *installs* what it adds.
 //
 // What a switch falls through to is part of the ABI too, and it is not the same everywhere. A request that the VM file does not know is ENOTTY; the
 // system file and the vCPU file answer EINVAL. Programs that probe by trying depend on it.

@@ -1,23 +1,22 @@
 // # The second stage, as tables
 //
-// With EPT the processor translates twice: the guest's own tables take a linear address to a guest physical one, and a second set of tables, which the guest
-// cannot see, takes that to a host physical one. The format is the familiar four-level tree of {{ENTRIES}} entries; only the permission bits differ (read,
-// write and execute are three separate bits, and an entry with none of them is "not present").
+// With EPT the processor translates twice: the guest's own tables take a linear address to a guest physical one, and a second set of tables, which
+// the guest cannot see, takes that to a host physical one. The format is the familiar four-level tree; only the permission bits differ (read, write
+// and execute are three separate bits, and an entry with none of them is "not present").
 //
-// KVM fills this tree *lazily*. A fresh VM has an empty root. The first touch of every page is a VM exit (EPT violation), the slot tells which page of the VMM's memory
-// it is, and one entry is written. Then the guest runs at hardware speed. A tree can thus be thrown away at any time, and that is the simplest way to make
-// a change of slots safe: forget everything, let the guest fault it in again (`kvm_mmu_zap_all_fast()`).
+// KVM fills this tree *lazily*. A fresh VM has an empty root. The first touch of every page is a VM exit (EPT violation), the slot tells which page
+// of the VMM's memory it is, and one entry is written. Then the guest runs at hardware speed. A tree can thus be thrown away at any time, and that
+// is the simplest way to make a change of slots safe: forget everything, let the guest fault it in again (`kvm_mmu_zap_all_fast()`).
 //
-// For an address that no slot covers KVM writes an entry as well: a deliberately *wrong* one (writable but not readable). The processor reports a wrong entry as another
-// exit, EPT misconfiguration, so that a device register is recognised without a lookup. Slots come and go, so these entries die with the rest.
-//
-// ::figure ept-fill -- an access, a violation, an entry, and the same access again
+// For an address that no slot covers KVM writes an entry as well: a deliberately *wrong* one (writable but not readable). The processor reports a
+// wrong entry as another exit, EPT misconfiguration, so that a device register is recognised without a lookup. Slots come and go, so these entries
+// die with the rest.
 
 import { type Gpa, type Hpa, PAGE_BYTES, type PhysicalMemory } from '../../01-hardware-background/physical-memory.ts';
 import type { RamOwners } from './memory.ts';
 
 /** Bits of an EPT entry (Intel SDM vol. 3, "The Extended Page Table Mechanism"). */
-export const EPT_ENTRY = { READ: 1, WRITE: 2, EXECUTE: 4, MEMORY_TYPE_WB: 6 << 3, ACCESSED: 1 << 8, DIRTY: 1 << 9 } as const;
+const EPT_ENTRY = { READ: 1, WRITE: 2, EXECUTE: 4, MEMORY_TYPE_WB: 6 << 3, ACCESSED: 1 << 8, DIRTY: 1 << 9 } as const;
 const ALL = EPT_ENTRY.READ | EPT_ENTRY.WRITE | EPT_ENTRY.EXECUTE;
 /** Writable and executable without being readable: a misconfiguration on every processor, and so KVM's mark for a device page (`shadow_mmio_value`). */
 const MMIO_MARK = EPT_ENTRY.WRITE | EPT_ENTRY.EXECUTE;

@@ -1,11 +1,11 @@
 // # Descriptors
 //
 // KVM has no object of its own that a program could hold. It has *files*: a device node, and two kinds of anonymous inode that `ioctl` calls on the
-// first one create. That is less odd than it sounds. A descriptor is already a reference with an owner, a life time and a way to pass it on; the kernel closes
-// it when its process dies; and "who may use virtual machines" is decided by the permissions of one node in `/dev`.
+// first one create. That is less odd than it sounds. A descriptor is already a reference with an owner, a life time and a way to pass it on; the
+// kernel closes it when its process dies; and "who may use virtual machines" is decided by the permissions of one node in `/dev`.
 //
-// The table below is the process's: a small array, the lowest free number first, as POSIX promises. `/proc/self/fd` shows where a descriptor leads, and
-// the names it shows for KVM's inodes are kept here, because people look for them there.
+// The table below is the process's: a small array, the lowest free number first, as POSIX promises. `/proc/self/fd` shows where a descriptor leads,
+// and the names it shows for KVM's inodes are kept here, because people look for them there.
 
 import { ERRNO } from '../errno.ts';
 

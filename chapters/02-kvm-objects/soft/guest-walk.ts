@@ -1,14 +1,15 @@
 // # Walking the guest's own tables
 //
-// With EPT the processor translates guest linear addresses without asking anyone, and KVM need not know how the guest's page tables look. Except in two places: the
-// VMM may ask (`KVM_TRANSLATE`), and the emulator has to do in software what the instruction would have done. So kvm.ko carries a page walker for every paging
-// mode; in `paging_tmpl.h` it is one text, compiled once for each.
+// With EPT the processor translates guest linear addresses without asking anyone, and KVM need not know how the guest's page tables look. Except in
+// two places: the VMM may ask (`KVM_TRANSLATE`), and the emulator has to do in software what the instruction would have done. So kvm.ko carries a
+// page walker for every paging mode; in `paging_tmpl.h` it is one text, compiled once for each.
 //
-// Ours is one loop over levels. What differs between the modes is how many levels there are, how wide an entry is, and which bits are reserved.
-// A walk is bounded by the number of levels, whatever the guest wrote into its tables.
+// Ours is one loop over levels. What differs between the modes is how many levels there are, how wide an entry is, and which bits are reserved. A
+// walk is bounded by the number of levels, whatever the guest wrote into its tables.
 
 import type { Gpa } from '../../01-hardware-background/physical-memory.ts';
 import { CR0, CR4, EFER } from '../../01-hardware-background/state.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import type { SoftVcpu } from './vcpu.ts';
 import type { SoftVm } from './vm.ts';
 
@@ -30,10 +31,10 @@ export interface Access {
   readonly acSet: boolean;
 }
 
-export type Walked = { readonly gpa: Gpa; readonly writable: boolean; readonly user: boolean } | { readonly errorCode: number };
+type Walked = { readonly gpa: Gpa; readonly writable: boolean; readonly user: boolean } | { readonly errorCode: number };
 
 /** Page-fault error code bits. */
-export const PF = { PRESENT: 1, WRITE: 2, USER: 4, RESERVED: 8, FETCH: 16 } as const;
+const PF = { PRESENT: 1, WRITE: 2, USER: 4, RESERVED: 8, FETCH: 16 } as const;
 
 const P = 1n;
 const RW = 2n;
@@ -61,8 +62,8 @@ export function pagingOf(vcpu: SoftVcpu): Paging {
   const { hardware } = vcpu.vm;
   const cr4 = vcpu.cr4;
   const pae = has(cr4, CR4.PAE) && !has(vcpu.efer, EFER.LMA);
-  const pdptrs = pae ? ([0, 1, 2, 3] as const).map((n) => hardware.read(`GUEST_PDPTR${n}`)) : null;
-  return { cr0: vcpu.cr0, cr3: hardware.read('GUEST_CR3'), cr4, efer: vcpu.efer, pdptrs };
+  const pdptrs = pae ? ([0, 1, 2, 3] as const).map((n) => hardware.read(FIELD[`GUEST_PDPTR${n}`])) : null;
+  return { cr0: vcpu.cr0, cr3: hardware.read(FIELD.GUEST_CR3), cr4, efer: vcpu.efer, pdptrs };
 }
 
 /**

@@ -1,12 +1,13 @@
 // # Switching the hardware on
 //
 // Loading kvm.ko changes nothing on the machine; it only asks what the processor can do (`setup_vmcs_config()`). VMX operation begins with the first
-// virtual machine and ends with the last, so that a computer which runs none pays nothing, and another hypervisor may have the hardware
-// meanwhile. Linux counts in `kvm_usage_count`; on every CPU, `vmx_enable_virtualization_cpu()` sets CR4.VMXE and executes VMXON on a page that the processor keeps
-// as its own until VMXOFF.
+// virtual machine and ends with the last, so that a computer which runs none pays nothing, and another hypervisor may have the hardware meanwhile.
+// Linux counts in `kvm_usage_count`; on every CPU, `vmx_enable_virtualization_cpu()` sets CR4.VMXE and executes VMXON on a page that the processor
+// keeps as its own until VMXOFF.
 //
-// Three things can be missing, and each answers differently. No VMX in CPUID: the module does not load. `IA32_FEATURE_CONTROL` locked by the firmware without VMX: likewise,
-// and the message in the kernel's log says to look in the BIOS set-up. Too few controls: KVM has a list of those it cannot do without.
+// Three things can be missing, and each answers differently. No VMX in CPUID: the module does not load. `IA32_FEATURE_CONTROL` locked by the
+// firmware without VMX: likewise, and the message in the kernel's log says to look in the BIOS set-up. Too few controls: KVM has a list of those it
+// cannot do without.
 
 import { Cpu } from '../../01-hardware-background/cpu.ts';
 import { Fault } from '../../01-hardware-background/faults.ts';
@@ -14,13 +15,13 @@ import { assert, type Hpa, PAGE_BYTES, PhysicalMemory } from '../../01-hardware-
 import { AR, CR0, CR4, EFER, OFFSET, SEG } from '../../01-hardware-background/state.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { CPU_BASED, ENTRY, EPTP, EXIT, FEATURE_CONTROL, PIN, SECONDARY, VMX_MSR } from '../../01-hardware-background/vmx/controls.ts';
-import { FIELD, type FieldName } from '../../01-hardware-background/vmx/vmcs.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { VmxUnit } from '../../01-hardware-background/vmx/vmx.ts';
 import { RamOwners } from './memory.ts';
 import type { SoftVcpu } from './vcpu.ts';
 
 /** The control words that every VMCS of this kernel starts from: Linux's `struct vmcs_config`. */
-export interface VmcsConfig {
+interface VmcsConfig {
   readonly revision: number;
   readonly pin: number;
   readonly cpuBased: number;
@@ -73,8 +74,9 @@ export class Hardware {
     this.config = this.#vmcsConfig();
   }
 
-  // The host is a 64-bit kernel. None of its instructions are executed here, but VMXON and VM entry look at its registers: paging must be on, selectors must be
-  // ring 0, bases must be canonical, and a VM exit will load them all again. So the processor is put into the state in which Linux would have it.
+  // The host is a 64-bit kernel. None of its instructions are executed here, but VMXON and VM entry look at its registers: paging must be on,
+  // selectors must be ring 0, bases must be canonical, and a VM exit will load them all again. So the processor is put into the state in which Linux
+  // would have it.
 
   #bootHost(): void {
     const { state } = this.cpu;
@@ -102,9 +104,9 @@ export class Hardware {
 
   // ## What KVM needs, and what it would like
   //
-  // For each control word the processor reports which bits may be set and which must be. KVM states two lists, *required* and *welcome*; the result is
-  // the union, cut to what is possible. A required bit that is impossible makes the module refuse. With EPT, guest paging is no longer KVM's affair, so
-  // CR3 accesses and INVLPG are let through, which on the first VT-x processors were the commonest exits of all.
+  // For each control word the processor reports which bits may be set and which must be. KVM states two lists, *required* and *welcome*; the result
+  // is the union, cut to what is possible. A required bit that is impossible makes the module refuse. With EPT, guest paging is no longer KVM's
+  // affair, so CR3 accesses and INVLPG are let through, which on the first VT-x processors were the commonest exits of all.
 
   #vmcsConfig(): VmcsConfig {
     const word = (msr: number, required: number, welcome = 0): number => {
@@ -180,20 +182,20 @@ export class Hardware {
 
   // ## VMCS fields
   //
-  // Reading and writing fields is most of what a hypervisor does. Linux wraps the two instructions in `vmcs_read32()`, `vmcs_writel()` and friends and
-  // treats a failure as its own bug, because it can only be one. So does this.
+  // Reading and writing fields is most of what a hypervisor does. Linux wraps the two instructions in `vmcs_read32()`, `vmcs_writel()` and friends
+  // and treats a failure as its own bug, because it can only be one. So does this.
 
-  read(field: FieldName): bigint {
-    return this.vmx.vmread(FIELD[field]);
+  read(field: number): bigint {
+    return this.vmx.vmread(field);
   }
-  read32(field: FieldName): number {
-    return this.vmx.vmread32(FIELD[field]);
+  read32(field: number): number {
+    return this.vmx.vmread32(field);
   }
-  write(field: FieldName, value: bigint): void {
-    this.vmx.vmwrite(FIELD[field], value);
+  write(field: number, value: bigint): void {
+    this.vmx.vmwrite(field, value);
   }
-  write32(field: FieldName, value: number): void {
-    this.vmx.vmwrite32(FIELD[field], value >>> 0);
+  write32(field: number, value: number): void {
+    this.vmx.vmwrite32(field, value >>> 0);
   }
 
   /** INVEPT, single context: what the processor has cached of these second-stage tables is void. */
@@ -218,8 +220,8 @@ export class Hardware {
 
   // ## Running a guest
   //
-  // VM entry and exit are the processor's. What the host adds is a bound: its own timer interrupt, which takes the processor away from any guest that does not give it
-  // up. The interrupt itself means nothing here; that it forces a VM exit means that the host gets its turn.
+  // VM entry and exit are the processor's. What the host adds is a bound: its own timer interrupt, which takes the processor away from any guest
+  // that does not give it up. The interrupt itself means nothing here; that it forces a VM exit means that the host gets its turn.
 
   /** Runs from a successful VM entry to the next VM exit; the host's timer fires after `instructions`. False when the processor shut down instead. */
   runGuest(instructions: number): boolean {
@@ -235,23 +237,23 @@ export class Hardware {
   /** The host-state area: what the processor becomes at every VM exit. Linux: `vmx_set_constant_host_state()`. */
   writeHostState(): void {
     const { state } = this.cpu;
-    this.write('HOST_CR0', state.get64(OFFSET.CR0));
-    this.write('HOST_CR3', state.get64(OFFSET.CR3));
-    this.write('HOST_CR4', state.get64(OFFSET.CR4));
+    this.write(FIELD.HOST_CR0, state.get64(OFFSET.CR0));
+    this.write(FIELD.HOST_CR3, state.get64(OFFSET.CR3));
+    this.write(FIELD.HOST_CR4, state.get64(OFFSET.CR4));
     for (const [field, seg] of [
-      ['HOST_ES_SELECTOR', SEG.ES],
-      ['HOST_CS_SELECTOR', SEG.CS],
-      ['HOST_SS_SELECTOR', SEG.SS],
-      ['HOST_DS_SELECTOR', SEG.DS],
-      ['HOST_FS_SELECTOR', SEG.FS],
-      ['HOST_GS_SELECTOR', SEG.GS],
-      ['HOST_TR_SELECTOR', SEG.TR],
+      [FIELD.HOST_ES_SELECTOR, SEG.ES],
+      [FIELD.HOST_CS_SELECTOR, SEG.CS],
+      [FIELD.HOST_SS_SELECTOR, SEG.SS],
+      [FIELD.HOST_DS_SELECTOR, SEG.DS],
+      [FIELD.HOST_FS_SELECTOR, SEG.FS],
+      [FIELD.HOST_GS_SELECTOR, SEG.GS],
+      [FIELD.HOST_TR_SELECTOR, SEG.TR],
     ] as const)
       this.write32(field, state.segSelector(seg));
-    this.write('HOST_IA32_EFER', state.get64(OFFSET.EFER));
-    this.write('HOST_IA32_PAT', state.get64(OFFSET.PAT));
-    this.write('HOST_RIP', RIP_OF_VMX_EXIT);
-    this.write('HOST_RSP', HOST_STACK);
+    this.write(FIELD.HOST_IA32_EFER, state.get64(OFFSET.EFER));
+    this.write(FIELD.HOST_IA32_PAT, state.get64(OFFSET.PAT));
+    this.write(FIELD.HOST_RIP, RIP_OF_VMX_EXIT);
+    this.write(FIELD.HOST_RSP, HOST_STACK);
   }
 
   /** A virtual-processor identifier: it tags a vCPU's translations, so that they survive other guests' turns. 0 when all are taken. */

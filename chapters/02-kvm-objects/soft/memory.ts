@@ -1,8 +1,8 @@
 // # Two owners of RAM
 //
 // The modelled machine's RAM is shared between a program and its kernel, as on any machine. The VMM's memory grows from the bottom; it will become
-// guest RAM. The kernel's pages (VMCSs, bitmaps, second-stage page tables, the `kvm_run` pages) grow from the top. A guest reaches neither by address: it reaches what
-// its second-stage tables name, and only the kernel writes those.
+// guest RAM. The kernel's pages (VMCSs, bitmaps, second-stage page tables, the `kvm_run` pages) grow from the top. A guest reaches neither by
+// address: it reaches what its second-stage tables name, and only the kernel writes those.
 //
 // ```text
 //  0                                                              ramBytes
@@ -16,7 +16,7 @@ import { ERRNO } from '../errno.ts';
 import type { Allocation } from '../kernel.ts';
 
 /** Where the program's memory appears in its address space: where Linux puts anonymous mappings, so that nothing mistakes an hva for an hpa. */
-export const USER_BASE = 0x7f00_0000_0000;
+const USER_BASE = 0x7f00_0000_0000;
 /** End of user space on x86-64 with four-level paging (TASK_SIZE_MAX). */
 export const USER_END = 0x7fff_ffff_f000;
 

@@ -1,14 +1,15 @@
 // # Model-specific registers
 //
-// An MSR is an index, a value and a rule about which values are legal. Where the value lives is a different question for each: a field of the VMCS, a register of
-// the processor that is swapped by hand, a variable of the kernel's. RDMSR and WRMSR by the guest, and KVM_GET_MSRS and KVM_SET_MSRS by the VMM, meet in the
-// same two functions. The difference is who asks: a guest's illegal value is #GP, a VMM's ends the list, and the request answers how many came before it.
+// An MSR is an index, a value and a rule about which values are legal. Where the value lives is a different question for each: a field of the VMCS,
+// a register of the processor that is swapped by hand, a variable of the kernel's. RDMSR and WRMSR by the guest, and KVM_GET_MSRS and KVM_SET_MSRS
+// by the VMM, meet in the same two functions. The difference is who asks: a guest's illegal value is #GP, a VMM's ends the list, and the request
+// answers how many came before it.
 //
-// A VMM restores a machine by writing all of them, in the order that `KVM_GET_MSR_INDEX_LIST` gave. So anything a guest can change must be in that list, or migration
-// silently loses it.
+// A VMM restores a machine by writing all of them, in the order that `KVM_GET_MSR_INDEX_LIST` gave. So anything a guest can change must be in that
+// list, or migration silently loses it.
 
 import { EFER, OFFSET } from '../../01-hardware-background/state.ts';
-import type { FieldName } from '../../01-hardware-background/vmx/vmcs.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { KvmMsrEntry, KvmMsrs } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import { canonical, isPaging, validEfer } from './control-registers.ts';
@@ -30,7 +31,7 @@ interface Register {
 
 const always = (): boolean => true;
 
-const inVmcs = (field: FieldName, legal: (value: bigint) => boolean = always): Register => ({
+const inVmcs = (field: number, legal: (value: bigint) => boolean = always): Register => ({
   get: (vcpu) => vcpu.vm.hardware.read(field),
   set(vcpu, value) {
     if (!legal(value)) return false;
@@ -87,10 +88,10 @@ const EFER_REGISTER: Register = {
 // The guest's time stamp counter is the processor's plus an offset that the hardware adds. Setting the counter is setting the offset.
 
 const TSC_REGISTER: Register = {
-  get: ({ vm: { hardware } }) => (hardware.tsc + hardware.read('TSC_OFFSET')) & U64,
+  get: ({ vm: { hardware } }) => (hardware.tsc + hardware.read(FIELD.TSC_OFFSET)) & U64,
   set(vcpu, value) {
     const { hardware } = vcpu.vm;
-    hardware.write('TSC_OFFSET', (value - hardware.tsc) & U64);
+    hardware.write(FIELD.TSC_OFFSET, (value - hardware.tsc) & U64);
     return true;
   },
 };
@@ -98,7 +99,7 @@ const TSC_ADJUST_REGISTER: Register = {
   get: (vcpu) => vcpu.msrs.get(MSR.TSC_ADJUST) ?? 0n,
   set(vcpu, value, host) {
     const { hardware } = vcpu.vm;
-    if (!host) hardware.write('TSC_OFFSET', (hardware.read('TSC_OFFSET') + value - TSC_ADJUST_REGISTER.get(vcpu)) & U64);
+    if (!host) hardware.write(FIELD.TSC_OFFSET, (hardware.read(FIELD.TSC_OFFSET) + value - TSC_ADJUST_REGISTER.get(vcpu)) & U64);
     vcpu.msrs.set(MSR.TSC_ADJUST, value);
     return true;
   },
@@ -129,24 +130,24 @@ const UCODE_REGISTER: Register = {
 };
 
 const registers = new Map<number, Register>([
-  [MSR.SYSENTER_CS, inVmcs('GUEST_SYSENTER_CS', (value) => value < 1n << 32n)],
-  [MSR.SYSENTER_ESP, inVmcs('GUEST_SYSENTER_ESP', canonical)],
-  [MSR.SYSENTER_EIP, inVmcs('GUEST_SYSENTER_EIP', canonical)],
+  [MSR.SYSENTER_CS, inVmcs(FIELD.GUEST_SYSENTER_CS, (value) => value < 1n << 32n)],
+  [MSR.SYSENTER_ESP, inVmcs(FIELD.GUEST_SYSENTER_ESP, canonical)],
+  [MSR.SYSENTER_EIP, inVmcs(FIELD.GUEST_SYSENTER_EIP, canonical)],
   [MSR.STAR, inProcessor(OFFSET.STAR)],
   [MSR.CSTAR, inProcessor(OFFSET.CSTAR, canonical)],
   [MSR.KERNEL_GS_BASE, inProcessor(OFFSET.KERNEL_GS_BASE, canonical)],
   [MSR.SFMASK, inProcessor(OFFSET.SFMASK)],
   [MSR.LSTAR, inProcessor(OFFSET.LSTAR, canonical)],
   [MSR.TSC, TSC_REGISTER],
-  [MSR.PAT, inVmcs('GUEST_IA32_PAT', validPat)],
+  [MSR.PAT, inVmcs(FIELD.GUEST_IA32_PAT, validPat)],
   [MSR.FEATURE_CONTROL, inKernel(MSR.FEATURE_CONTROL, 0n)],
   [MSR.TSC_ADJUST, TSC_ADJUST_REGISTER],
   [MSR.MISC_ENABLE, inKernel(MSR.MISC_ENABLE, 1n)],
   [MSR.UCODE_REV, UCODE_REGISTER],
-  [MSR.DEBUGCTL, inVmcs('GUEST_IA32_DEBUGCTL', (value) => value < 4n)],
+  [MSR.DEBUGCTL, inVmcs(FIELD.GUEST_IA32_DEBUGCTL, (value) => value < 4n)],
   [MSR.EFER, EFER_REGISTER],
-  [MSR.FS_BASE, inVmcs('GUEST_FS_BASE', canonical)],
-  [MSR.GS_BASE, inVmcs('GUEST_GS_BASE', canonical)],
+  [MSR.FS_BASE, inVmcs(FIELD.GUEST_FS_BASE, canonical)],
+  [MSR.GS_BASE, inVmcs(FIELD.GUEST_GS_BASE, canonical)],
   [MSR.TSC_AUX, inProcessor(OFFSET.TSC_AUX, (value) => value < 1n << 32n)],
   [MSR.APIC_BASE, APIC_BASE_REGISTER],
   [MSR.MTRR_CAP, readOnly(0x500n | BigInt(SUPPORTED_VARIABLE_MTRRS))],
@@ -167,8 +168,8 @@ export const getMsr = (vcpu: SoftVcpu, index: number): bigint | null => register
 /** False for an index that does not exist or a value that it cannot hold. Linux: `kvm_set_msr()`. */
 export const setMsr = (vcpu: SoftVcpu, index: number, value: bigint, host: boolean): boolean => registers.get(index)?.set(vcpu, value, host) ?? false;
 
-// Some MSRs describe the processor instead of holding anything: which VMX controls there are, how it numbers its microcode. A VMM reads them from the *system*
-// descriptor, before there is a vCPU, to decide what the vCPU shall be.
+// Some MSRs describe the processor instead of holding anything: which VMX controls there are, how it numbers its microcode. A VMM reads them from
+// the *system* descriptor, before there is a vCPU, to decide what the vCPU shall be.
 
 /** KVM_GET_MSR_FEATURE_INDEX_LIST. */
 export const MSR_FEATURES: readonly number[] = [MSR.UCODE_REV];
@@ -197,8 +198,8 @@ export function msrList(view: DataView, one: (index: number, at: number) => bool
 // ## Which of them exit
 //
 // Without help every RDMSR and WRMSR would leave the guest. The *MSR bitmap* is a page with four kilobits each for reads and writes of two ranges of
-// indices; a 0 lets the access through. Let through is what the hardware switches anyway and no guest can harm the host with: segment bases, the SYSENTER
-// registers, and reading the clock.
+// indices; a 0 lets the access through. Let through is what the hardware switches anyway and no guest can harm the host with: segment bases, the
+// SYSENTER registers, and reading the clock.
 
 const READ_LOW = 0;
 const READ_HIGH = 1024;

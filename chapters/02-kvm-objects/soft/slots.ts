@@ -1,11 +1,12 @@
 // # Memory slots
 //
-// A slot is a promise by the VMM: these guest physical addresses are those bytes of mine. The kernel keeps the promise in a small sorted set and looks
-// there whenever the hardware asks for a page it has not been told about. Everything a guest can ever touch passes through {{'`MemorySlots.find`'}}; an address that
-// no slot covers reaches no memory.
+// A slot is a promise by the VMM: these guest physical addresses are those bytes of mine. The kernel keeps the promise in a small sorted set and
+// looks there whenever the hardware asks for a page it has not been told about. Everything a guest can ever touch passes through `MemorySlots.find`;
+// an address that no slot covers reaches no memory.
 //
-// The rules for changing a slot are stricter than they need be, on purpose: a slot may move, be deleted, or change its dirty-logging flag; it may not
-// change its size or its backing in place. A VMM that wants that deletes the slot and makes a new one, and the guest sees a hole in between, which is why machines are stopped for it.
+// The rules for changing a slot are stricter than they need be, on purpose: a slot may move, be deleted, or change its dirty-logging flag; it may
+// not change its size or its backing in place. A VMM that wants that deletes the slot and makes a new one, and the guest sees a hole in between,
+// which is why machines are stopped for it.
 
 import { type Gpa, type Hva, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { KVM_MEM, KvmUserspaceMemoryRegion } from '../abi/memory.ts';
@@ -16,7 +17,7 @@ import { USER_END } from './memory.ts';
 export const USER_SLOTS = 32764;
 const MAX_PAGES = 2 ** 31 - 1;
 
-export interface MemorySlot {
+interface MemorySlot {
   readonly id: number;
   readonly gpa: Gpa;
   readonly bytes: number;

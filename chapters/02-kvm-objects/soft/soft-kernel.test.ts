@@ -7,10 +7,15 @@ import { KVM_MEM, KvmTranslation, KvmUserspaceMemoryRegion } from '../abi/memory
 import { KvmRegs, KvmSregs, KvmXsave, U64 } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import { O_RDWR } from '../kernel.ts';
-import { EPT_ENTRY, Ept } from './ept.ts';
-import { type RamOwners, USER_BASE } from './memory.ts';
+import { Ept } from './ept.ts';
+import type { RamOwners } from './memory.ts';
 import { SoftKernel } from './soft-kernel.ts';
 import type { SoftVm } from './vm.ts';
+
+/** Bits of an EPT entry: read, write, execute, write-back. */
+const EPT_ENTRY = { READ: 1, WRITE: 2, EXECUTE: 4, MEMORY_TYPE_WB: 6 << 3 } as const;
+/** Where user memory begins. */
+const USER_BASE = 0x7f00_0000_0000;
 
 const view = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 

@@ -1,9 +1,7 @@
 // # The soft kernel
 //
-// Here the pieces meet: a process's descriptor table, `/dev/kvm`, and behind every descriptor the object it stands for. The class implements the same
-// `Kernel` interface as the one that asks Linux, and that is its whole specification: a VMM must not be able to tell.
-//
-// ::figure three-descriptors -- /dev/kvm gives VMs, a VM gives vCPUs, a vCPU gives the shared page
+// Here the pieces meet: a process's descriptor table, `/dev/kvm`, and behind every descriptor the object it stands for. The class implements the
+// same `Kernel` interface as the one that asks Linux, and that is its whole specification: a VMM must not be able to tell.
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { CAP, KVM_API_VERSION } from '../abi/capabilities.ts';
@@ -259,8 +257,9 @@ function storeMsrList(view: DataView, list: readonly number[]): number {
   return 0;
 }
 
-// The dirty log is how a running machine is copied: ask which pages were written since the last question, send those, ask again. Asking also clears, and
-// clearing takes write permission away, so that the next write to each page faults once and sets its bit. The bitmap goes to the VMM's memory by address.
+// The dirty log is how a running machine is copied: ask which pages were written since the last question, send those, ask again. Asking also clears,
+// and clearing takes write permission away, so that the next write to each page faults once and sets its bit. The bitmap goes to the VMM's memory by
+// address.
 
 // @clause kvm.memory.dirty-log
 function getDirtyLog(vm: SoftVm, _bytes: Uint8Array, view: DataView): number {

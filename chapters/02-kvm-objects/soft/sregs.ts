@@ -1,10 +1,11 @@
 // # Special registers
 //
-// `KVM_SET_SREGS` is how a VMM puts a processor into any mode at all: it can start a guest in 64-bit code with paging on, and skip the whole ladder that a
-// real processor climbs after reset. A microVM loader does just that. The price is that the kernel has to say no to states that no ladder leads to, or VM
-// entry would say it later and less clearly.
+// `KVM_SET_SREGS` is how a VMM puts a processor into any mode at all: it can start a guest in 64-bit code with paging on, and skip the whole ladder
+// that a real processor climbs after reset. A microVM loader does just that. The price is that the kernel has to say no to states that no ladder
+// leads to, or VM entry would say it later and less clearly.
 
 import { AR, CR0, CR4, EFER, SEG } from '../../01-hardware-background/state.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { KvmDtable, KvmSegment, KvmSregs, KvmSregs2, U64 } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import { isLongMode, isPaging, loadPdptrs, validCr0, validCr3, validCr4 } from './control-registers.ts';
@@ -17,8 +18,8 @@ const has = (value: bigint, mask: number): boolean => (value & BigInt(mask)) !==
 
 // ## Segments: a byte for each bit
 //
-// The VMCS keeps a segment's attributes as the descriptor has them, packed; the ABI gives every attribute a byte. "Unusable" and "not present" are the same to a VMCS,
-// and a VMM may say either (`vmx_segment_access_rights()`).
+// The VMCS keeps a segment's attributes as the descriptor has them, packed; the ABI gives every attribute a byte. "Unusable" and "not present" are
+// the same to a VMCS, and a VMM may say either (`vmx_segment_access_rights()`).
 
 function readSegment(vcpu: SoftVcpu, seg: number, view: DataView, at: number): void {
   const { hardware } = vcpu.vm;
@@ -61,9 +62,9 @@ type Layout = typeof KvmSregs | typeof KvmSregs2;
 function readCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): void {
   const { hardware } = vcpu.vm;
   for (const name of names) readSegment(vcpu, NAMES[name], view, layout.fields[name].offset);
-  KvmDtable.store(view, layout.fields.gdt.offset, { base: hardware.read('GUEST_GDTR_BASE'), limit: hardware.read32('GUEST_GDTR_LIMIT') });
-  KvmDtable.store(view, layout.fields.idt.offset, { base: hardware.read('GUEST_IDTR_BASE'), limit: hardware.read32('GUEST_IDTR_LIMIT') });
-  const values = { cr0: vcpu.cr0, cr2: vcpu.cr2, cr3: hardware.read('GUEST_CR3'), cr4: vcpu.cr4, cr8: vcpu.cr8, efer: vcpu.efer };
+  KvmDtable.store(view, layout.fields.gdt.offset, { base: hardware.read(FIELD.GUEST_GDTR_BASE), limit: hardware.read32(FIELD.GUEST_GDTR_LIMIT) });
+  KvmDtable.store(view, layout.fields.idt.offset, { base: hardware.read(FIELD.GUEST_IDTR_BASE), limit: hardware.read32(FIELD.GUEST_IDTR_LIMIT) });
+  const values = { cr0: vcpu.cr0, cr2: vcpu.cr2, cr3: hardware.read(FIELD.GUEST_CR3), cr4: vcpu.cr4, cr8: vcpu.cr8, efer: vcpu.efer };
   KvmSregs.store(view, 0, { ...values, apic_base: vcpu.apicBase });
 }
 
@@ -85,7 +86,7 @@ export function getSregs2(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): nu
   bytes.fill(0, 0, KvmSregs2.bytes);
   readCommon(vcpu, KvmSregs2, view);
   if (paePaging(vcpu)) {
-    for (const n of [0, 1, 2, 3] as const) U64.store(view, KvmSregs2.fields.pdptrs.at(n), { value: vcpu.vm.hardware.read(`GUEST_PDPTR${n}`) });
+    for (const n of [0, 1, 2, 3] as const) U64.store(view, KvmSregs2.fields.pdptrs.at(n), { value: vcpu.vm.hardware.read(FIELD[`GUEST_PDPTR${n}`]) });
     KvmSregs2.store(view, 0, { flags: PDPTRS_VALID });
   }
   return 0;
@@ -110,13 +111,13 @@ function writeCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): number {
 
   const gdt = KvmDtable.load(view, layout.fields.gdt.offset);
   const idt = KvmDtable.load(view, layout.fields.idt.offset);
-  hardware.write('GUEST_GDTR_BASE', gdt.base);
-  hardware.write32('GUEST_GDTR_LIMIT', gdt.limit);
-  hardware.write('GUEST_IDTR_BASE', idt.base);
-  hardware.write32('GUEST_IDTR_LIMIT', idt.limit);
+  hardware.write(FIELD.GUEST_GDTR_BASE, gdt.base);
+  hardware.write32(FIELD.GUEST_GDTR_LIMIT, gdt.limit);
+  hardware.write(FIELD.GUEST_IDTR_BASE, idt.base);
+  hardware.write32(FIELD.GUEST_IDTR_LIMIT, idt.limit);
   vcpu.cr2 = cr2;
   vcpu.cr8 = cr8 & 15n;
-  hardware.write('GUEST_CR3', cr3);
+  hardware.write(FIELD.GUEST_CR3, cr3);
   vcpu.setEfer(efer);
   vcpu.writeCr0(cr0);
   vcpu.writeCr4(cr4);
@@ -130,7 +131,7 @@ function writeCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): number {
 export function setSregs(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   const result = writeCommon(vcpu, KvmSregs, view);
   if (result < 0) return result;
-  if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.vm.hardware.read('GUEST_CR3'));
+  if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.vm.hardware.read(FIELD.GUEST_CR3));
   for (let vector = 0; vector < 256; vector++) {
     const { value } = U64.load(view, KvmSregs.fields.interrupt_bitmap.at(vector >> 6));
     if (!((value >> BigInt(vector & 63)) & 1n)) continue;
@@ -150,7 +151,7 @@ export function setSregs2(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): n
   const result = writeCommon(vcpu, KvmSregs2, view);
   if (result < 0) return result;
   if (flags & PDPTRS_VALID) {
-    for (const n of [0, 1, 2, 3] as const) vcpu.vm.hardware.write(`GUEST_PDPTR${n}`, U64.load(view, KvmSregs2.fields.pdptrs.at(n)).value);
-  } else if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.vm.hardware.read('GUEST_CR3'));
+    for (const n of [0, 1, 2, 3] as const) vcpu.vm.hardware.write(FIELD[`GUEST_PDPTR${n}`], U64.load(view, KvmSregs2.fields.pdptrs.at(n)).value);
+  } else if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.vm.hardware.read(FIELD.GUEST_CR3));
   return 0;
 }

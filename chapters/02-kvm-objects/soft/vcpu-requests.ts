@@ -1,9 +1,10 @@
 // # What can be asked of a vCPU
 //
-// Registers in groups, each group a structure. None of these runs anything; they are the VMM's hands inside a stopped processor. Each request first takes the processor
-// for this vCPU, because the fields that it wants are those of the *current* VMCS.
+// Registers in groups, each group a structure. None of these runs anything; they are the VMM's hands inside a stopped processor. Each request first
+// takes the processor for this vCPU, because the fields that it wants are those of the *current* VMCS.
 
 import { OFFSET, SLOT } from '../../01-hardware-background/state.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { KvmMpState, KvmVcpuEvents, MP_STATE, VCPUEVENT } from '../abi/events.ts';
 import { KvmTranslation } from '../abi/memory.ts';
 import { KvmDebugregs, KvmFpu, KvmMsrEntry, KvmRegs, KvmXcr, KvmXcrs, KvmXsave, U64 } from '../abi/registers.ts';
@@ -45,7 +46,7 @@ function setRegs(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
 
 // ## The FPU
 //
-// Two formats again: `struct kvm_fpu` spreads what FXSAVE packs. Both speak of the same {{OFFSET.FPU.toString(16)}}-based image in the processor.
+// Two formats again: `struct kvm_fpu` spreads what FXSAVE packs. Both speak of the same image, which the processor holds.
 
 const FXSAVE = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, ST: 32, XMM: 160, END: 416 } as const;
 const XSAVE_HEADER = 512;
@@ -157,7 +158,7 @@ const NMI_BLOCKED = 8;
 // @clause kvm.events.round-trip
 function getVcpuEvents(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): number {
   const { exception, interrupt, nmi } = vcpu.events;
-  const shadow = vcpu.vm.hardware.read32('GUEST_INTERRUPTIBILITY_INFO');
+  const shadow = vcpu.vm.hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO);
   bytes.fill(0, 0, KvmVcpuEvents.bytes);
   const live = exception.pending || exception.injected;
   KvmVcpuEvents.store(view, 0, {
@@ -205,16 +206,17 @@ function setVcpuEvents(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): numb
   vcpu.events.nmi.injected = e.nmi_injected !== 0;
   if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_NMI_PENDING) vcpu.events.nmi.pending = Math.min(e.nmi_pending, 2);
   const { hardware } = vcpu.vm;
-  let shadow = hardware.read32('GUEST_INTERRUPTIBILITY_INFO') & ~NMI_BLOCKED;
+  let shadow = hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO) & ~NMI_BLOCKED;
   if (e.nmi_masked) shadow |= NMI_BLOCKED;
   if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_SHADOW) {
     shadow = (shadow & NMI_BLOCKED) | (e.interrupt_shadow & 1 ? MOV_SS : 0) | (e.interrupt_shadow & 2 ? STI : 0);
   }
-  hardware.write32('GUEST_INTERRUPTIBILITY_INFO', shadow);
+  hardware.write32(FIELD.GUEST_INTERRUPTIBILITY_INFO, shadow);
   return 0;
 }
 
-// Without an in-kernel interrupt controller there is nothing to wait for in the kernel: INIT and start-up messages are the VMM's, and a vCPU is runnable always.
+// Without an in-kernel interrupt controller there is nothing to wait for in the kernel: INIT and start-up messages are the VMM's, and a vCPU is
+// runnable always.
 
 function setMpState(_vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   // @clause kvm.mp-state.needs-irqchip

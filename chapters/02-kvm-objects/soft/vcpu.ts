@@ -1,17 +1,18 @@
 // # A virtual CPU
 //
-// A vCPU's state is in two places. The VMCS has what the hardware must switch in one step: segments, control registers, the instruction and
-// stack pointers. The rest (general registers, CR2, debug registers, the FPU, the SYSCALL MSRs) the hardware leaves alone, so a hypervisor keeps it in a structure
-// of its own and loads it by hand. The rule of thumb: the VMCS holds what would pull the rug from under the hypervisor if it were wrong for one instruction.
+// A vCPU's state is in two places. The VMCS has what the hardware must switch in one step: segments, control registers, the instruction and stack
+// pointers. The rest (general registers, CR2, debug registers, the FPU, the SYSCALL MSRs) the hardware leaves alone, so a hypervisor keeps it in a
+// structure of its own and loads it by hand. The rule of thumb: the VMCS holds what would pull the rug from under the hypervisor if it were wrong
+// for one instruction.
 //
-// Which VMCS is *current* is state of the physical CPU. Before it touches a field, every vCPU request makes its own current (`vcpu_load()`), and saves what the previous vCPU
-// had left in the registers.
+// Which VMCS is *current* is state of the physical CPU. Before it touches a field, every vCPU request makes its own current (`vcpu_load()`), and
+// saves what the previous vCPU had left in the registers.
 
 import { assert, type Hpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../../01-hardware-background/state.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { ENTRY } from '../../01-hardware-background/vmx/controls.ts';
-import type { FieldName } from '../../01-hardware-background/vmx/vmcs.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { GUESTDBG } from '../abi/events.ts';
 import { KvmRun } from '../abi/exits.ts';
 import { CpuidTable } from './cpuid.ts';
@@ -36,22 +37,22 @@ const RESET_CR0 = CR0.CD | CR0.NW | CR0.ET;
 const RESET_RDX = 0x600n;
 
 /** Bits that the guest may change without an exit (`KVM_POSSIBLE_CR0_GUEST_BITS`, `KVM_POSSIBLE_CR4_GUEST_BITS`). */
-export const CR0_GUEST_OWNED = CR0.TS | CR0.WP;
-export const CR4_GUEST_OWNED = CR4.PVI | CR4.DE | CR4.PCE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.PGE | CR4.TSD;
+const CR0_GUEST_OWNED = CR0.TS | CR0.WP;
+const CR4_GUEST_OWNED = CR4.PVI | CR4.DE | CR4.PCE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.PGE | CR4.TSD;
 
-/** VMCS field names of a segment register, by its number. */
+/** VMCS fields of a segment register, by its number. */
 const SEGMENT_NAMES = ['ES', 'CS', 'SS', 'DS', 'FS', 'GS', 'LDTR', 'TR'] as const;
 export interface SegmentFields {
-  readonly selector: FieldName;
-  readonly base: FieldName;
-  readonly limit: FieldName;
-  readonly rights: FieldName;
+  readonly selector: number;
+  readonly base: number;
+  readonly limit: number;
+  readonly rights: number;
 }
 export const SEGMENT_FIELDS: readonly SegmentFields[] = SEGMENT_NAMES.map((name) => ({
-  selector: `GUEST_${name}_SELECTOR`,
-  base: `GUEST_${name}_BASE`,
-  limit: `GUEST_${name}_LIMIT`,
-  rights: `GUEST_${name}_AR_BYTES`,
+  selector: FIELD[`GUEST_${name}_SELECTOR`],
+  base: FIELD[`GUEST_${name}_BASE`],
+  limit: FIELD[`GUEST_${name}_LIMIT`],
+  rights: FIELD[`GUEST_${name}_AR_BYTES`],
 }));
 
 /** Registers that VM entry and exit leave alone and no VMCS field holds: swapped when another vCPU takes the processor. */
@@ -61,7 +62,7 @@ const SWAPPED = [
 ] as const;
 
 /** An exception, an interrupt or an NMI on its way into the guest. `pending` waits for its turn; `injected` was handed to the hardware. */
-export interface Events {
+interface Events {
   exception: { pending: boolean; injected: boolean; vector: number; hasErrorCode: boolean; errorCode: number; hasPayload: boolean; payload: bigint };
   interrupt: { injected: boolean; vector: number; soft: boolean };
   nmi: { injected: boolean; pending: number };
@@ -211,18 +212,18 @@ export class SoftVcpu {
   #initVmcs(): void {
     const { hardware } = this.vm;
     const { config } = hardware;
-    hardware.write32('PIN_BASED_VM_EXEC_CONTROL', config.pin);
-    hardware.write32('CPU_BASED_VM_EXEC_CONTROL', config.cpuBased);
-    hardware.write32('SECONDARY_VM_EXEC_CONTROL', config.secondary);
-    hardware.write32('VM_EXIT_CONTROLS', config.exit);
-    hardware.write32('VM_ENTRY_CONTROLS', config.entry & ~ENTRY.mask.IA32E_MODE);
-    hardware.write('EPT_POINTER', eptPointer(this.vm.ept.root));
-    hardware.write32('VIRTUAL_PROCESSOR_ID', this.vpid);
-    hardware.write('MSR_BITMAP', BigInt(this.#msrBitmap));
-    hardware.write('VMCS_LINK_POINTER', 0xffff_ffff_ffff_ffffn);
-    hardware.write('CR0_GUEST_HOST_MASK', ~BigInt(CR0_GUEST_OWNED) & 0xffff_ffff_ffff_ffffn);
-    hardware.write('CR4_GUEST_HOST_MASK', ~BigInt(CR4_GUEST_OWNED) & 0xffff_ffff_ffff_ffffn);
-    hardware.write('TSC_OFFSET', -hardware.tsc & 0xffff_ffff_ffff_ffffn);
+    hardware.write32(FIELD.PIN_BASED_VM_EXEC_CONTROL, config.pin);
+    hardware.write32(FIELD.CPU_BASED_VM_EXEC_CONTROL, config.cpuBased);
+    hardware.write32(FIELD.SECONDARY_VM_EXEC_CONTROL, config.secondary);
+    hardware.write32(FIELD.VM_EXIT_CONTROLS, config.exit);
+    hardware.write32(FIELD.VM_ENTRY_CONTROLS, config.entry & ~ENTRY.mask.IA32E_MODE);
+    hardware.write(FIELD.EPT_POINTER, eptPointer(this.vm.ept.root));
+    hardware.write32(FIELD.VIRTUAL_PROCESSOR_ID, this.vpid);
+    hardware.write(FIELD.MSR_BITMAP, BigInt(this.#msrBitmap));
+    hardware.write(FIELD.VMCS_LINK_POINTER, 0xffff_ffff_ffff_ffffn);
+    hardware.write(FIELD.CR0_GUEST_HOST_MASK, ~BigInt(CR0_GUEST_OWNED) & 0xffff_ffff_ffff_ffffn);
+    hardware.write(FIELD.CR4_GUEST_HOST_MASK, ~BigInt(CR4_GUEST_OWNED) & 0xffff_ffff_ffff_ffffn);
+    hardware.write(FIELD.TSC_OFFSET, -hardware.tsc & 0xffff_ffff_ffff_ffffn);
     hardware.writeHostState();
   }
 
@@ -231,28 +232,28 @@ export class SoftVcpu {
     const { hardware } = this.vm;
     this.regs.fill(0n);
     this.regs[SLOT.RDX] = RESET_RDX;
-    hardware.write('GUEST_RIP', 0xfff0n);
-    hardware.write('GUEST_RSP', 0n);
-    hardware.write('GUEST_RFLAGS', 2n);
+    hardware.write(FIELD.GUEST_RIP, 0xfff0n);
+    hardware.write(FIELD.GUEST_RSP, 0n);
+    hardware.write(FIELD.GUEST_RFLAGS, 2n);
     const data = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
     for (const seg of [SEG.ES, SEG.SS, SEG.DS, SEG.FS, SEG.GS]) this.setSegment(seg, 0, 0n, 0xffff, data);
     this.setSegment(SEG.CS, 0xf000, 0xffff0000n, 0xffff, AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED);
     this.setSegment(SEG.LDTR, 0, 0n, 0xffff, AR.P | 2);
     this.setSegment(SEG.TR, 0, 0n, 0xffff, AR.P | 0xb);
     for (const table of ['GDTR', 'IDTR'] as const) {
-      hardware.write(`GUEST_${table}_BASE`, 0n);
-      hardware.write32(`GUEST_${table}_LIMIT`, 0xffff);
+      hardware.write(FIELD[`GUEST_${table}_BASE`], 0n);
+      hardware.write32(FIELD[`GUEST_${table}_LIMIT`], 0xffff);
     }
-    hardware.write32('GUEST_ACTIVITY_STATE', 0);
-    hardware.write32('GUEST_INTERRUPTIBILITY_INFO', 0);
-    hardware.write('GUEST_PENDING_DBG_EXCEPTIONS', 0n);
+    hardware.write32(FIELD.GUEST_ACTIVITY_STATE, 0);
+    hardware.write32(FIELD.GUEST_INTERRUPTIBILITY_INFO, 0);
+    hardware.write(FIELD.GUEST_PENDING_DBG_EXCEPTIONS, 0n);
     this.db.fill(0n);
     this.dr6 = RESET_DR6;
     this.dr7 = RESET_DR7;
     this.updateDr7();
-    hardware.write('GUEST_CR3', 0n);
-    hardware.write('GUEST_IA32_PAT', RESET_PAT);
-    hardware.write32('EXCEPTION_BITMAP', 0);
+    hardware.write(FIELD.GUEST_CR3, 0n);
+    hardware.write(FIELD.GUEST_IA32_PAT, RESET_PAT);
+    hardware.write32(FIELD.EXCEPTION_BITMAP, 0);
     this.setEfer(0n);
     this.writeCr0(BigInt(RESET_CR0));
     this.writeCr4(0n);
@@ -275,57 +276,57 @@ export class SoftVcpu {
 
   // ## Registers
   //
-  // For CR0 and CR4 the VMCS has three words: the value the processor runs with, a mask of the bits that belong to the hypervisor, and a *read shadow*, which is what
-  // the guest sees of those. So "the guest's CR0" has to be put together, and is never simply a field.
+  // For CR0 and CR4 the VMCS has three words: the value the processor runs with, a mask of the bits that belong to the hypervisor, and a *read
+  // shadow*, which is what the guest sees of those. So "the guest's CR0" has to be put together, and is never simply a field.
 
   get rip(): bigint {
-    return this.vm.hardware.read('GUEST_RIP');
+    return this.vm.hardware.read(FIELD.GUEST_RIP);
   }
   set rip(value: bigint) {
-    this.vm.hardware.write('GUEST_RIP', value);
+    this.vm.hardware.write(FIELD.GUEST_RIP, value);
   }
 
-  // A debugger that steps the guest borrows the guest's own trap flag. The guest's value of RFLAGS is then the real one without that bit, and whoever writes
-  // RFLAGS while the step is under way must not lose it.
+  // A debugger that steps the guest borrows the guest's own trap flag. The guest's value of RFLAGS is then the real one without that bit, and
+  // whoever writes RFLAGS while the step is under way must not lose it.
 
   get rflags(): bigint {
-    const value = this.vm.hardware.read('GUEST_RFLAGS');
+    const value = this.vm.hardware.read(FIELD.GUEST_RFLAGS);
     return this.guestDebug & GUESTDBG.KVM_GUESTDBG_SINGLESTEP ? value & ~BigInt(FLAG.TF) : value;
   }
   set rflags(value: bigint) {
     const step = this.guestDebug & GUESTDBG.KVM_GUESTDBG_SINGLESTEP && this.linearRip === this.singlestepRip;
-    this.vm.hardware.write('GUEST_RFLAGS', step ? value | BigInt(FLAG.TF) : value);
+    this.vm.hardware.write(FIELD.GUEST_RFLAGS, step ? value | BigInt(FLAG.TF) : value);
   }
 
   /** RIP with the base of CS added outside 64-bit mode, where it is one. Linux: `kvm_get_linear_rip()`. */
   get linearRip(): bigint {
     const { hardware } = this.vm;
-    if (this.efer & BigInt(EFER.LMA) && hardware.read32('GUEST_CS_AR_BYTES') & AR.L) return this.rip;
-    return (hardware.read('GUEST_CS_BASE') + this.rip) & 0xffff_ffffn;
+    if (this.efer & BigInt(EFER.LMA) && hardware.read32(FIELD.GUEST_CS_AR_BYTES) & AR.L) return this.rip;
+    return (hardware.read(FIELD.GUEST_CS_BASE) + this.rip) & 0xffff_ffffn;
   }
 
   /** DR7 in the VMCS: the guest's, or a debugger's in its place. Linux: `kvm_update_dr7()`. */
   updateDr7(): void {
     const borrowed = (this.guestDebug & GUESTDBG.KVM_GUESTDBG_USE_HW_BP) !== 0;
-    this.vm.hardware.write('GUEST_DR7', borrowed ? this.debuggerDr7 : this.dr7);
+    this.vm.hardware.write(FIELD.GUEST_DR7, borrowed ? this.debuggerDr7 : this.dr7);
   }
 
   /** A general register by hardware number. */
   reg(n: number): bigint {
-    return n === SLOT.RSP ? this.vm.hardware.read('GUEST_RSP') : (this.regs[n] as bigint);
+    return n === SLOT.RSP ? this.vm.hardware.read(FIELD.GUEST_RSP) : (this.regs[n] as bigint);
   }
   setReg(n: number, value: bigint): void {
-    if (n === SLOT.RSP) this.vm.hardware.write('GUEST_RSP', value);
+    if (n === SLOT.RSP) this.vm.hardware.write(FIELD.GUEST_RSP, value);
     else this.regs[n] = value;
   }
 
   get cr0(): bigint {
-    return this.#combine('GUEST_CR0', 'CR0_READ_SHADOW', BigInt(CR0_GUEST_OWNED));
+    return this.#combine(FIELD.GUEST_CR0, FIELD.CR0_READ_SHADOW, BigInt(CR0_GUEST_OWNED));
   }
   get cr4(): bigint {
-    return this.#combine('GUEST_CR4', 'CR4_READ_SHADOW', BigInt(CR4_GUEST_OWNED));
+    return this.#combine(FIELD.GUEST_CR4, FIELD.CR4_READ_SHADOW, BigInt(CR4_GUEST_OWNED));
   }
-  #combine(real: FieldName, shadow: FieldName, owned: bigint): bigint {
+  #combine(real: number, shadow: number, owned: bigint): bigint {
     const { hardware } = this.vm;
     return (hardware.read(real) & owned) | (hardware.read(shadow) & ~owned);
   }
@@ -340,32 +341,32 @@ export class SoftVcpu {
       const paging = (value & BigInt(CR0.PG)) !== 0n;
       if (paging !== ((this.efer & BigInt(EFER.LMA)) !== 0n)) this.setEfer(paging ? this.efer | BigInt(EFER.LMA) : this.efer & ~BigInt(EFER.LMA));
     }
-    hardware.write('CR0_READ_SHADOW', value);
-    hardware.write('GUEST_CR0', (value & ~BigInt(CR0.CD | CR0.NW)) | BigInt(CR0.NE));
+    hardware.write(FIELD.CR0_READ_SHADOW, value);
+    hardware.write(FIELD.GUEST_CR0, (value & ~BigInt(CR0.CD | CR0.NW)) | BigInt(CR0.NE));
   }
 
   /** CR4 takes effect. VMXE stays set beneath the shadow: the processor insists on it in VMX operation. Linux: `vmx_set_cr4()`. */
   writeCr4(value: bigint): void {
     const { hardware } = this.vm;
-    hardware.write('CR4_READ_SHADOW', value);
-    hardware.write('GUEST_CR4', value | BigInt(CR4.VMXE));
+    hardware.write(FIELD.CR4_READ_SHADOW, value);
+    hardware.write(FIELD.GUEST_CR4, value | BigInt(CR4.VMXE));
   }
 
   /** EFER takes effect, and with it the IA-32e entry control. Linux: `vmx_set_efer()`. */
   setEfer(value: bigint): void {
     const { hardware } = this.vm;
     this.efer = value;
-    const controls = hardware.read32('VM_ENTRY_CONTROLS');
+    const controls = hardware.read32(FIELD.VM_ENTRY_CONTROLS);
     const long = (value & BigInt(EFER.LMA)) !== 0n;
-    hardware.write32('VM_ENTRY_CONTROLS', long ? controls | ENTRY.mask.IA32E_MODE : controls & ~ENTRY.mask.IA32E_MODE);
-    hardware.write('GUEST_IA32_EFER', value);
+    hardware.write32(FIELD.VM_ENTRY_CONTROLS, long ? controls | ENTRY.mask.IA32E_MODE : controls & ~ENTRY.mask.IA32E_MODE);
+    hardware.write(FIELD.GUEST_IA32_EFER, value);
   }
 
   /** Sets or clears bits of the primary processor-based controls. */
   control(mask: number, on: boolean): void {
     const { hardware } = this.vm;
-    const old = hardware.read32('CPU_BASED_VM_EXEC_CONTROL');
+    const old = hardware.read32(FIELD.CPU_BASED_VM_EXEC_CONTROL);
     const next = (on ? old | mask : old & ~mask) >>> 0;
-    if (next !== old) hardware.write32('CPU_BASED_VM_EXEC_CONTROL', next);
+    if (next !== old) hardware.write32(FIELD.CPU_BASED_VM_EXEC_CONTROL, next);
   }
 }

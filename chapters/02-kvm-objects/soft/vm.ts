@@ -1,7 +1,7 @@
 // # A virtual machine
 //
-// To the kernel a VM is surprisingly little: a set of memory slots, the second-stage tables made from them, and the vCPUs that share both. There are no
-// devices in it, no disks, no screen, not even a processor until one is asked for. All that is QEMU's business.
+// To the kernel a VM is surprisingly little: a set of memory slots, the second-stage tables made from them, and the vCPUs that share both. There are
+// no devices in it, no disks, no screen, not even a processor until one is asked for. All that is QEMU's business.
 //
 // A VM lives as long as anyone refers to it. Its own descriptor is one reference, and each vCPU's is another (`kvm_get_kvm()` in
 // `kvm_vm_ioctl_create_vcpu()`), so closing the VM descriptor first is legal, and the vCPUs keep running.
@@ -19,7 +19,7 @@ const MIN_TABLES = 64;
 const PAGES_PER_TABLE = 50;
 
 /** What the second stage should do with a guest physical address. */
-export type Backing =
+type Backing =
   | { readonly kind: 'ram'; readonly hpa: Hpa; readonly writable: boolean }
   | { readonly kind: 'device' } // no slot, or a write to a read-only one
   | { readonly kind: 'hole' }; // a slot whose user memory is not there

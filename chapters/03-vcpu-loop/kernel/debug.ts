@@ -1,17 +1,18 @@
 // # A debugger outside the machine
 //
-// `KVM_SET_GUEST_DEBUG` lets the VMM stop a guest after each instruction or at an address, without the guest's knowledge. It has no hardware of its own for that; it borrows
-// the guest's: the trap flag in RFLAGS and the four debug registers. Borrowing has a price. While a debugger steps, a guest that looks at its own flags sees the
-// trap flag; while a debugger has breakpoints, the guest's own do not work. That is documented, and accepted.
+// `KVM_SET_GUEST_DEBUG` lets the VMM stop a guest after each instruction or at an address, without the guest's knowledge. It has no hardware of its
+// own for that; it borrows the guest's: the trap flag in RFLAGS and the four debug registers. Borrowing has a price. While a debugger steps, a guest
+// that looks at its own flags sees the trap flag; while a debugger has breakpoints, the guest's own do not work. That is documented, and accepted.
 //
-// Debug registers are also swapped lazily for the guest's own use. Hardly any guest touches them, so moves to and from them exit; the first such exit loads the
-// guest's four into the processor and stops intercepting until the next exit.
+// Debug registers are also swapped lazily for the guest's own use. Hardly any guest touches them, so moves to and from them exit; the first such
+// exit loads the guest's four into the processor and stops intercepting until the next exit.
 
 import { VECTOR } from '../../01-hardware-background/faults.ts';
 import { CR4, FLAG, OFFSET } from '../../01-hardware-background/state.ts';
 import { CPU_BASED } from '../../01-hardware-background/vmx/controls.ts';
 import { INTERRUPTIBILITY, INTR_INFO } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { EVENT_TYPE } from '../../01-hardware-background/vmx/processor.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { GUESTDBG, KvmGuestDebug } from '../../02-kvm-objects/abi/events.ts';
 import { EXIT, RunDebug } from '../../02-kvm-objects/abi/exits.ts';
 import { U64 } from '../../02-kvm-objects/abi/registers.ts';
@@ -59,7 +60,7 @@ export function writeExceptionBitmap(vcpu: SoftVcpu): void {
   const { KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_SW_BP } = GUESTDBG;
   const both = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
   const breakpoints = (vcpu.guestDebug & both) === both ? 1 << VECTOR.BP : 0;
-  vcpu.vm.hardware.write32('EXCEPTION_BITMAP', (1 << VECTOR.DB) | (1 << VECTOR.AC) | (1 << VECTOR.MC) | breakpoints);
+  vcpu.vm.hardware.write32(FIELD.EXCEPTION_BITMAP, (1 << VECTOR.DB) | (1 << VECTOR.AC) | (1 << VECTOR.MC) | breakpoints);
 }
 
 // ## Around an entry
@@ -69,9 +70,9 @@ export function enterWithDebugRegisters(vcpu: SoftVcpu): void {
   const { hardware } = vcpu.vm;
   if (vcpu.guestDebug & GUESTDBG.KVM_GUESTDBG_SINGLESTEP) {
     // VM entry insists that a trap flag under the shadow of STI comes with a pending single-step; the debugger's has none. The shadow gives way.
-    const shadow = hardware.read32('GUEST_INTERRUPTIBILITY_INFO');
+    const shadow = hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO);
     const { STI, MOV_SS } = INTERRUPTIBILITY.mask;
-    if (shadow & (STI | MOV_SS)) hardware.write32('GUEST_INTERRUPTIBILITY_INFO', shadow & ~(STI | MOV_SS));
+    if (shadow & (STI | MOV_SS)) hardware.write32(FIELD.GUEST_INTERRUPTIBILITY_INFO, shadow & ~(STI | MOV_SS));
   }
   const borrowed = (vcpu.guestDebug & GUESTDBG.KVM_GUESTDBG_USE_HW_BP) !== 0;
   const open = unintercepted.has(vcpu);
@@ -93,7 +94,7 @@ export function leaveWithDebugRegisters(vcpu: SoftVcpu): void {
     vcpu.db[n] = state.get64(offset);
   });
   vcpu.dr6 = state.get64(OFFSET.DR6);
-  vcpu.dr7 = hardware.read('GUEST_DR7');
+  vcpu.dr7 = hardware.read(FIELD.GUEST_DR7);
   vcpu.control(CPU_BASED.mask.MOV_DR_EXITING, true);
 }
 
@@ -104,16 +105,16 @@ export function leaveWithDebugRegisters(vcpu: SoftVcpu): void {
 export function debugExit(vcpu: SoftVcpu, exception: number, dr6: bigint): 0 {
   const { hardware } = vcpu.vm;
   vcpu.exitReason = EXIT.KVM_EXIT_DEBUG;
-  RunDebug.store(vcpu.runView, 0, { exception, pc: vcpu.linearRip, dr6: dr6 | DR6_ACTIVE_LOW, dr7: hardware.read('GUEST_DR7') });
+  RunDebug.store(vcpu.runView, 0, { exception, pc: vcpu.linearRip, dr6: dr6 | DR6_ACTIVE_LOW, dr7: hardware.read(FIELD.GUEST_DR7) });
   return 0;
 }
 
 /** A #DB in the guest: the debugger's when there is one, else the guest's own. Linux: `handle_exception_nmi()`, its DB_VECTOR case. */
 export function handleDebugException(vcpu: SoftVcpu): 0 | 1 {
-  const dr6 = vcpu.vm.hardware.read('EXIT_QUALIFICATION');
+  const dr6 = vcpu.vm.hardware.read(FIELD.EXIT_QUALIFICATION);
   if (vcpu.guestDebug & USES_DB) return debugExit(vcpu, VECTOR.DB, dr6);
   // INT1 has not been executed yet, but the exception that it raises is a trap.
-  const info = vcpu.vm.hardware.read32('VM_EXIT_INTR_INFO');
+  const info = vcpu.vm.hardware.read32(FIELD.VM_EXIT_INTR_INFO);
   if (INTR_INFO.get(info, 'TYPE') === EVENT_TYPE.PRIVILEGED_SOFTWARE_EXCEPTION) advance(vcpu);
   queueException(vcpu, VECTOR.DB, null, dr6);
   return 1;
@@ -134,7 +135,7 @@ const QUALIFICATION = { NUMBER: 7, FROM: 1 << 4, GPR_SHIFT: 8 } as const;
 /** Linux: `handle_dr()`. */
 export function handleDr(vcpu: SoftVcpu): 0 | 1 {
   const { hardware } = vcpu.vm;
-  const qualification = hardware.read32('EXIT_QUALIFICATION');
+  const qualification = hardware.read32(FIELD.EXIT_QUALIFICATION);
   let n = qualification & QUALIFICATION.NUMBER;
   if (n === 4 || n === 5) {
     if (vcpu.cr4 & BigInt(CR4.DE)) {
@@ -143,12 +144,12 @@ export function handleDr(vcpu: SoftVcpu): 0 | 1 {
     }
     n += 2; // without debugging extensions DR4 and DR5 are DR6 and DR7
   }
-  const ringZero = ((hardware.read32('GUEST_SS_AR_BYTES') >> 5) & 3) === 0;
+  const ringZero = ((hardware.read32(FIELD.GUEST_SS_AR_BYTES) >> 5) & 3) === 0;
   if (!ringZero) {
     queueException(vcpu, VECTOR.GP, 0);
     return 1;
   }
-  if (hardware.read('GUEST_DR7') & DR7_GD) {
+  if (hardware.read(FIELD.GUEST_DR7) & DR7_GD) {
     if (vcpu.guestDebug & GUESTDBG.KVM_GUESTDBG_USE_HW_BP) return debugExit(vcpu, VECTOR.DB, DR6_BD);
     queueException(vcpu, VECTOR.DB, null, DR6_BD);
     return 1;
@@ -176,4 +177,4 @@ export function handleDr(vcpu: SoftVcpu): 0 | 1 {
 }
 
 /** True when the guest itself steps, or a debugger does. */
-export const trapFlag = (vcpu: SoftVcpu): boolean => (vcpu.vm.hardware.read32('GUEST_RFLAGS') & FLAG.TF) !== 0;
+export const trapFlag = (vcpu: SoftVcpu): boolean => (vcpu.vm.hardware.read32(FIELD.GUEST_RFLAGS) & FLAG.TF) !== 0;

@@ -1,9 +1,11 @@
 // # From an exit to the emulator and back
 //
-// Three kinds of exit need an instruction emulated: a device access, a string port instruction, and a write to memory that the guest may only read. All go
-// through one function that tries, and either finishes or leaves with a question for the VMM and a note on how to go on (`complete_userspace_io`).
+// Three kinds of exit need an instruction emulated: a device access, a string port instruction, and a write to memory that the guest may only read.
+// All go through one function that tries, and either finishes or leaves with a question for the VMM and a note on how to go on
+// (`complete_userspace_io`).
 
 import { VECTOR } from '../../01-hardware-background/faults.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { EXIT, INTERNAL_ERROR, RunEmulationFailure, RunInternal, RunMmio } from '../../02-kvm-objects/abi/exits.ts';
 import { pagingOf, walkGuest } from '../../02-kvm-objects/soft/guest-walk.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
@@ -99,14 +101,14 @@ function outputExit(run: VcpuRun, port: StringPort & { value: number }, finish: 
 
 // ## Giving up
 //
-// Whose fault is an instruction that KVM cannot emulate? In user mode it is treated as the program's: #UD, and the guest's kernel deals with it. In the guest's
-// kernel there is nobody left to deal with it, and the VMM gets the instruction's bytes, to print them and stop.
+// Whose fault is an instruction that KVM cannot emulate? In user mode it is treated as the program's: #UD, and the guest's kernel deals with it. In
+// the guest's kernel there is nobody left to deal with it, and the VMM gets the instruction's bytes, to print them and stop.
 
 // @clause kvm.run.emulation-failure
 /** Linux: `handle_emulation_failure()`. */
 function emulationFailure(run: VcpuRun): number {
   const { vcpu } = run;
-  const user = ((vcpu.vm.hardware.read32('GUEST_SS_AR_BYTES') >> 5) & 3) !== 0;
+  const user = ((vcpu.vm.hardware.read32(FIELD.GUEST_SS_AR_BYTES) >> 5) & 3) !== 0;
   if (user) return run.queue(queueException(vcpu, VECTOR.UD));
   const bytes = instructionBytes(vcpu);
   const view = vcpu.runView;
@@ -127,7 +129,13 @@ function emulationFailure(run: VcpuRun): number {
 }
 
 /** What the hardware said about the exit: it goes along, for whoever reads the report. */
-const EXIT_INFO = ['VM_EXIT_REASON', 'EXIT_QUALIFICATION', 'IDT_VECTORING_INFO_FIELD', 'VM_EXIT_INTR_INFO', 'VM_EXIT_INTR_ERROR_CODE'] as const;
+const EXIT_INFO = [
+  FIELD.VM_EXIT_REASON,
+  FIELD.EXIT_QUALIFICATION,
+  FIELD.IDT_VECTORING_INFO_FIELD,
+  FIELD.VM_EXIT_INTR_INFO,
+  FIELD.VM_EXIT_INTR_ERROR_CODE,
+] as const;
 
 /** The bytes at RIP, as far as they can be read. */
 function instructionBytes(vcpu: SoftVcpu): Uint8Array {

@@ -1,18 +1,17 @@
 // # Emulating one instruction
 //
-// The hardware tells a great deal about an exit, but not what a memory access was *for*. When a guest touches a device register, KVM knows the address and the
-// direction. It does not know whether the instruction was a MOV, an ADD or a PUSH, nor which register is involved. So it fetches the instruction from guest
-// memory, decodes it and executes it in software: `arch/x86/kvm/emulate.c`, five thousand lines.
+// The hardware tells a great deal about an exit, but not what a memory access was *for*. When a guest touches a device register, KVM knows the
+// address and the direction. It does not know whether the instruction was a MOV, an ADD or a PUSH, nor which register is involved. So it fetches the
+// instruction from guest memory, decodes it and executes it in software: `arch/x86/kvm/emulate.c`, five thousand lines.
 //
-// This kernel has an easier life, because instructions already have a software definition in this book. The emulator is a second execution engine with a register file
-// of its own. The vCPU's registers are copied in; its memory accesses are answered here, by walking the guest's tables and looking at the slots; one instruction is
-// executed; the registers are copied back. What an instruction means is written down once.
+// This kernel has an easier life, because instructions already have a software definition in this book. The emulator is a second execution engine
+// with a register file of its own. The vCPU's registers are copied in; its memory accesses are answered here, by walking the guest's tables and
+// looking at the slots; one instruction is executed; the registers are copied back. What an instruction means is written down once.
 //
-// The hard part is not execution but *waiting*. An access to a device needs an answer that only the VMM has, and the VMM is on the other side of KVM_RUN. So the
-// attempt is abandoned, with no trace left: the registers were a copy, and writes to memory are kept in a journal until the end. When the VMM comes back with a value, the
-// instruction is executed again from the start, and now the read finds its answer recorded. An instruction with two device reads is executed three times.
-//
-// ::figure mmio-replay -- an ADD to a device register: attempt, exit, attempt, exit, done
+// The hard part is not execution but *waiting*. An access to a device needs an answer that only the VMM has, and the VMM is on the other side of
+// KVM_RUN. So the attempt is abandoned, with no trace left: the registers were a copy, and writes to memory are kept in a journal until the end.
+// When the VMM comes back with a value, the instruction is executed again from the start, and now the read finds its answer recorded. An instruction
+// with two device reads is executed three times.
 
 import { Engine, type EngineHost, type Stop } from '../../01-hardware-background/engine/engine.ts';
 import { readFlags, writeFlags } from '../../01-hardware-background/engine/flags.ts';
@@ -21,21 +20,20 @@ import { effectiveAddress, type Instruction } from '../../01-hardware-background
 import type { SystemOp } from '../../01-hardware-background/isa/system-ops.ts';
 import { type Gpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { AR, CpuState, FLAG, MODE, OFFSET, SEG, SLOT } from '../../01-hardware-background/state.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { type Access, type Paging, pagingOf, walkGuest } from '../../02-kvm-objects/soft/guest-walk.ts';
 import type { Hardware } from '../../02-kvm-objects/soft/hardware.ts';
 import { SEGMENT_FIELDS, type SegmentFields, type SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import type { SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 import { modeOf } from './mode.ts';
 
-/** The widest access that one KVM_EXIT_MMIO can describe. */
-export const MMIO_BYTES = 8;
 const TLB_BYTES = 512 * 32;
 /** Room for decoded instructions: they are few, and each is decoded for itself. */
 const ARENA_BYTES = 256 << 10;
 const SEGMENTS = [SEG.ES, SEG.CS, SEG.SS, SEG.DS, SEG.FS, SEG.GS, SEG.LDTR, SEG.TR] as const;
 const MODIFY = 2;
 
-/** One device access of at most {@link MMIO_BYTES} bytes. */
+/** One device access of at most 8 bytes, which is what one KVM_EXIT_MMIO can describe. */
 export interface MmioAccess {
   readonly gpa: Gpa;
   readonly bytes: number;
@@ -51,7 +49,7 @@ export interface StringPort {
 }
 
 /** How an attempt ended. */
-export type Emulated =
+type Emulated =
   | { readonly kind: 'done'; readonly writes: readonly MmioAccess[]; readonly out: (StringPort & { value: number }) | null }
   | { readonly kind: 'read'; readonly access: MmioAccess } // call again when the answer is in `answers`
   | { readonly kind: 'in'; readonly port: StringPort } // call again when the items are in `items`
@@ -102,6 +100,7 @@ export class Emulator implements EngineHost {
     this.#state.set32(OFFSET.TLB, tlb);
   }
 
+  // @clause x86.mmio.string
   /**
    * Executes the instruction at the vCPU's RIP, or one iteration of a repeated one. `answers` are the values of its device reads so far, `items` the data of its string
    * input. Nothing of the vCPU changes unless the result is `done`.
@@ -139,10 +138,10 @@ export class Emulator implements EngineHost {
     const hardware = this.#hardware;
     const state = this.#state;
     state.u64.set(vcpu.regs, SLOT.RAX);
-    state.setSlot(SLOT.RSP, hardware.read('GUEST_RSP'));
+    state.setSlot(SLOT.RSP, hardware.read(FIELD.GUEST_RSP));
     state.setSlot(SLOT.RIP, vcpu.rip);
     state.setSlot(SLOT.NEXT_RIP, vcpu.rip);
-    const flags = hardware.read32('GUEST_RFLAGS');
+    const flags = hardware.read32(FIELD.GUEST_RFLAGS);
     writeFlags(state, flags & ~(FLAG.TF | FLAG.RF)); // the trap is the caller's to raise
     for (const seg of SEGMENTS) {
       const fields = SEGMENT_FIELDS[seg] as SegmentFields;
@@ -170,10 +169,10 @@ export class Emulator implements EngineHost {
     const state = this.#state;
     for (const { gpa, bytes, value } of this.#journal) this.#store(gpa, bytes, value);
     vcpu.regs.set(state.u64.subarray(SLOT.RAX, SLOT.RAX + 16));
-    hardware.write('GUEST_RSP', state.slot(SLOT.RSP));
-    hardware.write('GUEST_RIP', state.slot(SLOT.RIP));
-    const kept = hardware.read32('GUEST_RFLAGS') & FLAG.TF;
-    hardware.write32('GUEST_RFLAGS', readFlags(state) | kept);
+    hardware.write(FIELD.GUEST_RSP, state.slot(SLOT.RSP));
+    hardware.write(FIELD.GUEST_RIP, state.slot(SLOT.RIP));
+    const kept = hardware.read32(FIELD.GUEST_RFLAGS) & FLAG.TF;
+    hardware.write32(FIELD.GUEST_RFLAGS, readFlags(state) | kept);
     hardware.cpu.state.u8.set(state.u8.subarray(OFFSET.FPU, OFFSET.FPU + 512), OFFSET.FPU);
   }
 
@@ -224,6 +223,7 @@ export class Emulator implements EngineHost {
     return Math.min(bytes, PAGE_BYTES - Number(linear & BigInt(PAGE_BYTES - 1)));
   }
 
+  // @clause x86.mmio.access
   #readPart(gpa: Gpa, bytes: number): bigint {
     if (this.#vm.backing(gpa, false).kind === 'ram') return this.#load(gpa, bytes);
     // @clause kvm.exit.completion
@@ -233,6 +233,7 @@ export class Emulator implements EngineHost {
     return answer & ((1n << BigInt(8 * bytes)) - 1n);
   }
 
+  // @clause x86.mmio.read-modify-write
   #writePart(gpa: Gpa, bytes: number, value: bigint): void {
     const entry = { gpa, bytes, value };
     if (this.#vm.backing(gpa, true).kind === 'ram') this.#journal.push(entry);
@@ -268,8 +269,8 @@ export class Emulator implements EngineHost {
 
   // ## System instructions
   //
-  // Of the instructions that are not micro-operations, those that move data between a device and an ordinary register, and the string port instructions, are done here.
-  // The others (a descriptor table in a device register?) are reported as what they are: more than the emulator can do.
+  // Of the instructions that are not micro-operations, those that move data between a device and an ordinary register, and the string port
+  // instructions, are done here. The others (a descriptor table in a device register?) are reported as what they are: more than the emulator can do.
 
   system(op: SystemOp, insn: Instruction): void {
     const state = this.#state;

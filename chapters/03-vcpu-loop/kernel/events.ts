@@ -1,18 +1,19 @@
 // # Putting an event into the guest
 //
-// An interrupt, an NMI or an exception is *injected*: the kernel writes a word into the VMCS, and the next VM entry delivers it through the guest's own IDT as if it
-// had just happened. One entry can inject one event, and there may be several waiting, so there is an order. First whatever an earlier entry began and could
-// not finish, because it has already been taken from its source. Then exceptions, which belong to the instruction that has just been executed. Then an NMI, then an
-// interrupt.
+// An interrupt, an NMI or an exception is *injected*: the kernel writes a word into the VMCS, and the next VM entry delivers it through the guest's
+// own IDT as if it had just happened. One entry can inject one event, and there may be several waiting, so there is an order. First whatever an
+// earlier entry began and could not finish, because it has already been taken from its source. Then exceptions, which belong to the instruction that
+// has just been executed. Then an NMI, then an interrupt.
 //
-// What cannot go in now opens a *window* instead: the processor is asked to exit at the first moment when the guest could take it. Linux has all this in
-// `kvm_check_and_inject_events()`; it is among the most often corrected functions of KVM.
+// What cannot go in now opens a *window* instead: the processor is asked to exit at the first moment when the guest could take it. Linux has all
+// this in `kvm_check_and_inject_events()`; it is among the most often corrected functions of KVM.
 
 import { VECTOR } from '../../01-hardware-background/faults.ts';
 import { CR0, FLAG } from '../../01-hardware-background/state.ts';
 import { CPU_BASED } from '../../01-hardware-background/vmx/controls.ts';
 import { INTERRUPTIBILITY, INTR_INFO } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { EVENT_TYPE } from '../../01-hardware-background/vmx/processor.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { GUESTDBG } from '../../02-kvm-objects/abi/events.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 
@@ -25,8 +26,8 @@ const isSoft = (vector: number): boolean => vector === VECTOR.BP || vector === V
 
 // ## Queueing
 //
-// A second exception while the first is still on its way is not simply a second exception. Some pairs make a double fault, and a fault while delivering *that* ends the
-// machine. The processor has the same table; the kernel needs its own because it may itself be the cause of the second.
+// A second exception while the first is still on its way is not simply a second exception. Some pairs make a double fault, and a fault while
+// delivering *that* ends the machine. The processor has the same table; the kernel needs its own because it may itself be the cause of the second.
 
 const CONTRIBUTORY = new Set<number>([VECTOR.DE, VECTOR.TS, VECTOR.NP, VECTOR.SS, VECTOR.GP]);
 const isContributory = (vector: number): boolean => CONTRIBUTORY.has(vector);
@@ -60,12 +61,12 @@ const NO_EXCEPTION = { pending: false, injected: false, vector: 0, hasErrorCode:
 // ## What may go in
 
 /** RFLAGS.IF is set and no instruction shields the next one. Linux: `vmx_interrupt_blocked()`. */
-export function interruptAllowed(vcpu: SoftVcpu): boolean {
+function interruptAllowed(vcpu: SoftVcpu): boolean {
   const { hardware } = vcpu.vm;
-  return (hardware.read32('GUEST_RFLAGS') & FLAG.IF) !== 0 && (hardware.read32('GUEST_INTERRUPTIBILITY_INFO') & (STI | MOV_SS)) === 0;
+  return (hardware.read32(FIELD.GUEST_RFLAGS) & FLAG.IF) !== 0 && (hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO) & (STI | MOV_SS)) === 0;
 }
 
-const nmiAllowed = (vcpu: SoftVcpu): boolean => (vcpu.vm.hardware.read32('GUEST_INTERRUPTIBILITY_INFO') & (STI | MOV_SS | NMI)) === 0;
+const nmiAllowed = (vcpu: SoftVcpu): boolean => (vcpu.vm.hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO) & (STI | MOV_SS | NMI)) === 0;
 
 const needsReinjection = ({ events: { exception, interrupt, nmi } }: SoftVcpu): boolean => exception.injected || interrupt.injected || nmi.injected;
 
@@ -106,8 +107,8 @@ export function injectPending(vcpu: SoftVcpu, wantsWindow: boolean): void {
 
 function write(vcpu: SoftVcpu, info: number): void {
   const { hardware } = vcpu.vm;
-  hardware.write32('VM_ENTRY_INTR_INFO_FIELD', info | VALID);
-  if (hardware.read32('GUEST_ACTIVITY_STATE') !== 0) hardware.write32('GUEST_ACTIVITY_STATE', 0);
+  hardware.write32(FIELD.VM_ENTRY_INTR_INFO_FIELD, info | VALID);
+  if (hardware.read32(FIELD.GUEST_ACTIVITY_STATE) !== 0) hardware.write32(FIELD.GUEST_ACTIVITY_STATE, 0);
 }
 
 function injectException(vcpu: SoftVcpu): void {
@@ -116,8 +117,8 @@ function injectException(vcpu: SoftVcpu): void {
   const type = isSoft(vector) ? EVENT_TYPE.SOFTWARE_EXCEPTION : EVENT_TYPE.HARDWARE_EXCEPTION;
   // Real mode has no error codes; a VM entry that pushed one would be refused.
   const code = hasErrorCode && (vcpu.cr0 & BigInt(CR0.PE)) !== 0n;
-  if (code) hardware.write32('VM_ENTRY_EXCEPTION_ERROR_CODE', errorCode);
-  if (isSoft(vector)) hardware.write32('VM_ENTRY_INSTRUCTION_LEN', vcpu.eventInstructionLength);
+  if (code) hardware.write32(FIELD.VM_ENTRY_EXCEPTION_ERROR_CODE, errorCode);
+  if (isSoft(vector)) hardware.write32(FIELD.VM_ENTRY_INSTRUCTION_LEN, vcpu.eventInstructionLength);
   write(vcpu, vector | (type << 8) | (code ? DELIVER_CODE : 0));
 }
 
@@ -130,7 +131,7 @@ function injectNmi(vcpu: SoftVcpu): void {
 function injectInterrupt(vcpu: SoftVcpu): void {
   const { vector, soft } = vcpu.events.interrupt;
   vcpu.trace?.emit({ kind: 'kvm_inj_virq', vector });
-  if (soft) vcpu.vm.hardware.write32('VM_ENTRY_INSTRUCTION_LEN', vcpu.eventInstructionLength);
+  if (soft) vcpu.vm.hardware.write32(FIELD.VM_ENTRY_INSTRUCTION_LEN, vcpu.eventInstructionLength);
   write(vcpu, vector | ((soft ? EVENT_TYPE.SOFTWARE_INTERRUPT : EVENT_TYPE.EXTERNAL) << 8));
 }
 
@@ -152,8 +153,8 @@ function deliverPayload(vcpu: SoftVcpu): void {
 
 // ## After the exit
 //
-// The entry delivered the event, or the delivery itself caused the exit. In the second case the IDT-vectoring field still holds it, and nobody else does: it must be
-// queued again before anything else is looked at.
+// The entry delivered the event, or the delivery itself caused the exit. In the second case the IDT-vectoring field still holds it, and nobody else
+// does: it must be queued again before anything else is looked at.
 
 // @clause kvm.run.reinject-interrupted-event
 /** Linux: `vmx_complete_interrupts()`. */
@@ -163,24 +164,24 @@ export function completeEvents(vcpu: SoftVcpu): void {
   events.exception.injected = false;
   events.interrupt.injected = false;
   events.nmi.injected = false;
-  const info = hardware.read32('IDT_VECTORING_INFO_FIELD');
+  const info = hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD);
   if ((info & VALID) === 0) return;
   const vector = INTR_INFO.get(info, 'VECTOR');
   const type = INTR_INFO.get(info, 'TYPE');
   switch (type) {
     case EVENT_TYPE.NMI:
       events.nmi.injected = true;
-      hardware.write32('GUEST_INTERRUPTIBILITY_INFO', hardware.read32('GUEST_INTERRUPTIBILITY_INFO') & ~NMI);
+      hardware.write32(FIELD.GUEST_INTERRUPTIBILITY_INFO, hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO) & ~NMI);
       return;
     case EVENT_TYPE.EXTERNAL:
     case EVENT_TYPE.SOFTWARE_INTERRUPT:
-      vcpu.eventInstructionLength = hardware.read32('VM_EXIT_INSTRUCTION_LEN');
+      vcpu.eventInstructionLength = hardware.read32(FIELD.VM_EXIT_INSTRUCTION_LEN);
       events.interrupt = { injected: true, vector, soft: type === EVENT_TYPE.SOFTWARE_INTERRUPT };
       return;
     default: {
-      vcpu.eventInstructionLength = hardware.read32('VM_EXIT_INSTRUCTION_LEN');
+      vcpu.eventInstructionLength = hardware.read32(FIELD.VM_EXIT_INSTRUCTION_LEN);
       const hasErrorCode = (info & DELIVER_CODE) !== 0;
-      const errorCode = hasErrorCode ? hardware.read32('IDT_VECTORING_ERROR_CODE') : 0;
+      const errorCode = hasErrorCode ? hardware.read32(FIELD.IDT_VECTORING_ERROR_CODE) : 0;
       events.exception = { ...NO_EXCEPTION, injected: true, vector, hasErrorCode, errorCode };
     }
   }

@@ -1,12 +1,14 @@
 // # Why the guest stopped, and who answers
 //
-// A table indexed by the basic exit reason: `kvm_vmx_exit_handlers[]` in vmx.c. Each handler returns 1 ("done, enter again"), 0 ("for user space; the
-// shared page says what") or a negative errno. That convention runs through the whole of KVM and makes the cost of every handler visible: a 1 costs one door, a 0 costs two.
+// A table indexed by the basic exit reason: `kvm_vmx_exit_handlers[]` in vmx.c. Each handler returns 1 ("done, enter again"), 0 ("for user space;
+// the shared page says what") or a negative errno. That convention runs through the whole of KVM and makes the cost of every handler visible: a 1
+// costs one door, a 0 costs two.
 
 import { VECTOR } from '../../01-hardware-background/faults.ts';
 import { CR0, SLOT } from '../../01-hardware-background/state.ts';
 import { CPU_BASED } from '../../01-hardware-background/vmx/controls.ts';
 import { EXIT_REASON, INTR_INFO } from '../../01-hardware-background/vmx/exit-reasons.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { EXIT, RunMemoryFault } from '../../02-kvm-objects/abi/exits.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { setCr0, setCr3, setCr4, setXcr0 } from '../../02-kvm-objects/soft/control-registers.ts';
@@ -26,7 +28,7 @@ const MASK32 = 0xffff_ffffn;
 const { VALID } = INTR_INFO.mask;
 
 /** CPL, which VMX keeps in SS's access rights. */
-const cpl = (vcpu: SoftVcpu): number => (vcpu.vm.hardware.read32('GUEST_SS_AR_BYTES') >> 5) & 3;
+const cpl = (vcpu: SoftVcpu): number => (vcpu.vm.hardware.read32(FIELD.GUEST_SS_AR_BYTES) >> 5) & 3;
 
 /** The guest gets #GP(0) for an instruction that could not be done, or goes past it. Linux: `kvm_complete_insn_gp()`. */
 function completeOrFault(run: VcpuRun, done: boolean): number {
@@ -48,8 +50,8 @@ const handleCpuid: Handler = ({ vcpu }) => {
   return skipInstruction(vcpu);
 };
 
-// Without a local APIC in the kernel, nobody here could wake the processor; waiting is the VMM's. RIP is already past the HLT, because what ends the wait is delivered
-// there.
+// Without a local APIC in the kernel, nobody here could wake the processor; waiting is the VMM's. RIP is already past the HLT, because what ends the
+// wait is delivered there.
 
 // @clause kvm.exit.hlt
 const handleHlt: Handler = ({ vcpu }) => {
@@ -60,7 +62,7 @@ const handleHlt: Handler = ({ vcpu }) => {
 
 const handleIo: Handler = (run) => {
   const { vcpu } = run;
-  const qualification = vcpu.vm.hardware.read32('EXIT_QUALIFICATION');
+  const qualification = vcpu.vm.hardware.read32(FIELD.EXIT_QUALIFICATION);
   if (isString(qualification)) return emulate(run, run.loop.emulator);
   const { result, completion } = fastPio(vcpu, qualification);
   run.completion = completion;
@@ -90,7 +92,8 @@ const handleXsetbv: Handler = (run) => {
   return completeOrFault(run, cpl(run.vcpu) === 0 && index === 0 && setXcr0(run.vcpu, value));
 };
 
-// A hypercall is a function call into the kernel. No paravirtual features are offered in CPUID, so every number is unknown; but the answer is an error code in RAX, not a fault.
+// A hypercall is a function call into the kernel. No paravirtual features are offered in CPUID, so every number is unknown; but the answer is an
+// error code in RAX, not a fault.
 
 const KVM_ENOSYS = -1000n;
 const KVM_EPERM = -1n;
@@ -108,7 +111,7 @@ const CR_TYPE = { TO: 0, FROM: 1, CLTS: 2, LMSW: 3 } as const;
 /** Linux: `handle_cr()`. */
 const handleCr: Handler = (run) => {
   const { vcpu } = run;
-  const qualification = vcpu.vm.hardware.read32('EXIT_QUALIFICATION');
+  const qualification = vcpu.vm.hardware.read32(FIELD.EXIT_QUALIFICATION);
   const n = qualification & CR.NUMBER;
   const gpr = (qualification >> CR.GPR_SHIFT) & 15;
   switch ((qualification >> CR.TYPE_SHIFT) & 3) {
@@ -118,7 +121,7 @@ const handleCr: Handler = (run) => {
       return completeOrFault(run, n === 0 ? setCr0(vcpu, value) : n === 3 ? setCr3(vcpu, value) : setCr4(vcpu, value));
     }
     case CR_TYPE.FROM:
-      vcpu.setReg(gpr, n === 3 ? vcpu.vm.hardware.read('GUEST_CR3') : vcpu.cr8);
+      vcpu.setReg(gpr, n === 3 ? vcpu.vm.hardware.read(FIELD.GUEST_CR3) : vcpu.cr8);
       return skipInstruction(vcpu);
     case CR_TYPE.CLTS:
       return completeOrFault(run, setCr0(vcpu, vcpu.cr0 & ~BigInt(CR0.TS)));
@@ -150,18 +153,19 @@ function writeCr8(run: VcpuRun, value: bigint): number {
 const handleException: Handler = (run) => {
   const { vcpu } = run;
   const { hardware } = vcpu.vm;
-  const info = hardware.read32('VM_EXIT_INTR_INFO');
+  const info = hardware.read32(FIELD.VM_EXIT_INTR_INFO);
   const vector = INTR_INFO.get(info, 'VECTOR');
   if (vector === VECTOR.DB) return handleDebugException(vcpu);
   if (vector === VECTOR.BP) {
-    vcpu.eventInstructionLength = hardware.read32('VM_EXIT_INSTRUCTION_LEN');
+    vcpu.eventInstructionLength = hardware.read32(FIELD.VM_EXIT_INSTRUCTION_LEN);
     return debugExit(vcpu, VECTOR.BP, 0n);
   }
-  const errorCode = info & INTR_INFO.mask.DELIVER_CODE ? hardware.read32('VM_EXIT_INTR_ERROR_CODE') : null;
+  const errorCode = info & INTR_INFO.mask.DELIVER_CODE ? hardware.read32(FIELD.VM_EXIT_INTR_ERROR_CODE) : null;
   return run.queue(queueException(vcpu, vector, errorCode));
 };
 
-// The interrupt was the host's. It has been acknowledged by the exit; Linux would now run its handler, and then notice whether the thread has a signal.
+// The interrupt was the host's. It has been acknowledged by the exit; Linux would now run its handler, and then notice whether the thread has a
+// signal.
 
 const handleExternalInterrupt: Handler = () => 1;
 
@@ -189,13 +193,13 @@ const EPT = { READ: 1, WRITE: 2, FETCH: 4, PERMISSIONS: 7 << 3 } as const;
 const PF = { PRESENT: 1, WRITE: 2, USER: 4, FETCH: 16 } as const;
 const MEMORY_FAULT_BYTES = 4096n;
 
-const faultingGpa = (vcpu: SoftVcpu): number => Number(vcpu.vm.hardware.read('GUEST_PHYSICAL_ADDRESS'));
+const faultingGpa = (vcpu: SoftVcpu): number => Number(vcpu.vm.hardware.read(FIELD.GUEST_PHYSICAL_ADDRESS));
 
 /** First touch of a page, a write to a protected one, or an access to what is not memory. Linux: `handle_ept_violation()`, `kvm_mmu_page_fault()`. */
 const handleEptViolation: Handler = (run) => {
   const { vcpu } = run;
   const gpa = faultingGpa(vcpu);
-  const qualification = vcpu.vm.hardware.read32('EXIT_QUALIFICATION');
+  const qualification = vcpu.vm.hardware.read32(FIELD.EXIT_QUALIFICATION);
   const write = (qualification & EPT.WRITE) !== 0;
   const errorCode =
     (qualification & EPT.PERMISSIONS ? PF.PRESENT : 0) |
@@ -225,14 +229,14 @@ const handleEptMisconfig: Handler = (run) => {
 function emulateAccess(run: VcpuRun): number {
   const { vcpu } = run;
   const { hardware } = vcpu.vm;
-  if (!(hardware.read32('IDT_VECTORING_INFO_FIELD') & VALID)) return emulate(run, run.loop.emulator);
-  return deliveryError(run, hardware.read32('IDT_VECTORING_INFO_FIELD'));
+  if (!(hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD) & VALID)) return emulate(run, run.loop.emulator);
+  return deliveryError(run, hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD));
 }
 
 function deliveryError(run: VcpuRun, vectoring: number): number {
   const { hardware } = run.vcpu.vm;
-  const reason = hardware.read32('VM_EXIT_REASON');
-  return run.internalError('KVM_INTERNAL_ERROR_DELIVERY_EV', vectoring, reason, hardware.read32('EXIT_QUALIFICATION'), faultingGpa(run.vcpu));
+  const reason = hardware.read32(FIELD.VM_EXIT_REASON);
+  return run.internalError('KVM_INTERNAL_ERROR_DELIVERY_EV', vectoring, reason, hardware.read32(FIELD.EXIT_QUALIFICATION), faultingGpa(run.vcpu));
 }
 
 // ## The table

@@ -1,7 +1,7 @@
 // # Installing the loop
 //
-// The previous chapter's kernel has vCPUs that can be examined but not run. This module adds the verb, and the requests that only make sense with it: interrupts and NMIs to
-// inject, a debugger, a signal mask. Nothing in the earlier chapter changes.
+// The previous chapter's kernel has vCPUs that can be examined but not run. This module adds the verb, and the requests that only make sense with
+// it: interrupts and NMIs to inject, a debugger, a signal mask. Nothing in the earlier chapter changes.
 
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import { GUESTDBG, KvmInterrupt, KvmSignalMask } from '../../02-kvm-objects/abi/events.ts';
@@ -61,8 +61,9 @@ export class VcpuLoop {
 
   // ## Signals
   //
-  // There is one thread here, so "send the vCPU's thread a signal" is a note that the next boundary finds. A mask given by KVM_SET_SIGNAL_MASK says which signals
-  // count while the guest runs: with it, a signal that the thread blocks everywhere else can still end a run, and none can slip in between the VMM's last look and its call.
+  // There is one thread here, so "send the vCPU's thread a signal" is a note that the next boundary finds. A mask given by KVM_SET_SIGNAL_MASK says
+  // which signals count while the guest runs: with it, a signal that the thread blocks everywhere else can still end a run, and none can slip in
+  // between the VMM's last look and its call.
 
   /** `tgkill` of the thread that runs the vCPU behind `fd`. False when `fd` is no vCPU. */
   signal(fd: number, signal = SIGUSR1): boolean {

@@ -1,6 +1,7 @@
 // # The mode word
 //
-// The execution engine files decoded code under the mode that it was decoded for. The emulator has a register file of its own, and so has to say what mode it is in.
+// The execution engine files decoded code under the mode that it was decoded for. The emulator has a register file of its own, and so has to say
+// what mode it is in.
 
 import { AR, type CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG } from '../../01-hardware-background/state.ts';
 

@@ -1,9 +1,9 @@
 // # Ports
 //
-// `out` to a port that the kernel does not serve is the archetype of an exit to user space. The kernel copies the data to the page behind `struct kvm_run`, writes
-// direction, width, port and count into it, and returns from KVM_RUN. It does *not* move RIP on. That happens when the VMM calls KVM_RUN again: only then is the
-// instruction complete, and only then may its effect (for `in`, a register) appear. A machine that is saved in between has to be entered once more first, with
-// `immediate_exit` set, or it would do the access twice after it is restored.
+// `out` to a port that the kernel does not serve is the archetype of an exit to user space. The kernel copies the data to the page behind `struct
+// kvm_run`, writes direction, width, port and count into it, and returns from KVM_RUN. It does *not* move RIP on. That happens when the VMM calls
+// KVM_RUN again: only then is the instruction complete, and only then may its effect (for `in`, a register) appear. A machine that is saved in
+// between has to be entered once more first, with `immediate_exit` set, or it would do the access twice after it is restored.
 //
 // The simple forms take this short way (`kvm_fast_pio()`): the exit qualification says everything. String forms read or write memory as well, and go
 // to the emulator.
@@ -18,7 +18,7 @@ import { skipInstruction } from './skip.ts';
 /** Offset of the port data in the mapping. */
 export const PIO_DATA = PIO_PAGE_OFFSET * PAGE_BYTES;
 
-export interface PortAccess {
+interface PortAccess {
   readonly port: number;
   readonly size: 1 | 2 | 4;
   readonly count: number;

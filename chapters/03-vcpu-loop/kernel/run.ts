@@ -1,16 +1,15 @@
 // # KVM_RUN
 //
-// The inner loop. User space has one loop around `ioctl(KVM_RUN)`; inside that call the kernel has another, around VM entry. Most exits never leave it: the kernel
-// answers CPUID, maps a page, moves a control register, and enters the guest again. Only what it cannot answer ends the call.
+// The inner loop. User space has one loop around `ioctl(KVM_RUN)`; inside that call the kernel has another, around VM entry. Most exits never leave
+// it: the kernel answers CPUID, maps a page, moves a control register, and enters the guest again. Only what it cannot answer ends the call.
 //
-// Three worlds therefore, and two doors between them. Crossing the inner door (entry and exit) costs about a thousand cycles on current processors; crossing the
-// outer one too (system call, scheduler, the VMM's own code) several thousand. Nearly every performance idea of the last fifteen years of KVM is the same idea: keep an
-// event from passing a door.
-//
-// ::figure three-modes -- user, kernel and guest: who runs when, from a trace
+// Three worlds therefore, and two doors between them. Crossing the inner door (entry and exit) costs about a thousand cycles on current processors;
+// crossing the outer one too (system call, scheduler, the VMM's own code) several thousand. Nearly every performance idea of the last fifteen years
+// of KVM is the same idea: keep an event from passing a door.
 
 import { OFFSET } from '../../01-hardware-background/state.ts';
 import { exitReasonName } from '../../01-hardware-background/vmx/exit-reasons.ts';
+import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { EXIT, exitName, INTERNAL_ERROR, KvmRun, RunFailEntry, RunInternal } from '../../02-kvm-objects/abi/exits.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
@@ -74,14 +73,14 @@ export class VcpuRun {
     this.#tellUser();
     this.loop.storeSyncRegs(vcpu);
     vcpu.trace?.emit({ kind: 'kvm_userspace_exit', vcpu: vcpu.id, reason: result === -ERRNO.EINTR ? 'EINTR' : exitName(vcpu.exitReason) });
-    return result < 0 ? result : 0;
+    return Math.min(result, 0);
   }
 
   /** The part of the shared page that is valid after every return. Linux: `post_kvm_run_save()`. */
   #tellUser(): void {
     const { vcpu } = this;
     const view = vcpu.runView;
-    head.if_flag.set(view, 0, vcpu.vm.hardware.read32('GUEST_RFLAGS') & IF ? 1 : 0);
+    head.if_flag.set(view, 0, vcpu.vm.hardware.read32(FIELD.GUEST_RFLAGS) & IF ? 1 : 0);
     head.ready_for_interrupt_injection.set(view, 0, readyForInterrupt(vcpu) ? 1 : 0);
     head.cr8.set(view, 0, vcpu.cr8);
     head.apic_base.set(view, 0, vcpu.apicBase);
@@ -89,8 +88,9 @@ export class VcpuRun {
 
   // ## The inner loop
   //
-  // Two things end it besides the guest. A signal, because KVM_RUN is a system call and must not keep a thread from its signals; and here, a bound on instructions, which plays the
-  // part of the host's scheduler: a browser page or a test has one thread, and a guest that never exits must not keep it.
+  // Two things end it besides the guest. A signal, because KVM_RUN is a system call and must not keep a thread from its signals; and here, a bound
+  // on instructions, which plays the part of the host's scheduler: a browser page or a test has one thread, and a guest that never exits must not
+  // keep it.
 
   /** Linux: `vcpu_run()`. */
   #innerLoop(): number {
@@ -140,20 +140,20 @@ export class VcpuRun {
       trace.emit({ kind: 'kvm_entry', vcpu: vcpu.id, rip: vcpu.rip });
     }
     const outcome = vcpu.launched ? hardware.vmx.vmresume() : hardware.vmx.vmlaunch();
-    if (outcome === 'failValid' || outcome === 'failInvalid') return this.#failEntry(hardware.read32('VM_INSTRUCTION_ERROR'));
-    if (outcome === 'exited') return this.#failEntry(hardware.read32('VM_EXIT_REASON'));
+    if (outcome === 'failValid' || outcome === 'failInvalid') return this.#failEntry(hardware.read32(FIELD.VM_INSTRUCTION_ERROR));
+    if (outcome === 'exited') return this.#failEntry(hardware.read32(FIELD.VM_EXIT_REASON));
     const alive = outcome === 'entered' && hardware.runGuest(instructions);
     if (trace) trace.now = hardware.cpu.state.getNumber(OFFSET.ICOUNT);
     if (!alive) return this.#failEntry(ENTRY_FAILED);
     vcpu.launched = true;
     vcpu.saveRegisters();
     leaveWithDebugRegisters(vcpu);
-    const reason = hardware.read32('VM_EXIT_REASON');
+    const reason = hardware.read32(FIELD.VM_EXIT_REASON);
     if (trace) {
-      const qualification = hardware.read('EXIT_QUALIFICATION');
+      const qualification = hardware.read(FIELD.EXIT_QUALIFICATION);
       trace.emit({ kind: 'kvm_exit', vcpu: vcpu.id, reason: exitReasonName(reason), rip: vcpu.rip, qualification });
     }
-    const vectoring = hardware.read32('IDT_VECTORING_INFO_FIELD');
+    const vectoring = hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD);
     completeEvents(vcpu);
     return dispatchExit(this, reason & 0xffff, vectoring);
   }
