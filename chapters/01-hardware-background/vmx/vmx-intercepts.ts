@@ -157,8 +157,9 @@ export class VmxIntercepts implements Intercepts {
     const { port, size, direction, string, rep, immediate } = access;
     if (!this.#ioExits(port, size)) return;
     const qualification = (size - 1) | (direction === 'in' ? 8 : 0) | (string ? 16 : 0) | (rep ? 32 : 0) | (immediate ? 64 : 0) | (port << 16);
+    if (!string) throw new VmExit(EXIT_REASON.IO_INSTRUCTION, BigInt(qualification >>> 0), { instructionLength: length });
     // @clause vmx.exit.io-string-info
-    const info = string && access.addressSize !== undefined ? (ADDRESS_SIZE[access.addressSize] << 7) | ((access.segment ?? 0) << 15) : undefined;
+    const info = access.addressSize !== undefined ? (ADDRESS_SIZE[access.addressSize] << 7) | ((access.segment ?? 0) << 15) : undefined;
     throw new VmExit(EXIT_REASON.IO_INSTRUCTION, BigInt(qualification >>> 0), {
       instructionLength: length,
       ...(info !== undefined && { instructionInfo: info }),
