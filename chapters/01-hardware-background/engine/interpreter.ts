@@ -157,6 +157,10 @@ function divide(module: WasmModule): Func {
 }
 
 // ## Operands in memory
+//
+// Two words change with every instruction: NEXT_RIP and ICOUNT. To load what was stored a moment ago costs a processor several cycles, and the next
+// instruction would wait for it. So both are kept in local variables as well; memory is written each time, because others look there, but read only
+// where others may have written: at the start, and from block to block.
 
 class InterpretedOperands implements Emitter {
   readonly helpers: Helpers;
@@ -166,6 +170,8 @@ class InterpretedOperands implements Emitter {
   readonly #body: FunctionBody;
   readonly #memory: Memory;
   readonly #pc: Local;
+  readonly #nextRip: Local;
+  readonly #count: Local;
   readonly #pool: Record<ValueType, Local[]> = { i32: [], i64: [] };
   readonly #used: Record<ValueType, number> = { i32: 0, i64: 0 };
 
@@ -175,6 +181,19 @@ class InterpretedOperands implements Emitter {
     this.#pc = pc;
     this.#memory = memory;
     this.helpers = helpers;
+    this.#nextRip = body.local('i64');
+    this.#count = body.local('i64');
+  }
+
+  /** Reads the two words anew. */
+  reload(): Code {
+    const state = i32.const(this.#places.state);
+    return [set(this.#nextRip, i64.load(state, 8 * SLOT.NEXT_RIP)), set(this.#count, i64.load(state, OFFSET.ICOUNT))];
+  }
+  /** The local copy of a 64-bit word, if there is one. */
+  #copyOf(offset: number): Local | null {
+    if (offset === OFFSET.ICOUNT) return this.#count;
+    return offset === 8 * SLOT.NEXT_RIP ? this.#nextRip : null;
   }
 
   /** Micro-operations share their locals: none lives longer than one of them. */
@@ -210,24 +229,28 @@ class InterpretedOperands implements Emitter {
   }
 
   field(offset: number): Code {
-    return i64.load(i32.const(0), this.#places.state + offset);
+    const copy = this.#copyOf(offset);
+    return copy ? get(copy) : i64.load(i32.const(0), this.#places.state + offset);
   }
   field32(offset: number): Code {
     return i32.load(i32.const(0), this.#places.state + offset);
   }
   setField(offset: number, value: Code): Code {
-    return i64.store(i32.const(0), value, this.#places.state + offset);
+    const copy = this.#copyOf(offset);
+    return i64.store(i32.const(0), copy ? tee(copy, value) : value, this.#places.state + offset);
   }
   setField32(offset: number, value: Code): Code {
     return i32.store(i32.const(0), value, this.#places.state + offset);
   }
   slotUnsigned(slot: number, bytes: number): Code {
+    if (bytes === 8) return this.field(8 * slot);
     return loadUnsigned[bytes as Width](i32.const(0), this.#places.state + 8 * slot);
   }
   slotSigned(slot: number, bytes: number): Code {
     return loadSigned[bytes as Width](i32.const(0), this.#places.state + 8 * slot);
   }
   setSlot(slot: number, bytes: number, value: Code): Code {
+    if (bytes === 8) return this.setField(8 * slot, value);
     return this.#write(i32.const(0), this.#places.state + 8 * slot, bytes, value);
   }
   word(at: number): Code {
@@ -339,6 +362,7 @@ function dispatch(e: InterpretedOperands, pc: Local, places: Places): Code {
   return [
     // STOP and EVENTS are neighbours; one comparison sees both.
     when(i32.eqz(i64.eqz(e.field(OFFSET.STOP))), e.leave),
+    e.reload(),
     set(linear, i64.add(e.slotUnsigned(SLOT.NEXT_RIP, 8), e.word(WORD.CODE_BASE))),
     set(entry, i32.mul(i32.and(hash, i32.const(JUMP_ENTRY.COUNT - 1)), i32.const(JUMP_ENTRY.BYTES))),
     when(i64.ne(i64.load(get(entry), places.jumpCache + JUMP_ENTRY.LINEAR), get(linear)), e.leave),
@@ -375,7 +399,7 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
       code = [block(labels[index] as Label, code), meaning(e), e.advance(i32.const(RECORD_BYTES)), br(e.next)];
     });
     e.begin();
-    return [loop(e.next, [block(e.found, code), dispatch(e, pc, places)]), unreachable];
+    return [e.reload(), loop(e.next, [block(e.found, code), dispatch(e, pc, places)]), unreachable];
   });
   module.export('run', run);
   return module.encode();
