@@ -187,6 +187,7 @@ function pvhEntry(elf: ElfImage): number | null {
   return entry;
 }
 
+// @clause payload.door-pvh
 function pvh({ segments }: ElfImage, entry: number, { ramBytes, commandLine = '' }: DoorOptions): BootPlan {
   const low = new LowMemory(segments, ramBytes);
   const info = startInfo(low, memoryMap(ramBytes), commandLine);
@@ -206,6 +207,7 @@ function pvh({ segments }: ElfImage, entry: number, { ramBytes, commandLine = ''
 /** Null, unused, then the two that Linux's boot protocol names: code at selector 0x10 and data at 0x18. */
 const BOOT_GDT = new BigUint64Array([0n, 0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn]);
 
+// @clause payload.door-long
 function elf64({ segments, entry }: ElfImage, { ramBytes, commandLine = '' }: DoorOptions): BootPlan {
   const low = new LowMemory(segments, ramBytes);
   const cr3 = pageTables(low);
@@ -226,6 +228,7 @@ function elf64({ segments, entry }: ElfImage, { ramBytes, commandLine = '' }: Do
 
 const isBootSector = (image: Uint8Array): boolean => image.length >= SECTOR_BYTES && image[510] === 0x55 && image[511] === 0xaa;
 
+// @clause payload.door-disk
 const bootSector = (image: Uint8Array): BootPlan => ({
   door: 'boot-sector',
   segments: [{ gpa: BOOT_SECTOR_GPA, bytes: image.subarray(0, SECTOR_BYTES), memoryBytes: SECTOR_BYTES }],
