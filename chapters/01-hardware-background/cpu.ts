@@ -10,7 +10,7 @@
 // ::figure boundary -- Four events that fall due at one boundary, between an OUT and the instruction after it, in the order in which the processor took them. From a run: the OUT is stepped, its device raises an NMI and an interrupt, and a breakpoint waits on the next instruction.
 
 import { Engine, type EngineHost } from './engine/engine.ts';
-import { readFlags, writeFlags } from './engine/flags.ts';
+import { readFlags } from './engine/flags.ts';
 import { Fault, VECTOR, VmExit } from './faults.ts';
 import type { EptContext, Intercepts } from './intercepts.ts';
 import type { Instruction } from './isa/instruction.ts';
@@ -18,65 +18,25 @@ import type { SystemOp } from './isa/system-ops.ts';
 import { Mmu, type MmuHost, type PhysicalBus } from './mmu/mmu.ts';
 import { PHYSICAL_ADDRESS_BITS } from './mmu/paging.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-import { AR, CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from './state.ts';
+import { CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from './state.ts';
 import { CR4_BITS, RESET_CR0 } from './system/control.ts';
 import { type Cpuid, modelCpuid } from './system/cpuid.ts';
-import { armed, DR6, DR6_FIXED_1, DR7_FIXED_1, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
+import { armed, DR6, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
 import { loadRealSegment } from './system/descriptors.ts';
 import { raise, raiseDebug, raiseFault } from './system/exceptions.ts';
 import { resetExtendedState } from './system/extended-state.ts';
 import { LinearMemory } from './system/linear-memory.ts';
+import { currentMode, modeName } from './system/mode.ts';
 import { readMsr, readTsc, writeMsr } from './system/msrs.ts';
 import type { PortBus } from './system/ports.ts';
+import { resetProgram } from './system/reset.ts';
 import { operandAddress, privilegeOf, U32, U64 } from './system/segmentation.ts';
+import { type CpuOptions, type CpuStop, type InterruptSource, NO_DEVICES, NO_PORTS, type VmxExtension } from './system/surroundings.ts';
 import { OPERATIONS } from './system/table.ts';
 import type { Trace } from './trace.ts';
 import { type DeliveredEvent, EVENT_TYPE, type VmxProcessor } from './vmx/processor.ts';
 
-/** What the processor asks of its VMX unit. */
-export interface VmxExtension {
-  execute(op: SystemOp, insn: Instruction): void;
-  exit(exit: VmExit): 'typescript' | 'x86' | 'abort';
-  readonly entryPending: boolean;
-  takeInjection(): DeliveredEvent | null;
-  takePendingDebug(): number;
-  readonly monitorTrap: boolean;
-  monitorTrapExit(): never;
-  checkControlRegister(n: 0 | 4, value: bigint): void;
-  /** In VMX operation: INIT is blocked in root, and exits in non-root. */
-  readonly operating: boolean;
-  /** Power-up. */
-  reset(): void;
-}
-
-/** The interrupt controller, as the processor sees it. Whoever makes `pending` true calls `Cpu.eventsChanged()`. */
-export interface InterruptSource {
-  pending(): boolean;
-  /** Takes the interrupt. Returns its vector. */
-  acknowledge(): number;
-}
-
-/** Why `Cpu.run` came back. */
-export type CpuStop =
-  | { readonly kind: 'deadline' } // as many instructions as were asked for
-  | { readonly kind: 'halt' } // waiting for an interrupt, and none is there
-  | { readonly kind: 'shutdown' } // after a triple fault or a VMX abort
-  | { readonly kind: 'wait-for-sipi' }
-  | { readonly kind: 'stop' } // `requestStop()` was called
-  | { readonly kind: 'vmexit'; readonly exit: VmExit }; // a guest entered by TypeScript has exited
-
-export interface CpuOptions {
-  readonly memory: PhysicalMemory;
-  readonly trace?: Trace;
-  readonly ports?: PortBus;
-  readonly devices?: PhysicalBus;
-  /** Initial APIC id: 0 is the bootstrap processor. */
-  readonly apicId?: number;
-}
-
-/** A bus without devices: reads give all ones, writes go nowhere. */
-const NO_PORTS: PortBus = { read: (_port, bytes) => 2 ** (8 * bytes) - 1, write: () => {} };
-const NO_DEVICES: PhysicalBus = { read: (_address, bytes) => (1n << BigInt(8 * bytes)) - 1n, write: () => {} };
+export type { CpuOptions, CpuStop, InterruptSource, VmxExtension } from './system/surroundings.ts';
 
 /** Interruptibility bits, in OFFSET.SHADOW. */
 const SHADOW = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
@@ -157,7 +117,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     state.u8.fill(0);
     state.set64(OFFSET.ICOUNT, now);
     state.set64(OFFSET.TSC_OFFSET, (U64 + 1n - now) & U64);
-    this.#resetProgram();
+    resetProgram(this);
     // @clause x86.reset.control-registers
     state.set64(OFFSET.CR0, BigInt(RESET_CR0));
     state.set64(OFFSET.PAT, 0x0007040600070406n);
@@ -167,44 +127,6 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     resetExtendedState(this);
     this.vmx?.reset();
     this.#settle('reset');
-  }
-
-  /** What INIT and power-up have in common. */
-  #resetProgram(): void {
-    const { state } = this;
-    // @clause x86.reset.registers
-    for (let slot = 0; slot < 16; slot++) state.setSlot(slot, 0n);
-    state.setSlotNumber(SLOT.RDX, modelCpuid(this, 1, 0)[0]);
-    state.setSlotNumber(SLOT.RIP, 0xfff0);
-    state.setSlotNumber(SLOT.NEXT_RIP, 0xfff0);
-    writeFlags(state, FLAG.FIXED);
-    // @clause x86.reset.segments
-    const data = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
-    for (const seg of [SEG.ES, SEG.SS, SEG.DS, SEG.FS, SEG.GS]) this.#setSegment(seg, 0, 0n, data);
-    this.#setSegment(SEG.CS, 0xf000, 0xffff0000n, AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED);
-    this.#setSegment(SEG.LDTR, 0, 0n, AR.P | 2);
-    this.#setSegment(SEG.TR, 0, 0n, AR.P | 11);
-    for (const [base, limit] of [
-      [OFFSET.GDTR_BASE, OFFSET.GDTR_LIMIT],
-      [OFFSET.IDTR_BASE, OFFSET.IDTR_LIMIT],
-    ] as const) {
-      state.set64(base, 0n);
-      state.set32(limit, 0xffff);
-    }
-    for (const offset of [OFFSET.CR2, OFFSET.CR3, OFFSET.CR4, OFFSET.CR8, OFFSET.EFER]) state.set64(offset, 0n);
-    for (let n = 0; n < 4; n++) state.set64(OFFSET.DR0 + 8 * n, 0n);
-    // @clause x86.reset.debug-registers
-    state.set64(OFFSET.DR6, BigInt(DR6_FIXED_1));
-    state.set64(OFFSET.DR7, BigInt(DR7_FIXED_1));
-    for (const word of [OFFSET.CPL, OFFSET.STOP, OFFSET.SHADOW, OFFSET.ACTIVITY]) state.set32(word, 0);
-  }
-
-  #setSegment(seg: number, selector: number, base: bigint, rights: number): void {
-    const { state } = this;
-    state.setSegSelector(seg, selector);
-    state.setSegBase(seg, base);
-    state.setSegLimit(seg, 0xffff);
-    state.setSegRights(seg, rights);
   }
 
   #settle(why: string): void {
@@ -390,7 +312,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
       this.#initPending = false;
       if (this.intercepts) throw new VmExit(EXIT_INIT);
       const caches = state.get64(OFFSET.CR0) & BigInt(CR0.CD | CR0.NW);
-      this.#resetProgram();
+      resetProgram(this);
       state.set64(OFFSET.CR0, caches | BigInt(CR0.ET));
       this.#settle('init');
       if (this.apicId !== 0) state.set32(OFFSET.ACTIVITY, ACTIVITY.WAIT_FOR_SIPI);
@@ -566,48 +488,20 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const cr0 = state.low32(OFFSET.CR0);
     const user = state.get32(OFFSET.CPL) === 3;
     const before = state.get32(OFFSET.MODE);
-    let mode = this.#codeMode(flags);
-    if (state.segRights(SEG.SS) & AR.DB) mode |= MODE.STACK32;
-    if (cr0 & CR0.PE) mode |= MODE.PROTECTED;
-    if (flags & FLAG.VM) mode |= MODE.V86;
-    if (state.low32(OFFSET.EFER) & EFER.LMA) mode |= MODE.LONG;
-    if (user) mode |= MODE.USER;
-    if ((mode & MODE.CODE) === MODE.CODE64 || this.#isFlat()) mode |= MODE.FLAT;
+    const mode = currentMode(state);
     state.set32(OFFSET.MODE, mode);
     // @clause x86.alignment-check
     const aligned = user && (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
     this.#slowAccess = aligned || this.#breakpoints.data;
     state.set32(OFFSET.TLB, this.mmu.selectBank(user, this.intercepts !== null, this.#slowAccess));
-    if (this.trace && nameOf(mode) !== nameOf(before)) {
+    if (this.trace && modeName(mode) !== modeName(before)) {
       this.#tick();
-      this.trace.emit({ kind: 'mode', mode: nameOf(mode) });
+      this.trace.emit({ kind: 'mode', mode: modeName(mode) });
     }
   }
 
   // @clause x86.long.state
   // @clause x86.compat.operands
-  #codeMode(flags: number): number {
-    const { state } = this;
-    const rights = state.segRights(SEG.CS);
-    if (flags & FLAG.VM) return MODE.CODE16;
-    if (state.low32(OFFSET.EFER) & EFER.LMA && rights & AR.L) return MODE.CODE64;
-    return rights & AR.DB ? MODE.CODE32 : MODE.CODE16;
-  }
-
-  // Flat segments need neither base nor limit check, and nearly all 32-bit code has them.
-  #isFlat(): boolean {
-    const { u32 } = this.state;
-    for (const seg of [SEG.CS, SEG.DS, SEG.ES, SEG.SS]) {
-      const at = (OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2;
-      if (u32[at] !== 0 || u32[at + 1] !== 0 || u32[at + 2] !== 0xffffffff) return false;
-      const rights = u32[at + 3] as number;
-      const usual = rights & AR.CODE ? AR.P | AR.S | AR.CODE | AR.READABLE : AR.P | AR.S | AR.WRITABLE;
-      if (rights & AR.UNUSABLE || (rights & usual) !== usual || (seg === SEG.CS) !== ((rights & AR.CODE) !== 0)) return false;
-      if (seg !== SEG.CS && rights & AR.EXPAND_DOWN) return false;
-    }
-    return true;
-  }
-
   /** A linear address cut to the width that the mode has. */
   wrapLinear(linear: bigint): bigint {
     return this.state.low32(OFFSET.EFER) & EFER.LMA ? linear & U64 : linear & U32;
@@ -689,13 +583,4 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   get rflags(): number {
     return readFlags(this.state);
   }
-}
-
-type ModeName = 'real' | 'v86' | 'protected16' | 'protected32' | 'compat' | 'long';
-
-function nameOf(mode: number): ModeName {
-  if (mode & MODE.V86) return 'v86';
-  if ((mode & MODE.PROTECTED) === 0) return 'real';
-  if (mode & MODE.LONG) return (mode & MODE.CODE) === MODE.CODE64 ? 'long' : 'compat';
-  return (mode & MODE.CODE) === MODE.CODE32 ? 'protected32' : 'protected16';
 }

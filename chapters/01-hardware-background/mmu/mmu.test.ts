@@ -360,7 +360,7 @@ describe('accesses across a page boundary', () => {
     );
     const end = first + 0xffcn;
     m.poke(TARGET + 0xff8, 0x1111111111111111n);
-    expect(outcome(() => (m.mmu.write(end, 8, 0x2222222222222222n, PRIVILEGE.USER), 0))).toBe(`#14(6) cr2 ${(first + 0x1000n).toString(16)}`);
+    expect(outcome(() => Number(m.mmu.write(end, 8, 0x2222222222222222n, PRIVILEGE.USER)))).toBe(`#14(6) cr2 ${(first + 0x1000n).toString(16)}`);
     expect(m.peek(TARGET + 0xff8)).toBe(0x1111111111111111n);
     m.poke((s.entries[3] as { at: number }).at + 8, BigInt(TARGET + 0x5000) | P | W | U);
     m.mmu.write(end, 8, 0x8877665544332211n, PRIVILEGE.USER);
@@ -462,8 +462,6 @@ describe('TLB', () => {
     for (let page = 0; page < 1000; page++) expect(m.mmu.tlb.lookup(0, page * 4096, 0, TLB.READ_TAG)).toBe(-1);
   });
 });
-
-// ## The second stage
 
 describe('EPT', () => {
   const EPT_ROOT = 0x100000;
