@@ -47,6 +47,11 @@ export class IoctlTable<T> {
     this.#handlers.set(IOCTL[name], handler);
   }
 
+  /** The names of what is installed, in the ABI's order. */
+  get requests(): readonly string[] {
+    return (Object.keys(IOCTL) as RequestName[]).filter((name) => this.#handlers.has(IOCTL[name]));
+  }
+
   call(target: T, request: number, arg: Argument): number {
     const handler = this.#handlers.get(request);
     // @clause kvm.ioctl.unknown
