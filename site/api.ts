@@ -39,7 +39,9 @@ async function buildApi(out: string): Promise<number> {
   app.renderer.on(PageEvent.BEGIN, (page) => {
     depth = '../'.repeat(page.url.split('/').length);
   });
-  app.renderer.hooks.on('body.begin', () => JSX.createElement('p', { class: 'to-book' }, JSX.createElement('a', { href: `${depth}index.html` }, 'Ringbook')));
+  app.renderer.hooks.on('body.begin', () =>
+    JSX.createElement('p', { class: 'to-book' }, JSX.createElement('a', { href: `${depth}index.html` }, 'Ringbook')),
+  );
   app.renderer.hooks.on('head.end', () => JSX.createElement('link', { rel: 'icon', href: 'data:,' }));
   await app.generateDocs(project, out);
   if (app.logger.hasErrors()) throw new Error('TypeDoc reported errors');

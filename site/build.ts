@@ -1,10 +1,10 @@
 // # The build
 //
-// `ringbook site` renders the whole tree. Everything is made in memory first and written at the end, into a folder that then replaces the
-// old one: a build that finds an unknown figure or an expression that no longer evaluates ends with the list of them and changes nothing.
+// `ringbook site` renders the whole tree. Everything is made in memory first and written at the end, into a folder whose contents then replace the
+// old ones: a build that finds an unknown figure or an expression that no longer evaluates ends with the list of them and changes nothing.
 
 import { spawn } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
@@ -38,7 +38,9 @@ const SITE = dirname(fileURLToPath(import.meta.url));
 /** Runs TypeDoc beside the rest. */
 function startApi(out: string): Promise<void> {
   return new Promise((done, failed) => {
-    const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', join(SITE, 'api.ts'), out], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', join(SITE, 'api.ts'), out], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     let said = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       said = (said + text).slice(-4000);
@@ -51,8 +53,8 @@ function startApi(out: string): Promise<void> {
 /** The folder to write into must be ours to replace: absent, empty, or a site we made. */
 function checkOut(out: string): void {
   if (existsSync(out) && !existsSync(join(out, '.ringbook-site'))) {
-    const kept = resolve(out) === ROOT || existsSync(join(out, 'package.json'));
-    if (kept) throw new Error(`${out} is not a site that this command made; it will not be replaced`);
+    if (readdirSync(out).some((name) => !name.startsWith('.building-')))
+      throw new Error(`${out} is not a site that this command made; it will not be replaced`);
   }
 }
 
@@ -60,8 +62,7 @@ function checkOut(out: string): void {
 export async function buildSite({ out, results = [], parts = PARTS, tolerant = false }: BuildOptions): Promise<Built> {
   const began = performance.now();
   checkOut(out);
-  const building = `${resolve(out)}.building`;
-  rmSync(building, { recursive: true, force: true });
+  const building = join(resolve(out), `.building-${process.pid}`); // inside, so that both are on one file system and equally ignored
   mkdirSync(building, { recursive: true });
   try {
     const api = parts.includes('api') ? startApi(join(building, 'api')) : null;
@@ -71,9 +72,18 @@ export async function buildSite({ out, results = [], parts = PARTS, tolerant = f
 
     const site = await renderTree(ROOT, { colour: true, apiPages: api !== null, results });
     const problems = site.allProblems().map(({ file, line, message }) => `${file}:${line}: ${message}`);
-    if (problems.length > 0 && !tolerant) throw new Error(`the text has ${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}:\n  ${problems.join('\n  ')}`);
+    if (problems.length > 0 && !tolerant)
+      throw new Error(`the text has ${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}:\n  ${problems.join('\n  ')}`);
 
-    const entries = site.search.map(({ title, where, href, text, kind }, id) => ({ id, title, where, href, text, kind, excerpt: text.slice(0, 180) }));
+    const entries = site.search.map(({ title, where, href, text, kind }, id) => ({
+      id,
+      title,
+      where,
+      href,
+      text,
+      kind,
+      excerpt: text.slice(0, 180),
+    }));
     site.write('assets/search-index.js', `window.ringbookIndex=${JSON.stringify(buildIndex(entries))};\n`);
     if (client) for (const [path, content] of await client) site.write(path, content);
     for (const [path, content] of site.files) {
@@ -83,11 +93,21 @@ export async function buildSite({ out, results = [], parts = PARTS, tolerant = f
     }
     writeFileSync(join(building, '.ringbook-site'), '');
     await api;
-    if (!client && existsSync(join(out, 'assets'))) cpSync(join(out, 'assets'), join(building, 'assets'), { recursive: true, force: false });
-    rmSync(out, { recursive: true, force: true });
-    mkdirSync(dirname(resolve(out)), { recursive: true });
-    renameSync(building, out);
-    return { out, pages: [...site.files.keys()].filter((path) => path.endsWith('.html')).length, searchEntries: entries.length, problems, milliseconds: performance.now() - began };
+    for (const old of readdirSync(out)) {
+      if (old.startsWith('.building-') || (old === 'assets' && !client)) continue; // a build without scripts keeps the ones that are there
+      rmSync(join(out, old), { recursive: true, force: true });
+    }
+    for (const made of readdirSync(building)) {
+      if (made === 'assets' && existsSync(join(out, made))) cpSync(join(building, made), join(out, made), { recursive: true });
+      else renameSync(join(building, made), join(out, made));
+    }
+    return {
+      out,
+      pages: [...site.files.keys()].filter((path) => path.endsWith('.html')).length,
+      searchEntries: entries.length,
+      problems,
+      milliseconds: performance.now() - began,
+    };
   } finally {
     rmSync(building, { recursive: true, force: true });
   }

@@ -56,7 +56,10 @@ export async function bundleClient(site: string): Promise<Map<string, string | U
         output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' },
       },
     },
-    worker: { format: 'es', rolldownOptions: { output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' } } },
+    worker: {
+      format: 'es',
+      rolldownOptions: { output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' } },
+    },
   });
   take(await book, (name) => name);
   take(await live, (name) => (name.endsWith('.css') ? 'live.css' : name.replace(/^assets\//, '')));

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { BUILT_IN, Evaluator, typeset } from './expressions.ts';
 import type { Directive, Prose } from './literate.ts';
-import { readRooms, readingOrder } from './tree.ts';
+import { readingOrder, readRooms } from './tree.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'ringbook-site-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -18,8 +18,18 @@ function tree(files: Readonly<Record<string, string>>): void {
 
 tree({
   'chapters/01-first/index.ts': '// # First\n//\n// Words.\n//\n// ::include z.ts\n// ::include sub/\n// ::include a.ts\n',
-  'chapters/01-first/a.ts':
-    '// {{N}} {{N + 1}} {{missing}} {{text}} {{undefined}} {{recorded}} {{hex(N)}} {{0 / 0}}\n//\n// ::layout Table -- shown\n// ::layout N\n// ::figure good\n// ::figure bad\n// ::figure absent\nexport const N = 41;\nexport const text = "x_y";\nexport const Table = { PE: 1, PG: 0x80000000, WIDE: 0x30 };\n',
+  'chapters/01-first/a.ts': [
+    '// {{N}} {{N + 1}} {{missing}} {{text}} {{undefined}} {{recorded}} {{hex(N)}} {{0 / 0}}',
+    '//',
+    '// ::layout Table -- shown',
+    '// ::layout N',
+    '// ::figure good',
+    '// ::figure bad',
+    '// ::figure absent',
+    'export const N = 41;',
+    'export const text = "x_y";',
+    'export const Table = { PE: 1, PG: 0x80000000, WIDE: 0x30 };',
+  ].join('\n'),
   'chapters/01-first/b.ts': "// # Loose\nimport './c.ts';\n",
   'chapters/01-first/c.ts': '// # Needed by b\nexport const c = 1;\n',
   'chapters/01-first/z.ts': '// # Last by name\nexport const z = 1;\n',
@@ -27,7 +37,7 @@ tree({
   'chapters/01-first/sub/two.ts': '// # Two\nexport const two = 2;\n',
   'chapters/01-first/a.test.ts': 'export {};\n',
   'chapters/01-first/figures/index.ts': 'export const recorded = 7;\n',
-  'chapters/01-first/figures/good.ts': "export const render = () => '<svg viewBox=\"0 0 1 1\" role=\"img\"><title>good</title></svg>';\n",
+  'chapters/01-first/figures/good.ts': 'export const render = () => \'<svg viewBox="0 0 1 1" role="img"><title>good</title></svg>\';\n',
   'chapters/01-first/figures/bad.ts': "export const render = () => '<svg><script>1</script></svg>';\n",
 });
 
@@ -37,7 +47,15 @@ const module = room.modules.find(({ file }) => file.endsWith('/a.ts')) as (typeo
 
 describe('reading order', () => {
   it('follows the spine’s includes, folders and then imports', () => {
-    expect(room.modules.map(({ file }) => file.replace('chapters/01-first/', ''))).toEqual(['index.ts', 'z.ts', 'sub/two.ts', 'sub/one.ts', 'a.ts', 'c.ts', 'b.ts']);
+    expect(room.modules.map(({ file }) => file.replace('chapters/01-first/', ''))).toEqual([
+      'index.ts',
+      'z.ts',
+      'sub/two.ts',
+      'sub/one.ts',
+      'a.ts',
+      'c.ts',
+      'b.ts',
+    ]);
     expect(room.title).toBe('First');
     expect(room.tests).toHaveLength(1);
     expect([...room.figures.keys()]).toEqual(['bad', 'good', 'index']);
@@ -81,6 +99,13 @@ describe('evaluating', () => {
     expect(() => typeset({})).toThrow();
     expect(() => typeset('')).toThrow();
     const { size, words, percent } = BUILT_IN as Record<string, (n: number) => string>;
-    expect([size?.(4096), size?.(12), size?.(16 << 20), words?.(3), words?.(40), percent?.(0.256)]).toEqual(['4 KiB', '12 bytes', '16 MiB', 'three', '40', '26 %']);
+    expect([size?.(4096), size?.(12), size?.(16 << 20), words?.(3), words?.(40), percent?.(0.256)]).toEqual([
+      '4 KiB',
+      '12 bytes',
+      '16 MiB',
+      'three',
+      '40',
+      '26 %',
+    ]);
   });
 });

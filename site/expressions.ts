@@ -48,7 +48,9 @@ export function typeset(value: unknown): string {
     return Math.abs(value) < 10_000 ? String(value) : String(value).replace(/\B(?=(\d{3})+$)/g, '\u202f');
   }
   if (typeof value === 'bigint') return typeset(value < 2n ** 53n ? Number(value) : hex(value));
-  throw new TypeError(`is ${value === '' ? 'an empty string' : value === null ? 'null' : typeof value === 'number' ? value : typeof value}, not something to print`);
+  throw new TypeError(
+    `is ${value === '' ? 'an empty string' : value === null ? 'null' : typeof value === 'number' ? value : typeof value}, not something to print`,
+  );
 }
 
 /** What a directive became: an SVG or HTML fragment. */
@@ -134,8 +136,10 @@ export class Evaluator {
 
 /** A figure goes into the page as it is, so it must be one SVG that says what it shows and carries nothing active. */
 function soundSvg(svg: unknown, file: string): string {
-  if (typeof svg !== 'string' || !/^\s*<svg[\s>]/.test(svg) || !/<\/svg>\s*$/.test(svg)) throw new TypeError(`${file}: render() must return one <svg>`);
+  if (typeof svg !== 'string' || !/^\s*<svg[\s>]/.test(svg) || !/<\/svg>\s*$/.test(svg))
+    throw new TypeError(`${file}: render() must return one <svg>`);
   if (!/<title>[^<]+<\/title>/.test(svg)) throw new TypeError(`${file}: the figure has no <title>, so it cannot be read aloud`);
-  if (/<script|<foreignObject|\son\w+=|https?:\/\/(?!www\.w3\.org\/)/i.test(svg)) throw new TypeError(`${file}: the figure carries scripts or outside addresses`);
+  if (/<script|<foreignObject|\son\w+=|https?:\/\/(?!www\.w3\.org\/)/i.test(svg))
+    throw new TypeError(`${file}: the figure carries scripts or outside addresses`);
   return svg;
 }

@@ -6,12 +6,12 @@
 //
 // A whole file is coloured at once, because a block cut out of it may begin inside a template string, and then handed out line by line.
 
+import { createCssVariablesTheme, createHighlighterCore } from 'shiki/core';
+import { createJavaScriptRegexEngine } from 'shiki/engine/javascript';
 import asm from 'shiki/langs/asm.mjs';
 import c from 'shiki/langs/c.mjs';
 import json from 'shiki/langs/json.mjs';
 import shell from 'shiki/langs/shellscript.mjs';
-import { createCssVariablesTheme, createHighlighterCore } from 'shiki/core';
-import { createJavaScriptRegexEngine } from 'shiki/engine/javascript';
 import ts from 'typescript';
 import { escapeHtml } from './html.ts';
 
@@ -39,7 +39,8 @@ export async function highlightLines(text: string, language: string | null): Pro
   return (await highlighter).codeToTokensBase(text, { lang, theme: 'book', tokenizeMaxLineLength: 2000 }).map(asHtml);
 }
 
-const span = (className: string | undefined, text: string): string => (className ? `<span class="${className}">${escapeHtml(text)}</span>` : escapeHtml(text));
+const span = (className: string | undefined, text: string): string =>
+  className ? `<span class="${className}">${escapeHtml(text)}</span>` : escapeHtml(text);
 
 // ## TypeScript
 
@@ -52,7 +53,24 @@ const CLASS_OF: Readonly<Partial<Record<ts.TokenClass, string>>> = {
 };
 const TYPE_WORDS = new Set(['string', 'number', 'boolean', 'bigint', 'unknown', 'never', 'void', 'any', 'object', 'symbol']);
 /** Words that are keywords in some places and names in others. */
-const CONTEXTUAL = new Set(['get', 'set', 'type', 'of', 'from', 'is', 'as', 'async', 'declare', 'module', 'require', 'global', 'string', 'number', 'object', 'symbol']);
+const CONTEXTUAL = new Set([
+  'get',
+  'set',
+  'type',
+  'of',
+  'from',
+  'is',
+  'as',
+  'async',
+  'declare',
+  'module',
+  'require',
+  'global',
+  'string',
+  'number',
+  'object',
+  'symbol',
+]);
 const VALUES = new Set(['true', 'false', 'null', 'undefined', 'this', 'super']);
 
 function colourTypeScript(text: string): string[] {

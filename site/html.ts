@@ -24,3 +24,19 @@ export const slug = (text: string): string =>
     .replace(/<[^>]*>|&\w+;/g, '')
     .replace(/[^\p{L}\p{N}]+/gu, '-')
     .replace(/^-+|-+$/g, '');
+
+/** One row of a table: its cells as HTML, and an id to link to. */
+export type Row = readonly string[] | { readonly id: string; readonly cells: readonly string[] };
+
+/** A table that scrolls when it is too wide. Titles are HTML; one that begins with `#` heads a column of numbers. */
+export function table(titles: readonly string[], rows: readonly Row[], className = ''): string {
+  const numeric = titles.map((title) => title.startsWith('#'));
+  const cell = (tag: string, html: string, column: number): string => `<${tag}${numeric[column] ? ' class="number"' : ''}>${html}</${tag}>`;
+  const head = titles.map((title, column) => cell('th', title.replace(/^#/, ''), column)).join('');
+  const body = rows.map((row) => {
+    const [cells, id] = 'cells' in row ? [row.cells, ` id="${escapeHtml(row.id)}"`] : [row, ''];
+    return `<tr${id}>${cells.map((html, column) => cell('td', html, column)).join('')}</tr>`;
+  });
+  const named = className ? ` class="${className}"` : '';
+  return `<div class="scroll"><table${named}><thead><tr>${head}</tr></thead><tbody>${body.join('')}</tbody></table></div>`;
+}

@@ -8,7 +8,7 @@ const kinds = (text: string) => parse(text).blocks.map(({ kind, line }) => `${ki
 
 describe('splitting prose from code', () => {
   it('takes column-0 comments as prose and everything else as code', () => {
-    const file = parse("// # Title\n//\n// Opening words.\n\nexport const a = 1; // a phrase\n\n// More.\nconst b = 2;\n");
+    const file = parse('// # Title\n//\n// Opening words.\n\nexport const a = 1; // a phrase\n\n// More.\nconst b = 2;\n');
     expect(file.title).toBe('Title');
     expect(file.opening).toBe('Opening words.');
     expect(file.blocks.map(({ kind, line }) => `${kind}@${line}`)).toEqual(['prose@1', 'code@5', 'prose@7', 'code@8']);
@@ -48,7 +48,17 @@ describe('splitting prose from code', () => {
   });
 
   it('loses no line of code, whatever the file', () => {
-    const line = fc.constantFrom('const a = 1;', '// prose', '//', '', '  // inner', '/** d */', '// ::figure x -- y', '// @clause a.b.c', '// biome-ignore x: y');
+    const line = fc.constantFrom(
+      'const a = 1;',
+      '// prose',
+      '//',
+      '',
+      '  // inner',
+      '/** d */',
+      '// ::figure x -- y',
+      '// @clause a.b.c',
+      '// biome-ignore x: y',
+    );
     fc.assert(
       fc.property(fc.array(line, { maxLength: 30 }), (lines) => {
         const file = parse(lines.join('\n'));
@@ -95,7 +105,12 @@ describe('directives', () => {
 describe('expressions and clauses', () => {
   it('finds expressions with the line they stand on', () => {
     const file = parse('// # T\n//\n// one {{A}} and\n// two {{ B + 1 }} and \\{{not}}\nconst x = 1;\n');
-    expect(file.blocks[0]).toMatchObject({ expressions: [{ text: 'A', line: 3 }, { text: 'B + 1', line: 4 }] });
+    expect(file.blocks[0]).toMatchObject({
+      expressions: [
+        { text: 'A', line: 3 },
+        { text: 'B + 1', line: 4 },
+      ],
+    });
   });
 
   it('reports an empty expression', () => {
@@ -107,7 +122,9 @@ describe('expressions and clauses', () => {
   });
 
   it('finds clause marks in comments only', () => {
-    const file = parse("// @clause a.b.c\nfunction f() {\n  // @clause d.e.f\n  const s = '@clause g.h.i';\n}\n/**\n * @clause j.k.l\n */\nconst z = 1;\n");
+    const file = parse(
+      "// @clause a.b.c\nfunction f() {\n  // @clause d.e.f\n  const s = '@clause g.h.i';\n}\n/**\n * @clause j.k.l\n */\nconst z = 1;\n",
+    );
     expect(file.clauses).toEqual([
       { id: 'a.b.c', line: 1 },
       { id: 'd.e.f', line: 3 },
@@ -118,7 +135,10 @@ describe('expressions and clauses', () => {
 
 describe('declarations', () => {
   it('finds exported names with their documentation and lines', () => {
-    const { declared } = readSource('a.ts', '/** First. */\nexport const A = 1, B = 2;\n\nclass C {\n  x = 1;\n}\n/**\n * Second\n * line.\n */\nexport function f(): void {}\n');
+    const { declared } = readSource(
+      'a.ts',
+      '/** First. */\nexport const A = 1, B = 2;\n\nclass C {\n  x = 1;\n}\n/**\n * Second\n * line.\n */\nexport function f(): void {}\n',
+    );
     expect(declared).toMatchObject([
       { name: 'A', exported: true, line: 2, doc: 'First.' },
       { name: 'B', exported: true, line: 2 },

@@ -184,9 +184,7 @@ export function parseLiterate(file: string, text: string): Literate {
   });
   const prose = blocks.filter((block) => block.kind === 'prose');
   const [, heading] = /^#\s+(.+)$/m.exec(prose[0]?.text ?? '') ?? [];
-  const opening = (prose[0]?.text ?? '')
-    .split(/\n\s*\n/)
-    .find((paragraph) => !paragraph.startsWith('#'));
+  const opening = (prose[0]?.text ?? '').split(/\n\s*\n/).find((paragraph) => !paragraph.startsWith('#'));
   return {
     file,
     title: heading ?? (file.split('/').at(-1) as string),

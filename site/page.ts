@@ -93,7 +93,8 @@ ${(page.scripts ?? []).map((script) => `<script type="module" src="${to(script)}
 <header class="bar">
 <a class="name" href="${to('index.html')}">Ringbook</a>
 <nav aria-label="Rooms">${bar}</nav>
-<form class="search" role="search" action="${to('search.html')}" method="get"><input type="search" name="q" placeholder="Search" aria-label="Search the book" autocomplete="off" spellcheck="false"><kbd>/</kbd></form>
+<form class="search" role="search" action="${to('search.html')}" method="get">
+<input type="search" name="q" placeholder="Search" aria-label="Search the book" autocomplete="off" spellcheck="false"><kbd>/</kbd></form>
 <button type="button" class="theme" aria-label="Light or dark" title="Light or dark">◐</button>
 </header>
 <div class="shell">

@@ -53,7 +53,10 @@ function box({ name, x, width, reserved, tip }: Cell, y: number, height: number)
   const fits = name.length * 7.4 + 6 <= width;
   const turned = !fits && width >= 11 && name.length * 7.4 + 4 <= height;
   const size = fits || turned ? '' : ` textLength="${round(Math.max(8, width - 4))}" lengthAdjust="spacingAndGlyphs"`;
-  const label = name === '' ? '' : `<text x="${middle[0]}" y="${middle[1]}"${size}${turned ? ` transform="rotate(-90 ${middle[0]} ${middle[1]})"` : ''}>${escapeHtml(name)}</text>`;
+  const label =
+    name === ''
+      ? ''
+      : `<text x="${middle[0]}" y="${middle[1]}"${size}${turned ? ` transform="rotate(-90 ${middle[0]} ${middle[1]})"` : ''}>${escapeHtml(name)}</text>`;
   return `<g>${tip ? `<title>${escapeHtml(tip)}</title>` : ''}${shape}${label}</g>`;
 }
 
@@ -145,7 +148,11 @@ interface Placed {
 function placeFields({ fields, bytes }: RecordLike): { placed: Placed[]; overlaps: boolean } {
   const sorted = Object.entries(fields)
     .map(([name, field]): Placed => {
-      const type = field.of ? `${field.of.name}${(field.count ?? 1) > 1 ? ` × ${field.count}` : ''}` : field.kind === 'bytes' ? `${field.bytes} bytes` : `u${field.bytes * 8}`;
+      const type = field.of
+        ? `${field.of.name}${(field.count ?? 1) > 1 ? ` × ${field.count}` : ''}`
+        : field.kind === 'bytes'
+          ? `${field.bytes} bytes`
+          : `u${field.bytes * 8}`;
       return { name, offset: field.offset, bytes: field.bytes, type, reserved: false };
     })
     .sort((a, b) => a.offset - b.offset);

@@ -53,7 +53,17 @@ describe('the server', () => {
   });
 
   it('gives nothing from outside its folder', async () => {
-    for (const target of ['/../secret.txt', '/%2e%2e/secret.txt', '/..%2fsecret.txt', '/sub/../../secret.txt', '/sub/%2e%2e/%2e%2e/secret.txt', '//../secret.txt', '/link.txt', '/%00', '/%']) {
+    for (const target of [
+      '/../secret.txt',
+      '/%2e%2e/secret.txt',
+      '/..%2fsecret.txt',
+      '/sub/../../secret.txt',
+      '/sub/%2e%2e/%2e%2e/secret.txt',
+      '//../secret.txt',
+      '/link.txt',
+      '/%00',
+      '/%',
+    ]) {
       const answer = await raw(target);
       expect(answer, target).toMatch(/^HTTP\/1\.1 404/);
       expect(answer, target).not.toContain('secret\n');

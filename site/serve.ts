@@ -17,7 +17,8 @@ const TYPES: Readonly<Record<string, string>> = {
 /** What every answer carries: no page of the site may load anything from elsewhere. The live page compiles WebAssembly; API pages set styles inline. */
 const HEADERS = {
   'Content-Security-Policy':
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'",
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; " +
+    "img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'",
   'X-Content-Type-Options': 'nosniff',
   'Cache-Control': 'no-cache',
 } as const;
@@ -45,10 +46,16 @@ function answer(root: string, request: IncomingMessage, response: ServerResponse
   const say = (status: number, text: string): void => {
     response.writeHead(status, { ...HEADERS, 'Content-Type': 'text/plain; charset=utf-8' }).end(`${text}\n`);
   };
-  if (request.method !== 'GET' && request.method !== 'HEAD') return say(405, 'only GET');
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    say(405, 'only GET');
+    return;
+  }
   const { pathname, search } = new URL(`http://ringbook${(request.url ?? '/').replace(/^\/+/, '/')}`);
   const file = fileFor(root, pathname);
-  if (!file) return say(404, 'no such page');
+  if (!file) {
+    say(404, 'no such page');
+    return;
+  }
   // A folder without its slash would break every relative link on its page.
   if (!pathname.endsWith('/') && !extname(pathname) && file.endsWith(`${sep}index.html`)) {
     response.writeHead(301, { ...HEADERS, Location: `${pathname}/${search}` }).end();
@@ -56,7 +63,10 @@ function answer(root: string, request: IncomingMessage, response: ServerResponse
   }
   response.writeHead(200, { ...HEADERS, 'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream', 'Content-Length': statSync(file).size });
   if (request.method === 'HEAD') response.end();
-  else createReadStream(file).on('error', () => response.destroy()).pipe(response);
+  else
+    createReadStream(file)
+      .on('error', () => response.destroy())
+      .pipe(response);
 }
 
 export interface Served {

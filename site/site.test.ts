@@ -41,7 +41,15 @@ describe('the built site', () => {
   });
 
   it('has a page for every module, payload, clause and case it links to, and an index to search', () => {
-    for (const page of ['index.html', 'chapters/index.html', 'chapters/01-hardware-background/layout.html', 'payloads/index.html', 'suite/index.html', 'live/index.html', 'api/index.html'])
+    for (const page of [
+      'index.html',
+      'chapters/index.html',
+      'chapters/01-hardware-background/layout.html',
+      'payloads/index.html',
+      'suite/index.html',
+      'live/index.html',
+      'api/index.html',
+    ])
       expect(existsSync(join(out, page)), page).toBe(true);
     expect(built.searchEntries).toBeGreaterThan(200);
   });
@@ -50,8 +58,16 @@ describe('the built site', () => {
     const source = readFileSync(new URL('../chapters/01-hardware-background/layout.ts', import.meta.url), 'utf8').split('\n');
     const page = readFileSync(join(out, 'chapters/01-hardware-background/layout.html'), 'utf8');
     const text = (html: string): string =>
-      html.replace(/<[^>]+>/g, '').replace(/&lt;/g, '<').replace(/&gt;/g, '>').replace(/&quot;/g, '"').replace(/&#39;/g, "'").replace(/&amp;/g, '&');
-    const lines = new Map([...page.matchAll(/<span class="l" id="L(\d+)">(.*)$/gm)].map(([, n, html]) => [Number(n), text((html as string).replace(/<\/code>.*$/, ''))]));
+      html
+        .replace(/<[^>]+>/g, '')
+        .replace(/&lt;/g, '<')
+        .replace(/&gt;/g, '>')
+        .replace(/&quot;/g, '"')
+        .replace(/&#39;/g, "'")
+        .replace(/&amp;/g, '&');
+    const lines = new Map(
+      [...page.matchAll(/<span class="l" id="L(\d+)">(.*)$/gm)].map(([, n, html]) => [Number(n), text((html as string).replace(/<\/code>.*$/, ''))]),
+    );
     source.forEach((line, index) => {
       if (line.startsWith('//') || line.trim() === '') return;
       expect(lines.get(index + 1), `line ${index + 1}`).toBe(line);
@@ -111,7 +127,16 @@ describe.skipIf(!executablePath)('in a browser', () => {
 
   it('has no page wider than a telephone', async () => {
     await page.setViewportSize({ width: 390, height: 800 });
-    for (const path of ['', 'chapters/01-hardware-background/layout.html', 'chapters/03-vcpu-loop/index.html', 'payloads/index.html', 'suite/index.html', 'suite/clauses.html', 'live/index.html', 'search.html']) {
+    for (const path of [
+      '',
+      'chapters/01-hardware-background/layout.html',
+      'chapters/03-vcpu-loop/index.html',
+      'payloads/index.html',
+      'suite/index.html',
+      'suite/clauses.html',
+      'live/index.html',
+      'search.html',
+    ]) {
       await open(path);
       expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), path).toBeLessThanOrEqual(0);
     }
@@ -153,7 +178,10 @@ describe.skipIf(!executablePath)('in a browser', () => {
     await page.waitForSelector('#hash[data-hash]', { timeout: 30_000 });
     return (await page.getAttribute('#hash', 'data-hash')) ?? undefined;
   };
-  const consoleText = (): Promise<string> => page.evaluate(() => [...document.querySelectorAll('#console .xterm-rows > div')].map((row) => row.textContent?.replace(/\u00a0/g, ' ').trimEnd()).join('\n'));
+  const consoleText = (): Promise<string> =>
+    page.evaluate(() =>
+      [...document.querySelectorAll('#console .xterm-rows > div')].map((row) => row.textContent?.replace(/\u00a0/g, ' ').trimEnd()).join('\n'),
+    );
 
   it('runs a payload to its end, with its console and the same trace as in Node', async () => {
     for (const name of ['hello', 'mode-long']) {

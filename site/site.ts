@@ -4,12 +4,12 @@
 // so far. Nothing is written until every page is made, so a build that fails leaves the previous site in place.
 
 import { Evaluator } from './expressions.ts';
+import { relativeTo } from './html.ts';
 import type { Problem } from './literate.ts';
 import { type Page, renderPage } from './page.ts';
 import type { Payload, PayloadSource } from './payloads.ts';
 import type { Links } from './prose.ts';
 import type { Suite } from './suite.ts';
-import { relativeTo } from './html.ts';
 import { type Module, type Room, resolveFrom } from './tree.ts';
 
 /** One thing that search can find. */

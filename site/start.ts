@@ -27,13 +27,15 @@ function chapterTable(results: Results): string {
       const unseen = count(['unsupported', 'not-observable']);
       const lines = modules.reduce((sum, { text }) => sum + text.split('\n').length - 1, 0);
       const rest = cases.length - passed - unseen;
-      const verdict = cases.length === 0 ? 'no cases' : [`${passed} pass`, rest > 0 && `${rest} do not`, unseen > 0 && `${unseen} not observable here`].filter(Boolean).join(', ');
+      const verdict =
+        cases.length === 0
+          ? 'no cases'
+          : [`${passed} pass`, rest > 0 && `${rest} do not`, unseen > 0 && `${unseen} not observable here`].filter(Boolean).join(', ');
       return [String(number), title, `${modules.length} modules`, `${lines} lines`, verdict];
     });
   const widths = [0, 1, 2, 3].map((column) => Math.max(...rows.map((row) => (row[column] as string).length)));
-  return rows
-    .map((row) => `  ${row.map((cell, column) => (column === 0 || column === 2 || column === 3 ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0))).join('  ')}`.trimEnd())
-    .join('\n');
+  const padded = (cell: string, column: number): string => (column === 1 ? cell.padEnd(widths[1] ?? 0) : cell.padStart(widths[column] ?? 0));
+  return rows.map((row) => `  ${row.map(padded).join('  ')}`.trimEnd()).join('\n');
 }
 
 const portNumber = (text: string): number => {

@@ -165,7 +165,8 @@ if (results && found && query) {
   searcher().then(
     (search) => {
       const hits = search(query, 100);
-      found.textContent = hits.length === 0 ? `Nothing found for “${query}”.` : `${hits.length === 100 ? 'The first 100' : hits.length} found for “${query}”`;
+      found.textContent =
+        hits.length === 0 ? `Nothing found for “${query}”.` : `${hits.length === 100 ? 'The first 100' : hits.length} found for “${query}”`;
       results.replaceChildren(...hits.map(item));
     },
     (error: Error) => {

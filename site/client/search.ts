@@ -28,7 +28,11 @@ const parts = (word: string): string[] => {
 export const OPTIONS: Options<Entry> = {
   fields: ['title', 'text'],
   storeFields: ['title', 'where', 'href', 'kind', 'excerpt'],
-  tokenize: (text) => text.split(/[^\p{L}\p{N}_.-]+/u).flatMap((word) => parts(word.replace(/^[.-]+|[.-]+$/g, ''))).filter((word) => word !== ''),
+  tokenize: (text) =>
+    text
+      .split(/[^\p{L}\p{N}_.-]+/u)
+      .flatMap((word) => parts(word.replace(/^[.-]+|[.-]+$/g, '')))
+      .filter((word) => word !== ''),
   searchOptions: { boost: { title: 4 }, prefix: (term) => term.length > 1, fuzzy: (term) => (term.length > 4 ? 0.2 : false), combineWith: 'AND' },
 };
 

@@ -7,7 +7,7 @@ import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
 import { type Segment, type Sregs, VcpuState } from '../../chapters/02-kvm-objects/vcpu-state.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
-import { PacedKernel, PAUSED } from './paced-kernel.ts';
+import { PAUSED, PacedKernel } from './paced-kernel.ts';
 import type { CodeAtRip, Ending, RegisterGroup } from './protocol.ts';
 import type { Session, Start } from './session.ts';
 

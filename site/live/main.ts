@@ -27,7 +27,13 @@ const plural = (n: number, word: string): string => `${spaced(n)} ${word}${n ===
 
 const choice = get<HTMLSelectElement>('payload');
 const speed = get<HTMLSelectElement>('speed');
-const buttons = { run: get<HTMLButtonElement>('run'), pause: get<HTMLButtonElement>('pause'), step: get<HTMLButtonElement>('step'), exit: get<HTMLButtonElement>('to-exit'), reset: get<HTMLButtonElement>('reset') };
+const buttons = {
+  run: get<HTMLButtonElement>('run'),
+  pause: get<HTMLButtonElement>('pause'),
+  step: get<HTMLButtonElement>('step'),
+  exit: get<HTMLButtonElement>('to-exit'),
+  reset: get<HTMLButtonElement>('reset'),
+};
 const status = get('status');
 const trouble = get('trouble');
 const timeline = new Timeline(get('track'));
@@ -44,12 +50,26 @@ let written = ''; // the hash we last wrote, so that our own change is not taken
 
 // ## The console
 
-const terminal = new Terminal({ convertEol: true, disableStdin: true, rows: 14, cols: 80, fontSize: 13, scrollback: 5000, cursorBlink: false, screenReaderMode: true });
+const terminal = new Terminal({
+  convertEol: true,
+  disableStdin: true,
+  rows: 14,
+  cols: 80,
+  fontSize: 13,
+  scrollback: 5000,
+  cursorBlink: false,
+  screenReaderMode: true,
+});
 function colourTerminal(): void {
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string): string => style.getPropertyValue(name).trim();
   terminal.options.fontFamily = colour('--mono');
-  terminal.options.theme = { background: colour('--paper-2'), foreground: colour('--ink'), cursor: colour('--ink-3'), selectionBackground: colour('--accent-2') };
+  terminal.options.theme = {
+    background: colour('--paper-2'),
+    foreground: colour('--ink'),
+    cursor: colour('--ink-3'),
+    selectionBackground: colour('--accent-2'),
+  };
 }
 colourTerminal();
 document.documentElement.addEventListener('themechange', colourTerminal);
@@ -165,7 +185,8 @@ function showStatus(): void {
   if (!latest) return;
   const where = latest.vcpus > 1 ? ` · vCPU ${latest.vcpu} of ${latest.vcpus}` : '';
   const what = ended ? `ended by ${ended.end}${ended.detail ? ` (${ended.detail})` : ''}` : running ? 'running' : 'paused';
-  status.textContent = `${plural(latest.instructions, 'instruction')} · ${plural(latest.exits, 'VM exit')}, ${spaced(latest.userExits)} of them to user space · ${what}${where}`;
+  const exits = `${plural(latest.exits, 'VM exit')}, ${spaced(latest.userExits)} of them to user space`;
+  status.textContent = `${plural(latest.instructions, 'instruction')} · ${exits} · ${what}${where}`;
   status.dataset.state = ended ? 'ended' : running ? 'running' : 'paused';
 }
 

@@ -14,8 +14,8 @@
 // One thing cannot be hidden, because on a real machine it cannot either: what the kernel keeps only *until the next exit*. Debug registers are such a
 // thing, so a guest that uses them and is stopped between two of its exits causes one DR_ACCESS exit more than it would have.
 
-import type { Timed, Trace, TraceEvent } from '../../chapters/01-hardware-background/trace.ts';
 import { OFFSET } from '../../chapters/01-hardware-background/state.ts';
+import type { Timed, Trace, TraceEvent } from '../../chapters/01-hardware-background/trace.ts';
 import { KvmRun } from '../../chapters/02-kvm-objects/abi/exits.ts';
 import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
 import { ERRNO } from '../../chapters/02-kvm-objects/errno.ts';

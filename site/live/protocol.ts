@@ -50,6 +50,13 @@ export type Command =
 
 export type Report =
   | { readonly say: 'ready' }
-  | { readonly say: 'state'; readonly running: boolean; readonly snapshot: Snapshot; readonly from: number; readonly events: readonly Timed[]; readonly console: Uint8Array }
+  | {
+      readonly say: 'state';
+      readonly running: boolean;
+      readonly snapshot: Snapshot;
+      readonly from: number;
+      readonly events: readonly Timed[];
+      readonly console: Uint8Array;
+    }
   | { readonly say: 'hash'; readonly hash: string | null }
   | { readonly say: 'failed'; readonly message: string };

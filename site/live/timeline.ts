@@ -27,7 +27,18 @@ export interface Mark {
   readonly event: Timed;
 }
 
-const MARKED = new Set(['exception', 'interrupt', 'mode', 'triple_fault', 'kvm_pio', 'kvm_mmio', 'kvm_page_fault', 'kvm_inj_virq', 'console', 'device']);
+const MARKED = new Set([
+  'exception',
+  'interrupt',
+  'mode',
+  'triple_fault',
+  'kvm_pio',
+  'kvm_mmio',
+  'kvm_page_fault',
+  'kvm_inj_virq',
+  'console',
+  'device',
+]);
 
 /** Crossings and marks of a growing trace. */
 export class Lanes {

@@ -14,7 +14,14 @@ export async function traceHash(events: readonly Timed[], dropped: number): Prom
   const encoder = new TextEncoder();
   const pieces: Uint8Array[] = [];
   for (let at = 0; at < events.length; at += LINES_AT_ONCE) {
-    pieces.push(encoder.encode(events.slice(at, at + LINES_AT_ONCE).map((event) => `${traceLine(event)}\n`).join('')));
+    pieces.push(
+      encoder.encode(
+        events
+          .slice(at, at + LINES_AT_ONCE)
+          .map((event) => `${traceLine(event)}\n`)
+          .join(''),
+      ),
+    );
   }
   pieces.push(encoder.encode(String(dropped)));
   const all = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));

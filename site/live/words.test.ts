@@ -21,7 +21,15 @@ describe('exits in words', () => {
 
   it('explains every event without failing', () => {
     const exit = { t: 5, kind: 'kvm_exit', vcpu: 0, reason: 'IO_INSTRUCTION', rip: 0x100010n, qualification: 0x3f80000n } as const;
-    expect(explain(exit)).toMatchObject({ title: 'IO_INSTRUCTION', fields: [['vcpu', '0'], ['reason', 'IO_INSTRUCTION'], ['rip', '0x100010'], ['qualification', '0x3f80000', expect.stringContaining('0x3f8')]] });
+    expect(explain(exit)).toMatchObject({
+      title: 'IO_INSTRUCTION',
+      fields: [
+        ['vcpu', '0'],
+        ['reason', 'IO_INSTRUCTION'],
+        ['rip', '0x100010'],
+        ['qualification', '0x3f80000', expect.stringContaining('0x3f8')],
+      ],
+    });
     expect(explain({ t: 1, kind: 'exception', vector: 14, errorCode: 2, cr2: 0x1000n, rip: 1n }).title).toBe('#PF');
     expect(oneLine({ t: 1, kind: 'console', byte: 65 })).toContain('65');
     expect(explain({ t: 1, kind: 'kvm_exit', vcpu: 0, reason: 'UNKNOWN_99', rip: 0n, qualification: 0n }).sentence).not.toBe('');
@@ -41,7 +49,11 @@ describe('lanes', () => {
     events.forEach((event, index) => {
       lanes.add(event, index);
     });
-    expect(lanes.crossings.map(({ index, from, to }) => [index, from, to])).toEqual([[1, 2, 0], [3, 0, 1], [4, 1, 2]]);
+    expect(lanes.crossings.map(({ index, from, to }) => [index, from, to])).toEqual([
+      [1, 2, 0],
+      [3, 0, 1],
+      [4, 1, 2],
+    ]);
     expect(lanes.marks.map(({ index, lane, after }) => [index, lane, after])).toEqual([[2, 0, 1]]);
   });
 });
@@ -54,7 +66,14 @@ describe('the address bar', () => {
   });
 
   it('takes nonsense as nothing', () => {
-    expect(readPlace('#payload=x&at=-3&event=1e99&speed=fast&events=2.5')).toEqual({ payload: 'x', at: 0, events: 0, event: 0, perSecond: 0, input: '' });
+    expect(readPlace('#payload=x&at=-3&event=1e99&speed=fast&events=2.5')).toEqual({
+      payload: 'x',
+      at: 0,
+      events: 0,
+      event: 0,
+      perSecond: 0,
+      input: '',
+    });
     expect(readPlace('')).toEqual({ payload: null, at: 0, events: 0, event: null, perSecond: 0, input: '' });
   });
 });

@@ -71,7 +71,12 @@ export function decodeQualification(reason: string, q: bigint): string {
 const list = (event: Timed, skip: readonly string[] = []): [string, string][] =>
   Object.entries(event)
     .filter(([key]) => key !== 'kind' && key !== 't' && !skip.includes(key))
-    .map(([key, value]) => [key, typeof value === 'bigint' || (typeof value === 'number' && /port|gpa|address|errorCode|cr2|rip/i.test(key)) ? hex(value as bigint) : String(value)]);
+    .map(([key, value]) => [
+      key,
+      typeof value === 'bigint' || (typeof value === 'number' && /port|gpa|address|errorCode|cr2|rip/i.test(key))
+        ? hex(value as bigint)
+        : String(value),
+    ]);
 
 /** Which vector is what, for exceptions. */
 // biome-ignore format: table
@@ -84,7 +89,9 @@ export function explain(event: Timed): Explained {
   switch (event.kind) {
     case 'kvm_exit': {
       const decoded = decodeQualification(event.reason, event.qualification);
-      const named = fields.map(([name, value]) => (name === 'qualification' && decoded ? ([name, value, decoded] as const) : ([name, value] as const)));
+      const named = fields.map(([name, value]) =>
+        name === 'qualification' && decoded ? ([name, value, decoded] as const) : ([name, value] as const),
+      );
       return { title: event.reason, sentence: REASONS[event.reason] ?? 'The guest left for the kernel.', fields: named };
     }
     case 'kvm_entry':
@@ -92,15 +99,35 @@ export function explain(event: Timed): Explained {
     case 'kvm_userspace_exit':
       return { title: event.reason, sentence: 'The kernel cannot answer this alone: KVM_RUN returns, and the VMM looks at the shared page.', fields };
     case 'kvm_pio':
-      return { title: `${event.rw} port ${hex(event.port)}`, sentence: `The kernel decoded the access: ${event.count} × ${event.size} byte(s), ${event.rw === 'out' ? 'to' : 'from'} the device.`, fields };
+      return {
+        title: `${event.rw} port ${hex(event.port)}`,
+        sentence: `The kernel decoded the access: ${event.count} × ${event.size} byte(s), ${event.rw === 'out' ? 'to' : 'from'} the device.`,
+        fields,
+      };
     case 'kvm_mmio':
-      return { title: `MMIO ${event.rw}`, sentence: `Memory at ${hex(event.gpa)} is a device: the kernel decoded the guest’s instruction to find out what it wanted.`, fields };
+      return {
+        title: `MMIO ${event.rw}`,
+        sentence: `Memory at ${hex(event.gpa)} is a device: the kernel decoded the guest’s instruction to find out what it wanted.`,
+        fields,
+      };
     case 'kvm_page_fault':
-      return { title: 'second-stage fault', sentence: `The kernel fills in the second-stage entry for ${hex(event.gpa)} and lets the guest try again.`, fields };
+      return {
+        title: 'second-stage fault',
+        sentence: `The kernel fills in the second-stage entry for ${hex(event.gpa)} and lets the guest try again.`,
+        fields,
+      };
     case 'kvm_inj_virq':
-      return { title: 'interrupt injected', sentence: `Vector ${event.vector} goes into the VM-entry interruption field: the next entry delivers it.`, fields };
+      return {
+        title: 'interrupt injected',
+        sentence: `Vector ${event.vector} goes into the VM-entry interruption field: the next entry delivers it.`,
+        fields,
+      };
     case 'exception':
-      return { title: vectorName(event.vector), sentence: 'Delivered inside the guest, through its own descriptor table; nobody outside is asked.', fields };
+      return {
+        title: vectorName(event.vector),
+        sentence: 'Delivered inside the guest, through its own descriptor table; nobody outside is asked.',
+        fields,
+      };
     case 'interrupt':
       return { title: `interrupt ${event.vector}`, sentence: `Delivered inside the guest (${event.source}).`, fields };
     case 'mode':

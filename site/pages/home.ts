@@ -1,6 +1,6 @@
 // # The home page
 
-import { escapeHtml, relativeTo } from '../html.ts';
+import { escapeHtml, relativeTo, table } from '../html.ts';
 import { plainWords } from '../prose.ts';
 import type { Site } from '../site.ts';
 import { roomHome } from './chapters.ts';
@@ -13,13 +13,19 @@ function chapterTable(site: Site): string {
     .filter(({ number }) => number !== null)
     .map((room) => {
       const spine = room.modules.find(({ page }) => page === roomHome(room));
-      const about = spine ? firstSentence(plainWords(spine.opening)) : room.modules.slice(0, 5).map(({ title }) => plainWords(title)).join(' · ');
+      const about = spine
+        ? firstSentence(plainWords(spine.opening))
+        : room.modules
+            .slice(0, 5)
+            .map(({ title }) => plainWords(title))
+            .join(' · ');
       const cases = [...site.suite.cases.values()].filter(({ chapter }) => `chapters/${chapter}` === room.folder);
       const passed = cases.filter(({ id }) => embedded?.byCase.get(id)?.verdict === 'pass').length;
       const verdict = cases.length === 0 ? '–' : embedded?.results ? `${passed} of ${cases.length} pass` : `${cases.length}, not run`;
-      return `<tr><td class="number">${room.number}</td><td><a href="${roomHome(room)}">${escapeHtml(room.title)}</a></td><td>${escapeHtml(about)}</td><td><a href="suite/index.html">${verdict}</a></td></tr>`;
+      const name = `<a href="${roomHome(room)}">${escapeHtml(room.title)}</a>`;
+      return [String(room.number), name, escapeHtml(about), `<a href="suite/index.html">${verdict}</a>`];
     });
-  return `<div class="scroll"><table><thead><tr><th></th><th>Chapter</th><th>About</th><th>Cases</th></tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
+  return table(['#', 'Chapter', 'About', 'Cases'], rows);
 }
 
 export function addHome(site: Site): void {
@@ -35,12 +41,17 @@ export function addHome(site: Site): void {
 <p>Each chapter is a TypeScript module that is read from top to bottom and executed. The same code runs bare-metal guests in Node, in your browser, and against a real
 <code>/dev/kvm</code>; and each chapter’s conformance suite tells any other implementation where it deviates.</p>
 <div class="readers">
-<section><h2>To read it</h2><p><a href="${begin}">Begin with chapter ${first?.number ?? 1}</a>. Prose stands beside the code it is about. A dotted number was computed from that code when the page was built; hover to see how.</p></section>
-<section><h2>To judge your own</h2><p>Run <code>npm run conform -- --target "exec:./my-adapter"</code> against your VMM, device or kernel. Every verdict names a <a href="suite/clauses.html">clause</a>, what was observed, and how to replay it. See <a href="suite/index.html">the results so far</a>.</p></section>
-<section><h2>To see it run</h2><p><a href="live/index.html">Run a guest in this page</a>: step it, watch it leave for the kernel and the VMM and come back. The address bar holds the state, so a link replays.</p></section>
+<section><h2>To read it</h2><p><a href="${begin}">Begin with chapter ${first?.number ?? 1}</a>.
+Prose stands beside the code it is about. A dotted number was computed from that code when the page was built; hover to see how.</p></section>
+<section><h2>To judge your own</h2><p>Run <code>npm run conform -- --target "exec:./my-adapter"</code> against your VMM, device or kernel.
+Every verdict names a <a href="suite/clauses.html">clause</a>, what was observed, and how to replay it. See <a href="suite/index.html">the results so
+far</a>.</p></section>
+<section><h2>To see it run</h2><p><a href="live/index.html">Run a guest in this page</a>: step it, watch it leave for the kernel and the VMM and come back.
+The address bar holds the state, so a link replays.</p></section>
 </div>
 <h2 id="chapters">Chapters</h2>${chapterTable(site)}
-<p>What serves them: <a href="payloads/index.html">the payloads</a>, <a href="suite/index.html">the suite</a>, ${site.apiPages ? '<a href="api/index.html">the API reference</a>, ' : ''}and <a href="site/all.html">this site</a>, written in the same form.</p>
+<p>What serves them: <a href="payloads/index.html">the payloads</a>, <a href="suite/index.html">the suite</a>,
+${site.apiPages ? '<a href="api/index.html">the API reference</a>, ' : ''}and <a href="site/all.html">this site</a>, written in the same form.</p>
 </article>`,
   });
 }
@@ -52,6 +63,7 @@ export function addSearchPage(site: Site): void {
     title: 'Search',
     room: 'none',
     set: 'full',
-    body: '<article><h1>Search</h1><p id="found" role="status">Type in the field above.</p><ol id="results" class="results"></ol><noscript><p>Search needs JavaScript; the <a href="chapters/index.html">chapter list</a> does not.</p></noscript></article>',
+    body: `<article><h1>Search</h1><p id="found" role="status">Type in the field above.</p><ol id="results" class="results"></ol>
+<noscript><p>Search needs JavaScript; the <a href="chapters/index.html">chapter list</a> does not.</p></noscript></article>`,
   });
 }

@@ -7,7 +7,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { highlightLines, languageOf } from '../highlight.ts';
 import { escapeHtml, relativeTo } from '../html.ts';
-import { type Code, type Directive, type Expression, type Literate, parseLiterate, type Prose } from '../literate.ts';
+import { type Code, type Directive, type Expression, type Literate, type Prose, parseLiterate } from '../literate.ts';
 import { type Heading, plainWords, renderInline, renderProse } from '../prose.ts';
 import { clausePage, type Site } from '../site.ts';
 import type { Module, Room } from '../tree.ts';
@@ -58,7 +58,9 @@ function sections({ text, lines, expressions }: Prose): Prose[] {
     const end = starts[index + 1] ?? text.length;
     const first = text.slice(0, start).split('\n').length - 1;
     const piece = text.slice(start, end);
-    const own = expressions.filter((e) => e.start >= start && e.start < end).map((e): Expression => ({ ...e, start: e.start - start, end: e.end - start }));
+    const own = expressions
+      .filter((e) => e.start >= start && e.start < end)
+      .map((e): Expression => ({ ...e, start: e.start - start, end: e.end - start }));
     return { kind: 'prose', line: lines[first] as number, text: piece, lines: lines.slice(first), expressions: own };
   });
 }
@@ -99,7 +101,8 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
   const caption = async ({ caption: words, expressions }: Directive): Promise<string> => {
     const values = await valuesOf(expressions);
     let source = words;
-    for (const [index, { start, end }] of [...expressions.entries()].reverse()) source = source.slice(0, start) + (values[index] ?? '') + source.slice(end);
+    for (const [index, { start, end }] of [...expressions.entries()].reverse())
+      source = source.slice(0, start) + (values[index] ?? '') + source.slice(end);
     return source === '' ? '' : `<figcaption>${renderInline(source)}</figcaption>`;
   };
   const include = async (mark: Directive): Promise<string> => {
@@ -110,7 +113,7 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
     const other = site.module(target);
     if (other && symbol === undefined) {
       const words = mark.caption || other.opening;
-      return `<a class="card" href="${relativeTo(page, other.page)}"><strong>${renderInline(other.title)}</strong><span>${escapeHtml(firstSentence(plainWords(words)))}</span><code>${escapeHtml(mark.name)}</code></a>`;
+      return card(page, other.page, renderInline(other.title), escapeHtml(firstSentence(plainWords(words))), mark.name);
     }
     if (target.endsWith('/')) {
       const inside = room?.modules.filter(({ file: path }) => path.startsWith(target)) ?? [];
@@ -120,7 +123,7 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
         return '';
       }
       const titles = inside.map(({ title }) => escapeHtml(plainWords(title))).join(' · ');
-      return `<a class="card" href="${relativeTo(page, first.page)}"><strong>${mark.caption ? renderInline(mark.caption) : escapeHtml(plainWords(first.title))}</strong><span>${titles}</span><code>${escapeHtml(mark.name)}</code></a>`;
+      return card(page, first.page, mark.caption ? renderInline(mark.caption) : escapeHtml(plainWords(first.title)), titles, mark.name);
     }
     const excerpt = await excerptOf(site, target, symbol);
     if (typeof excerpt === 'string') {
@@ -130,7 +133,8 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
     const home = site.pageOf(target);
     const name = home ? `<a href="${relativeTo(page, `${home}#L${excerpt.line}`)}">${escapeHtml(target)}</a>` : escapeHtml(target);
     const words = mark.caption ? ` – ${renderInline(mark.caption)}` : '';
-    return `<figure class="excerpt"><div class="code" tabindex="0" role="region" aria-label="${escapeHtml(target)}"><pre><code>${excerpt.lines.join('\n')}</code></pre></div><figcaption>${name}${words}</figcaption></figure>`;
+    const code = `<div class="code" tabindex="0" role="region" aria-label="${escapeHtml(target)}"><pre><code>${excerpt.lines.join('\n')}</code></pre></div>`;
+    return `<figure class="excerpt">${code}<figcaption>${name}${words}</figcaption></figure>`;
   };
 
   for (const block of file.blocks) {
@@ -142,7 +146,10 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
       else row.right.push(html);
     } else if (room && module) {
       const drawn = await site.evaluator.draw(room, module, { kind: block.kind, name: block.name, line: block.line });
-      if (drawn) row.right.push(`<figure class="drawn" id="figure-${escapeHtml(block.name)}"><div class="scroll"${widthOf(drawn.html)}>${drawn.html}</div>${await caption(block)}</figure>`);
+      if (drawn)
+        row.right.push(
+          `<figure class="drawn" id="figure-${escapeHtml(block.name)}"><div class="scroll"${widthOf(drawn.html)}>${drawn.html}</div>${await caption(block)}</figure>`,
+        );
     }
   }
   fresh();
@@ -160,6 +167,10 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
   return { html, headings, mostlyProse: length('prose') > 1.2 * length('code') };
 }
 
+/** A link to the next module, as large as its importance. Title and words are HTML. */
+const card = (page: string, target: string, title: string, words: string, name: string): string =>
+  `<a class="card" href="${relativeTo(page, target)}"><strong>${title}</strong><span>${words}</span><code>${escapeHtml(name)}</code></a>`;
+
 /** A figure may shrink to fit a telephone, but not until its letters cannot be read. */
 function widthOf(svg: string): string {
   const width = Number(/<svg[^>]*viewBox="[\d.-]+ [\d.-]+ ([\d.]+)/.exec(svg)?.[1] ?? 0);
@@ -173,7 +184,9 @@ async function excerptOf(site: Site, file: string, symbol: string | undefined): 
   const coloured = await highlightLines(text, site.colour ? languageOf(file) : null);
   if (symbol === undefined) return { lines: coloured, line: 1 };
   const named = parseLiterate(file, text).declared.find(({ name }) => name === symbol);
-  return named ? { lines: coloured.slice(named.line - 1, named.endLine), line: named.line } : `::include ${file}#${symbol}: ${file} declares no '${symbol}'`;
+  return named
+    ? { lines: coloured.slice(named.line - 1, named.endLine), line: named.line }
+    : `::include ${file}#${symbol}: ${file} declares no '${symbol}'`;
 }
 
 /** Up to the first full stop that ends a sentence. */

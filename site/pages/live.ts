@@ -5,14 +5,24 @@
 import { escapeHtml } from '../html.ts';
 import type { Site } from '../site.ts';
 
-const button = (id: string, label: string, title: string): string => `<button type="button" id="${id}" title="${escapeHtml(title)}" disabled>${label}</button>`;
+const button = (id: string, label: string, title: string): string =>
+  `<button type="button" id="${id}" title="${escapeHtml(title)}" disabled>${label}</button>`;
+
+const BUTTONS = [
+  button('run', 'Run', 'Run to the end (r)'),
+  button('pause', 'Pause', 'Stop where it is (p)'),
+  button('step', 'Step', 'One instruction (s)'),
+  button('to-exit', 'To next exit', 'Run until the guest leaves (e)'),
+  button('reset', 'Reset', 'Begin again'),
+].join('');
 
 export function addLive(site: Site): void {
   const built = site.payloads.filter(({ imageBytes }) => imageBytes !== null);
   const groups = [...Map.groupBy(built, ({ chapter }) => chapter)].map(([folder, payloads]) => {
     const room = site.rooms.find((one) => one.folder === `chapters/${folder}`);
     const options = payloads.map(
-      ({ name, title, page, vcpus }) => `<option value="${escapeHtml(name)}" data-page="../${page}" data-vcpus="${vcpus}">${escapeHtml(name)}: ${escapeHtml(title)}</option>`,
+      ({ name, title, page, vcpus }) =>
+        `<option value="${escapeHtml(name)}" data-page="../${page}" data-vcpus="${vcpus}">${escapeHtml(name)}: ${escapeHtml(title)}</option>`,
     );
     return `<optgroup label="${room ? `${room.number}. ${escapeHtml(room.title)}` : escapeHtml(folder)}">${options.join('')}</optgroup>`;
   });
@@ -23,33 +33,41 @@ export function addLive(site: Site): void {
     room: 'live',
     set: 'full',
     body: `<h1 class="live-title">A guest, live</h1>
-<noscript><p class="note">This page runs a machine in your browser and needs JavaScript. <a href="../payloads/index.html">The payloads can be read without it.</a></p></noscript>
+<noscript><p class="note">This page runs a machine in your browser and needs JavaScript.
+<a href="../payloads/index.html">The payloads can be read without it.</a></p></noscript>
 <p class="note" id="trouble" role="alert" hidden></p>
 <div id="live">
 <div class="controls" role="toolbar" aria-label="The machine">
 <label>Payload <select id="payload">${groups.join('')}</select></label>
-<span class="buttons">${button('run', 'Run', 'Run to the end (r)')}${button('pause', 'Pause', 'Stop where it is (p)')}${button('step', 'Step', 'One instruction (s)')}${button(
-      'to-exit',
-      'To next exit',
-      'Run until the guest leaves (e)',
-    )}${button('reset', 'Reset', 'Begin again')}</span>
-<label>Speed <select id="speed"><option value="0">full</option><option value="1000">1 000 a second</option><option value="100">100 a second</option><option value="10">10 a second</option></select></label>
+<span class="buttons">${BUTTONS}</span>
+<label>Speed <select id="speed"><option value="0">full</option>
+<option value="1000">1 000 a second</option><option value="100">100 a second</option><option value="10">10 a second</option></select></label>
 <a id="source" href="../payloads/index.html">its source</a>
 </div>
 <p class="status" id="status" role="status">Loading the machine …</p>
 <section class="timeline" aria-label="Exit timeline">
-<div class="timeline-head"><h2>Who is running</h2><span class="zoom"><label><input type="radio" name="axis" value="order" checked> by order</label><label><input type="radio" name="axis" value="time"> by instructions</label>
-<button type="button" id="zoom-out" aria-label="Zoom out">−</button><button type="button" id="zoom-in" aria-label="Zoom in">+</button><button type="button" id="zoom-fit">fit</button></span></div>
-<div class="lanes"><div class="lane-names" aria-hidden="true"><span class="guest">guest</span><span class="kernel">kernel</span><span class="user">user</span></div><div class="track" id="track" tabindex="0" role="group" aria-label="Exits; use the left and right arrow keys"><div class="wide"></div><canvas></canvas></div></div>
+<div class="timeline-head"><h2>Who is running</h2><span class="zoom">
+<label><input type="radio" name="axis" value="order" checked> by order</label>
+<label><input type="radio" name="axis" value="time"> by instructions</label>
+<button type="button" id="zoom-out" aria-label="Zoom out">−</button>
+<button type="button" id="zoom-in" aria-label="Zoom in">+</button>
+<button type="button" id="zoom-fit">fit</button></span></div>
+<div class="lanes"><div class="lane-names" aria-hidden="true">
+<span class="guest">guest</span><span class="kernel">kernel</span><span class="user">user</span></div>
+<div class="track" id="track" tabindex="0" role="group" aria-label="Exits; use the left and right arrow keys">
+<div class="wide"></div><canvas></canvas></div></div>
 <div class="detail" id="detail" aria-live="polite"><p>Run or step the guest; then choose a crossing to see why it left.</p></div>
 </section>
 <div class="two">
+<div class="stack">
 <section><h2>Serial console</h2><div id="console"></div></section>
+<section><h2>Code at RIP</h2><div id="code"></div></section>
+</div>
 <section><h2>Registers</h2><div id="registers"></div></section>
 </div>
-<div class="two">
-<section><h2>Code at RIP</h2><div id="code"></div></section>
-<section><h2>Trace</h2><p class="file" id="hash">The hash appears when the run has ended.</p><ol id="events" class="events" aria-label="The latest events"></ol></section>
+<div class="two one">
+<section><h2>Trace</h2><p class="file" id="hash">The hash appears when the run has ended.</p>
+<ol id="events" class="events" aria-label="The latest events"></ol></section>
 </div>
 </div>`,
     scripts: ['assets/live.js'],

@@ -4,7 +4,7 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { escapeHtml, relativeTo } from '../html.ts';
+import { escapeHtml, relativeTo, table } from '../html.ts';
 import type { SideEntry } from '../page.ts';
 import type { Payload, PayloadSource } from '../payloads.ts';
 import { plainWords } from '../prose.ts';
@@ -14,23 +14,32 @@ import { indexFile, renderFile } from './literate.ts';
 const HOME = 'payloads/index.html';
 const bytes = (n: number | null): string => (n === null ? 'not built' : n < 10_000 ? `${n} bytes` : `${Math.round(n / 1024)} KiB`);
 
-const casesOf = (site: Site, name: string): string[] => [...site.suite.cases.values()].filter(({ guest }) => guest?.payload === name).map(({ id }) => id);
+const casesOf = (site: Site, name: string): string[] =>
+  [...site.suite.cases.values()].filter(({ guest }) => guest?.payload === name).map(({ id }) => id);
 
 const runLink = (page: string, { name, imageBytes }: Payload): string =>
   imageBytes === null ? '' : `<a href="${relativeTo(page, 'live/index.html')}#payload=${name}">run</a>`;
 
+/** `linked`: in the list of all payloads, where names lead to pages and cases are counted; else on a payload's own page, where they are named. */
 function buildsTable(site: Site, builds: readonly Payload[], page: string, linked: boolean): string {
   const rows = builds.map((build) => {
-    const name = `<code>${escapeHtml(build.name)}</code>`;
-    const cases = casesOf(site, build.name);
-    const judged = linked ? String(cases.length) : cases.map((id) => `<a href="${relativeTo(page, casePage(id))}">${escapeHtml(id)}</a>`).join('<br>') || '–';
-    return `<tr id="${escapeHtml(build.name)}"><td>${linked ? `<a href="${relativeTo(page, build.page)}">${name}</a>` : name}</td><td>${escapeHtml(build.title)}</td><td>${build.room}-bit</td><td>${escapeHtml(
-      build.end,
-    )}</td><td>${build.needs.map((need) => escapeHtml(need)).join(', ') || '–'}</td><td class="number">${bytes(build.imageBytes)}</td><td${linked ? ' class="number"' : ''}>${judged}</td><td>${runLink(page, build)}</td></tr>`;
+    const { name, title, room, end, needs, imageBytes } = build;
+    const shown = `<code>${escapeHtml(name)}</code>`;
+    const cases = casesOf(site, name);
+    const judged = cases.map((id) => `<a href="${relativeTo(page, casePage(id))}">${escapeHtml(id)}</a>`).join('<br>') || '–';
+    const cells = [
+      linked ? `<a href="${relativeTo(page, build.page)}">${shown}</a>` : shown,
+      escapeHtml(title),
+      `${room}-bit`,
+      escapeHtml(end),
+      escapeHtml(needs.join(', ')) || '–',
+      bytes(imageBytes),
+      linked ? String(cases.length) : judged,
+      runLink(page, build),
+    ];
+    return { id: name, cells };
   });
-  return `<div class="scroll"><table><thead><tr><th>Payload</th><th>What it shows</th><th>Code</th><th>Ends by</th><th>Needs</th><th class="number">Image</th><th${
-    linked ? ' class="number"' : ''
-  }>Cases</th><th></th></tr></thead><tbody>${rows.join('')}</tbody></table></div>`;
+  return table(['Payload', 'What it shows', 'Code', 'Ends by', 'Needs', '#Image', linked ? '#Cases' : 'Cases', ''], rows);
 }
 
 /** The list of payloads, one page for each source, and the images. */
@@ -52,12 +61,15 @@ export async function addPayloads(site: Site): Promise<void> {
     ...frame,
     page: HOME,
     title: 'Payloads',
-    body: `<article><h1>Payloads</h1><p>Bare-metal programs, as small as the point allows. A payload observes and reports on its serial port; it never judges. What the values may
+    body: `<article><h1>Payloads</h1>
+<p>Bare-metal programs, as small as the point allows. A payload observes and reports on its serial port; it never judges. What the values may
 be is written in the case that runs it.</p>${chapters.join('')}</article>`,
     set: 'full',
   });
-  for (const [index, source] of site.payloadSources.entries()) await addSource(site, source, site.payloadSources[index - 1], site.payloadSources[index + 1], frame);
-  for (const { name, image, imageBytes } of site.payloads) if (imageBytes !== null) site.write(`images/${name}.elf`, readFileSync(join(site.root, image)));
+  for (const [index, source] of site.payloadSources.entries())
+    await addSource(site, source, site.payloadSources[index - 1], site.payloadSources[index + 1], frame);
+  for (const { name, image, imageBytes } of site.payloads)
+    if (imageBytes !== null) site.write(`images/${name}.elf`, readFileSync(join(site.root, image)));
 }
 
 async function addSource(
@@ -72,7 +84,8 @@ async function addSource(
   indexFile(site, literate, page, 'Payload', rendered.headings);
   for (const { name, title } of builds) site.search.push({ title: name, where: 'Payload', href: `${page}#${name}`, text: title, kind: 'payload' });
   const untitled = rendered.headings.some(({ level }) => level === 1) ? '' : `<h1>${escapeHtml(literate.title)}</h1>`;
-  const step = (other: PayloadSource | undefined): { page: string; title: string } | undefined => other && { page: other.page, title: plainWords(other.literate.title) };
+  const step = (other: PayloadSource | undefined): { page: string; title: string } | undefined =>
+    other && { page: other.page, title: plainWords(other.literate.title) };
   const [previous, next] = [step(before), step(after)];
   site.add({
     ...frame,
