@@ -13,12 +13,12 @@ import { loadRealSegment } from './system/descriptors.ts';
 import type { PortBus } from './system/ports.ts';
 import type { Trace } from './trace.ts';
 
-export const DEBUG_CONSOLE = 0xe9;
-export const DEBUG_EXIT = 0xf4;
+const DEBUG_CONSOLE = 0xe9;
+const DEBUG_EXIT = 0xf4;
 const FOUR_GIB = 2 ** 32;
 
 /** What a bare machine is made of. `rom` ends at 4 GiB, so its last 16 bytes are the reset vector. */
-export interface BareMachineOptions {
+interface BareMachineOptions {
   readonly ramBytes?: number;
   readonly rom?: Uint8Array;
   readonly trace?: Trace;

@@ -5,6 +5,8 @@
 // changed. TypeScript code deep inside a segment load says so by throwing one of the two values below. They are not `Error`s: a guest's fault
 // is an ordinary event, it needs no stack trace, and it never escapes the processor.
 
+import type { Gpa, Gva } from './physical-memory.ts';
+
 // biome-ignore format: table
 export const VECTOR = {
   DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19, VE: 20, CP: 21,
@@ -29,7 +31,6 @@ export const stackFault = (errorCode = 0): Fault => new Fault(VECTOR.SS, errorCo
 export const notPresent = (errorCode: number): Fault => new Fault(VECTOR.NP, errorCode);
 export const invalidTss = (errorCode: number): Fault => new Fault(VECTOR.TS, errorCode);
 export const deviceNotAvailable = (): Fault => new Fault(VECTOR.NM);
-export const divideError = (): Fault => new Fault(VECTOR.DE);
 
 /** A VM exit raised by the current instruction or by an access it makes: what goes into the exit-information fields of the VMCS. */
 export class VmExit {
@@ -44,12 +45,12 @@ export class VmExit {
   }
 }
 
-export interface VmExitDetails {
+interface VmExitDetails {
   /** VM-exit instruction length; absent for exits not caused by executing an instruction. */
   readonly instructionLength?: number;
   readonly instructionInfo?: number;
-  readonly guestLinearAddress?: bigint;
-  readonly guestPhysicalAddress?: number;
+  readonly guestLinearAddress?: Gva;
+  readonly guestPhysicalAddress?: Gpa;
   readonly interruptionInfo?: number;
   readonly interruptionErrorCode?: number;
   /** True when the instruction has completed (a trap-like exit): the saved RIP is the next one. */

@@ -5,7 +5,7 @@
 // written once, as a table. The table gives the accessors; the site draws the figure from the same table.
 
 /** How one scalar field is read from and written to a DataView. `bits` is its width; values over 32 bits are bigint. */
-export interface Scalar<T extends number | bigint> {
+interface Scalar<T extends number | bigint> {
   readonly kind: 'scalar';
   readonly offset: number;
   readonly bytes: number;
@@ -14,7 +14,7 @@ export interface Scalar<T extends number | bigint> {
 }
 
 /** A run of raw bytes inside a record. */
-export interface Bytes {
+interface Bytes {
   readonly kind: 'bytes';
   readonly offset: number;
   readonly bytes: number;
@@ -91,13 +91,6 @@ export const u32le = (offset: number): Scalar<number> =>
     (v, at) => v.getUint32(at, true),
     (v, at, x) => v.setUint32(at, x, true),
   );
-export const i32le = (offset: number): Scalar<number> =>
-  scalar(
-    offset,
-    4,
-    (v, at) => v.getInt32(at, true),
-    (v, at, x) => v.setInt32(at, x, true),
-  );
 export const u64le = (offset: number): Scalar<bigint> =>
   scalar(
     offset,
@@ -172,7 +165,7 @@ export function layout<F extends Fields>(name: string, fields: F, size?: number)
 // shifts are derived, never typed.
 
 /** One named bit range of a word of up to 32 bits: `lo` is the lowest bit, `width` its size in bits. */
-export interface BitRange {
+interface BitRange {
   readonly lo: number;
   readonly width: number;
   readonly meaning?: string;
@@ -182,7 +175,7 @@ export const bit = (lo: number, meaning?: string): BitRange => ({ lo, width: 1, 
 export const bits = (lo: number, hi: number, meaning?: string): BitRange => ({ lo, width: hi - lo + 1, ...(meaning && { meaning }) });
 
 /** A word of named bits. `mask.X` covers the range in place; `get`/`set` move its value down and up. */
-export interface Bitfield<R extends Readonly<Record<string, BitRange>>> {
+interface Bitfield<R extends Readonly<Record<string, BitRange>>> {
   readonly name: string;
   readonly ranges: R;
   readonly mask: { readonly [K in keyof R]: number };

@@ -22,7 +22,7 @@ export const PAGE_BYTES = 4096;
 const WASM_PAGE_BYTES = 65536;
 
 /** A broken invariant of our own: never the guest's fault, never the caller's. */
-export class Broken extends Error {
+class Broken extends Error {
   override name = 'Broken';
 }
 
@@ -32,7 +32,7 @@ export function assert(condition: unknown, message: string): asserts condition {
 }
 
 /** Options of {@link PhysicalMemory}. `privateBytes` is the machinery's area in front of RAM; `shared` makes the buffer a SharedArrayBuffer. */
-export interface PhysicalMemoryOptions {
+interface PhysicalMemoryOptions {
   readonly ramBytes: number;
   readonly privateBytes?: number;
   readonly shared?: boolean;

@@ -23,7 +23,6 @@ export const SLOT = {
   /** First of the temporaries; they live for one instruction. */
   T0: 24,
 } as const;
-export const SLOTS = 64;
 
 /** Byte offsets, from the start of the state page, of everything that is not a slot. 64-bit unless noted. */
 // biome-ignore format: table
@@ -51,7 +50,7 @@ export const OFFSET = {
   TSC_ADJUST: 0x4a8, DEBUGCTL: 0x4b0, MTRR_DEF_TYPE: 0x4b8, SPEC_CTRL: 0x4c0,
   FPU: 0x800, // the 512-byte FXSAVE image, then the XSAVE header (64 bytes)
 } as const;
-export const STATE_BYTES = 0x1000;
+const STATE_BYTES = 0x1000;
 export const SEGMENT_BYTES = 32;
 
 /** Segment register numbers (the hardware's encoding), LDTR and TR after them. */
@@ -104,8 +103,8 @@ export const MODE = {
   USER: 1 << 7, // CPL = 3
 } as const;
 
-export type Word64 = number; // a byte offset from OFFSET, of a 64-bit field
-export type Word32 = number; // likewise of a 32-bit field
+type Word64 = number; // a byte offset from OFFSET, of a 64-bit field
+type Word32 = number; // likewise of a 32-bit field
 
 /** The accessors for one processor's state page. */
 export class CpuState {

@@ -31,7 +31,7 @@ export type TraceEvent =
   | { kind: 'device'; device: string; what: string; value?: number }
   | { kind: 'console'; byte: number };
 
-export type TraceKind = TraceEvent['kind'];
+type TraceKind = TraceEvent['kind'];
 export type Timed = TraceEvent & { readonly t: number };
 
 /** Receives events. Callers test `trace !== null` first, so that a run without a trace pays nothing. */

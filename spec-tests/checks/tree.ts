@@ -75,6 +75,7 @@ export function readTree(): Tree {
 /** Line number (from 1) of a character position. */
 export const lineAt = (text: string, index: number): number => text.slice(0, index).split('\n').length;
 
-export const isTest = (file: string): boolean => /\.test\.ts$/.test(file);
+/** Tests, and the laboratories that they share. */
+export const isTest = (file: string): boolean => /\.test\.ts$|\/laboratory\.ts$/.test(file);
 /** Code that may use Node: tests, and anything in a `host/` folder. */
 export const isHost = (file: string): boolean => isTest(file) || file.includes('/host/');

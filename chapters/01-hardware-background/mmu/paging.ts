@@ -46,7 +46,7 @@ export const PF = bitfield('page-fault error code', {
 export const NX_HIGH = 0x80000000;
 
 /** One level of a format. */
-export interface Level {
+interface Level {
   /** Level number as the manual counts: 4 PML4, 3 directory pointers, 2 directory, 1 table. */
   readonly level: number;
   /** Lowest linear-address bit of the index, which is also log2 of the size of a page mapped here. */

@@ -44,7 +44,7 @@ const INFO = { GLOBAL: 1, SHIFT_AT: 8 } as const;
 const SMALL_PAGE_SHIFT = 12;
 
 /** What a fill stores. */
-export interface Translation {
+interface Translation {
   /** Host physical address of the 4 KiB page. */
   readonly page: number;
   readonly readable: boolean;

@@ -32,7 +32,7 @@ const isSensitive = ({ opcode, reg, mod }: Instruction): boolean => SENSITIVE.ha
 const isJcc = ({ opcode }: Instruction): boolean => opcode >= 0x70 && opcode <= 0x7f;
 
 /** How a translated run came out. */
-export interface TranslatedOutcome extends Outcome {
+interface TranslatedOutcome extends Outcome {
   readonly blocks: number;
   readonly chained: number;
   /** Entries into the monitor for sensitive instructions; the others were block exits. */

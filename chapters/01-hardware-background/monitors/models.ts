@@ -25,7 +25,7 @@ const PROCESS = [0xcd, 0x20, 0xa2, 0x00, 0x30, 0x00, 0x00, 0xeb, 0xf7]; // again
 const SYSTEM_CALL = 0x20;
 
 /** One model's journey of one byte. */
-export interface Journey {
+interface Journey {
   readonly model: 'hypervisor' | 'host' | 'hybrid';
   /** The systems that are built so. */
   readonly systems: string;

@@ -94,7 +94,7 @@ export class RootMachine {
 
 const GENERAL_REGISTERS = 16;
 
-export interface WorldOptions {
+interface WorldOptions {
   readonly entry: number;
   readonly stackTop: number;
   readonly gdtLimit?: number;

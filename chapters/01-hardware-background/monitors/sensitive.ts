@@ -47,7 +47,7 @@ const CANDIDATES: readonly Candidate[] = [
 ];
 
 /** What one candidate did in ring 3. `vector` is the exception that told the monitor; null when nothing did. */
-export interface Verdict {
+interface Verdict {
   readonly text: string;
   readonly touches: string;
   readonly vector: number | null;

@@ -62,7 +62,7 @@ export interface Notes {
 }
 
 /** The notes that a machine of its own would have led to. */
-export const TRUTH: Notes = { interruptsAfterCli: false, interruptsAfterPopf: true, gdtLimit: specimen.gdtLimit, output: '!' };
+const TRUTH: Notes = { interruptsAfterCli: false, interruptsAfterPopf: true, gdtLimit: specimen.gdtLimit, output: '!' };
 
 /** Reads the notes out of guest memory, which begins at host physical `base`; `output` is what reached the debug port. */
 export function readNotes(memory: PhysicalMemory, output: string, base = 0): Notes {

@@ -18,14 +18,14 @@ import { is16BitTss } from './tss.ts';
 const sum = (...masks: number[]): number => masks.reduce((all, mask) => all | mask, 0) >>> 0;
 
 /** The bits of CR0 that exist. Others are ignored when written. */
-export const CR0_BITS = sum(...Object.values(CR0));
+const CR0_BITS = sum(...Object.values(CR0));
 /** The bits of CR4 that this processor offers. Setting another is #GP; CPUID does not announce it either. */
 // biome-ignore format: table
 export const CR4_BITS = sum(
   CR4.TSD, CR4.DE, CR4.PSE, CR4.PAE, CR4.PGE, CR4.PCE, CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.SMEP, CR4.SMAP,
 );
 /** The bits of EFER that this processor offers. */
-export const EFER_BITS = sum(EFER.SCE, EFER.LME, EFER.LMA, EFER.NXE);
+const EFER_BITS = sum(EFER.SCE, EFER.LME, EFER.LMA, EFER.NXE);
 
 /** PAE paging is (or would be) in force, with its four directory-pointer registers. */
 const paePaging = (cr0: number, cr4: number, efer: number): boolean => (cr0 & CR0.PG) !== 0 && (cr4 & CR4.PAE) !== 0 && (efer & EFER.LMA) === 0;
@@ -33,7 +33,7 @@ const paePaging = (cr0: number, cr4: number, efer: number): boolean => (cr0 & CR
 // ## CR0
 
 /** Gives CR0 a new value, with all the checks and everything that follows. @throws #GP. */
-export function setCr0(cpu: Cpu, value: bigint): void {
+function setCr0(cpu: Cpu, value: bigint): void {
   const { state } = cpu;
   // @clause x86.cr.reserved
   if (value > U32) throw generalProtection();
@@ -68,7 +68,7 @@ export function setCr0(cpu: Cpu, value: bigint): void {
 // ## CR3
 
 /** Gives CR3 a new value: a new address space. */
-export function setCr3(cpu: Cpu, value: bigint): void {
+function setCr3(cpu: Cpu, value: bigint): void {
   const { state } = cpu;
   const efer = state.low32(OFFSET.EFER);
   // @clause x86.cr.reserved
@@ -84,7 +84,7 @@ const PDPTE_BITS = CR4.PAE | CR4.PGE | CR4.PSE | CR4.SMEP;
 const TLB_BITS = CR4.PAE | CR4.PGE | CR4.PSE | CR4.SMEP | CR4.SMAP;
 
 /** Gives CR4 a new value. */
-export function setCr4(cpu: Cpu, value: bigint): void {
+function setCr4(cpu: Cpu, value: bigint): void {
   const { state } = cpu;
   // @clause x86.cr.reserved
   if (value > U32 || (Number(value) & ~cpu.cr4Bits) !== 0) throw generalProtection();

@@ -7,7 +7,7 @@ import type { Cpu } from '../cpu.ts';
 import { LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
 
 /** EAX, EBX, ECX, EDX. */
-export type CpuidResult = readonly [number, number, number, number];
+type CpuidResult = readonly [number, number, number, number];
 /** The function behind the CPUID instruction. Whoever builds a processor may replace it. */
 export type Cpuid = (cpu: Cpu, leaf: number, subleaf: number) => CpuidResult;
 
@@ -21,14 +21,14 @@ const CLFLUSH_LINE = 8; // in units of 8 bytes
 // @clause x86.cpuid.features
 /** Feature bits by name: bit number in the register. */
 // biome-ignore format: table
-export const FEATURE_1_EDX = {
+const FEATURE_1_EDX = {
   DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, CX8: 8, SEP: 11, PGE: 13, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, FXSR: 24,
 } as const;
-export const FEATURE_1_ECX = { MONITOR: 3, VMX: 5, CX16: 13, MOVBE: 22, POPCNT: 23 } as const;
-export const FEATURE_7_EBX = { FSGSBASE: 0, SMEP: 7, INVPCID: 10, SMAP: 20 } as const;
-export const FEATURE_7_ECX = { UMIP: 2 } as const;
-export const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
-export const FEATURE_EXT1_ECX = { LAHF64: 0 } as const;
+const FEATURE_1_ECX = { MONITOR: 3, VMX: 5, CX16: 13, MOVBE: 22, POPCNT: 23 } as const;
+const FEATURE_7_EBX = { FSGSBASE: 0, SMEP: 7, INVPCID: 10, SMAP: 20 } as const;
+const FEATURE_7_ECX = { UMIP: 2 } as const;
+const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
+const FEATURE_EXT1_ECX = { LAHF64: 0 } as const;
 
 const set = (bits: Readonly<Record<string, number>>): number => Object.values(bits).reduce((all, n) => all | (1 << n), 0) >>> 0;
 const text = (s: string, at: number): number =>

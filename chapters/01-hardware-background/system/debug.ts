@@ -26,7 +26,7 @@ export const DR6 = bitfield('DR6', {
   RTM: bit(16, 'clear: inside a transaction'),
 });
 /** DR7: what to watch for. R/W: 0 execution, 1 writes, 2 I/O (with CR4.DE), 3 reads and writes. LEN: 0, 1, 3, 2 for 1, 2, 4, 8 bytes. */
-export const DR7 = bitfield('DR7', {
+const DR7 = bitfield('DR7', {
   L0: bit(0),
   G0: bit(1),
   L1: bit(2),
@@ -48,7 +48,7 @@ export const DR7 = bitfield('DR7', {
   LEN3: bits(30, 31),
 });
 export const DR6_FIXED_1 = 0xffff0ff0;
-export const DR6_WRITABLE = DR6.mask.B0 | DR6.mask.B1 | DR6.mask.B2 | DR6.mask.B3 | DR6.mask.BD | DR6.mask.BS | DR6.mask.BT;
+const DR6_WRITABLE = DR6.mask.B0 | DR6.mask.B1 | DR6.mask.B2 | DR6.mask.B3 | DR6.mask.BD | DR6.mask.BS | DR6.mask.BT;
 export const DR7_FIXED_1 = 0x400;
 const DR7_FIXED_0 = 0xd800;
 const B_BITS = 0xf;
@@ -136,7 +136,7 @@ export function movToDr(cpu: Cpu, insn: Instruction): void {
 }
 
 /** Writes a debug register, with the bits that never change. */
-export function writeDr(cpu: Cpu, n: number, value: bigint): void {
+function writeDr(cpu: Cpu, n: number, value: bigint): void {
   const low = Number(value & U32);
   if (n === 6) cpu.state.set64(OFFSET.DR6, BigInt(((low & DR6_WRITABLE) | DR6_FIXED_1) >>> 0));
   else if (n === 7) {

@@ -60,7 +60,7 @@ export const rplOf = (selector: number): number => selector & 3;
 export const selectorError = (selector: number): number => selector & 0xfffc;
 export const isCode = (rights: number): boolean => (rights & (AR.S | AR.CODE)) === (AR.S | AR.CODE);
 export const isConforming = (rights: number): boolean => (rights & AR.CONFORMING) !== 0;
-export const isWritableData = (rights: number): boolean => (rights & (AR.S | AR.CODE | AR.WRITABLE)) === (AR.S | AR.WRITABLE);
+const isWritableData = (rights: number): boolean => (rights & (AR.S | AR.CODE | AR.WRITABLE)) === (AR.S | AR.WRITABLE);
 
 type MakeFault = (errorCode: number) => Fault;
 

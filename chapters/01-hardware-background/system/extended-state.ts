@@ -12,7 +12,7 @@ import { CR0, CR4, OFFSET, SLOT } from '../state.ts';
 import { code64, operandAddress, privilegeOf, readOperand, writeRegister } from './segmentation.ts';
 
 /** The FXSAVE image. */
-export const FxsaveImage = layout(
+const FxsaveImage = layout(
   'fxsave',
   {
     fcw: u16le(0),
@@ -31,8 +31,8 @@ export const FxsaveImage = layout(
 
 const FCW_RESET = 0x40; // after power-up; FNINIT sets another value
 const FCW_INIT = 0x37f;
-export const MXCSR_RESET = 0x1f80;
-export const MXCSR_MASK = 0xffff;
+const MXCSR_RESET = 0x1f80;
+const MXCSR_MASK = 0xffff;
 const XMM_BYTES_32 = 288; // 32-bit code sees eight XMM registers
 const XMM_BYTES_64 = 416;
 

@@ -280,7 +280,7 @@ export function returnTarget(cpu: Cpu, selector: number): Descriptor {
 }
 
 /** The rest of a return to a less privileged level: pops the outer stack pointer, and loads everything. */
-export function returnOutward(cpu: Cpu, d: Descriptor, offset: bigint, stack: Stack, size: 2 | 4 | 8, release: number): void {
+function returnOutward(cpu: Cpu, d: Descriptor, offset: bigint, stack: Stack, size: 2 | 4 | 8, release: number): void {
   const cpl = rplOf(d.selector);
   const outerSp = stack.pop(size);
   const outerSs = Number(stack.pop(size) & U16);

@@ -31,7 +31,7 @@ const WIDE_ONLY = FLAG.RF | FLAG.AC | FLAG.ID;
 
 // @clause x86.iret.flags
 /** RFLAGS after an IRET at privilege `cpl` with operand size `size` has popped `image`. */
-export function returnedFlags(cpu: Cpu, image: number, size: number): number {
+function returnedFlags(cpu: Cpu, image: number, size: number): number {
   const before = readFlags(cpu.state);
   let mask = ALWAYS | (size === 2 ? 0 : WIDE_ONLY);
   if (cpu.cpl <= iopl(cpu)) mask |= FLAG.IF;

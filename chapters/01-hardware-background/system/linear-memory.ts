@@ -8,7 +8,7 @@ import { PRIVILEGE } from '../mmu/mmu.ts';
 import { privilegeOf } from './segmentation.ts';
 
 /** `system`: with the authority of the processor itself, as descriptor tables are read. */
-export interface AccessOptions {
+interface AccessOptions {
   readonly system?: boolean;
 }
 

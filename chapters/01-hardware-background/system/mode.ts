@@ -39,7 +39,7 @@ function isFlat({ u32 }: CpuState): boolean {
 }
 
 /** The names of the modes, as traces give them. */
-export type ModeName = 'real' | 'v86' | 'protected16' | 'protected32' | 'compat' | 'long';
+type ModeName = 'real' | 'v86' | 'protected16' | 'protected32' | 'compat' | 'long';
 
 /** The name of a MODE word. */
 export function modeName(mode: number): ModeName {

@@ -66,7 +66,7 @@ const writeTsc = ({ state }: Cpu, value: bigint): void => {
 export const readTsc = ({ state }: Cpu): bigint => (state.get64(OFFSET.ICOUNT) + state.get64(OFFSET.TSC_OFFSET)) & U64;
 
 /** The registers of this processor, by index. */
-export const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
+const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
   [0x10, { name: 'IA32_TIME_STAMP_COUNTER', read: readTsc, write: writeTsc }],
   [0x1b, stored('IA32_APIC_BASE', OFFSET.APIC_BASE, bits(APIC_BASE_BITS))],
   [

@@ -30,7 +30,7 @@ export const iopl = ({ state }: Cpu): number => (state.get32(OFFSET.RFLAGS) & FL
 export const privilegeOf = (cpl: number): number => (cpl === 3 ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
 
 /** True when `[offset, offset + bytes)` lies inside a segment of this limit and these rights. */
-export function withinLimit(offset: number, bytes: number, limit: number, rights: number): boolean {
+function withinLimit(offset: number, bytes: number, limit: number, rights: number): boolean {
   const last = offset + bytes - 1;
   if ((rights & (AR.CODE | AR.EXPAND_DOWN)) !== AR.EXPAND_DOWN) return last <= limit;
   // A segment that grows down: the limit is its lower end, and the upper end depends on the B bit.
@@ -73,7 +73,7 @@ export function operandAddress(cpu: Cpu, insn: Instruction, bytes: number, write
 // ## Operands of system instructions
 
 /** Reads a general register as an unsigned number of 1, 2 or 4 bytes. */
-export const readRegister = ({ state }: Cpu, n: number, bytes: number): number => {
+const readRegister = ({ state }: Cpu, n: number, bytes: number): number => {
   const low = state.slot32(n);
   return bytes === 4 ? low : bytes === 2 ? low & 0xffff : low & 0xff;
 };

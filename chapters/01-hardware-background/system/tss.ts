@@ -70,7 +70,7 @@ export const Tss16 = layout('tss16', {
 });
 
 /** 64-bit TSS. */
-export const Tss64 = layout('tss64', {
+const Tss64 = layout('tss64', {
   rsp0: u64le(4),
   rsp1: u64le(12),
   rsp2: u64le(20),
@@ -99,7 +99,7 @@ export function readTss(cpu: Cpu, offset: number, bytes: number): bigint {
 }
 
 /** A stack of an inner level: to push on first, and to load into SS afterwards. */
-export interface InnerStack {
+interface InnerStack {
   readonly stack: Stack;
   /** Puts the new selector into SS. The stack pointer is committed by the stack. */
   load(): void;
@@ -109,7 +109,7 @@ export interface InnerStack {
 export function innerStack(cpu: Cpu, cpl: number, ist = 0): InnerStack {
   if (longMode(cpu)) {
     // @clause x86.gate.long-stack
-    const sp = readTss(cpu, ist > 0 ? 36 + 8 * (ist - 1) : 4 + 8 * cpl, 8);
+    const sp = readTss(cpu, ist > 0 ? Tss64.fields.ist1.offset + 8 * (ist - 1) : Tss64.fields.rsp0.offset + 8 * cpl, 8);
     const stack = new Stack(cpu, { sp, base: 0n, limit: 0xffffffff, rights: 0, width: 8, cpl });
     return { stack, load: () => clearSegment(cpu, SEG.SS, cpl, cpl) };
   }
