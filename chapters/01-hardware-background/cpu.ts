@@ -1,11 +1,12 @@
 // # The processor
 //
-// Here the parts meet. The engine runs instructions and knows nothing of privilege. The MMU translates and knows nothing of instructions. The system instructions know the
-// rules, and VMX sits on top of all. What is left for this file is *time*: what happens between two instructions, and in which order.
+// Here the parts meet. The engine runs instructions and knows nothing of privilege. The MMU translates and knows nothing of instructions. The
+// system instructions know the rules, and VMX sits on top of all. What is left for this file is *time*: what happens between two instructions, and
+// in which order.
 //
-// The order is architecture. At one boundary there can be a single-step trap from the instruction that has just ended, an NMI, an external interrupt, a hypervisor that waits
-// for a window, and a breakpoint on the instruction to come. The manual ranks them, and the ranking is visible to software: a debugger that steps
-// through code with interrupts on must see its trap first, or it would step into the handler.
+// The order is architecture. At one boundary there can be a single-step trap from the instruction that has just ended, an NMI, an external
+// interrupt, a hypervisor that waits for a window, and a breakpoint on the instruction to come. The manual ranks them, and the ranking is visible
+// to software: a debugger that steps through code with interrupts on must see its trap first, or it would step into the handler.
 //
 // ::figure boundary -- Four events that fall due at one boundary, between an OUT and the instruction after it, in the order in which the processor took them. From a run: the OUT is stepped, its device raises an NMI and an interrupt, and a breakpoint waits on the next instruction.
 
@@ -107,8 +108,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   // ## Power-up
   //
-  // The first instruction is fetched from 16 bytes below 4 GiB, though the processor is in real mode, where no selector can name such an address. The hidden base
-  // of CS is simply set so; the first far jump will fill it in the ordinary way, and the machine comes down to the first megabyte.
+  // The first instruction is fetched from 16 bytes below 4 GiB, though the processor is in real mode, where no selector can name such an address. The
+  // hidden base of CS is simply set so; the first far jump will fill it in the ordinary way, and the machine comes down to the first megabyte.
 
   /** The state after power-up. */
   reset(): void {
@@ -358,8 +359,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   // ## Executing
   //
-  // Usually the engine is let go until something happens. Some conditions last for exactly one instruction (the shadow of STI or MOV SS, the resume flag) or apply after every one
-  // (TF, the monitor trap flag, breakpoints); under these the engine is given a deadline of one.
+  // Usually the engine is let go until something happens. Some conditions last for exactly one instruction (the shadow of STI or MOV SS, the resume
+  // flag) or apply after every one (TF, the monitor trap flag, breakpoints); under these the engine is given a deadline of one.
 
   #execute(limit: number): CpuStop | null {
     const { state, intercepts } = this;

@@ -1,14 +1,15 @@
 // # The second stage
 //
-// What the guest calls a physical address is, to the machine, one more virtual one. The second stage (Intel: extended page tables, AMD: nested
-// page tables, in older texts MMU2) translates it with tables that only the hypervisor writes. The format is that of 4-level paging with different low bits:
-// there is no user and no supervisor, because the hypervisor does not care; there are three permissions, and a memory type
-// in place of the caching bits.
+// What the guest calls a physical address is, to the machine, one more virtual one. The second stage (Intel: extended page tables, AMD: nested page
+// tables, in older texts MMU2) translates it with tables that only the hypervisor writes. The format is that of 4-level paging with different low
+// bits: there is no user and no supervisor, because the hypervisor does not care; there are three permissions, and a memory type in place of the
+// caching bits.
 //
-// It differs in one more way, and that is what makes it virtualization: a failure is reported to the *hypervisor*, as a VM exit, and not to the guest, who
-// could do nothing about it. There are two kinds. A **violation** means that the tables forbid the access: the page is absent, or
-// read-only. Hypervisors live on violations: first touches, dirty logging, and device registers all arrive as one. A **misconfiguration** means that
-// the tables themselves make no sense. KVM turned that into a tool: an entry that can never be valid is a very fast way to say "this is a device".
+// It differs in one more way, and that is what makes it virtualization: a failure is reported to the *hypervisor*, as a VM exit, and not to the
+// guest, who could do nothing about it. There are two kinds. A **violation** means that the tables forbid the access: the page is absent, or
+// read-only. Hypervisors live on violations: first touches, dirty logging, and device registers all arrive as one. A **misconfiguration** means
+// that the tables themselves make no sense. KVM turned that into a tool: an entry that can never be valid is a very fast way to say "this is a
+// device".
 //
 // ::layout EPT_ENTRY -- The low word of an EPT entry that maps a page. Above bit 11 is the address of the page.
 

@@ -145,7 +145,6 @@ const SHAPES: Shape[] = [
   shape4('4-level, 1 GiB', 0x7f80_0010_1234n, 3),
 ];
 
-/** Sets up `shape` with rights per entry. */
 function install(m: Machine, shape: Shape, rights: bigint[], { nxe = true, cr0 = 0, cr4 = 0, ac = false } = {}): void {
   for (const [i, { at, base }] of shape.entries.entries()) m.poke(at, base | (rights[i] as bigint), shape.bytes);
   m.state.set64(OFFSET.CR0, BigInt((CR0.PE | CR0.PG | cr0) >>> 0));

@@ -134,8 +134,8 @@ export class Mmu {
 
   // ## Reads and writes by TypeScript code
   //
-  // Descriptor loads, stack frames, the operands of system instructions: here the same rules apply as for the interpreter's accesses, plus the awkward
-  // cases that it leaves to us. An access across a page boundary is two translations, and for a write both must succeed before either byte
+  // Descriptor loads, stack frames, the operands of system instructions: here the same rules apply as for the interpreter's accesses, plus the
+  // awkward cases that it leaves to us. An access across a page boundary is two translations, and for a write both must succeed before either byte
   // moves, because the instruction will be restarted if the second page faults.
 
   /** Reads 1 to 8 bytes, unsigned. */
@@ -370,9 +370,9 @@ export class Mmu {
 
   // ## Leaving marks
   //
-  // The accessed bit goes into each entry on the path, the dirty bit into the last when the access is a write. Both are set only once the access has been
-  // allowed. Software clears them and the processor does not notice until the entry is walked again: the reason why clearing one
-  // must be followed by an invalidation.
+  // The accessed bit goes into each entry on the path, the dirty bit into the last when the access is a write. Both are set only once the access has
+  // been allowed. Software clears them and the processor does not notice until the entry is walked again: the reason why clearing one must be
+  // followed by an invalidation.
 
   // @clause x86.paging.accessed-dirty
   /** Sets A along the path and D at its end as `access` demands. Returns whether D is set. */
@@ -402,8 +402,8 @@ export class Mmu {
 
   // ## Below the guest's tables
   //
-  // With a second stage the guest's page-table entries lie at guest physical addresses too. Every reference above, the final one included, goes through
-  // it: five translations of up to four references each, in the worst case {{4 * 5 + 4}} memory accesses for a single byte.
+  // With a second stage the guest's page-table entries lie at guest physical addresses too. Every reference above, the final one included, goes
+  // through it: five translations of up to four references each, in the worst case {{4 * 5 + 4}} memory accesses for a single byte.
 
   /** Reads an entry into `#lo` and `#hi`. Returns its host physical address, -1 when it is not RAM. */
   #readEntry(gpa: number, bytes: 4 | 8, level: number, linear: bigint | null): number {

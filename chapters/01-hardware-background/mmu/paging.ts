@@ -1,7 +1,7 @@
 // # Page-table formats
 //
-// x86 has changed its page tables four times in thirty years and never removed a format. They differ less than the manuals suggest: a root, some levels, an index
-// of 9 or 10 bits for each, an entry of 4 or 8 bytes. So the formats are rows of a table here, and the walk is one loop.
+// x86 has changed its page tables four times in thirty years and never removed a format. They differ less than the manuals suggest: a root, some
+// levels, an index of 9 or 10 bits for each, an entry of 4 or 8 bytes. So the formats are rows of a table here, and the walk is one loop.
 //
 // - **32-bit**: two levels of 1,024 entries; with CR4.PSE, 4 MiB pages. A later patch (PSE-36) hid four and then eight more
 //   address bits in the 4 MiB entry, so that a 32-bit system could use memory above 4 GiB without new tables. Few did.

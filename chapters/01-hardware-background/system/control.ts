@@ -1,8 +1,8 @@
 // # Control registers
 //
-// CR0 and CR4 are where an operating system switches the processor on, piece by piece. Most combinations of their bits mean something; a few would not,
-// and MOV refuses those with #GP. The order in which a system climbs from real mode to 64-bit code is forced by these rules: PAE before LME matters,
-// LME before PG, PG from code that is not yet 64-bit.
+// CR0 and CR4 are where an operating system switches the processor on, piece by piece. Most combinations of their bits mean something; a few would
+// not, and MOV refuses those with #GP. The order in which a system climbs from real mode to 64-bit code is forced by these rules: PAE before LME
+// matters, LME before PG, PG from code that is not yet 64-bit.
 //
 // ::figure mode-ladder -- From reset to 64-bit code: which bit is set at each step, and what the step makes possible.
 

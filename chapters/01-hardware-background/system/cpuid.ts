@@ -1,7 +1,7 @@
 // # CPUID
 //
-// What the processor says about itself. It says no more than is true: each feature bit below stands for something that works in this book, and the table grows with it.
-// Operating systems take CPUID at its word, and so do the hypervisors that pass a filtered version of it on to their guests.
+// What the processor says about itself. It says no more than is true: each feature bit below stands for something that works in this book, and the
+// table grows with it. Operating systems take CPUID at its word, and so do the hypervisors that pass a filtered version of it on to their guests.
 
 import type { Cpu } from '../cpu.ts';
 import { LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';

@@ -1,8 +1,8 @@
 // # Debug registers and single-stepping
 //
-// Four registers hold addresses, DR7 says what to watch for at each, DR6 says what happened. Breakpoints on instructions are *faults*: they report before the
-// instruction runs, and would report again after the handler returns, were it not for the resume flag, which suppresses them for one instruction. Breakpoints
-// on data are *traps*: the access has been made. So is the single step that RFLAGS.TF asks for.
+// Four registers hold addresses, DR7 says what to watch for at each, DR6 says what happened. Breakpoints on instructions are *faults*: they report
+// before the instruction runs, and would report again after the handler returns, were it not for the resume flag, which suppresses them for one
+// instruction. Breakpoints on data are *traps*: the access has been made. So is the single step that RFLAGS.TF asks for.
 //
 // None of it costs anything when it is not used. With a breakpoint or TF the processor takes one instruction at a time; with a data
 // breakpoint it also selects the empty TLB bank, so that each access comes by the slow path and is compared there.

@@ -1,9 +1,9 @@
 // # Delivering an event
 //
-// Exceptions, external interrupts and INT n differ in where they come from. Where they *go* is one mechanism: a vector number indexes a table, the table's
-// entry names code, and the processor saves enough on a stack to come back. In real mode the table is an array of far pointers at address 0. In protected
-// mode it is an array of gates, and delivery becomes a call through a gate that the program did not ask for. That has a hard consequence:
-// every check that can fail during a far call can fail here, *while the processor is already busy with an exception*. What then
+// Exceptions, external interrupts and INT n differ in where they come from. Where they *go* is one mechanism: a vector number indexes a table, the
+// table's entry names code, and the processor saves enough on a stack to come back. In real mode the table is an array of far pointers at address
+// 0. In protected mode it is an array of gates, and delivery becomes a call through a gate that the program did not ask for. That has a hard
+// consequence: every check that can fail during a far call can fail here, *while the processor is already busy with an exception*. What then
 // happens is the business of `exceptions.ts`; here a fault simply propagates.
 //
 // ::figure interrupt-frame -- What is on the handler's stack, by mode and by the kind of event.
@@ -217,7 +217,8 @@ function chooseStack(cpu: Cpu, { ist, size }: Frame, inner: boolean, cpl: number
 
 // ## Through a task gate
 //
-// The most thorough way to distrust the interrupted program: change everything, by a hardware task switch. 32-bit Linux handled double faults this way.
+// The most thorough way to distrust the interrupted program: change everything, by a hardware task switch. 32-bit Linux handled double faults this
+// way.
 
 function deliverThroughTaskGate(cpu: Cpu, gate: Descriptor, event: Event): void {
   cpu.state.setSlot(SLOT.NEXT_RIP, event.returnTo);

@@ -1,8 +1,8 @@
 // # Descriptors
 //
-// A selector names an entry of the global or the local descriptor table. The entry is eight bytes, and its fields lie where the 80286 and then the 80386 had
-// room: the base in three pieces, the limit in two. Loading a segment register means: fetch the entry, judge it, mark it as accessed, and spread it out
-// into the hidden half of the register. After that the table may change and nobody notices until the next load.
+// A selector names an entry of the global or the local descriptor table. The entry is eight bytes, and its fields lie where the 80286 and then the
+// 80386 had room: the base in three pieces, the limit in two. Loading a segment register means: fetch the entry, judge it, mark it as accessed, and
+// spread it out into the hidden half of the register. After that the table may change and nobody notices until the next load.
 //
 // ::layout DESCRIPTOR_LOW -- The first word of a code or data segment descriptor: the 80286's limit, and as much of the base as fits.
 //
@@ -131,10 +131,10 @@ const USUAL_REAL_RIGHTS = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
 
 // ## Real mode
 //
-// A real-mode load computes the base from the selector and touches nothing else. Limit and rights stay as they were; after reset they are 64 KiB and
-// writable. A program that visits protected mode for an instant and loads a 4 GiB descriptor comes back with 4 GiB segments in real mode ("unreal
-// mode"). Boot loaders have relied on it for thirty years. So has every BIOS. In virtual-8086 mode, by contrast, a load sets all of it: a v86 task cannot
-// bring anything in.
+// A real-mode load computes the base from the selector and touches nothing else. Limit and rights stay as they were; after reset they are 64 KiB
+// and writable. A program that visits protected mode for an instant and loads a 4 GiB descriptor comes back with 4 GiB segments in real mode
+// ("unreal mode"). Boot loaders have relied on it for thirty years. So has every BIOS. In virtual-8086 mode, by contrast, a load sets all of it: a
+// v86 task cannot bring anything in.
 
 /** Loads a segment register in real or virtual-8086 mode. */
 export function loadRealSegment(cpu: Cpu, seg: number, selector: number): void {
@@ -156,9 +156,9 @@ export function loadRealSegment(cpu: Cpu, seg: number, selector: number): void {
 
 // ## Protected mode
 //
-// The rules come down to one question: could a less privileged program use this load to reach what it may not? The descriptor's DPL says who may; the
-// current privilege level says who is asking; the selector's RPL says on whose behalf. So an operating system that is given a pointer by a program can lower
-// its own rights for it, by putting the caller's level into RPL: the only trace that ARPL and VERR have left.
+// The rules come down to one question: could a less privileged program use this load to reach what it may not? The descriptor's DPL says who may;
+// the current privilege level says who is asking; the selector's RPL says on whose behalf. So an operating system that is given a pointer by a
+// program can lower its own rights for it, by putting the caller's level into RPL: the only trace that ARPL and VERR have left.
 
 /** MOV, POP or far-pointer load of SS, DS, ES, FS or GS in the current mode. */
 export function loadSegment(cpu: Cpu, seg: number, selector: number): void {

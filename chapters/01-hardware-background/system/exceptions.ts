@@ -1,10 +1,10 @@
 // # When delivery fails
 //
-// An exception's handler is found through tables in memory, and memory may be wrong. So the delivery of one exception can raise another. Usually that is
-// harmless: the second is delivered, its handler repairs things, the first instruction is restarted and faults again. A page fault during the delivery of
-// an INT 0x80 is of this kind. But some pairs cannot be unravelled, because the second fault shows that the way to the handlers is itself broken. For these there
-// is the **double fault**: one more vector, a last attempt. And if even that cannot be delivered, the processor gives up. That **triple fault**
-// is a shutdown; on a PC the chipset answers it with a reset, and under a hypervisor it is a VM exit.
+// An exception's handler is found through tables in memory, and memory may be wrong. So the delivery of one exception can raise another. Usually
+// that is harmless: the second is delivered, its handler repairs things, the first instruction is restarted and faults again. A page fault during
+// the delivery of an INT 0x80 is of this kind. But some pairs cannot be unravelled, because the second fault shows that the way to the handlers is
+// itself broken. For these there is the **double fault**: one more vector, a last attempt. And if even that cannot be delivered, the processor
+// gives up. That **triple fault** is a shutdown; on a PC the chipset answers it with a reset, and under a hypervisor it is a VM exit.
 //
 // ::figure double-fault -- Which second exception makes a double fault of which first one.
 
@@ -124,16 +124,16 @@ function resolve(cpu: Cpu, current: Event, second: Fault): Event | null {
   return { vector: VECTOR.DF, type: EVENT_TYPE.HARDWARE_EXCEPTION, errorCode: 0, returnTo: restart(cpu, current), resume: true };
 }
 
-// The second event interrupts at the same place. A trap or an interrupt lies between instructions, so its own return address is the place; INT n, INT3 and
-// INTO are instructions, and it is the instruction that is restarted.
+// The second event interrupts at the same place. A trap or an interrupt lies between instructions, so its own return address is the place; INT n,
+// INT3 and INTO are instructions, and it is the instruction that is restarted.
 function restart({ state }: Cpu, { type, returnTo }: Event): bigint {
   return type === EVENT_TYPE.SOFTWARE_INTERRUPT || type === EVENT_TYPE.SOFTWARE_EXCEPTION ? state.slot(SLOT.RIP) : returnTo;
 }
 
 // ## INT n and its kin
 //
-// The four instructions that raise events on purpose are not quite alike. INT n and INT3 look at the gate's DPL; INT1 does not, as it is meant for hardware debuggers. In
-// virtual-8086 mode INT n needs IOPL 3, because the monitor wants to see DOS calls and play DOS; INT3 does not.
+// The four instructions that raise events on purpose are not quite alike. INT n and INT3 look at the gate's DPL; INT1 does not, as it is meant for
+// hardware debuggers. In virtual-8086 mode INT n needs IOPL 3, because the monitor wants to see DOS calls and play DOS; INT3 does not.
 
 /** INT n, INT3, INTO and INT1. */
 export function softwareInterrupt(cpu: Cpu, vector: number, type: number, length: number): void {

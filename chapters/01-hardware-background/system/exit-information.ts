@@ -1,7 +1,7 @@
 // # What a VM exit tells about an operand
 //
-// Instructions that move descriptor-table registers exit with a description of their memory operand, for a hypervisor that wants to carry them out. The form is that
-// of the VMX instructions; bits 29:28 say which of four instructions it was.
+// Instructions that move descriptor-table registers exit with a description of their memory operand, for a hypervisor that wants to carry them out.
+// The form is that of the VMX instructions; bits 29:28 say which of four instructions it was.
 
 import type { Cpu } from '../cpu.ts';
 import { type Instruction, RIP_RELATIVE } from '../isa/instruction.ts';

@@ -1,7 +1,7 @@
 // # Extended state
 //
-// The floating-point unit began as a second chip with its own registers, and it is still saved and restored as one block. This processor keeps the block, so that systems
-// and hypervisors can switch it between tasks and guests, and executes the instructions that control it.
+// The floating-point unit began as a second chip with its own registers, and it is still saved and restored as one block. This processor keeps the
+// block, so that systems and hypervisors can switch it between tasks and guests, and executes the instructions that control it.
 
 import type { Cpu } from '../cpu.ts';
 import { deviceNotAvailable, generalProtection, undefinedOpcode } from '../faults.ts';

@@ -1,12 +1,12 @@
 // # Going far
 //
-// A far transfer changes CS, so it can change the privilege level, and most of what follows is there to keep it from doing so. JMP and CALL may reach code of
-// the same level, or *conforming* code of a more privileged one, which then runs with the caller's rights. To gain privilege a program must go through
-// a call gate, a descriptor that fixes the entry point: the inner level decides where it may be entered. To lose
-// privilege it must *return*; a call outwards would leave the inner stack to be trusted later, when the outer program has had its hands on it.
+// A far transfer changes CS, so it can change the privilege level, and most of what follows is there to keep it from doing so. JMP and CALL may
+// reach code of the same level, or *conforming* code of a more privileged one, which then runs with the caller's rights. To gain privilege a
+// program must go through a call gate, a descriptor that fixes the entry point: the inner level decides where it may be entered. To lose privilege
+// it must *return*; a call outwards would leave the inner stack to be trusted later, when the outer program has had its hands on it.
 //
-// Call gates were meant to be the system calls of protected-mode systems. Interrupts were faster, SYSENTER faster still, and today hardly anybody uses them.
-// They are described here because the same steps, with another table, deliver interrupts.
+// Call gates were meant to be the system calls of protected-mode systems. Interrupts were faster, SYSENTER faster still, and today hardly anybody
+// uses them. They are described here because the same steps, with another table, deliver interrupts.
 
 import type { Cpu } from '../cpu.ts';
 import { generalProtection, notPresent } from '../faults.ts';
@@ -232,8 +232,9 @@ const longStack = (cpu: Cpu, cpl: number): Stack =>
 
 // ## And back
 //
-// A far return pops what a far call pushed, and nothing tells it whether there has been such a call. The RPL of the popped selector decides: if it is a less privileged level
-// than the current one, a stack pointer is popped as well, and what the inner level had in its data segments is taken away.
+// A far return pops what a far call pushed, and nothing tells it whether there has been such a call. The RPL of the popped selector decides: if it
+// is a less privileged level than the current one, a stack pointer is popped as well, and what the inner level had in its data segments is taken
+// away.
 
 /** RETF, with or without bytes to release. */
 export function farRet(cpu: Cpu, insn: Instruction): void {

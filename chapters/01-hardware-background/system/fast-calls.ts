@@ -1,9 +1,9 @@
 // # The short way into the kernel
 //
-// INT reads a gate, two descriptors and the TSS, writes five words and checks all of it. Operating systems used it in only one way: from ring 3 to ring 0 with flat
-// segments. So both makers added instructions that *assume* the answer. They load constants into the hidden halves of CS and SS, take
-// the entry point from an MSR, and touch no memory at all. Intel's pair is SYSENTER and SYSEXIT, AMD's is SYSCALL and SYSRET. 64-bit kernels use
-// the latter, and since SYSCALL does not even switch stacks, the kernel's first instruction runs on the user's; hence SWAPGS.
+// INT reads a gate, two descriptors and the TSS, writes five words and checks all of it. Operating systems used it in only one way: from ring 3 to
+// ring 0 with flat segments. So both makers added instructions that *assume* the answer. They load constants into the hidden halves of CS and SS,
+// take the entry point from an MSR, and touch no memory at all. Intel's pair is SYSENTER and SYSEXIT, AMD's is SYSCALL and SYSRET. 64-bit kernels
+// use the latter, and since SYSCALL does not even switch stacks, the kernel's first instruction runs on the user's; hence SWAPGS.
 
 import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
@@ -63,8 +63,8 @@ export function sysret(cpu: Cpu, insn: Instruction): void {
   if (cpu.cpl !== 0) throw generalProtection();
   const wide = insn.operandSize === 8;
   const target = state.slot(SLOT.RCX);
-  // Intel's processors look at RCX while still in ring 0, on whatever stack the kernel has prepared for the user. A kernel that lets a user choose RCX
-  // has handed over the machine (CVE-2012-0217). AMD's look only after the switch.
+  // Intel's processors look at RCX while still in ring 0, on whatever stack the kernel has prepared for the user. A kernel that lets a user choose
+  // RCX has handed over the machine (CVE-2012-0217). AMD's look only after the switch.
   // @clause x86.syscall.checks
   if (wide && !canonical(target)) throw generalProtection();
   const image = state.slot32(SLOT.R11);

@@ -1,8 +1,8 @@
 // # Flags that belong to the system
 //
-// POPF is the classic example of a *sensitive* instruction that does not trap. Executed at CPL 3 with an image in which IF is clear, it leaves IF set, silently: not
-// a fault, not an effect. A guest kernel pushed out of ring 0 would believe that interrupts are off. This one rule, more than any other, is why x86 could not be
-// virtualized by trapping alone, and why VMware translated guest kernels before it ran them.
+// POPF is the classic example of a *sensitive* instruction that does not trap. Executed at CPL 3 with an image in which IF is clear, it leaves IF
+// set, silently: not a fault, not an effect. A guest kernel pushed out of ring 0 would believe that interrupts are off. This one rule, more than
+// any other, is why x86 could not be virtualized by trapping alone, and why VMware translated guest kernels before it ran them.
 
 import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';

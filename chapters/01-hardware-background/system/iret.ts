@@ -1,7 +1,8 @@
 // # IRET
 //
-// The instruction with the most meanings of all. It undoes an interrupt, and there were many ways to interrupt: from the same level or an outer one, from a v86
-// task, out of a 16-, 32- or 64-bit gate, by a task switch. Which of these is to be undone, it finds out from the frame and the flags, in the order below.
+// The instruction with the most meanings of all. It undoes an interrupt, and there were many ways to interrupt: from the same level or an outer
+// one, from a v86 task, out of a 16-, 32- or 64-bit gate, by a task switch. Which of these is to be undone, it finds out from the frame and the
+// flags, in the order below.
 
 import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
@@ -41,8 +42,8 @@ function returnedFlags(cpu: Cpu, image: number, size: number): number {
 
 /** IRET, IRETD, IRETQ. */
 export function iret(cpu: Cpu, insn: Instruction): void {
-  // NMIs were blocked when one was taken, until its handler's IRET: this one, or any other. That a fault in the handler, with an IRET of its own, unblocks
-  // them early is a well-known flaw of the design.
+  // NMIs were blocked when one was taken, until its handler's IRET: this one, or any other. That a fault in the handler, with an IRET of its own,
+  // unblocks them early is a well-known flaw of the design.
   // @clause x86.nmi.masking
   cpu.unblockNmi();
   const size = insn.operandSize;

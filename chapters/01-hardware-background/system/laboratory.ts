@@ -1,7 +1,8 @@
 // # A place to try one instruction
 //
-// To see what a single instruction does in ring 3 of a 32-bit system one needs the system: descriptor tables, a TSS, stacks, handlers. This is the least of that: every
-// descriptor that a test may want to name, and 256 gates that lead to a HLT each, so that a fault ends the run and the trace says which one it was.
+// To see what a single instruction does in ring 3 of a 32-bit system one needs the system: descriptor tables, a TSS, stacks, handlers. This is the
+// least of that: every descriptor that a test may want to name, and 256 gates that lead to a HLT each, so that a fault ends the run and the trace
+// says which one it was.
 
 import { BareMachine } from '../bare-machine.ts';
 import type { CpuStop } from '../cpu.ts';

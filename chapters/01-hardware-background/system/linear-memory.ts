@@ -1,7 +1,7 @@
 // # Linear memory, for TypeScript
 //
-// A debugger, a boot loader, an emulator, a test: all want to say "the word at this address". They get the same translation, the same rights and the same faults
-// as the program that is running, or, when they ask for it, the rights of the system itself.
+// A debugger, a boot loader, an emulator, a test: all want to say "the word at this address". They get the same translation, the same rights and
+// the same faults as the program that is running, or, when they ask for it, the rights of the system itself.
 
 import type { Cpu } from '../cpu.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';

@@ -1,7 +1,8 @@
 // # Instructions about the machine
 //
-// Descriptor-table registers, time, identity, sleep, caches and the TLB: one short function each. The pattern is always the same, and its order matters to a hypervisor:
-// first the faults that the instruction has in any case, then the question whether the hypervisor wants it, then the effect.
+// Descriptor-table registers, time, identity, sleep, caches and the TLB: one short function each. The pattern is always the same, and its order
+// matters to a hypervisor: first the faults that the instruction has in any case, then the question whether the hypervisor wants it, then the
+// effect.
 
 import type { Cpu } from '../cpu.ts';
 import { readFlags } from '../engine/flags.ts';

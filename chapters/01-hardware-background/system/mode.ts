@@ -1,7 +1,7 @@
 // # What mode is this?
 //
-// The architecture has no register that says. The mode is what a dozen bits in five registers add up to, and each instruction depends on it. So it is computed once
-// after each change, into one word that the decoder, the interpreter and the MMU can test.
+// The architecture has no register that says. The mode is what a dozen bits in five registers add up to, and each instruction depends on it. So it
+// is computed once after each change, into one word that the decoder, the interpreter and the MMU can test.
 
 import { AR, type CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG, SEGMENT_BYTES } from '../state.ts';
 

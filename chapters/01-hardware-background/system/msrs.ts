@@ -1,8 +1,8 @@
 // # Model-specific registers
 //
-// Registers that were meant to differ from one processor model to the next, named by number. Then operating systems came to depend on some of them, and those became
-// architecture. A number that a processor does not know is #GP; so software probes for a feature in CPUID first, or reads with a handler at the ready
-// (Linux's `rdmsrl_safe()`), and a hypervisor that answers 0 where the processor would fault breaks such probing quietly.
+// Registers that were meant to differ from one processor model to the next, named by number. Then operating systems came to depend on some of them,
+// and those became architecture. A number that a processor does not know is #GP; so software probes for a feature in CPUID first, or reads with a
+// handler at the ready (Linux's `rdmsrl_safe()`), and a hypervisor that answers 0 where the processor would fault breaks such probing quietly.
 //
 // Each register is a row: where it is stored, and which values it takes.
 

@@ -1,7 +1,7 @@
 // # Ports
 //
-// The second address space: 65,536 bytes, reached by IN and OUT only. In protected mode the right to use it is given by IOPL to a whole privilege level, or by the bitmap
-// in the TSS to single ports. Under a hypervisor there is another bitmap, which is asked after the first.
+// The second address space: 65,536 bytes, reached by IN and OUT only. In protected mode the right to use it is given by IOPL to a whole privilege
+// level, or by the bitmap in the TSS to single ports. Under a hypervisor there is another bitmap, which is asked after the first.
 
 import type { Cpu } from '../cpu.ts';
 import { generalProtection } from '../faults.ts';

@@ -1,7 +1,7 @@
 // # After power-up
 //
-// What a processor is before any instruction has run: not a blank, but a state with two jobs. It must look like an 8086, and it must fetch its first instruction
-// from a ROM at the top of memory. The two contradict each other in one place, the base of CS.
+// What a processor is before any instruction has run: not a blank, but a state with two jobs. It must look like an 8086, and it must fetch its
+// first instruction from a ROM at the top of memory. The two contradict each other in one place, the base of CS.
 
 import type { Cpu } from '../cpu.ts';
 import { writeFlags } from '../engine/flags.ts';

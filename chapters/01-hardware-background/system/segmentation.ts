@@ -4,8 +4,8 @@
 // hidden half that was filled when the selector was loaded: base, limit, rights. So the *use* of a segment is the same in real mode as in protected
 // mode, the tests included. What differs is how the hidden half gets filled, and that is the next file's business.
 //
-// In 64-bit code, segmentation is nearly gone: bases are zero except for FS and GS, and in place of the limit there is one rule for all: an address must be
-// *canonical*, its upper bits copies of bit 47.
+// In 64-bit code, segmentation is nearly gone: bases are zero except for FS and GS, and in place of the limit there is one rule for all: an address
+// must be *canonical*, its upper bits copies of bit 47.
 
 import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, stackFault } from '../faults.ts';
@@ -101,9 +101,10 @@ export function writeWordOperand(cpu: Cpu, insn: Instruction, value: bigint): vo
 
 // ## Stacks
 //
-// Far calls, gates, interrupts and their returns push and pop several words, and any of the words may fault. None of the processor's state may have changed
-// then. So these operations work on a *stack in hand*: a copy of the stack pointer with what is needed to check it. Only when everything has
-// been pushed does the copy become the register. The same object serves for the stack of another privilege level, which is not in any register yet.
+// Far calls, gates, interrupts and their returns push and pop several words, and any of the words may fault. None of the processor's state may have
+// changed then. So these operations work on a *stack in hand*: a copy of the stack pointer with what is needed to check it. Only when everything
+// has been pushed does the copy become the register. The same object serves for the stack of another privilege level, which is not in any register
+// yet.
 
 /** A stack in hand. */
 export class Stack {

@@ -1,9 +1,9 @@
 // # Hardware task switching
 //
-// One far jump to a TSS descriptor saves all registers into the current task's segment and loads all of another's, page tables included. It was the grand
-// idea of the 80286. It turned out slower than doing it by hand, because software knows which registers matter, and 64-bit mode left it out. But 32-bit systems
-// used it for double faults, and a hypervisor must cope: on VMX a task switch exits without exception, and KVM carries it out in software,
-// by steps like the ones below.
+// One far jump to a TSS descriptor saves all registers into the current task's segment and loads all of another's, page tables included. It was the
+// grand idea of the 80286. It turned out slower than doing it by hand, because software knows which registers matter, and 64-bit mode left it out.
+// But 32-bit systems used it for double faults, and a hypervisor must cope: on VMX a task switch exits without exception, and KVM carries it out in
+// software, by steps like the ones below.
 
 import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
@@ -153,8 +153,8 @@ function setBusy(cpu: Cpu, selector: number, busy: boolean): void {
 
 // ## The point of no return
 //
-// From here on the processor *is* the new task. A bad selector in its image is reported, but as a fault of the new task before its first instruction, with
-// all selectors already in the registers, so that its handler can see which one it was.
+// From here on the processor *is* the new task. A bad selector in its image is reported, but as a fault of the new task before its first
+// instruction, with all selectors already in the registers, so that its handler can see which one it was.
 
 function loadTask(cpu: Cpu, image: Image, f: Format, nested: boolean): void {
   const { state } = cpu;

@@ -1,8 +1,8 @@
 // # The task-state segment, as far as it is still needed
 //
-// The 80286 put a whole process image into a segment, so that hardware could switch tasks. What remained in use is one small
-// part of it: the table of stack pointers, one for each inner privilege level. An interrupt that takes a program by surprise at CPL 3 cannot trust the program's
-// stack; it needs one of its own, and the TSS says where. 64-bit mode kept only that (and seven more pointers, the IST), plus the I/O permission bitmap.
+// The 80286 put a whole process image into a segment, so that hardware could switch tasks. What remained in use is one small part of it: the table
+// of stack pointers, one for each inner privilege level. An interrupt that takes a program by surprise at CPL 3 cannot trust the program's stack;
+// it needs one of its own, and the TSS says where. 64-bit mode kept only that (and seven more pointers, the IST), plus the I/O permission bitmap.
 
 import type { Cpu } from '../cpu.ts';
 import { invalidTss } from '../faults.ts';
