@@ -1,8 +1,11 @@
 // The chapter's recorded runs, which its sentences and figures quote.
 
+import { Builder } from '../isa/builder.ts';
+import { decode } from '../isa/decoder.ts';
+import { specimen } from '../monitors/specimen.ts';
 import { RootMachine, World } from '../monitors/non-root.ts';
-import { FORMAT } from '../mmu/paging.ts';
-import { CR0, CR4, EFER } from '../state.ts';
+import { FORMAT, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
+import { CR0, CR4, EFER, MODE } from '../state.ts';
 import { Recorder } from '../trace.ts';
 import { CAPABILITY, ENTRY } from '../vmx/controls.ts';
 
@@ -11,8 +14,9 @@ export { binaryTranslation } from '../monitors/binary-translation.ts';
 export { hardwareAssisted } from '../monitors/hardware-assisted.ts';
 export { crossingsOf, models } from '../monitors/models.ts';
 export { sensitiveCount, silentCount } from '../monitors/sensitive.ts';
-export { specimen } from '../monitors/specimen.ts';
 export { trapAndEmulate } from '../monitors/trap-and-emulate.ts';
+export { specimen };
+export const physicalAddressBits = PHYSICAL_ADDRESS_BITS;
 
 const CODE_LINEAR = 0x7f80_4020_1000n;
 const CODE_GPA = 0x1000;
@@ -59,4 +63,18 @@ export function walkCost(): { readonly levels: number; readonly nested: number; 
   const walk = nestedWalk();
   const native = walk.filter(({ stage }) => stage === 1).length;
   return { levels: native, nested: walk.length, native };
+}
+
+/** Micro-operations of the specimen's listing, for one instruction on average. The first of each instruction's keeps the time and the address. */
+export function microOpsPerInstruction(): number {
+  const mode = MODE.CODE32 | MODE.STACK32 | MODE.FLAT | MODE.PROTECTED;
+  const counts = specimen.listing.map(({ bytes }) => {
+    const decoded = decode(Uint8Array.from(bytes), 0, bytes.length, mode);
+    if (typeof decoded === 'string') throw new Error(`the specimen has an instruction that does not decode: ${decoded}`);
+    const { build, system } = decoded.encoding.definition;
+    const builder = new Builder(decoded.insn, decoded.encoding, mode);
+    if (!system) build?.(builder);
+    return 1 + (system ? 1 : builder.micros.length);
+  });
+  return counts.reduce((sum, count) => sum + count, 0) / counts.length;
 }
