@@ -4,7 +4,7 @@ import { Recorder, traceLine } from '../../chapters/01-hardware-background/trace
 import { softKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import { findPayload } from '../../guest-payloads/index.ts';
-import { BookSession } from './book-session.ts';
+import { BookSession, boundFor } from './book-session.ts';
 
 const imageOf = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`../../guest-payloads/images/${name}.elf`, import.meta.url)));
 const vcpusOf = (name: string): number => findPayload(name)?.vcpus ?? 1;
@@ -18,9 +18,10 @@ interface Ran {
 /** The run as the suite makes it: no session, no stops. */
 function plainRun(name: string): Ran {
   const trace = new Recorder();
-  const machine = new Machine({ kernel: softKernel({ trace }), ramBytes: 16 << 20, vcpus: vcpusOf(name), trace });
+  const kernel = softKernel({ trace, instructionBound: boundFor(vcpusOf(name)) });
+  const machine = new Machine({ kernel, ramBytes: 16 << 20, vcpus: vcpusOf(name), trace });
   machine.load(imageOf(name));
-  const { console } = machine.run({ bounds: MOST / 500_000 });
+  const { console } = machine.run({ bounds: 500 });
   const lines = trace.events.map(traceLine); // disposing closes descriptors, which is no part of the run
   machine.dispose();
   return { lines, console: new TextDecoder().decode(console) };

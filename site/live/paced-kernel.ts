@@ -88,8 +88,8 @@ export class PacedKernel implements Kernel {
   /** VM exits on the tape. */
   exits = 0;
 
-  constructor({ ramBytes }: { readonly ramBytes: number }) {
-    this.soft = softKernel({ ramBytes, trace: this.tape });
+  constructor({ ramBytes, instructionBound }: { readonly ramBytes: number; readonly instructionBound: number }) {
+    this.soft = softKernel({ ramBytes, instructionBound, trace: this.tape });
     this.#naturalBound = this.soft.instructionBound;
     this.tape.onExit = (reason) => {
       this.exits++;
