@@ -32,9 +32,9 @@ export function smallestProgram(): SmallestProgram {
   return { console: machine.console, instructions: machine.cpu.instructions, stopped: kind };
 }
 
-// It said "{{smallestProgram().console}}", retired {{words(smallestProgram().instructions)}} instructions, and stopped for the reason `{{smallestProgram().stopped}}`. The
-// bytes that went in are {{PROGRAM.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}}. Remember them: chapter 3 runs the same {{PROGRAM.length}} bytes as a guest,
-// and the whole stack of this book stands between the two runs.
+// It said "{{smallestProgram().console}}", retired {{words(smallestProgram().instructions)}} instructions, and stopped for the reason
+// `{{smallestProgram().stopped}}`. The bytes that went in are {{PROGRAM.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}}. Remember them:
+// chapter 3 runs the same {{PROGRAM.length}} bytes as a guest, and the whole stack of this book stands between the two runs.
 //
 // But first the question itself, because the hardware only makes sense as the answer to it. We take one small guest, a kernel of
 // {{specimen.instructions}} instructions, and run it in every way that has been tried since 1974.
@@ -104,11 +104,12 @@ export function smallestProgram(): SmallestProgram {
 //
 // Run by each of the ways, the specimen leaves this behind:
 //
-// ::figure four-ways -- The specimen under each monitor: what it noted, how often the monitor was entered, the instructions retired, and whether the promise held. Every number is from a run.
+// ::figure four-ways -- The specimen under each monitor: what it noted, how often the monitor was entered, and whether the promise held.
 //
-// The column of entries deserves a second look, because it is not what sells the hardware. Trap and emulate is entered {{words(trapAndEmulate().crossings)}}
-// times and is wrong; binary translation {{binaryTranslation().crossings}} times and is right, and most of those entries happen once for a piece of
-// code however often it runs. With VT-x there are {{words(hardwareAssisted().crossings)}}, and nobody had to read the guest's code to get there.
+// The column of entries deserves a second look, because it is not what sells the hardware. Trap and emulate is entered
+// {{words(trapAndEmulate().crossings)}} times and is wrong; binary translation {{binaryTranslation().crossings}} times and is right, and most of
+// those entries happen once for a piece of code however often it runs. With VT-x there are {{words(hardwareAssisted().crossings)}}, and nobody had to
+// read the guest's code to get there.
 //
 // ## What the hardware took over
 //
@@ -127,13 +128,13 @@ export function smallestProgram(): SmallestProgram {
 // The ring problem is gone because the guest has four rings. What is left to the monitor are the operations that touch something shared: ports,
 // physical memory, model-specific registers, halting.
 //
-// Not every exit could be avoided at first. Early VT-x had one stage of paging, so a monitor had to keep shadow page tables, and each of the
-// guest's page-table changes came back as an exit. Intel's EPT and AMD's NPT added the second stage: what a page walk of the guest finds is a
-// *guest-physical* address, and a second walk, through tables that the guest never sees, makes a host-physical one of it. MMU1 is the guest's,
-// MMU2 the monitor's. The cost is in the walk: every reference to a guest page table is itself a guest-physical address and needs the second
-// walk, so a walk of {{words(walkCost().levels)}} levels in both stages makes {{walkCost().nested}} references instead of {{words(walkCost().native)}}.
+// Not every exit could be avoided at first. Early VT-x had one stage of paging, so a monitor had to keep shadow page tables, and each of the guest's
+// page-table changes came back as an exit. Intel's EPT and AMD's NPT added the second stage: what a page walk of the guest finds is a
+// *guest-physical* address, and a second walk, through tables that the guest never sees, makes a host-physical one of it. MMU1 is the guest's, MMU2
+// the monitor's. The cost is in the walk: every reference to a guest page table is itself a guest-physical address and needs the second walk, so a
+// walk of {{words(walkCost().levels)}} levels in both stages makes {{walkCost().nested}} references instead of {{words(walkCost().native)}}.
 //
-// ::figure nested-walk -- One translation with both stages on, reference by reference, as the processor of this chapter performed it: a guest in 64-bit mode fetches its first instruction.
+// ::figure nested-walk -- One translation with both stages on, reference by reference: a 64-bit guest fetches its first instruction.
 //
 // Read the figure like a page. Each row is one step of the guest's own walk; to read the entry at its right end the processor first has to find out
 // where that entry *is*, and that takes the row. The last row is the byte itself. The upper levels of the second stage are read again and again
@@ -217,9 +218,10 @@ export function smallestProgram(): SmallestProgram {
 // ::include isa/system.ts
 // ::include isa/instruction-set.ts
 //
-// What is left is to run it. Decoded code has to be kept, found again, and dropped when the guest overwrites the bytes that it was made from: on an x86
-// a store into the very next instruction takes effect. The interpreter is put together from the table when a machine is made; the engine
-// decides what it runs and looks at the world whenever it comes back. The last module here compares all of it with the processor of the host, instruction by instruction, where there is one that allows it.
+// What is left is to run it. Decoded code has to be kept, found again, and dropped when the guest overwrites the bytes that it was made from: on an
+// x86 a store into the very next instruction takes effect. The interpreter is put together from the table when a machine is made; the engine decides
+// what it runs and looks at the world whenever it comes back. The last module here compares all of it with the processor of the host, instruction by
+// instruction, where there is one that allows it.
 //
 // ::include engine/code-cache.ts
 // ::include engine/interpreter.ts
@@ -229,8 +231,8 @@ export function smallestProgram(): SmallestProgram {
 //
 // ### Memory management
 //
-// The engine asks one question, *where is the byte at this linear address?*, and has a cache of answers in front of it. Behind the cache stand four modes
-// of paging and a second stage, each a few dozen lines, because the page walk is one loop with a different table of levels.
+// The engine asks one question, *where is the byte at this linear address?*, and has a cache of answers in front of it. Behind the cache stand four
+// modes of paging and a second stage, each a few dozen lines, because the page walk is one loop with a different table of levels.
 //
 // ::include mmu/paging.ts
 // ::include mmu/tlb.ts
@@ -300,8 +302,8 @@ export function smallestProgram(): SmallestProgram {
 //
 // ## The same idea at AMD
 //
-// Intel was first by a few months, and neither company wanted the other's interface. A hypervisor for both, as KVM is, therefore has every mechanism twice:
-// VMCS and VMCB, exit reason and exit code, EPT and nested page tables, VPID and ASID. This book's processor has VT-x, because one is enough
+// Intel was first by a few months, and neither company wanted the other's interface. A hypervisor for both, as KVM is, therefore has every mechanism
+// twice: VMCS and VMCB, exit reason and exit code, EPT and nested page tables, VPID and ASID. This book's processor has VT-x, because one is enough
 // to understand the stack; SVM stands beside it as data, from which one can read what a second vendor module would have to do differently.
 //
 // ::include vmx/svm.ts
@@ -309,40 +311,41 @@ export function smallestProgram(): SmallestProgram {
 // ## In the real systems
 //
 // **QEMU without KVM** is this chapter at full size. `target/i386/tcg/translate.c` turns guest code into TCG operations, the counterpart of our
-// micro-operations, and `tcg/` makes host code of those. A *translation block* is our block; `cpu_exec()` in `accel/tcg/cpu-exec.c` looks one up, runs it, and
-// chains it to the one before (`tb_add_jump()`), just as the small translator above patches its exits. Flags are lazy there too: `CC_OP`, `CC_DST` and
-// `CC_SRC` say how the last result came about, and `cc_helper.c` computes a flag when somebody asks. The TLB with its inlined hit path is
-// `accel/tcg/cputlb.c`; page walks are in `excp_helper.c`, gates and task switches in `seg_helper.c`. Under TCG QEMU offers its guests SVM
-// (`svm_helper.c`) and not VT-x: publishing the control block, as AMD does, makes an emulator's life easier.
+// micro-operations, and `tcg/` makes host code of those. A *translation block* is our block; `cpu_exec()` in `accel/tcg/cpu-exec.c` looks one up,
+// runs it, and chains it to the one before (`tb_add_jump()`), just as the small translator above patches its exits. Flags are lazy there too:
+// `CC_OP`, `CC_DST` and `CC_SRC` say how the last result came about, and `cc_helper.c` computes a flag when somebody asks. The TLB with its inlined
+// hit path is `accel/tcg/cputlb.c`; page walks are in `excp_helper.c`, gates and task switches in `seg_helper.c`. Under TCG QEMU offers its guests
+// SVM (`svm_helper.c`) and not VT-x: publishing the control block, as AMD does, makes an emulator's life easier.
 //
-// **Bochs** interprets, with a cache of decoded traces, and models both extensions. `cpu/vmx.cc` has the checks of VM entry in the same order as the manual
-// (`VMenterLoadCheckVmControls()`, `VMenterLoadCheckHostState()`, `VMenterLoadCheckGuestState()`); `cpu/paging.cc` walks the guest's tables and calls
-// `translate_guest_physical()` for each entry, as ours does; `cpu/svm.cc` is the other vendor.
+// **Bochs** interprets, with a cache of decoded traces, and models both extensions. `cpu/vmx.cc` has the checks of VM entry in the same order as the
+// manual (`VMenterLoadCheckVmControls()`, `VMenterLoadCheckHostState()`, `VMenterLoadCheckGuestState()`); `cpu/paging.cc` walks the guest's tables
+// and calls `translate_guest_physical()` for each entry, as ours does; `cpu/svm.cc` is the other vendor.
 //
 // **kvm.ko** contains much of a processor as well, for the cases in which the real one does not help. `arch/x86/kvm/emulate.c` decodes and executes
 // instructions; `arch/x86/kvm/mmu/paging_tmpl.h` walks guest page tables in software, compiled three times for three formats of entry; and
 // `arch/x86/kvm/vmx/nested.c` repeats the checks of VM entry for a guest that is itself a hypervisor (`nested_vmx_check_controls()`,
-// `nested_vmx_check_host_state()`, `nested_vmx_check_guest_state()`), because the VMCS which that guest filled in is never given to the hardware as it is.
+// `nested_vmx_check_host_state()`, `nested_vmx_check_guest_state()`), because the VMCS which that guest filled in is never given to the hardware as
+// it is.
 //
 // **VMware** has told how its monitors worked. Adams and Agesen (2006) compare binary translation with the first VT-x and find that translation often
 // wins; Bugnion and others (2012) describe the first Workstation, segment tricks included. The instructions that do not trap had been listed for the
 // Pentium by Robin and Irvine in 2000: they found seventeen, counting by the manual's entries.
 //
-// **Xen** before VT-x put its guests' kernels into ring 1, as our trap-and-emulate monitor does, and asked their authors to replace by hypercalls what would
-// not trap. On 64-bit processors even that was lost, since paging distinguishes only user from supervisor and segment limits are gone: the guest's
-// kernel had to share ring 3 with its programs, and each system call crossed twice.
+// **Xen** before VT-x put its guests' kernels into ring 1, as our trap-and-emulate monitor does, and asked their authors to replace by hypercalls
+// what would not trap. On 64-bit processors even that was lost, since paging distinguishes only user from supervisor and segment limits are gone: the
+// guest's kernel had to share ring 3 with its programs, and each system call crossed twice.
 //
 // ## Exercises
 //
-// 1. Give the specimen an `STI` before its `HLT` and an interrupt source to the machine. Which of the monitors have to be changed so that the guest is woken, and
-//    which one gets it wrong even then?
+// 1. Give the specimen an `STI` before its `HLT` and an interrupt source to the machine. Which of the monitors have to be changed so that the guest
+//    is woken, and which one gets it wrong even then?
 // 2. Add `SMSW` to what the binary translator replaces. Then let the guest jump to a computed address (`jmp eax`), and see which assertion catches
 //    you; make the translator look the target up when it is reached.
-// 3. Predict the number of references in the nested walk when the second stage maps 2 MiB pages; then change `#ept()` in `monitors/non-root.ts` and let
-//    the figure count.
+// 3. Predict the number of references in the nested walk when the second stage maps 2 MiB pages; then change `#ept()` in `monitors/non-root.ts` and
+//    let the figure count.
 // 4. `boundary` shows four events at one boundary. Add a fifth, the interrupt window of VT-x, by running the same code in non-root operation with
 //    interrupt-window exiting. Where does it come, and does an NMI overtake it?
 // 5. Write a guest whose double-fault handler cannot be reached. How many exceptions does the trace hold before the shutdown, and what becomes of
 //    the last when the same code runs in non-root operation?
-// 6. The processor claims {{physicalAddressBits}} physical-address bits. Change that to 36 and run the tests: which rules about reserved bits move with it, and
-//    which field of a page-table entry do hypervisors then use to mark a device page?
+// 6. The processor claims {{physicalAddressBits}} physical-address bits. Change that to 36 and run the tests: which rules about reserved bits move
+//    with it, and which field of a page-table entry do hypervisors then use to mark a device page?

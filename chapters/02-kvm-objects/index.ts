@@ -63,9 +63,10 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
   return { descriptors, runBytes, resetVector, outlivesItsParents: resetVector > 0n };
 }
 
-// Run on our kernel when this page was built, it was given descriptors {{firstContact.descriptors.join(', ')}}, a run area of {{size(firstContact.runBytes)}}, and a
-// processor that would fetch its first instruction at {{hex(firstContact.resetVector)}}: sixteen bytes below 4 GiB, where every x86 has started since the
-// 80386. The program closed the system's descriptor and the machine's *before* it read that address from the processor, and nothing went wrong.
+// Run on our kernel when this page was built, it was given descriptors {{firstContact.descriptors.join(', ')}}, a run area of
+// {{size(firstContact.runBytes)}}, and a processor that would fetch its first instruction at {{hex(firstContact.resetVector)}}: sixteen bytes below 4
+// GiB, where every x86 has started since the 80386. The program closed the system's descriptor and the machine's *before* it read that address from
+// the processor, and nothing went wrong.
 //
 // ::figure ioctls -- What crossed the line, in order: every request of the program above and its result, from the trace of that run.
 
@@ -121,8 +122,8 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
 // ::include soft/slots.ts
 // ::include soft/ept.ts
 //
-// A *virtual processor* is a VMCS and what the VMCS does not hold. The split is the hardware's: segment registers, control registers and RIP are in the
-// guest-state area; the general registers are not, because VT-x leaves them to software; and some of what a program may ask for (the
+// A *virtual processor* is a VMCS and what the VMCS does not hold. The split is the hardware's: segment registers, control registers and RIP are in
+// the guest-state area; the general registers are not, because VT-x leaves them to software; and some of what a program may ask for (the
 // multiprocessing state, a half-delivered exception) exists only in the kernel's bookkeeping.
 //
 // ::include soft/vcpu.ts
@@ -140,30 +141,31 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
 // for an answer. So the errors are cases of the suite like everything else, measured on Linux first.
 //
 // Two habits of the real kernel are worth copying in one's own programs. It checks *before* it changes: a slot that overlaps another leaves both as
-// they were. And it never trusts a length: a request whose argument ends in an array says how many elements the program has room for, and gets `E2BIG`
-// with the right number when that is too few, so that the program can ask again.
+// they were. And it never trusts a length: a request whose argument ends in an array says how many elements the program has room for, and gets
+// `E2BIG` with the right number when that is too few, so that the program can ask again.
 //
 // ## In the real systems
 //
-// In Linux, `virt/kvm/kvm_main.c` holds what all architectures share: `kvm_init()` registers the device, `kvm_dev_ioctl_create_vm()` makes a
-// machine and its anonymous inode, `kvm_vm_ioctl_create_vcpu()` a processor, `kvm_set_memory_region()` changes slots. `arch/x86/kvm/x86.c` has what is
-// x86's, and below it `vmx/vmx.c` and `svm/svm.c` fill in one table of functions, `kvm_x86_ops`: that is where VT-x and SVM differ and nowhere else.
+// In Linux, `virt/kvm/kvm_main.c` holds what all architectures share: `kvm_init()` registers the device, `kvm_dev_ioctl_create_vm()` makes a machine
+// and its anonymous inode, `kvm_vm_ioctl_create_vcpu()` a processor, `kvm_set_memory_region()` changes slots. `arch/x86/kvm/x86.c` has what is x86's,
+// and below it `vmx/vmx.c` and `svm/svm.c` fill in one table of functions, `kvm_x86_ops`: that is where VT-x and SVM differ and nowhere else.
 //
 // Slots are looked up on every fault and changed almost never, so Linux keeps two copies of the set and swaps a pointer under RCU: readers take no
 // lock. Deleting a slot therefore waits for every processor to have left the old set. This book's kernel has one processor and can simply change it.
 //
 // In QEMU, `accel/kvm/kvm-all.c` is the other end: `kvm_init()` opens the device and asks for some forty capabilities, `kvm_set_phys_mem()` turns the
-// emulated machine's memory map into slots, `kvm_init_vcpu()` creates a processor and maps its run page. Firecracker and crosvm do the same
-// through the rust-vmm crates `kvm-ioctls` and `kvm-bindings`, which are this chapter's `abi/` and `kvm.ts` in Rust, generated from the kernel's headers
+// emulated machine's memory map into slots, `kvm_init_vcpu()` creates a processor and maps its run page. Firecracker and crosvm do the same through
+// the rust-vmm crates `kvm-ioctls` and `kvm-bindings`, which are this chapter's `abi/` and `kvm.ts` in Rust, generated from the kernel's headers
 // instead of written as tables.
 //
 // ## Exercises
 //
 // 1. The program above closes the descriptors from the top down. Write the one that leaks: which of the three, kept open, keeps the guest's memory
 //    slots alive? Predict it from the arrows in the diagram, then count the pages that `soft/memory.ts` has given away.
-// 2. `KVM_CHECK_EXTENSION` on the VM's descriptor may answer differently than on the system's. Which capabilities of this kernel could, and why did Linux
-//    add the possibility only years later?
+// 2. `KVM_CHECK_EXTENSION` on the VM's descriptor may answer differently than on the system's. Which capabilities of this kernel could, and why did
+//    Linux add the possibility only years later?
 // 3. Two slots may name the same bytes of the program. What does a guest see that writes through one and reads through the other? Try it on both
 //    kernels. Then say what `KVM_GET_DIRTY_LOG` must report.
 // 4. Remove the check that a new slot does not overlap an old one, and run `npm run mutants -- --list` to find the case that would catch you.
-// 5. `KVM_GET_SUPPORTED_CPUID` is asked again with more room while the kernel answers `E2BIG`. Show that the loop in `kvm.ts` ends, whatever the kernel says.
+// 5. `KVM_GET_SUPPORTED_CPUID` is asked again with more room while the kernel answers `E2BIG`. Show that the loop in `kvm.ts` ends, whatever the
+//    kernel says.

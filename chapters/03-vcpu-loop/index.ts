@@ -59,8 +59,9 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
   }
 }
 
-// Run when this page was built, the guest said "{{smallest.output}}" and `KVM_RUN` came back {{words(smallest.returns)}} times: once with the byte, once because it
-// halted. Behind those were {{smallest.vmExits}} VM exits; the difference is what the kernel settled by itself, and the next section's subject.
+// Run when this page was built, the guest said "{{smallest.output}}" and `KVM_RUN` came back {{words(smallest.returns)}} times: once with the byte,
+// once because it halted. Behind those were {{smallest.vmExits}} VM exits; the difference is what the kernel settled by itself, and the next
+// section's subject.
 
 // ## Two loops, one inside the other
 //
@@ -78,14 +79,14 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 //   guest                   └── runs on the hardware ──┘
 // ```
 //
-// So a guest's processor is always in one of three places: in *guest mode*, in the *kernel*, or in *user mode*, and each crossing costs more than
-// the one inside it. Where a workload spends its time is the first question anybody asks about its performance; where an *exit* is handled is the first
+// So a guest's processor is always in one of three places: in *guest mode*, in the *kernel*, or in *user mode*, and each crossing costs more than the
+// one inside it. Where a workload spends its time is the first question anybody asks about its performance; where an *exit* is handled is the first
 // design decision of every device in this book.
 //
 // ::figure double-loop -- The double loop, drawn from a recorded run of the smallest VMM: time goes down, each crossing is an event of the trace.
 //
-// What the other {{words(smallest.vmExits - smallest.returns)}} exits were, the figure shows: the guest touched pages that the second-stage tables did not have yet. The program never
-// heard of them.
+// What the other {{words(smallest.vmExits - smallest.returns)}} exits were, the figure shows: the guest touched pages that the second-stage tables
+// did not have yet. The program never heard of them.
 //
 // ## Half-done instructions
 //
@@ -108,18 +109,18 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 //
 // Whoever wants to give the guest an interrupt meets a guest that may not be able to take it: RFLAGS.IF is clear, or the last instruction was an
 // `STI`, or another event is on its way. The hardware cannot hold the request; it has one slot, the VM-entry interruption field, and it must be
-// filled with something deliverable. So the injector asks to be called back: it sets `request_interrupt_window`, the kernel turns on *interrupt-window
-// exiting*, and the moment the guest can take an interrupt the processor exits. `KVM_EXIT_IRQ_WINDOW_OPEN` is that moment in the outer
-// loop. With an interrupt controller in the kernel, which chapter 5 adds, all this happens one loop further in.
+// filled with something deliverable. So the injector asks to be called back: it sets `request_interrupt_window`, the kernel turns on
+// *interrupt-window exiting*, and the moment the guest can take an interrupt the processor exits. `KVM_EXIT_IRQ_WINDOW_OPEN` is that moment in the
+// outer loop. With an interrupt controller in the kernel, which chapter 5 adds, all this happens one loop further in.
 //
 // ## Threads and kicks
 //
 // `KVM_RUN` does not return while the guest computes. A machine with two processors therefore needs two threads, and a VMM with devices needs one
-// more, for input and timers; and a thread that is inside a guest cannot be told anything. It can only be *kicked*: a signal makes the
-// kernel leave the guest, and `KVM_RUN` returns `EINTR`. The race in it is famous. Between the VMM's last look at its queue and the entry into the
-// guest a signal may arrive and be handled, and then the guest runs for ever with the message unread. Two cures exist. `KVM_SET_SIGNAL_MASK` has
-// the signal blocked outside `KVM_RUN` and unblocked, atomically, inside. `immediate_exit`, younger and cheaper, is a flag in the shared page that the
-// signal handler sets: if the handler runs too early, the flag makes the entry that follows fail.
+// more, for input and timers; and a thread that is inside a guest cannot be told anything. It can only be *kicked*: a signal makes the kernel leave
+// the guest, and `KVM_RUN` returns `EINTR`. The race in it is famous. Between the VMM's last look at its queue and the entry into the guest a signal
+// may arrive and be handled, and then the guest runs for ever with the message unread. Two cures exist. `KVM_SET_SIGNAL_MASK` has the signal blocked
+// outside `KVM_RUN` and unblocked, atomically, inside. `immediate_exit`, younger and cheaper, is a flag in the shared page that the signal handler
+// sets: if the handler runs too early, the flag makes the entry that follows fail.
 //
 // On the software kernel there are no threads. Its vCPUs take turns, a fixed number of instructions each, the way QEMU's emulator ran its
 // processors before 2017: what is lost is parallelism, what is gained is that two runs are the same to the byte.
@@ -150,18 +151,18 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 //
 // ## In the real systems
 //
-// The inner loop is `vcpu_run()` in Linux's `arch/x86/kvm/x86.c`, around `vcpu_enter_guest()`, which is two hundred lines of *what has to happen before
-// entry*: requests from other threads, pending timers, an event to inject, the FPU to load, interrupts off, one last look at the signal flag, and
-// only then `vmx_vcpu_run()`. Exits go through a table of functions indexed by basic exit reason, `kvm_vmx_exit_handlers` in `vmx/vmx.c`; a
-// function that returns 1 has settled the matter, one that returns 0 has filled in `kvm_run` and wants user space. This book's `kernel/` keeps
-// both the table and the meaning of the result.
+// The inner loop is `vcpu_run()` in Linux's `arch/x86/kvm/x86.c`, around `vcpu_enter_guest()`, which is two hundred lines of *what has to happen
+// before entry*: requests from other threads, pending timers, an event to inject, the FPU to load, interrupts off, one last look at the signal flag,
+// and only then `vmx_vcpu_run()`. Exits go through a table of functions indexed by basic exit reason, `kvm_vmx_exit_handlers` in `vmx/vmx.c`; a
+// function that returns 1 has settled the matter, one that returns 0 has filled in `kvm_run` and wants user space. This book's `kernel/` keeps both
+// the table and the meaning of the result.
 //
 // The half-done instruction lives in `vcpu->arch.complete_userspace_io`, a pointer to the function that will finish it. The emulator is
 // `emulate.c`, some five and a half thousand lines, with its own decoder, because a hypervisor that runs on the bare processor cannot ask that
 // processor what an instruction would have done.
 //
-// In QEMU the outer loop is `kvm_cpu_exec()` in `accel/kvm/kvm-all.c`: a `do … while (ret == 0)` around the ioctl with a `switch` over the exit reason. The
-// kick is `qemu_cpu_kick()`: it sets `immediate_exit` and sends `SIG_IPI`. Firecracker's is `Vcpu::run_emulation()`, and it kicks with a
+// In QEMU the outer loop is `kvm_cpu_exec()` in `accel/kvm/kvm-all.c`: a `do … while (ret == 0)` around the ioctl with a `switch` over the exit
+// reason. The kick is `qemu_cpu_kick()`: it sets `immediate_exit` and sends `SIG_IPI`. Firecracker's is `Vcpu::run_emulation()`, and it kicks with a
 // real-time signal whose handler writes the same flag.
 //
 // The time in the three modes is what `perf kvm stat` prints on a Linux host, from the tracepoints `kvm_entry` and `kvm_exit`: the events of this
@@ -171,10 +172,10 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 //
 // 1. The smallest VMM moves CS away from the reset vector. Remove that line and run it on both kernels. Which exit do you get, at which address, and
 //    why is it not a triple fault at once?
-// 2. Write a guest that reads a port with `REP INSB` into a buffer that crosses a page boundary. How many returns from `KVM_RUN`? Where does the number
-//    come from: `kernel/` has the answer, and Linux gives another one. Both are right; say why.
-// 3. Replace the exit-before-completion of `IN` by completion in the VMM: let the outer loop write RAX and move RIP itself. What is the first thing that goes
-//    wrong? (Think of `IN` with a 16-bit operand, then of a single-stepping debugger.)
+// 2. Write a guest that reads a port with `REP INSB` into a buffer that crosses a page boundary. How many returns from `KVM_RUN`? Where does the
+//    number come from: `kernel/` has the answer, and Linux gives another one. Both are right; say why.
+// 3. Replace the exit-before-completion of `IN` by completion in the VMM: let the outer loop write RAX and move RIP itself. What is the first thing
+//    that goes wrong? (Think of `IN` with a 16-bit operand, then of a single-stepping debugger.)
 // 4. Turn off the interrupt window: inject whenever something is pending. Which check of VM entry stops you, and what does the program see?
-// 5. In the live page, run `exit-storm` and read the share of the three modes from the timeline. Then predict what it would be if the device were in the
-//    kernel, and measure it when chapter 5 has made that possible.
+// 5. In the live page, run `exit-storm` and read the share of the three modes from the timeline. Then predict what it would be if the device were in
+//    the kernel, and measure it when chapter 5 has made that possible.

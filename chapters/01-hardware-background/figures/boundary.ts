@@ -83,6 +83,15 @@ export function render(): string {
     const handler = seen.find(({ vector }) => HANDLERS + 16 * vector === at);
     return at === NEXT ? 'between the two' : handler ? `before the ${nameOf(handler)}'s handler` : `at 0x${at.toString(16)}`;
   };
-  const rows = seen.map((event, n): Cell[] => [String(n + 1), { text: nameOf(event), ink: 'accent' }, placeOf(event.returnTo), ABOUT[nameOf(event)] as string]);
-  return table('Four events that are due at one instruction boundary, in the order in which the processor took them', ['', 'event', 'taken', 'because it'], rows);
+  const rows = seen.map((event, n): Cell[] => [
+    String(n + 1),
+    { text: nameOf(event), ink: 'accent' },
+    placeOf(event.returnTo),
+    ABOUT[nameOf(event)] as string,
+  ]);
+  return table(
+    'Four events that are due at one instruction boundary, in the order in which the processor took them',
+    ['', 'event', 'taken', 'because it'],
+    rows,
+  );
 }

@@ -20,5 +20,9 @@ export function render(): string {
     const shown = first === 'benign' ? 'the others' : names.join(' ');
     return [first, shown, ...seconds.map((second) => ({ text: WORDS[combine(first, second)], ink: INK[combine(first, second)] }))];
   });
-  return table('What a second exception does to the delivery of a first', ['being delivered', 'members', 'then benign', 'then contributory', 'then page-fault'], rows);
+  return table(
+    'What a second exception does to the delivery of a first',
+    ['being delivered', 'members', 'then benign', 'then contributory', 'then page-fault'],
+    rows,
+  );
 }

@@ -3,7 +3,7 @@
 // The figures of this book are drawn from tables and recorded runs, never by hand, and there are only three kinds of them: boxes in rows, a table,
 // and messages between actors. Colours are the page's own (`--ink`, `--guest`, …), so that a figure is right in light and dark.
 
-const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c] as string);
+const plain = (text: string): string => text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c] as string);
 const round = (n: number): number => Math.round(n * 10) / 10;
 
 /** A colour of the page, by its role. */
@@ -12,7 +12,8 @@ const colour = (ink: Ink): string => `var(--${ink})`;
 
 /** A whole figure: `title` is what a screen reader says; `width` and `height` are in user units, about a pixel each. */
 export const figure = (title: string, width: number, height: number, body: readonly string[]): string =>
-  `<svg class="figure" viewBox="0 0 ${round(width)} ${round(height)}" role="img" style="max-width:${round(width)}px;width:100%;height:auto"><title>${escape(title)}</title>${body.join('')}</svg>`;
+  `<svg class="figure" viewBox="0 0 ${round(width)} ${round(height)}" role="img" style="max-width:${round(width)}px;width:100%;height:auto">` +
+  `<title>${plain(title)}</title>${body.join('')}</svg>`;
 
 export interface TextStyle {
   readonly ink?: Ink;
@@ -23,13 +24,26 @@ export interface TextStyle {
 }
 
 /** One line of text with its baseline at `y`. */
-export const text = (x: number, y: number, content: string, { ink = 'ink', size = 13, anchor = 'start', mono = false, bold = false }: TextStyle = {}): string =>
-  `<text x="${round(x)}" y="${round(y)}" font-size="${size}" text-anchor="${anchor}"${bold ? ' font-weight="600"' : ''} style="fill:${colour(ink)};font-family:var(--${mono ? 'mono' : 'sans'})">${escape(content)}</text>`;
+export const text = (
+  x: number,
+  y: number,
+  content: string,
+  { ink = 'ink', size = 13, anchor = 'start', mono = false, bold = false }: TextStyle = {},
+): string =>
+  `<text x="${round(x)}" y="${round(y)}" font-size="${size}" text-anchor="${anchor}"${bold ? ' font-weight="600"' : ''}` +
+  ` style="fill:${colour(ink)};font-family:var(--${mono ? 'mono' : 'sans'})">${plain(content)}</text>`;
 
 export const rect = (x: number, y: number, width: number, height: number, { fill, stroke = 'line' }: { fill?: Ink; stroke?: Ink } = {}): string =>
-  `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" rx="2" style="fill:${fill ? colour(fill) : 'none'};stroke:${colour(stroke)}"/>`;
+  `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" rx="2"` +
+  ` style="fill:${fill ? colour(fill) : 'none'};stroke:${colour(stroke)}"/>`;
 
-export const line = (x1: number, y1: number, x2: number, y2: number, { ink = 'line', dashed = false }: { ink?: Ink; dashed?: boolean } = {}): string =>
+export const line = (
+  x1: number,
+  y1: number,
+  x2: number,
+  y2: number,
+  { ink = 'line', dashed = false }: { ink?: Ink; dashed?: boolean } = {},
+): string =>
   `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" style="stroke:${colour(ink)}"${dashed ? ' stroke-dasharray="3 3"' : ''}/>`;
 
 /** A line with a head at its end. */
@@ -86,7 +100,9 @@ export interface Message {
 export function sequence(title: string, actors: readonly Actor[], messages: readonly Message[]): string {
   const between = Math.max(150, ...messages.filter(({ from, to }) => Math.abs(from - to) === 1).map((m) => widthOf(m.text) + 30));
   const x = (actor: number): number => 80 + actor * between;
-  const width = x(actors.length - 1) + Math.max(80, ...messages.filter(({ from, to }) => from === to).map((m) => widthOf(m.text) - (actors.length - 1 - m.from) * between + 20));
+  const width =
+    x(actors.length - 1) +
+    Math.max(80, ...messages.filter(({ from, to }) => from === to).map((m) => widthOf(m.text) - (actors.length - 1 - m.from) * between + 20));
   const body: string[] = [];
   let y = 46;
   for (const { from, to, text: said, detail } of messages) {
@@ -104,6 +120,9 @@ export function sequence(title: string, actors: readonly Actor[], messages: read
     }
   }
   const height = y + 18;
-  const lanes = actors.flatMap(({ name, ink }, index) => [line(x(index), 30, x(index), height, { dashed: true }), text(x(index), 20, name, { anchor: 'middle', ink, bold: true })]);
+  const lanes = actors.flatMap(({ name, ink }, index) => [
+    line(x(index), 30, x(index), height, { dashed: true }),
+    text(x(index), 20, name, { anchor: 'middle', ink, bold: true }),
+  ]);
   return figure(title, width, height, [...lanes, ...body]);
 }

@@ -27,7 +27,12 @@ interface Pile {
 }
 
 /** What the interrupted program had in the registers that a frame may hold. The values are all different, so a word on the stack names itself. */
-function registers({ state }: Cpu, returnTo: number, errorCode: number | null, names: readonly [flags: string, ip: string, sp: string]): Map<number, string> {
+function registers(
+  { state }: Cpu,
+  returnTo: number,
+  errorCode: number | null,
+  names: readonly [flags: string, ip: string, sp: string],
+): Map<number, string> {
   const [flags, ip, sp] = names;
   const held = new Map<number, string>([
     [state.get32(OFFSET.RFLAGS), flags],
@@ -42,7 +47,14 @@ function registers({ state }: Cpu, returnTo: number, errorCode: number | null, n
 }
 
 /** Names the words between the stack pointer and `top`. */
-function pile({ memory, cpu }: BareMachine, held: ReadonlyMap<number, string>, top: number, bytes: 2 | 4 | 8, labels: { mode: string; event: string }, aligned = top): Pile {
+function pile(
+  { memory, cpu }: BareMachine,
+  held: ReadonlyMap<number, string>,
+  top: number,
+  bytes: 2 | 4 | 8,
+  labels: { mode: string; event: string },
+  aligned = top,
+): Pile {
   const words: string[] = [];
   const bottom = cpu.state.slot32(SLOT.RSP);
   for (let at = aligned - bytes; at >= bottom; at -= bytes) {
@@ -74,10 +86,20 @@ function protectedMode(ring: number, code: readonly number[], event: string, { f
   if (v86) enterV86(machine.cpu);
   const returnTo = specimen.entry + (faults ? code.length - 2 : code.length);
   const held = registers(machine.cpu, returnTo, faults ? 0x44 : null, ['EFLAGS', 'EIP', 'ESP']);
-  if (v86) for (const [name, seg] of [['GS', SEG.GS], ['FS', SEG.FS], ['DS', SEG.DS], ['ES', SEG.ES]] as const) held.set(state.segSelector(seg), name);
+  if (v86)
+    for (const [name, seg] of [
+      ['GS', SEG.GS],
+      ['FS', SEG.FS],
+      ['DS', SEG.DS],
+      ['ES', SEG.ES],
+    ] as const)
+      held.set(state.segSelector(seg), name);
   const inner = machine.memory.view.getUint32(machine.memory.offset(Number(state.segBase(SEG.TR)) + Tss32.fields.esp0.offset, 4), true);
   stage.next();
-  return pile(machine, held, ring === 0 ? specimen.stackTop : inner, 4, { mode: v86 ? 'virtual-8086' : ring === 0 ? '32-bit, ring 0' : `32-bit, ring ${ring}`, event });
+  return pile(machine, held, ring === 0 ? specimen.stackTop : inner, 4, {
+    mode: v86 ? 'virtual-8086' : ring === 0 ? '32-bit, ring 0' : `32-bit, ring ${ring}`,
+    event,
+  });
 }
 
 /** Virtual-8086 mode with IOPL 3, so that INT goes through its gate. The selectors are all different. */
@@ -134,18 +156,33 @@ export function render(): string {
   piles.forEach(({ mode, event, bytes, words, gap }, n) => {
     const x = n * COLUMN + 4;
     const width = COLUMN - 14;
-    body.push(text(x, 14, mode, { size: 12, bold: true }), text(x, 30, event, { size: 12, ink: 'ink-2' }), text(x, 46, `${bytes}-byte words`, { size: 11, ink: 'ink-3' }));
+    body.push(
+      text(x, 14, mode, { size: 12, bold: true }),
+      text(x, 30, event, { size: 12, ink: 'ink-2' }),
+      text(x, 46, `${bytes}-byte words`, { size: 11, ink: 'ink-3' }),
+    );
     let y = TOP;
     if (gap > 0) {
-      body.push(rect(x, y, width, CELL / 2, { fill: 'paper-2' }), text(x + width / 2, y + 9.5, `${gap} bytes to align`, { size: 9, anchor: 'middle', ink: 'ink-3' }));
+      body.push(
+        rect(x, y, width, CELL / 2, { fill: 'paper-2' }),
+        text(x + width / 2, y + 9.5, `${gap} bytes to align`, { size: 9, anchor: 'middle', ink: 'ink-3' }),
+      );
       y += CELL / 2;
     }
     for (const word of words) {
-      body.push(rect(x, y, width, CELL), text(x + width / 2, y + 16, word, { size: 12, anchor: 'middle', mono: true, ink: word === 'error code' ? 'fail' : 'ink' }));
+      body.push(
+        rect(x, y, width, CELL),
+        text(x + width / 2, y + 16, word, { size: 12, anchor: 'middle', mono: true, ink: word === 'error code' ? 'fail' : 'ink' }),
+      );
       y += CELL;
     }
     body.push(arrow(x + 8, y + 18, x + 8, y + 2, 'accent'), text(x + 16, y + 16, 'stack pointer', { size: 10, ink: 'accent' }));
     deepest = Math.max(deepest, y + 24);
   });
-  return figure('The frame that a handler finds on its stack, for six deliveries; the highest address is on top', piles.length * COLUMN, deepest, body);
+  return figure(
+    'The frame that a handler finds on its stack, for six deliveries; the highest address is on top',
+    piles.length * COLUMN,
+    deepest,
+    body,
+  );
 }

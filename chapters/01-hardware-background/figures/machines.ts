@@ -1,6 +1,7 @@
 // # Machines for the figures
 //
-// The monitors' stage is a 32-bit system. Two figures need a 64-bit one: flat, in ring 0, the first two mebibytes mapped to themselves by one large page.
+// The monitors' stage is a 32-bit system. Two figures need a 64-bit one: flat, in ring 0, the first two mebibytes mapped to themselves by one large
+// page.
 
 import { BareMachine } from '../bare-machine.ts';
 import { ENTRY, FORMAT } from '../mmu/paging.ts';

@@ -68,7 +68,11 @@ export function render(): string {
     machine.run(1);
     const after = words();
     const changed: string[] = [];
-    for (const [register, bits] of [['CR0', CR0], ['CR4', CR4], ['EFER', EFER]] as const)
+    for (const [register, bits] of [
+      ['CR0', CR0],
+      ['CR4', CR4],
+      ['EFER', EFER],
+    ] as const)
       for (const [name, mask] of Object.entries(bits)) if ((before[register] ^ after[register]) & mask) changed.push(`${register}.${name}`);
     if (state.low32(OFFSET.CR3) !== cr3) changed.push('CR3');
     const mode = trace.of('mode')[modes]?.mode;

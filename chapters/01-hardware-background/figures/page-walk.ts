@@ -18,8 +18,20 @@ export function render(): string {
   const rows = trace.of('walk').map(({ level, entry, value }, n): Cell[] => {
     const { shift, indexBits } = FORMAT.level4.levels[n] as { shift: number; indexBits: number };
     const index = Number((LINEAR >> BigInt(shift)) & ((1n << BigInt(indexBits)) - 1n));
-    return [`${n + 1}`, NAMES[level] as string, `${shift + indexBits - 1}:${shift}`, String(index), hex(entry), hex(value), ENTRY.describe(Number(value & 0xfffn))];
+    return [
+      `${n + 1}`,
+      NAMES[level] as string,
+      `${shift + indexBits - 1}:${shift}`,
+      String(index),
+      hex(entry),
+      hex(value),
+      ENTRY.describe(Number(value & 0xfffn)),
+    ];
   });
   rows.push(['', 'the byte itself', '11:0', hex(LINEAR & 0xfffn), { text: hex(physical), ink: 'accent' }, '', '']);
-  return table(`The walk for linear address ${hex(LINEAR)}`, ['#', 'structure', 'address bits', 'index', 'read at', 'value read', 'bits set in it'], rows);
+  return table(
+    `The walk for linear address ${hex(LINEAR)}`,
+    ['#', 'structure', 'address bits', 'index', 'read at', 'value read', 'bits set in it'],
+    rows,
+  );
 }

@@ -14,7 +14,13 @@ export function render(): string {
   const { cpu } = stage.machine;
   const { state, mmu } = cpu;
   stage.machine.load(specimen.entry, [0xcd, VECTOR]);
-  const from = { EFLAGS: state.get32(OFFSET.RFLAGS), CS: state.segSelector(SEG.CS), EIP: specimen.entry + 2, SS: state.segSelector(SEG.SS), ESP: specimen.stackTop };
+  const from = {
+    EFLAGS: state.get32(OFFSET.RFLAGS),
+    CS: state.segSelector(SEG.CS),
+    EIP: specimen.entry + 2,
+    SS: state.segSelector(SEG.SS),
+    ESP: specimen.stackTop,
+  };
   const [idt, gdt, tss] = [state.getNumber(OFFSET.IDTR_BASE), state.getNumber(OFFSET.GDTR_BASE), Number(state.segBase(SEG.TR))] as const;
   const inside = (at: number, base: number, limit: number): boolean => at >= base && at <= base + limit;
   const messages: Message[] = [];

@@ -31,14 +31,28 @@ export function render(): string {
     let done = true;
     try {
       const origin = EPT_QUALIFICATION.mask.LINEAR_VALID | EPT_QUALIFICATION.mask.FINAL;
-      outcome = { from: WALKER, to: WALKER, text: `the byte is at ${hex(walker.translate(context, GPA, { kind: EPT_ACCESS.WRITE, origin, linear: BigInt(GPA) }))}` };
+      outcome = {
+        from: WALKER,
+        to: WALKER,
+        text: `the byte is at ${hex(walker.translate(context, GPA, { kind: EPT_ACCESS.WRITE, origin, linear: BigInt(GPA) }))}`,
+      };
     } catch (exit) {
       if (!(exit instanceof VmExit)) throw exit;
-      outcome = { from: WALKER, to: KERNEL, text: exitReasonName(exit.reason), detail: `qualification ${EPT_QUALIFICATION.describe(Number(exit.qualification))}` };
+      outcome = {
+        from: WALKER,
+        to: KERNEL,
+        text: exitReasonName(exit.reason),
+        detail: `qualification ${EPT_QUALIFICATION.describe(Number(exit.qualification))}`,
+      };
       done = false;
     }
     for (const event of trace.of('walk').slice(before)) {
-      messages.push({ from: WALKER, to: TABLES, text: `level ${event.level}: entry at ${hex(event.entry)}`, detail: event.value === 0n ? 'empty' : hex(event.value) });
+      messages.push({
+        from: WALKER,
+        to: TABLES,
+        text: `level ${event.level}: entry at ${hex(event.entry)}`,
+        detail: event.value === 0n ? 'empty' : hex(event.value),
+      });
     }
     messages.push(outcome);
     return done;

@@ -20,7 +20,12 @@ export function render(): string {
         messages.push({ from: KERNEL, to: GUEST, text: 'entry', detail: `rip 0x${event.rip.toString(16)}` });
         break;
       case 'kvm_exit':
-        messages.push({ from: GUEST, to: KERNEL, text: event.reason, detail: `rip 0x${event.rip.toString(16)}, qualification 0x${event.qualification.toString(16)}` });
+        messages.push({
+          from: GUEST,
+          to: KERNEL,
+          text: event.reason,
+          detail: `rip 0x${event.rip.toString(16)}, qualification 0x${event.qualification.toString(16)}`,
+        });
         break;
       case 'kvm_page_fault':
         messages.push({ from: KERNEL, to: KERNEL, text: `map the page of 0x${event.gpa.toString(16)}` });

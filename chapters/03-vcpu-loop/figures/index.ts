@@ -44,7 +44,12 @@ export const modesTrace = recordModes();
 const count = (kind: Timed['kind']): number => modesTrace.filter((event) => event.kind === kind).length;
 
 /** How often that guest crossed the inner door and the outer one, and the instructions it had for itself. */
-export const modes = { rounds: ROUNDS, vmExits: count('kvm_exit'), userExits: count('kvm_userspace_exit'), instructions: (modesTrace.at(-1) as Timed).t - (modesTrace[0] as Timed).t };
+export const modes = {
+  rounds: ROUNDS,
+  vmExits: count('kvm_exit'),
+  userExits: count('kvm_userspace_exit'),
+  instructions: (modesTrace.at(-1) as Timed).t - (modesTrace[0] as Timed).t,
+};
 
 /** One step of {@link replay}. */
 export interface ReplayStep {
@@ -77,7 +82,12 @@ function recordReplay(): { readonly steps: readonly ReplayStep[]; readonly regis
     noteExit();
     const result = attempt(vcpu, answers, items);
     const known = answers.length === 0 ? 'no answer yet' : `answer ${answers.map(String).join(', ')}`;
-    const outcome = result.kind === 'read' ? `abandoned: must read 0x${result.access.gpa.toString(16)}` : result.kind === 'done' ? `done, ${result.writes.length} write to deliver` : result.kind;
+    const outcome =
+      result.kind === 'read'
+        ? `abandoned: must read 0x${result.access.gpa.toString(16)}`
+        : result.kind === 'done'
+          ? `done, ${result.writes.length} write to deliver`
+          : result.kind;
     steps.push({ kind: 'attempt', text: `${known}: ${outcome}` });
     return result;
   };

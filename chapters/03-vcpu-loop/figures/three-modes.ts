@@ -45,6 +45,14 @@ export function render(): string {
     }
   }
   const width = x + 50;
-  const lanes = LANES.map(({ name, ink }, n) => text(0, 16 + n * LANE + 15, name, { ink, bold: true }) + line(LEFT, 16 + n * LANE + BAR, width, 16 + n * LANE + BAR, { dashed: true }));
-  return figure('The three modes in a recorded run: the numbers are guest instructions between an entry and the exit after it', width, 16 + 3 * LANE, [...lanes, ...body]);
+  const lanes = LANES.map(
+    ({ name, ink }, n) =>
+      text(0, 16 + n * LANE + 15, name, { ink, bold: true }) + line(LEFT, 16 + n * LANE + BAR, width, 16 + n * LANE + BAR, { dashed: true }),
+  );
+  return figure(
+    'The three modes in a recorded run: the numbers are guest instructions between an entry and the exit after it',
+    width,
+    16 + 3 * LANE,
+    [...lanes, ...body],
+  );
 }
