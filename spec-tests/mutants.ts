@@ -7,7 +7,7 @@
 // A mutant is a piece of text and its replacement. It is applied while Node loads the module (`hook.mjs`), so no file is ever changed.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -48,7 +48,11 @@ interface Fate {
 /** Runs the cases that show the mutant's clause, on the embedded machine with the mutant in it. */
 function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
   const out = join(folder, `${mutant.id}.json`);
-  const args = ['--disable-warning=ExperimentalWarning', '--import', pathToFileURL(join(HERE, 'mutants', 'hook.mjs')).href];
+  const loaded = join(folder, `${mutant.id}.loaded`);
+  // The machine runs in a process of its own, so the hook travels in the environment, which children inherit; and it says that it did its work.
+  const hook = `--import=${pathToFileURL(join(HERE, 'mutants', 'hook.mjs')).href}`;
+  const env = { NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} ${hook}`, RINGBOOK_MUTANT: JSON.stringify({ ...mutant, loaded }) };
+  const args = ['--disable-warning=ExperimentalWarning'];
   args.push(
     join(HERE, 'conform.ts'),
     '--target',
@@ -65,7 +69,7 @@ function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
   return new Promise((done) => {
     const child = spawn(process.execPath, args, {
       cwd: ROOT,
-      env: { ...process.env, RINGBOOK_MUTANT: JSON.stringify(mutant) },
+      env: { ...process.env, ...env },
       stdio: ['ignore', 'ignore', 'pipe'],
       timeout: TIMEOUT_MS,
     });
@@ -75,6 +79,7 @@ function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
     });
     child.on('error', (error) => done({ killedBy: [], broken: error.message }));
     child.on('exit', (status, signal) => {
+      if (!existsSync(loaded)) return done({ killedBy: [], broken: said.trim() || 'the changed module was never loaded' });
       if (signal) return done({ killedBy: [`(the run did not end: ${signal})`] });
       if (status !== 0 && status !== 1) return done({ killedBy: [], broken: said.trim() || `exit status ${status}` });
       const { cases } = readJson<Results>('results', out);

@@ -1,9 +1,10 @@
-// Loads one mutant: when Node reads the named module, it gets the changed text. No file is touched, so a run that is killed leaves nothing behind.
-import { readFileSync } from 'node:fs';
+// Loads one mutant: when Node reads the named module, it gets the changed text, and `loaded` is made. No file of the tree is touched, so a run that is
+// killed leaves nothing behind.
+import { readFileSync, writeFileSync } from 'node:fs';
 import { registerHooks } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
-const { file, find, replace } = JSON.parse(process.env.RINGBOOK_MUTANT ?? '{}');
+const { file, find, replace, loaded } = JSON.parse(process.env.RINGBOOK_MUTANT ?? '{}');
 
 if (file) {
   registerHooks({
@@ -11,6 +12,7 @@ if (file) {
       if (!url.startsWith('file:') || !fileURLToPath(url).replaceAll('\\', '/').endsWith(`/${file}`)) return nextLoad(url, context);
       const source = readFileSync(fileURLToPath(url), 'utf8');
       if (source.split(find).length !== 2) throw new Error(`the mutant's text occurs ${source.split(find).length - 1} times in ${file}, not once`);
+      if (loaded) writeFileSync(loaded, '');
       return { format: 'module-typescript', source: source.replace(find, () => replace), shortCircuit: true };
     },
   });
