@@ -427,7 +427,12 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     state.set32(OFFSET.ACTIVITY, ACTIVITY.ACTIVE);
     state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~(SHADOW.STI | SHADOW.MOV_SS));
     this.#stepping = false;
-    this.eventsChanged();
+    this.#mayTakeMore();
+  }
+
+  // System calls come by the million, and leaving the engine costs more than the call. So the boundary is looked at only when there is something to see.
+  #mayTakeMore(): void {
+    if (this.#nmiPending || this.intercepts !== null || this.#interrupts?.pending()) this.eventsChanged();
   }
 
   // Two of these in a row inhibit only once, or a program could keep interrupts out for ever with IF set.
@@ -450,21 +455,24 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** IRET has loaded RFLAGS. */
   flagsReturned(): void {
     this.#keepsRf = true;
-    if (this.state.get32(OFFSET.RFLAGS) & (FLAG.TF | FLAG.RF | FLAG.IF)) this.eventsChanged();
+    const flags = this.state.get32(OFFSET.RFLAGS);
+    if (flags & (FLAG.TF | FLAG.RF)) this.eventsChanged();
+    else if (flags & FLAG.IF) this.#mayTakeMore();
   }
 
   /** POPF, CLAC or STAC has changed RFLAGS; `before` is what they were. */
   flagsChanged(before: number): void {
     const after = this.state.get32(OFFSET.RFLAGS);
     if ((after ^ before) & FLAG.AC) this.modeChanged();
-    if (after & ~before & (FLAG.TF | FLAG.IF)) this.eventsChanged();
+    if (after & ~before & FLAG.TF) this.eventsChanged();
+    if (after & ~before & FLAG.IF) this.#mayTakeMore();
   }
 
   /** SYSCALL and SYSRET: whether a single-step trap follows is decided by the flags that they have loaded. */
   stepByNewFlags(): void {
     this.#stepping = (this.state.get32(OFFSET.RFLAGS) & FLAG.TF) !== 0;
-    if (this.#stepping) this.#pendingDebug |= DR6.mask.BS;
-    this.eventsChanged();
+    if (this.#stepping) this.trapAfter(DR6.mask.BS);
+    else this.#mayTakeMore();
   }
 
   /** A #DB is due after the present instruction. */

@@ -214,7 +214,7 @@ export class Mmu {
       if (hit >= 0) return hit - this.#memory.ramOffset;
     }
     this.#walk(lo, hi, linear, access, privilege);
-    if (privilege !== PRIVILEGE.SYSTEM && this.#memory.holds(this.#page, 4096)) this.#fill(lo, hi, linear, privilege === PRIVILEGE.USER);
+    if (this.#memory.holds(this.#page, 4096)) this.#fill(lo, hi, linear, privilege === PRIVILEGE.USER);
     return this.#page + (lo & PAGE_MASK);
   }
 
