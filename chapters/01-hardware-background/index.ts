@@ -244,6 +244,7 @@ export function smallestProgram(): SmallestProgram {
 // Adding numbers is the smaller half of an x86, in the manuals and here. The larger one is about who may do what: descriptors and what loading one
 // means, control registers, model-specific registers, and what the processor says about itself.
 //
+// ::include system/mode.ts
 // ::include system/segmentation.ts
 // ::include system/descriptors.ts
 // ::include system/segment-ops.ts
@@ -254,6 +255,7 @@ export function smallestProgram(): SmallestProgram {
 // ::include system/ports.ts
 // ::include system/machine-ops.ts
 // ::include system/extended-state.ts
+// ::include system/reset.ts
 //
 // Then the ways from one privilege level to another: calls through gates, the shortcuts that replaced them, whole tasks switched by hardware; and the
 // way that nobody chooses, an exception. It is the longest argument of this part, because every check that can fail may fail while the
@@ -268,12 +270,13 @@ export function smallestProgram(): SmallestProgram {
 // ::include system/iret.ts
 // ::include system/debug.ts
 //
-// All of it is reached through one table, by the names that the decoder uses. Two small modules serve the neighbours: one describes an operand to a
-// hypervisor, one lets TypeScript code use the guest's address space.
+// All of it is reached through one table, by the names that the decoder uses. Three small modules serve the neighbours: one describes an operand
+// to a hypervisor, one lets TypeScript code use the guest's address space, and one is a place to try a single instruction in any ring.
 //
 // ::include system/table.ts
 // ::include system/exit-information.ts
 // ::include system/linear-memory.ts
+// ::include system/laboratory.ts
 //
 // ### Non-root operation
 //
@@ -297,6 +300,7 @@ export function smallestProgram(): SmallestProgram {
 // The processor is the sum, plus an order of events; a bare machine is a processor with RAM and three ports. It is what ran the program at the top of
 // this page.
 //
+// ::include system/surroundings.ts
 // ::include cpu.ts
 // ::include bare-machine.ts
 //

@@ -31,6 +31,8 @@
 // machine lives until the last processor's descriptor is closed, in whatever order the process dies. Nothing has to be destroyed by name.
 // There is no `KVM_DESTROY_VM`.
 //
+// ::figure three-descriptors -- Each descriptor is made by a request on the one before it; below each, the requests that it answers in this chapter.
+//
 // Here is the smallest program that holds all three. It is written against {@link Kernel}, which is the system-call layer and nothing more, so it
 // runs on the kernel of this book and on Linux's alike.
 
@@ -102,8 +104,8 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
 //
 // Now the other side of the line. A request arrives at a descriptor; the descriptor says which kind of object; the kind has a table of handlers.
 // Linux does the same with three `file_operations`, and three functions with one large `switch` each: `kvm_dev_ioctl`, `kvm_vm_ioctl`,
-// `kvm_vcpu_ioctl`, each falling through to an `kvm_arch_` twin for what only x86 has. In this book the tables are open: chapter 3 installs
-// `KVM_RUN` in the vCPU's, and this chapter never mentions it.
+// `kvm_vcpu_ioctl`, each falling through to a `kvm_arch_` twin for what only x86 has. In this book the tables are open: chapter 3 installs
+// `KVM_RUN` in the vCPU's, and this chapter's kernel does not know that it will.
 //
 // ::include soft/soft-kernel.ts
 // ::include soft/files.ts
@@ -121,6 +123,8 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
 // ::include soft/vm.ts
 // ::include soft/slots.ts
 // ::include soft/ept.ts
+//
+// ::figure ept-fill -- A write, a violation, an entry, and the same write again: a run of the tables above under the page walker of chapter 1.
 //
 // A *virtual processor* is a VMCS and what the VMCS does not hold. The split is the hardware's: segment registers, control registers and RIP are in
 // the guest-state area; the general registers are not, because VT-x leaves them to software; and some of what a program may ask for (the
@@ -142,7 +146,8 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
 //
 // Two habits of the real kernel are worth copying in one's own programs. It checks *before* it changes: a slot that overlaps another leaves both as
 // they were. And it never trusts a length: a request whose argument ends in an array says how many elements the program has room for, and gets
-// `E2BIG` with the right number when that is too few, so that the program can ask again.
+// `E2BIG` when that is too few. The lists of MSRs then also hold the right number, so that the program can ask again at once; for CPUID it has to
+// guess.
 //
 // ## In the real systems
 //
@@ -150,13 +155,13 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
 // and its anonymous inode, `kvm_vm_ioctl_create_vcpu()` a processor, `kvm_set_memory_region()` changes slots. `arch/x86/kvm/x86.c` has what is x86's,
 // and below it `vmx/vmx.c` and `svm/svm.c` fill in one table of functions, `kvm_x86_ops`: that is where VT-x and SVM differ and nowhere else.
 //
-// Slots are looked up on every fault and changed almost never, so Linux keeps two copies of the set and swaps a pointer under RCU: readers take no
+// Slots are looked up on every fault and changed almost never, so Linux keeps two copies of the set and swaps a pointer under SRCU: readers take no
 // lock. Deleting a slot therefore waits for every processor to have left the old set. This book's kernel has one processor and can simply change it.
 //
-// In QEMU, `accel/kvm/kvm-all.c` is the other end: `kvm_init()` opens the device and asks for some forty capabilities, `kvm_set_phys_mem()` turns the
-// emulated machine's memory map into slots, `kvm_init_vcpu()` creates a processor and maps its run page. Firecracker and crosvm do the same through
-// the rust-vmm crates `kvm-ioctls` and `kvm-bindings`, which are this chapter's `abi/` and `kvm.ts` in Rust, generated from the kernel's headers
-// instead of written as tables.
+// In QEMU, `accel/kvm/kvm-all.c` is the other end: `kvm_init()` opens the device and asks for a long list of capabilities, `kvm_set_phys_mem()` turns
+// the emulated machine's memory map into slots, `kvm_init_vcpu()` creates a processor and maps its run page. Firecracker and crosvm do the same
+// through the rust-vmm crates `kvm-ioctls` and `kvm-bindings`, which are this chapter's `abi/` and `kvm.ts` in Rust, generated from the kernel's
+// headers instead of written as tables.
 //
 // ## Exercises
 //

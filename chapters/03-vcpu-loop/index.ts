@@ -85,8 +85,23 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 //
 // ::figure double-loop -- The double loop, drawn from a recorded run of the smallest VMM: time goes down, each crossing is an event of the trace.
 //
-// What the other {{words(smallest.vmExits - smallest.returns)}} exits were, the figure shows: the guest touched pages that the second-stage tables
-// did not have yet. The program never heard of them.
+// What the difference is, the figure shows: the guest touched a page that the second-stage tables did not have yet. The program never heard of it.
+//
+// A guest that does more gives a better picture of the proportions. The next one goes {{words(modes.rounds)}} times through the same few lines: it
+// counts down, asks for CPUID, writes to a port. CPUID is the kernel's to answer; the port is the VMM's.
+//
+// ::figure three-modes -- Who runs when. The guest's bars are as long as the instructions that it retired, with their number; a visit above has one width, since it takes the guest no time.
+//
+// In {{modes.instructions}} instructions there were {{modes.vmExits}} VM exits, and {{words(modes.userExits)}} of them went all the way up. On a real
+// processor the bars of the guest would be almost invisible: those instructions take a fraction of a microsecond, and each of the visits more.
+//
+// Now the inner loop itself: how it is installed in the kernel of the last chapter, the loop, the table of those who answer an exit, and the small
+// duty of moving past an instruction that somebody else has carried out.
+//
+// ::include kernel/index.ts
+// ::include kernel/run.ts
+// ::include kernel/exits.ts
+// ::include kernel/skip.ts
 //
 // ## Half-done instructions
 //
@@ -103,7 +118,15 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // it on the guest's behalf. That is the emulator, and KVM's is one of the largest files in it. Ours is small, because chapter 1's instruction set is
 // already written once and runs here a second time, with a different idea of what memory is.
 //
-// ::include kernel/
+// ::include kernel/pio.ts
+// ::include kernel/emulator.ts
+// ::include kernel/emulate.ts
+// ::include kernel/mode.ts
+//
+// ::figure mmio-replay -- `ADD [device], AL`, with {{replay.before}} in the register and {{replay.addend}} in AL: each attempt of the emulator, each answer of the VMM. At the end the register holds {{replay.register}}.
+//
+// The attempt that is thrown away is the price of having only one description of each instruction. Linux's emulator pays in another coin: it
+// keeps the half-decoded instruction, with the operand that it waits for, in the vCPU, and goes on from there.
 //
 // ## Interrupting
 //
@@ -112,6 +135,13 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // filled with something deliverable. So the injector asks to be called back: it sets `request_interrupt_window`, the kernel turns on
 // *interrupt-window exiting*, and the moment the guest can take an interrupt the processor exits. `KVM_EXIT_IRQ_WINDOW_OPEN` is that moment in the
 // outer loop. With an interrupt controller in the kernel, which chapter 5 adds, all this happens one loop further in.
+//
+// ::include kernel/events.ts
+// ::include attention.ts
+//
+// A debugger wants the processor's attention too, and has a request of its own for it. What it borrows belongs to the guest.
+//
+// ::include kernel/debug.ts
 //
 // ## Threads and kicks
 //
@@ -122,19 +152,25 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // outside `KVM_RUN` and unblocked, atomically, inside. `immediate_exit`, younger and cheaper, is a flag in the shared page that the signal handler
 // sets: if the handler runs too early, the flag makes the entry that follows fail.
 //
-// On the software kernel there are no threads. Its vCPUs take turns, a fixed number of instructions each, the way QEMU's emulator ran its
+// On the software kernel there are no threads. Its vCPUs take turns, each until it halts or has used up a bound on
+// instructions, the way QEMU's emulator ran its
 // processors before 2017: what is lost is parallelism, what is gained is that two runs are the same to the byte.
 //
 // ::include vmm.ts
 //
 // ## What a machine is made of
 //
-// The outer loop needs something to hand exits to. It is deliberately little here: two buses, a serial port, two debug ports, a few bytes of scratch
-// registers for the conformance suite. Chapter 5 builds a real PC around the same loop.
+// The outer loop needs something to hand exits to. It is deliberately little here: two buses, a serial port, two debug ports, and for the conformance
+// suite some registers without behaviour and a device that interrupts when it is told to. Chapter 5 builds a real PC around the same loop.
 //
 // ::include board.ts
 // ::include platform.ts
-// ::include devices/
+// ::include devices/bus.ts
+// ::include devices/serial.ts
+// ::include devices/debugcon.ts
+// ::include devices/debug-exit.ts
+// ::include devices/scratch.ts
+// ::include devices/injector.ts
 //
 // And the guest has to get into memory. A bare-metal program can be started in several ways, each with its own idea of what the processor looks
 // like at the first instruction; a boot protocol is nothing but that idea written down.
@@ -145,13 +181,17 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 //
 // ## On a real kernel
 //
-// There `KVM_RUN` blocks, so each processor gets a thread of its own, and everything said above about kicks becomes code.
+// There `KVM_RUN` blocks, so each processor gets a thread of its own, and everything said above about kicks becomes code. The protocol comes first,
+// because it is three words long and everything depends on who may write them; then its two ends, and the machine that has them.
 //
-// ::include host/
+// ::include host/handshake.ts
+// ::include host/vcpu-worker.ts
+// ::include host/vcpu-thread.ts
+// ::include host/host-machine.ts
 //
 // ## In the real systems
 //
-// The inner loop is `vcpu_run()` in Linux's `arch/x86/kvm/x86.c`, around `vcpu_enter_guest()`, which is two hundred lines of *what has to happen
+// The inner loop is `vcpu_run()` in Linux's `arch/x86/kvm/x86.c`, around `vcpu_enter_guest()`, which is several hundred lines of *what has to happen
 // before entry*: requests from other threads, pending timers, an event to inject, the FPU to load, interrupts off, one last look at the signal flag,
 // and only then `vmx_vcpu_run()`. Exits go through a table of functions indexed by basic exit reason, `kvm_vmx_exit_handlers` in `vmx/vmx.c`; a
 // function that returns 1 has settled the matter, one that returns 0 has filled in `kvm_run` and wants user space. This book's `kernel/` keeps both
@@ -162,18 +202,18 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // processor what an instruction would have done.
 //
 // In QEMU the outer loop is `kvm_cpu_exec()` in `accel/kvm/kvm-all.c`: a `do … while (ret == 0)` around the ioctl with a `switch` over the exit
-// reason. The kick is `qemu_cpu_kick()`: it sets `immediate_exit` and sends `SIG_IPI`. Firecracker's is `Vcpu::run_emulation()`, and it kicks with a
-// real-time signal whose handler writes the same flag.
+// reason. The kick is `qemu_cpu_kick()`: it sends the thread `SIG_IPI`, whose handler sets `immediate_exit`. Firecracker's is
+// `Vcpu::run_emulation()`, and it kicks with a real-time signal whose handler writes the same flag.
 //
-// The time in the three modes is what `perf kvm stat` prints on a Linux host, from the tracepoints `kvm_entry` and `kvm_exit`: the events of this
-// book's trace have their names.
+// How often a guest leaves, for which reason, and how long it stays away is what `perf kvm stat` prints on a Linux host, from the tracepoints
+// `kvm_entry` and `kvm_exit`: the events of this book's trace have their names.
 //
 // ## Exercises
 //
 // 1. The smallest VMM moves CS away from the reset vector. Remove that line and run it on both kernels. Which exit do you get, at which address, and
 //    why is it not a triple fault at once?
-// 2. Write a guest that reads a port with `REP INSB` into a buffer that crosses a page boundary. How many returns from `KVM_RUN`? Where does the
-//    number come from: `kernel/` has the answer, and Linux gives another one. Both are right; say why.
+// 2. Write a guest that reads a port with `REP INSB` into a buffer that crosses a page boundary. How many returns from `KVM_RUN`, and with which
+//    counts? Now `REP INSW`. The second answer contains an oddity of Linux that its guests can see; find the comment in `kernel/emulator.ts`.
 // 3. Replace the exit-before-completion of `IN` by completion in the VMM: let the outer loop write RAX and move RIP itself. What is the first thing
 //    that goes wrong? (Think of `IN` with a 16-bit operand, then of a single-stepping debugger.)
 // 4. Turn off the interrupt window: inject whenever something is pending. Which check of VM entry stops you, and what does the program see?

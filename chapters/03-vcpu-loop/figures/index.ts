@@ -61,10 +61,11 @@ const DEVICE_SEGMENT = 0xc000;
 const DEVICE_OFFSET = 0x10;
 /** What the device register held before. */
 const DEVICE_VALUE = 40;
+const ADDEND = 2;
 // mov bx, 0xc000; mov ds, bx; mov al, 2; add [0x10], al; hlt
-const READ_MODIFY_WRITE = [0xbb, DEVICE_SEGMENT & 0xff, DEVICE_SEGMENT >> 8, 0x8e, 0xdb, 0xb0, 2, 0x00, 0x06, DEVICE_OFFSET, 0x00, 0xf4];
+const READ_MODIFY_WRITE = [0xbb, DEVICE_SEGMENT & 0xff, DEVICE_SEGMENT >> 8, 0x8e, 0xdb, 0xb0, ADDEND, 0x00, 0x06, DEVICE_OFFSET, 0x00, 0xf4];
 
-function recordReplay(): { readonly steps: readonly ReplayStep[]; readonly register: number } {
+function recordReplay(): { readonly steps: readonly ReplayStep[]; readonly before: number; readonly addend: number; readonly register: number } {
   const trace = new Recorder({ only: ['kvm_exit'] });
   const kernel = softKernel({ trace });
   const { emulator } = kernel.loop;
@@ -103,7 +104,7 @@ function recordReplay(): { readonly steps: readonly ReplayStep[]; readonly regis
       steps.push({ kind: 'answer', text: `KVM_RUN, with ${register} in the page` });
     }
   });
-  return { steps, register };
+  return { steps, before: DEVICE_VALUE, addend: ADDEND, register };
 }
 
 /** An ADD to a device register, as the kernel and the VMM saw it. */
