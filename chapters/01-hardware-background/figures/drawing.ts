@@ -54,8 +54,10 @@ export function arrow(x1: number, y1: number, x2: number, y2: number, ink: Ink =
 }
 
 // Text in SVG has no width until a browser lays it out; a generous estimate per character keeps columns apart.
-const CHARACTER = 7.3;
-const widthOf = (content: string): number => content.length * CHARACTER;
+const NARROW = 7;
+const WIDE = 9;
+const TYPEWRITER = 8;
+const widthOf = (content: string): number => [...content].reduce((sum, c) => sum + (/[A-Z#_]/.test(c) ? WIDE : NARROW), 0);
 
 /** One cell of a table: text, and its colour when it matters. */
 export type Cell = string | { readonly text: string; readonly ink: Ink };
@@ -65,7 +67,8 @@ const ROW = 22;
 
 /** A table as a figure: a header, then rows; columns as wide as their widest cell. The first column is set in the typewriter face. */
 export function table(title: string, header: readonly string[], rows: readonly (readonly Cell[])[]): string {
-  const widths = header.map((head, column) => Math.max(widthOf(head), ...rows.map((row) => widthOf(cellText(row[column] ?? '')))) + 18);
+  const cellWidth = (content: string, column: number): number => (column === 0 ? content.length * TYPEWRITER : widthOf(content));
+  const widths = header.map((head, column) => Math.max(widthOf(head), ...rows.map((row) => cellWidth(cellText(row[column] ?? ''), column))) + 18);
   const lefts = widths.map((_, column) => widths.slice(0, column).reduce((sum, width) => sum + width, 8));
   const width = widths.reduce((sum, w) => sum + w, 8);
   const body = header.map((head, column) => text(lefts[column] as number, 16, head, { ink: 'ink-2', size: 12, bold: true }));

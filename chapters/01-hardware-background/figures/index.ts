@@ -2,9 +2,9 @@
 
 import { Builder } from '../isa/builder.ts';
 import { decode } from '../isa/decoder.ts';
-import { specimen } from '../monitors/specimen.ts';
-import { RootMachine, World } from '../monitors/non-root.ts';
 import { FORMAT, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
+import { RootMachine, World } from '../monitors/non-root.ts';
+import { specimen } from '../monitors/specimen.ts';
 import { CR0, CR4, EFER, MODE } from '../state.ts';
 import { Recorder } from '../trace.ts';
 import { CAPABILITY, ENTRY } from '../vmx/controls.ts';

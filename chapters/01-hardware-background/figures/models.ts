@@ -22,7 +22,7 @@ export function render(): string {
     const y = row * ROW;
     body.push(
       text(0, y + 14, `${model} model`, { bold: true }),
-      text(120, y + 14, `${systems}: driver ${driver}; ${crossingsOf(journey)} crossings`, { size: 12, ink: 'ink-2' }),
+      text(140, y + 14, `${systems}: driver ${driver}; ${crossingsOf(journey)} crossings`, { size: 12, ink: 'ink-2' }),
     );
     route.forEach((station, n) => {
       const x = n * (BOX + GAP);

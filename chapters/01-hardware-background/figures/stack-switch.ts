@@ -1,5 +1,5 @@
-import { Stage } from '../monitors/stage.ts';
 import { specimen } from '../monitors/specimen.ts';
+import { Stage } from '../monitors/stage.ts';
 import { OFFSET, SEG } from '../state.ts';
 import { Tss32 } from '../system/tss.ts';
 import { type Message, sequence } from './drawing.ts';

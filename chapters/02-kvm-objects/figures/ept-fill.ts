@@ -1,5 +1,5 @@
-import { type Message, sequence } from '../../01-hardware-background/figures/drawing.ts';
 import { VmExit } from '../../01-hardware-background/faults.ts';
+import { type Message, sequence } from '../../01-hardware-background/figures/drawing.ts';
 import { EPT_ACCESS, EPT_QUALIFICATION, EptWalker } from '../../01-hardware-background/mmu/ept.ts';
 import { PhysicalMemory } from '../../01-hardware-background/physical-memory.ts';
 import { Recorder } from '../../01-hardware-background/trace.ts';

@@ -98,7 +98,7 @@ function recordReplay(): { readonly steps: readonly ReplayStep[]; readonly befor
     steps.push({ kind: 'user', text: page.describe().replace(' of 1 bytes', '') });
     if (page.mmioWrite) {
       register = data[0] as number;
-      steps.push({ kind: 'answer', text: `the register is ${register}` });
+      steps.push({ kind: 'answer', text: `KVM_RUN; the register is ${register} now` });
     } else {
       data[0] = register;
       steps.push({ kind: 'answer', text: `KVM_RUN, with ${register} in the page` });

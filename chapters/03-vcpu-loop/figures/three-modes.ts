@@ -8,7 +8,8 @@ const LANES: readonly { readonly name: string; readonly ink: Ink }[] = [
 ];
 const [USER, KERNEL, GUEST] = [0, 1, 2] as const;
 const LEFT = 58;
-const LANE = 54;
+const TOP = 34;
+const LANE = 92;
 const BAR = 22;
 /** A visit to the kernel or to user space takes no guest instructions, so it has a width of its own. */
 const VISIT = 26;
@@ -22,7 +23,7 @@ export function render(): string {
   let entered = 0;
   let returned = false;
   const bar = (lane: number, width: number, label: string, below = ''): void => {
-    const y = 16 + lane * LANE;
+    const y = TOP + lane * LANE;
     const ink = (LANES[lane] as { ink: Ink }).ink;
     body.push(rect(x, y, width, BAR, { stroke: ink, fill: 'paper-2' }));
     if (label) body.push(text(x + width / 2, y + 15, label, { size: 10, anchor: 'middle', ink }));
@@ -47,12 +48,12 @@ export function render(): string {
   const width = x + 50;
   const lanes = LANES.map(
     ({ name, ink }, n) =>
-      text(0, 16 + n * LANE + 15, name, { ink, bold: true }) + line(LEFT, 16 + n * LANE + BAR, width, 16 + n * LANE + BAR, { dashed: true }),
+      text(0, TOP + n * LANE + 15, name, { ink, bold: true }) + line(LEFT, TOP + n * LANE + BAR, width, TOP + n * LANE + BAR, { dashed: true }),
   );
   return figure(
     'The three modes in a recorded run: the numbers are guest instructions between an entry and the exit after it',
     width,
-    16 + 3 * LANE,
+    TOP + 2 * LANE + BAR + 8,
     [...lanes, ...body],
   );
 }
