@@ -1,20 +1,45 @@
 // # The test command
 //
 // The drift checks first, because they are quick and say most; then every test of the tree with vitest. Arguments are handed to vitest, so
-// `npm test -- mmu` runs the tests whose path contains "mmu" and leaves the checks out.
+// `npm test -- mmu` runs the tests whose path contains "mmu" and leaves the checks out. The last line says how it went, in the plainest words.
 
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
 import { ROOT } from './checks/tree.ts';
 
 const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
 // A test that starts Node must start this one.
-const env = { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH ?? ''}` };
+const env = { ...process.env, PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH ?? ''}` };
 const run = (script: string, args: readonly string[]): number =>
   spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', script, ...args], { cwd: ROOT, stdio: 'inherit', env }).status ?? 1;
 
+interface Counts {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly numFailedTestSuites: number;
+}
+
 const filters = process.argv.slice(2);
 const checks = filters.length > 0 ? 0 : run(join(ROOT, 'spec-tests', 'check.ts'), []);
-const tests = run(vitest, ['run', '--config', join(ROOT, 'spec-tests', 'vitest.config.ts'), ...filters]);
+
+const folder = mkdtempSync(join(tmpdir(), 'ringbook-test-'));
+const report = join(folder, 'report.json');
+const config = join(ROOT, 'spec-tests', 'vitest.config.ts');
+const tests = run(vitest, ['run', '--config', config, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...filters]);
+try {
+  const { numPassedTests, numFailedTests, numPendingTests, numFailedTestSuites } = JSON.parse(readFileSync(report, 'utf8')) as Counts;
+  if (checks !== 0) console.log('the drift checks failed: see above');
+  // A file that cannot be loaded has no test to count, and is a failure all the same.
+  console.log(
+    `tests: ${numPassedTests} passed, ${numFailedTests || (tests === 0 ? 0 : Math.max(1, numFailedTestSuites))} failed, ${numPendingTests} skipped`,
+  );
+} catch {
+  console.log('tests: 0 passed, 1 failed');
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
 process.exitCode = checks || tests;

@@ -39,7 +39,7 @@ export const payloadImages: Check = {
   run() {
     const { status, output } = runNode(join(ROOT, 'guest-payloads', 'build.ts'), ['--check']);
     if (status !== 0) return whole('guest-payloads', output);
-    const skipped = /^skipped: (.*)$/m.exec(output);
+    const skipped = /\bskipped: (.*)$/m.exec(output);
     return skipped ? { skipped: skipped[1] ?? output } : [];
   },
 };
