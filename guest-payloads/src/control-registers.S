@@ -126,13 +126,103 @@ main:
   RESTORE
 #endif
 
+// ## Debug registers
+//
+// DR4 and DR5 are old names of DR6 and DR7, until CR4.DE takes them away. The upper halves of DR6 and DR7 are reserved.
+
+  STAGE debug
+  mov xax, [good_cr4]
+  and eax, ~8
+  mov cr4, xax
+  mov xax, dr6
+  .byte 0x0f, 0x21, 0xe1 // MOV xCX, DR4
+  sub xcx, xax
+  OBS dr4.alias, xcx
+  mov xax, [good_cr4]
+  or eax, 8
+  mov cr4, xax
+  PROBE
+1: .byte 0x0f, 0x21, 0xe1
+  CAUGHT dr4.gone
+  RESTORE
+#if MODE == 64
+  PROBE
+  mov eax, 0x400
+  bts rax, 32
+1: mov dr7, rax
+  CAUGHT dr7.high
+#endif
+
+// ## Extended state
+//
+// SSE has two switches: CR4.OSFXSR says that the system knows how to save it, CR0.EM that there is no unit at all. FXSAVE itself needs only an
+// aligned place.
+
+  STAGE extended
+  clts
+  PROBE
+1: fxsave [area + 8]
+  CAUGHT fxsave.odd
+  mov xax, [good_cr4]
+  and eax, ~0x200
+  mov cr4, xax
+  PROBE
+1: stmxcsr [area]
+  CAUGHT sse.off
+  mov xax, [good_cr4]
+  or eax, 0x200
+  mov cr4, xax
+  stmxcsr [area]
+  PROBE
+  or dword ptr [area], 0xffff0000
+1: ldmxcsr [area]
+  CAUGHT mxcsr.reserved
+  RESTORE
+  mov xax, [good_cr4]
+  or eax, 0x200
+  mov cr4, xax
+  mov xax, [good_cr0]
+  or eax, 8
+  mov cr0, xax
+  PROBE
+1: stmxcsr [area]
+  CAUGHT sse.lazy
+  RESTORE
+
 #if MODE == 64
   PROBE
   mov rax, [good_cr4]
   and eax, ~0x20
 1: mov cr4, rax
   CAUGHT cr4.pae
+  RESTORE
+
+// ## No tasks in long mode
+//
+// With NT set, IRET would return to another hardware task. There are none in long mode.
+
+  STAGE nested
+  PROBE
+  push 0x4002
+  popf
+1: iretq
+  CAUGHT iret.nested
 #else
+
+// ## A base of 24 bits
+//
+// With a 16-bit operand LGDT loads a base as the 80286 knew it.
+
+  STAGE tables
+  sgdt [area + 2]
+  mov byte ptr [area + 7], 0x5a
+  .byte 0x66
+  lgdt [area + 2]
+  sgdt [area + 10]
+  mov byte ptr [area + 7], 0
+  lgdt [area + 2]
+  movzx eax, byte ptr [area + 15]
+  OBS gdt.top, eax
 
 // ## Paging rests on protection
 
@@ -148,3 +238,5 @@ main:
 .balign 8
 good_cr0: .skip 8
 good_cr4: .skip 8
+.balign 16
+area: .skip 528

@@ -118,6 +118,13 @@ main:
   RESUME
   OBS iopl3.int20, [trap_vector]
   OBS iopl3.int20.error, [trap_error]
+  mov word ptr [rb_idt + 0x31 * 8 + 2], RPL3(UCODE32) // a gate for ring 3, to a handler that would run there: only ring 0 can take over from V86 mode
+  mov byte ptr [rb_idt + 0x31 * 8 + 5], 0xee
+  PROBE
+  TO_V86 v_int31, VM | IOPL3 | 2
+  RESUME
+  OBS iopl3.int31, [trap_vector]
+  OBS iopl3.int31.error, [trap_error]
 
 // ## Limits are 64 KiB
 
@@ -142,18 +149,18 @@ look:
   and eax, 1
   mov cs:[seen_msw], eax
   hlt
-v_cli:
+v_cli: // HLT would trap as well, with the same vector; UD2 tells apart an instruction that was let through
   cli
-  hlt
+  ud2
 v_sti:
   sti
-  hlt
+  ud2
 v_pushf:
   pushf
-  hlt
+  ud2
 v_popf:
   popf
-  hlt
+  ud2
 v_int:
   int 0x30
 v_iret:
@@ -163,7 +170,7 @@ v_hlt:
 v_in:
   mov dx, 0x3f8
   in al, dx
-  hlt
+  ud2
 v_lgdt:
   lgdt cs:[0]
 v_str:
@@ -174,6 +181,8 @@ v_popf_then_int:
   push 0x0202
   popf
   int 0x30
+v_int31:
+  int 0x31
 v_int20:
   int 0x20
 v_limit:

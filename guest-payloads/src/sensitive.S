@@ -164,6 +164,25 @@ main:
   CAUGHT3 far.return
   PROBE
   TO_RING3
+#if MODE == 64
+  mov ecx, KCODE64
+#else
+  mov ecx, KCODE32
+#endif
+  pushf
+  push xcx
+  mov ecx, offset 2f
+  push xcx
+1:
+#if MODE == 64
+  iretq
+#else
+  iretd
+#endif
+2:
+  CAUGHT3 iret.return
+  PROBE
+  TO_RING3
 1: int 0x20
   CAUGHT3 int
 
@@ -209,6 +228,22 @@ main:
   TO_RING3
 1: sti
   CAUGHT3 sti
+
+// ## Alignment
+//
+// The one check that concerns ring 3 alone: CR0.AM permits it, EFLAGS.AC asks for it.
+
+  STAGE alignment
+  mov xax, cr0
+  or eax, 0x40000
+  mov cr0, xax
+  PROBE
+  TO_RING3 0x40002
+1: mov ecx, [seen + 1]
+  CAUGHT3 misaligned
+  mov xax, cr0
+  and eax, ~0x40000
+  mov cr0, xax
 
 // ## What later processors added
 //
