@@ -4,6 +4,7 @@
 // runs as a process of its own beside it: `node api.ts <out folder>`.
 
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { Application, JSX, PageEvent, type TypeDocOptions } from 'typedoc';
 import { ROOT, readRooms } from './tree.ts';
 
@@ -48,7 +49,7 @@ async function buildApi(out: string): Promise<number> {
   return entryPoints.length;
 }
 
-if (import.meta.main) {
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const out = process.argv[2];
   if (out === undefined) throw new Error('usage: api.ts <out folder>');
   console.log(`${await buildApi(out)} modules`);

@@ -132,7 +132,7 @@ async function main(): Promise<void> {
   if (built.problems.length > 0) process.exitCode = 1;
 }
 
-if (import.meta.main) {
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
   main().catch((error: unknown) => {
     console.error(`ringbook site: ${error instanceof Error ? error.message : String(error)}`);
     process.exitCode = 1;

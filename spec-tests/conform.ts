@@ -179,4 +179,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await main();
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();

@@ -5,6 +5,7 @@
 
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import type { Adapter, Reply, Request } from '../types.ts';
 import { InvalidDocument, parseJson, validate } from '../validate.ts';
 import { LINE_LIMIT_BYTES } from './exec.ts';
@@ -52,7 +53,7 @@ export async function serve(adapter: Adapter, input: Readable, output: Writable)
   adapter.kill(); // the runner is gone
 }
 
-if (import.meta.main) {
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const name = process.argv[2] ?? '';
   console.log = console.error; // standard output belongs to the protocol
   const adapter = await makeBuiltIn(name as BuiltIn);
