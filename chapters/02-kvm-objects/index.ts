@@ -33,7 +33,7 @@
 //
 // ::figure three-descriptors -- Each descriptor is made by a request on the one before it; below each, the requests that it answers in this chapter.
 //
-// Here is the smallest program that holds all three. It is written against {@link Kernel}, which is the system-call layer and nothing more, so it
+// Here is the smallest program that holds all three. It is written against `Kernel`, which is the system-call layer and nothing more, so it
 // runs on the kernel of this book and on Linux's alike.
 
 import type { Trace } from '../01-hardware-background/trace.ts';

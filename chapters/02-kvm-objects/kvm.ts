@@ -2,9 +2,9 @@
 //
 // A program that uses KVM holds three kinds of descriptor, each made from the one before: the system (`/dev/kvm`: what can you do?), a virtual
 // machine (an address space to fill with slots), a virtual processor (registers, and a verb: run). The classes below are those three and add
-// nothing to them but names. They work on any {@link Kernel}: the one in this book, or Linux's.
+// nothing to them but names. They work on any `Kernel`: the one in this book, or Linux's.
 //
-// A method that fails throws an {@link Errno} that says which request it was. The number is the kernel's; no class here decides that a call is
+// A method that fails throws an `Errno` that says which request it was. The number is the kernel's; no class here decides that a call is
 // wrong before the kernel has had the chance to say so, because then the two kernels could not be compared through them.
 
 import type { Trace } from '../01-hardware-background/trace.ts';

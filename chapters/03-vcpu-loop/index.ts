@@ -70,13 +70,13 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // exits never reach the outer loop: the kernel answers a `CPUID`, maps a page, takes a host interrupt, and enters again.
 //
 // ```text
-//   user space   ┌────────────────────────────────────────────────────────────────┐
-//                │ outer loop:   ioctl(KVM_RUN) ── what was it? ── device ── again │
-//                └──────────┬──────────────────────────▲──────────────────────────┘
-//   kernel       ┌──────────▼──────────────────────────┴──────────────────────────┐
-//                │ inner loop:   inject? ─ VM entry ─ … ─ VM exit ─ can I? ─ again │
-//                └──────────┬──────────────────────────▲──────────────────────────┘
-//   guest                   └── runs on the hardware ──┘
+//   user     ┌───────────────────────────────────────────────┐
+//            │ outer loop: KVM_RUN ─ what was it? ─ device ─ │
+//            └───────┬───────────────────────▲───────────────┘
+//   kernel   ┌───────▼───────────────────────┴───────────────┐
+//            │ inner loop: inject ─ enter ─ exit ─ settle? ─ │
+//            └───────┬───────────────────────▲───────────────┘
+//   guest            └─ runs on the hardware ─┘
 // ```
 //
 // So a guest's processor is always in one of three places: in *guest mode*, in the *kernel*, or in *user mode*, and each crossing costs more than the
