@@ -2,7 +2,7 @@
 //
 // A system call has one integer to answer with. Zero and above is a result; below zero is the negated number of one of these names. The raw
 // interface (`Kernel`) keeps to that, because the numbers *are* the contract that the two kernels share. Code that is written to be read
-// wants to be stopped instead, and gets an {@link Errno} thrown, which remembers what was asked.
+// wants to be stopped instead, and gets an `Errno` thrown, which remembers what was asked.
 
 /** Linux's numbers on x86-64. */
 // biome-ignore format: table

@@ -5,7 +5,7 @@
 // refusal is a negative number, not an exception.
 //
 // One difference from C has to be bridged. A request may contain a *pointer* (where guest memory lives in the VMM's address space), and
-// JavaScript has none. So memory whose address the kernel will need is asked for by {@link Kernel.allocate}, which gives both the bytes and their
+// JavaScript has none. So memory whose address the kernel will need is asked for by `Kernel.allocate`, which gives both the bytes and their
 // address. Arguments themselves are byte arrays, copied in and out as the request says.
 
 import type { Hva } from '../01-hardware-background/physical-memory.ts';

@@ -5,7 +5,7 @@
 // stop (a bound on instructions, a signal), but each leaves its mark: an exit for the host's timer, a return with EINTR, a VMM that gets its turn.
 //
 // So this kernel stands between the monitor and the soft kernel, and does two things. It keeps the soft kernel's own bound at its usual places, and
-// stops earlier only when the page asks; and when it has stopped early, it takes the marks out of the trace and leaves KVM_RUN by throwing {@link PAUSED}, so
+// stops earlier only when the page asks; and when it has stopped early, it takes the marks out of the trace and leaves KVM_RUN by throwing `PAUSED`, so
 // that the monitor never sees a return. Calling KVM_RUN again goes on as if nothing had been.
 //
 // Which events are marks? Everything from the moment the host's timer fires to the moment the guest is about to run again: the exit, and the entry that

@@ -4,7 +4,7 @@
 // `koffi`, and gives each the kernel's own manner: a result, or a negative errno. Where the package, the platform or the device is missing, the
 // answer is a sentence that says which.
 //
-// The one idea worth knowing here is {@link Libc.mapOver}. A JavaScript array cannot be given an address of our choosing, but the system call
+// The one idea worth knowing here is `Libc.mapOver`. A JavaScript array cannot be given an address of our choosing, but the system call
 // `mmap` can be given one of *its* choosing: with MAP_FIXED it replaces the pages under an existing WebAssembly.Memory by pages of a file. The
 // array, the kernel and every worker thread then share them. The buffer is never unmapped behind JavaScript's back, only ever mapped over, so
 // a stale reference reads zeros rather than a hole.
