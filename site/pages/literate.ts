@@ -24,7 +24,12 @@ interface Row {
   readonly right: string[];
   /** Characters of prose, to know whether it may stay in view while the code scrolls. */
   proseLength: number;
+  /** Prose and figure one under the other, over the whole width: the figure is too wide to stand beside. */
+  full: boolean;
 }
+
+/** Pixels that the right-hand column has on the narrowest screen that shows two. */
+const COLUMN = 480;
 
 /** Code lines as HTML with line anchors. `from` is the number of the first line. */
 export function codeBlock(lines: readonly string[], from: number, label: string): string {
@@ -72,10 +77,10 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
   const headings: Heading[] = [];
   const used = new Set<string>();
   const rows: Row[] = [];
-  let row: Row = { left: [], right: [], proseLength: 0 };
+  let row: Row = { left: [], right: [], proseLength: 0, full: false };
   const fresh = (): void => {
     if (row.left.length + row.right.length > 0) rows.push(row);
-    row = { left: [], right: [], proseLength: 0 };
+    row = { left: [], right: [], proseLength: 0, full: false };
   };
   const module = room && 'page' in file ? (file as Module) : null;
   const valuesOf = (expressions: readonly Expression[]): Promise<(string | null)[]> =>
@@ -146,10 +151,16 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
       else row.right.push(html);
     } else if (room && module) {
       const drawn = await site.evaluator.draw(room, module, { kind: block.kind, name: block.name, line: block.line });
-      if (drawn)
-        row.right.push(
-          `<figure class="drawn" id="figure-${escapeHtml(block.name)}"><div class="scroll"${widthOf(drawn.html)}>${drawn.html}</div>${await caption(block)}</figure>`,
-        );
+      if (!drawn) continue;
+      const width = widthOf(drawn.html);
+      const style = width > 0 ? ` style="--drawn:${width}px"` : '';
+      row.right.push(
+        `<figure class="drawn" id="figure-${escapeHtml(block.name)}"><div class="scroll"${style}>${drawn.html}</div>${await caption(block)}</figure>`,
+      );
+      if (width > COLUMN) {
+        row.full = true;
+        fresh();
+      }
     }
   }
   fresh();
@@ -157,8 +168,8 @@ export async function renderFile(site: Site, room: Room | null, file: Literate, 
   const length = (kind: 'prose' | 'code'): number =>
     file.blocks.reduce((sum, block) => sum + (block.kind === kind && !(block.kind === 'code' && block.imports) ? block.text.length : 0), 0);
   const html = rows
-    .map(({ left, right, proseLength }) => {
-      const shape = left.length === 0 ? ' only-code' : right.length === 0 ? ' only-prose' : '';
+    .map(({ left, right, proseLength, full }) => {
+      const shape = full ? ' full' : left.length === 0 ? ' only-code' : right.length === 0 ? ' only-prose' : '';
       const stay = proseLength < 900 ? ' stays' : '';
       const beside = right.length > 0 ? `<div class="beside">${right.join('\n')}</div>` : '';
       return `<section class="row${shape}"><div class="words${stay}">${left.join('\n')}</div>${beside}</section>`;
@@ -172,9 +183,8 @@ const card = (page: string, target: string, title: string, words: string, name: 
   `<a class="card" href="${relativeTo(page, target)}"><strong>${title}</strong><span>${words}</span><code>${escapeHtml(name)}</code></a>`;
 
 /** A figure may shrink to fit a telephone, but not until its letters cannot be read. */
-function widthOf(svg: string): string {
-  const width = Number(/<svg[^>]*viewBox="[\d.-]+ [\d.-]+ ([\d.]+)/.exec(svg)?.[1] ?? 0);
-  return width > 0 ? ` style="--drawn:${Math.ceil(width)}px"` : '';
+function widthOf(svg: string): number {
+  return Math.ceil(Number(/<svg[^>]*viewBox="[\d.-]+ [\d.-]+ ([\d.]+)/.exec(svg)?.[1] ?? 0));
 }
 
 async function excerptOf(site: Site, file: string, symbol: string | undefined): Promise<{ lines: string[]; line: number } | string> {
