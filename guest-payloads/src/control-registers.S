@@ -203,9 +203,15 @@ main:
 
   STAGE nested
   PROBE
+  push KDATA
+  push offset rb_stack
+  push 2
+  push KCODE64
+  push offset 2f
   push 0x4002
   popf
 1: iretq
+2:
   CAUGHT iret.nested
 #else
 
