@@ -138,6 +138,7 @@ export function handleDr(vcpu: SoftVcpu): 0 | 1 {
   const qualification = hardware.read32(FIELD.EXIT_QUALIFICATION);
   let n = qualification & QUALIFICATION.NUMBER;
   if (n === 4 || n === 5) {
+    // @clause x86.debug.dr4-alias
     if (vcpu.cr4 & BigInt(CR4.DE)) {
       queueException(vcpu, VECTOR.UD);
       return 1;
