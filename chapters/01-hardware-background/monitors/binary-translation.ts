@@ -162,8 +162,9 @@ export function binaryTranslation(): TranslatedOutcome {
   return { notes, lies: lies(notes), crossings: stage.crossings, instructions: stage.instructions, blocks, chained, callouts };
 }
 
-// The notes are those of the bare machine, at a price of {{binaryTranslation().crossings}} entries: {{binaryTranslation().callouts}} for sensitive instructions and {{binaryTranslation().chained}} to find
-// out where a block leads, each of these once. The {{specimen.retired}} instructions of the run are made of {{binaryTranslation().blocks}} blocks.
+// The notes are those of the bare machine, at a price of {{binaryTranslation().crossings}} entries: {{binaryTranslation().callouts}} for
+// sensitive instructions and {{binaryTranslation().chained}} to find out where a block leads, each of these once. The {{specimen.retired}}
+// instructions of the run are made of {{binaryTranslation().blocks}} blocks.
 //
 // VMware's translator was this and twenty years of care: it rewrote direct jumps and calls, looked returns and indirect jumps up in a hash table, noticed when the
 // guest changed code that had been translated, kept the translation of each instruction identical in length of execution, so to speak, to the

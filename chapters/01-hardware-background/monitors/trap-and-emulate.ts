@@ -25,6 +25,6 @@ export function trapAndEmulate(): Outcome {
   return { notes, lies: lies(notes), crossings: stage.crossings, instructions: stage.instructions };
 }
 
-// Not one line of it is wrong, and the guest has been lied to {{words(trapAndEmulate().lies.length)}} times. `POPF` was to turn interrupts on; in ring 1 it left the flag as it was and
-// did not say so, so the monitor's copy of the flag is wrong from then on, and a guest that waits for an interrupt would wait for ever. `SGDT` told the
-// guest about the monitor's descriptor table. Neither instruction ever reached the monitor.
+// Not one line of it is wrong, and the guest has been lied to {{words(trapAndEmulate().lies.length)}} times. `POPF` was to turn interrupts on; in ring
+// 1 it left the flag as it was and did not say so, so the monitor's copy of the flag is wrong from then on, and a guest that waits for an interrupt
+// would wait for ever. `SGDT` told the guest about the monitor's descriptor table. Neither instruction ever reached the monitor.
