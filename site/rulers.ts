@@ -103,7 +103,7 @@ function drawBits(title: string, all: readonly Range[]): string {
   const rows = Math.ceil(top / rowBits);
   const bitWidth = WIDTH / rowBits;
   const tallest = Math.max(...shown.map(({ name, width }) => (name.length * 7.4 + 6 <= width * bitWidth ? 26 : name.length * 7.4 + 10)));
-  const height = Math.round(Math.min(110, Math.max(30, tallest)));
+  const height = Math.round(Math.min(220, Math.max(30, tallest)));
   const parts: string[] = [];
   for (let row = 0; row < rows; row++) {
     const [low, high] = [(rows - 1 - row) * rowBits, (rows - row) * rowBits];

@@ -1,10 +1,10 @@
 // # Control registers
 //
 // CR0 and CR4 are where an operating system switches the processor on, piece by piece. Most combinations of their bits mean something; a few would
-// not, and MOV refuses those with #GP. The order in which a system climbs from real mode to 64-bit code is forced by these rules: PAE before LME
-// matters, LME before PG, PG from code that is not yet 64-bit.
+// not, and MOV refuses those with #GP. The order in which a system climbs from real mode to 64-bit code is forced by these rules: PAE and LME
+// before PG, and PG from code that is not yet 64-bit.
 //
-// ::figure mode-ladder -- From reset to 64-bit code: which bit is set at each step, and what the step makes possible.
+// ::figure mode-ladder -- From real mode to 64-bit code: the steps of a run that changed something, and what each makes possible.
 
 import type { Cpu } from '../cpu.ts';
 import { generalProtection, undefinedOpcode } from '../faults.ts';

@@ -6,7 +6,7 @@
 // consequence: every check that can fail during a far call can fail here, *while the processor is already busy with an exception*. What then
 // happens is the business of `exceptions.ts`; here a fault simply propagates.
 //
-// ::figure interrupt-frame -- What is on the handler's stack, by mode and by the kind of event.
+// ::figure interrupt-frame -- What the handler finds on its stack, by mode and by the kind of event: six deliveries, each executed and then looked at.
 
 import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
@@ -162,7 +162,7 @@ interface Frame {
 // privilege, for events that must not trust *any* current stack: double fault, NMI, machine check. And in 64-bit mode the frame is always
 // aligned to 16 bytes and always has SS and RSP in it, changed or not, so handlers need not ask.
 //
-// ::figure stack-switch -- From CPL 3 to CPL 0: which table is read when.
+// ::figure stack-switch -- From CPL 3 to CPL 0: every access of one delivery, in order. SS0 is read twice: the first time only to learn that the TSS is long enough.
 
 function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
   const { state } = cpu;

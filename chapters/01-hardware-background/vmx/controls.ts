@@ -18,7 +18,7 @@ import { bit, bitfield } from '../layout.ts';
 import { CR0, CR4, EFER } from '../state.ts';
 import { FIELD, fieldIndex, REGION_BYTES, REVISION_ID, SUPPORTED_FIELDS } from './vmcs.ts';
 
-// ::layout CPU_BASED -- the primary processor-based controls; gaps are reserved, most of them fixed to 1.
+// ::layout CPU_BASED -- The primary processor-based controls; gaps are reserved, most of them fixed to 1.
 
 /** Pin-based VM-execution controls: asynchronous events. */
 export const PIN = bitfield('PIN_BASED_VM_EXEC_CONTROL', {

@@ -28,7 +28,7 @@ const nameOf = new Map<number, ExitReasonName>(Object.entries(EXIT_REASON).map((
 /** The name of a basic exit reason, as kvm_exit prints it; a number that means nothing is printed as such. */
 export const exitReasonName = (reason: number): string => nameOf.get(reason & 0xffff) ?? `UNKNOWN_${reason & 0xffff}`;
 
-// ::layout EXIT_REASON_FIELD -- the exit-reason field: the number is only its lower half.
+// ::layout EXIT_REASON_FIELD -- The exit-reason field: the number is only its lower half.
 
 /** The exit-reason field. */
 export const EXIT_REASON_FIELD = bitfield('VM_EXIT_REASON', {
@@ -63,7 +63,7 @@ export const VM_INSTRUCTION_ERROR = {
 const errorNameOf = new Map<number, string>(Object.entries(VM_INSTRUCTION_ERROR).map(([name, number]) => [number, name]));
 export const instructionErrorName = (error: number): string => errorNameOf.get(error) ?? `UNKNOWN_${error}`;
 
-// ::layout INTR_INFO -- one shape for three fields: the event to inject, the event that exited, the event whose delivery was cut short.
+// ::layout INTR_INFO -- One shape for three fields: the event to inject, the event that exited, the event whose delivery was cut short.
 
 /** Interruption-information fields: VM entry's, VM exit's and the IDT-vectoring one have the same shape (type: see EVENT_TYPE). */
 export const INTR_INFO = bitfield('interruption information', {

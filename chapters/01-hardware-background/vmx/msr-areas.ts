@@ -9,7 +9,7 @@ import { Fault } from '../faults.ts';
 import { layout, u32le, u64le } from '../layout.ts';
 import type { VmxProcessor } from './processor.ts';
 
-// ::layout MsrEntry -- one entry of an MSR area.
+// ::layout MsrEntry -- One entry of an MSR area.
 
 /** One entry of an MSR area (Intel SDM vol. 3, "Format of an MSR Entry"). */
 export const MsrEntry = layout('msr_entry', {

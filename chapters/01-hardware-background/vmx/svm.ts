@@ -23,7 +23,7 @@
 import { bytes, layout, nested, u8, u16le, u32le, u64le } from '../layout.ts';
 import type { ExitReasonName } from './exit-reasons.ts';
 
-// ::layout VmcbSegment -- the hidden part of a segment register, as it stands in memory.
+// ::layout VmcbSegment -- The hidden part of a segment register, as it stands in memory.
 
 /** A segment register in the state-save area. `attrib` packs access-rights bits 0..7 and 12..15 into 12 bits. */
 export const VmcbSegment = layout('vmcb_seg', {
@@ -33,7 +33,7 @@ export const VmcbSegment = layout('vmcb_seg', {
   base: u64le(0x8),
 });
 
-// ::layout VmcbControl -- the control area: what Intel spreads over control fields, exit information and event injection.
+// ::layout VmcbControl -- The control area: what Intel spreads over control fields, exit information and event injection.
 
 /** The VMCB's control area (AMD64 APM vol. 2, "VMCB Layout, Control Area"; names as in Linux's svm.h). Reserved bytes are not listed. */
 export const VmcbControl = layout(
@@ -79,7 +79,7 @@ export const VmcbControl = layout(
   0x400,
 );
 
-// ::layout VmcbSave -- the state-save area, at offset {{hex(VMCB_SAVE_OFFSET)}} of the page.
+// ::layout VmcbSave -- The state-save area, at offset {{hex(VMCB_SAVE_OFFSET)}} of the page.
 
 /** Where the state-save area begins in the VMCB page. */
 export const VMCB_SAVE_OFFSET = VmcbControl.bytes;
