@@ -90,7 +90,7 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // A guest that does more gives a better picture of the proportions. The next one goes {{words(modes.rounds)}} times through the same few lines: it
 // counts down, asks for CPUID, writes to a port. CPUID is the kernel's to answer; the port is the VMM's.
 //
-// ::figure three-modes -- Who runs when. The guest's bars are as long as the instructions that it retired, with their number; a visit above has one width, since it takes the guest no time.
+// ::figure three-modes -- Who runs when. The guest's bars are as long as the instructions that it retired; the others have one width.
 //
 // In {{modes.instructions}} instructions there were {{modes.vmExits}} VM exits, and {{words(modes.userExits)}} of them went all the way up. On a real
 // processor the bars of the guest would be almost invisible: those instructions take a fraction of a microsecond, and each of the visits more.
@@ -123,7 +123,7 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // ::include kernel/emulate.ts
 // ::include kernel/mode.ts
 //
-// ::figure mmio-replay -- `ADD [device], AL`, with {{replay.before}} in the register and {{replay.addend}} in AL: each attempt of the emulator, each answer of the VMM. At the end the register holds {{replay.register}}.
+// ::figure mmio-replay -- `ADD [device], AL`, with {{replay.before}} in the register and {{replay.addend}} in AL, which makes {{replay.register}}.
 //
 // The attempt that is thrown away is the price of having only one description of each instruction. Linux's emulator pays in another coin: it
 // keeps the half-decoded instruction, with the operand that it waits for, in the vCPU, and goes on from there.

@@ -6,7 +6,7 @@
 //
 // ::layout DESCRIPTOR_LOW -- The first word of a code or data segment descriptor: the 80286's limit, and as much of the base as fits.
 //
-// ::layout DESCRIPTOR_HIGH -- The second word. The 80286 used its lower three bytes; the limit's upper part, the flags beside it and the last byte of the base came with the 80386.
+// ::layout DESCRIPTOR_HIGH -- The second word. The limit's upper part, the flags and the last byte of the base came with the 80386.
 
 import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, notPresent, stackFault } from '../faults.ts';
