@@ -171,6 +171,15 @@ main:
   mov eax, KDATA
 1: lldt ax
   CAUGHT gp.lldt.data
+#if MODE == 64
+  DESCRIPTOR SPARE, 0, 0xfffff, 0x9b, 0xe // L and D together
+  PROBE
+  push SPARE
+  push offset 2f
+1: .byte 0x48, 0xcb // far return
+2:
+  CAUGHT gp.code.both
+#endif
   mov eax, KDATA
   mov es, eax
 
@@ -197,6 +206,12 @@ main:
   PROBE
 1: int 0x23
   CAUGHT gp.int.null
+#if MODE == 64
+  mov dword ptr [GATE(0x24) + 8], 0x8000 // the handler's address is not canonical
+  PROBE
+1: int 0x24
+  CAUGHT gp.int.offset
+#endif
   and byte ptr [GATE(6) + 5], 0x7f
   PROBE
 1: ud2 // cannot be delivered; the second fault says that the first came from outside the program's wishes

@@ -74,6 +74,15 @@ returned:
   TO_RING3
 1: .byte 0x0f, 0x35 // SYSEXIT
   CAUGHT3 ring3
+#if MODE == 64
+  PROBE
+  mov ecx, offset rb_user_stack
+  xor edx, edx
+  bts rdx, 63
+1: .byte 0x48, 0x0f, 0x35 // SYSEXIT to an address that is not canonical: refused while still in ring 0
+  CAUGHT exit.noncanonical
+  OBS exit.noncanonical.cs, [trap_cs]
+#endif
   WRITE_MSR SYSENTER_CS, 0
   PROBE
 1: .byte 0x0f, 0x35 // SYSEXIT
