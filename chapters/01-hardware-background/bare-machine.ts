@@ -1,6 +1,6 @@
 // # A machine without anything
 //
-// A processor, some RAM, a ROM under the reset vector, and three ports. It is the smallest thing that a program can run on, and the yardstick for
+// A processor, some RAM, a ROM under the reset vector, and two ports. It is the smallest thing that a program can run on, and the yardstick for
 // the rest of the book: what a hypervisor gives its guest is to look like this from inside, plus devices.
 //
 // The ports are those that hobby kernels and emulators have agreed on: a byte written to 0xe9 appears on a console, and a value written to 0xf4

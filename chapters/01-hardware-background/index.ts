@@ -220,14 +220,15 @@ export function smallestProgram(): SmallestProgram {
 //
 // What is left is to run it. Decoded code has to be kept, found again, and dropped when the guest overwrites the bytes that it was made from: on an
 // x86 a store into the very next instruction takes effect. The interpreter is put together from the table when a machine is made; the engine decides
-// what it runs and looks at the world whenever it comes back. The last module here compares all of it with the processor of the host, instruction by
-// instruction, where there is one that allows it.
+// what it runs and looks at the world whenever it comes back. The last two modules compare all of it with the processor of the host, instruction by
+// instruction, where there is one that allows it, and measure it.
 //
 // ::include engine/code-cache.ts
 // ::include engine/interpreter.ts
 // ::include engine/engine.ts
 // ::include engine/flat-machine.ts
 // ::include engine/host/oracle.ts
+// ::include engine/host/try.ts
 //
 // ### Memory management
 //
@@ -297,8 +298,8 @@ export function smallestProgram(): SmallestProgram {
 //
 // ### Put together
 //
-// The processor is the sum, plus an order of events; a bare machine is a processor with RAM and three ports. It is what ran the program at the top of
-// this page.
+// The processor is the sum, plus an order of events; a bare machine is a processor with RAM, a ROM and two ports. It is what ran the program at the
+// top of this page.
 //
 // ::include system/surroundings.ts
 // ::include cpu.ts
