@@ -57,6 +57,8 @@ export function arrow(x1: number, y1: number, x2: number, y2: number, ink: Ink =
 const NARROW = 7;
 const WIDE = 9;
 const TYPEWRITER = 8;
+/** Small print against plain text. */
+const SMALL = 0.85;
 const widthOf = (content: string): number => [...content].reduce((sum, c) => sum + (/[A-Z#_]/.test(c) ? WIDE : NARROW), 0);
 
 /** One cell of a table: text, and its colour when it matters. */
@@ -101,7 +103,8 @@ export interface Message {
 
 /** Messages between actors, time downward. */
 export function sequence(title: string, actors: readonly Actor[], messages: readonly Message[]): string {
-  const between = Math.max(150, ...messages.filter(({ from, to }) => Math.abs(from - to) === 1).map((m) => widthOf(m.text) + 30));
+  const lengthOf = ({ text: said, detail = '' }: Message): number => Math.max(widthOf(said), SMALL * widthOf(detail));
+  const between = Math.max(150, ...messages.filter(({ from, to }) => Math.abs(from - to) === 1).map((m) => lengthOf(m) + 30));
   const x = (actor: number): number => 80 + actor * between;
   const width =
     x(actors.length - 1) +
