@@ -8,7 +8,7 @@
 // interrupt, a hypervisor that waits for a window, and a breakpoint on the instruction to come. The manual ranks them, and the ranking is visible
 // to software: a debugger that steps through code with interrupts on must see its trap first, or it would step into the handler.
 //
-// ::figure boundary -- Four events that fall due at one boundary, between an OUT and the instruction after it, in the order in which the processor took them. From a run: the OUT is stepped, its device raises an NMI and an interrupt, and a breakpoint waits on the next instruction.
+// ::figure boundary -- Four events due at one boundary, between an OUT under TF and the next instruction, in the order of a run.
 
 import { Engine, type EngineHost } from './engine/engine.ts';
 import { readFlags } from './engine/flags.ts';
@@ -81,6 +81,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   #keepsRf = false; // it was an IRET, and RF is the one it loaded
   #breakpoints = { instructions: false, data: false, ports: false };
   #slowAccess = false;
+  #leaving: VmExit | null = null;
 
   constructor({ memory, trace, ports = NO_PORTS, devices = NO_DEVICES, apicId = 0 }: CpuOptions) {
     this.memory = memory;
@@ -549,9 +550,17 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     this.mmu.write(BigInt.asUintN(64, linear), bytes, BigInt.asUintN(8 * bytes, value), privilegeOf(this.cpl));
   }
 
-  system(op: SystemOp, insn: Instruction): void {
+  system(op: SystemOp, insn: Instruction): VmExit | null {
     this.#tick();
     OPERATIONS[op](this, insn);
+    const exit = this.#leaving;
+    this.#leaving = null;
+    return exit;
+  }
+
+  /** The instruction ends in this VM exit. The last thing it does: it must not have changed anything. */
+  leave(exit: VmExit): void {
+    this.#leaving = exit;
   }
 
   protectCode(hpa: number): void {

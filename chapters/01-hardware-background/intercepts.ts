@@ -4,7 +4,7 @@
 // instruction does not know that: it only knows this interface. In root mode, and on a processor without VMX, there is nobody to ask
 // (`cpu.intercepts` is null) and the instruction proceeds.
 
-import type { Fault } from './faults.ts';
+import type { Fault, VmExit } from './faults.ts';
 
 export interface IoAccess {
   readonly port: number;
@@ -20,16 +20,25 @@ export interface IoAccess {
   readonly segment?: number;
 }
 
-/** Every method either returns (go on) or throws a VmExit (the hypervisor takes over and the instruction has had no effect). */
+// The question may come up deep inside an instruction, so the answer "the hypervisor takes over" is thrown, like a fault. But unwinding costs more than
+// all the rest of an exit, and the instructions that exit by the hundred thousand are the simple ones, which ask once, at their very beginning. For
+// those the answer is a value: they pass it on to `Cpu.leave` and return.
+
+/**
+ * A method that returns `VmExit | null` gives null to go on. Every other one either returns (go on) or throws a VmExit. After an exit the hypervisor
+ * takes over, and the instruction must have had no effect.
+ */
 export interface Intercepts {
   /**
    * An instruction that exits by itself: `reason` is its basic exit reason (CPUID 10, HLT 12, INVLPG 14, RDTSC 16, VMCALL 18, GDTR/IDTR 46, …).
    * Exits or not as the controls say. `length` is the instruction's length in bytes.
    */
   instruction(reason: number, length: number, qualification?: bigint, instructionInfo?: number): void;
-  io(access: IoAccess, length: number): void;
-  readMsr(index: number, length: number): void;
-  writeMsr(index: number, length: number): void;
+  /** The same question about an instruction without a qualification, with the answer as a value. */
+  exitOf(reason: number, length: number): VmExit | null;
+  io(access: IoAccess, length: number): VmExit | null;
+  readMsr(index: number, length: number): VmExit | null;
+  writeMsr(index: number, length: number): VmExit | null;
   /** MOV to CRn. Returns the value that really reaches the register (guest/host masks applied). */
   writeCr(n: 0 | 3 | 4 | 8, value: bigint, gpr: number, length: number): bigint;
   /** MOV from CRn. Returns what the guest sees (read shadows applied). */

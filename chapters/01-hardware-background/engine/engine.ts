@@ -45,8 +45,8 @@ export interface EngineHost {
   readSlow(linear: bigint, bytes: number, access: number): bigint;
   /** Likewise a write. Both pages of a crossing write are checked before either is written. Calls `codeWritten` for what it writes to RAM. */
   writeSlow(linear: bigint, bytes: number, value: bigint): void;
-  /** Executes a system instruction. */
-  system(op: SystemOp, insn: Instruction): void;
+  /** Executes a system instruction. A VmExit may be returned as well as thrown, and costs less so. */
+  system(op: SystemOp, insn: Instruction): VmExit | null;
   /** The RAM page at `hpa` has just come to hold decoded code: invalidate the write tag of every TLB entry (both banks) that maps it. */
   protectCode(hpa: number): void;
 }
@@ -266,8 +266,10 @@ export class Engine {
       system: (index) => {
         const { op, insn } = this.#cache.system(index);
         try {
-          this.#host.system(op, insn);
-          return 0;
+          const exit = this.#host.system(op, insn);
+          if (exit === null) return 0;
+          this.#park(exit);
+          return 1;
         } catch (thrown) {
           this.#park(thrown);
           return 1;

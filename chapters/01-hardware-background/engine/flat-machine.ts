@@ -105,9 +105,10 @@ export class FlatMachine implements EngineHost {
     this.engine.codeWritten(at, bytes);
     for (let i = 0; i < bytes; i++) this.memory.u8[this.memory.ramOffset + at + i] = Number((value >> BigInt(8 * i)) & 0xffn);
   }
-  system(op: SystemOp, _insn: Instruction): void {
+  system(op: SystemOp, _insn: Instruction): null {
     this.seen.push(op);
     if (op === 'ud') throw undefinedOpcode();
     if (op === 'hlt' || op === 'int3') this.state.set32(OFFSET.STOP, 1);
+    return null;
   }
 }

@@ -67,8 +67,17 @@ const enabled = (dr7: number, n: number): boolean => ((dr7 >> (2 * n)) & 3) !== 
 const kindOf = (dr7: number, n: number): number => (dr7 >> (16 + 4 * n)) & 3;
 const lengthOf = (dr7: number, n: number): number => LENGTHS[(dr7 >> (18 + 4 * n)) & 3] as number;
 
+interface Armed {
+  readonly instructions: boolean;
+  readonly data: boolean;
+  readonly ports: boolean;
+}
+const ENABLES = 0xff; // L0, G0, ... L3, G3
+const NOTHING_ARMED: Armed = { instructions: false, data: false, ports: false };
+
 /** What the debug registers ask for. */
-export function armed(dr7: number): { readonly instructions: boolean; readonly data: boolean; readonly ports: boolean } {
+export function armed(dr7: number): Armed {
+  if ((dr7 & ENABLES) === 0) return NOTHING_ARMED; // as at every world switch, usually on both sides
   const kinds = [0, 1, 2, 3].filter((n) => enabled(dr7, n)).map((n) => kindOf(dr7, n));
   const has = (...wanted: number[]): boolean => kinds.some((kind) => wanted.includes(kind));
   return { instructions: has(RW.EXECUTE), data: has(RW.WRITE, RW.ACCESS), ports: has(RW.IO) };

@@ -4,7 +4,7 @@
 // level, or by the bitmap in the TSS to single ports. Under a hypervisor there is another bitmap, which is asked after the first.
 
 import type { Cpu } from '../cpu.ts';
-import { generalProtection } from '../faults.ts';
+import { generalProtection, type VmExit } from '../faults.ts';
 import type { IoAccess } from '../intercepts.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import { ACCESS, PRIVILEGE } from '../mmu/mmu.ts';
@@ -41,11 +41,11 @@ function checkPermission(cpu: Cpu, port: number, bytes: number): void {
 type Width = 1 | 2 | 4;
 const portOf = (cpu: Cpu, insn: Instruction): number => (insn.immediate ? Number(insn.imm & 0xffn) : cpu.state.slot32(SLOT.RDX) & 0xffff);
 
-function ask(cpu: Cpu, insn: Instruction, port: number, direction: 'in' | 'out', more: Partial<IoAccess> | null = null): void {
+function ask(cpu: Cpu, insn: Instruction, port: number, direction: 'in' | 'out'): VmExit | null {
   checkPermission(cpu, port, insn.bytes);
-  if (!cpu.intercepts) return;
+  if (!cpu.intercepts) return null;
   const access: IoAccess = { port, size: insn.bytes as Width, direction, string: false, rep: false, immediate: insn.immediate };
-  cpu.intercepts.io(more ? { ...access, ...more } : access, insn.length);
+  return cpu.intercepts.io(access, insn.length);
 }
 
 function trapIfWatched(cpu: Cpu, port: number, bytes: number): void {
@@ -55,7 +55,8 @@ function trapIfWatched(cpu: Cpu, port: number, bytes: number): void {
 
 export function input(cpu: Cpu, insn: Instruction): void {
   const port = portOf(cpu, insn);
-  ask(cpu, insn, port, 'in');
+  const exit = ask(cpu, insn, port, 'in');
+  if (exit) return cpu.leave(exit);
   // @clause x86.io.accumulator
   writeRegister(cpu, SLOT.RAX, insn.bytes, BigInt(readPort(cpu, port, insn.bytes)));
   trapIfWatched(cpu, port, insn.bytes);
@@ -64,7 +65,8 @@ export function input(cpu: Cpu, insn: Instruction): void {
 // @clause x86.io.width
 export function output(cpu: Cpu, insn: Instruction): void {
   const port = portOf(cpu, insn);
-  ask(cpu, insn, port, 'out');
+  const exit = ask(cpu, insn, port, 'out');
+  if (exit) return cpu.leave(exit);
   const value = cpu.state.slot32(SLOT.RAX);
   cpu.ports.write(port, insn.bytes, insn.bytes === 4 ? value : insn.bytes === 2 ? value & 0xffff : value & 0xff);
   trapIfWatched(cpu, port, insn.bytes);
@@ -101,7 +103,9 @@ function stringIo(cpu: Cpu, insn: Instruction, direction: 'in' | 'out', move: (l
   if (cpu.intercepts) {
     const addressSize = (insn.addressSize * 8) as 16 | 32 | 64;
     const size = insn.bytes as Width;
-    cpu.intercepts.io({ port, size, direction, string: true, rep: repeated, immediate: false, linear, addressSize, segment }, insn.length);
+    const access: IoAccess = { port, size, direction, string: true, rep: repeated, immediate: false, linear, addressSize, segment };
+    const exit = cpu.intercepts.io(access, insn.length);
+    if (exit) return cpu.leave(exit);
   }
   move(linear, port);
   const step = BigInt(state.get32(OFFSET.RFLAGS) & FLAG.DF ? -insn.bytes : insn.bytes);

@@ -37,11 +37,11 @@ function intercepts(
   return { it: made, memory, state };
 }
 
-/** The exit an action causes, '#vector' for a fault, or null when it goes on. */
+/** The exit an action causes, returned or thrown; '#vector' for a fault; or null when it goes on. */
 function outcome(action: () => unknown): VmExit | string | null {
   try {
-    action();
-    return null;
+    const answer = action();
+    return answer instanceof VmExit ? answer : null;
   } catch (thrown) {
     if (thrown instanceof Fault) return `#${thrown.vector}`;
     return thrown as VmExit;

@@ -137,14 +137,22 @@ export class VmxIntercepts implements Intercepts {
   }
 
   instruction(reason: number, length: number, qualification = 0n, instructionInfo?: number): void {
+    if (!this.#exits(reason)) return;
+    throw new VmExit(reason, qualification, { instructionLength: length, ...(instructionInfo !== undefined && { instructionInfo }) });
+  }
+
+  exitOf(reason: number, length: number): VmExit | null {
+    return this.#exits(reason) ? new VmExit(reason, 0n, { instructionLength: length }) : null;
+  }
+
+  #exits(reason: number): boolean {
     const enable = ENABLED_BY[reason];
     // @clause vmx.exit.disabled-instruction-ud
     if (enable !== undefined && (this.#secondary & enable) === 0) throw undefinedOpcode();
     const primary = PRIMARY_SWITCH[reason];
-    if (primary !== undefined && (this.#primary & primary) === 0) return;
+    if (primary !== undefined && (this.#primary & primary) === 0) return false;
     const second = SECONDARY_SWITCH[reason];
-    if (second !== undefined && (this.#secondary & second) === 0) return;
-    throw new VmExit(reason, qualification, { instructionLength: length, ...(instructionInfo !== undefined && { instructionInfo }) });
+    return second === undefined || (this.#secondary & second) !== 0;
   }
 
   // ## Ports
@@ -153,14 +161,14 @@ export class VmxIntercepts implements Intercepts {
   // last port:
   // otherwise a guest could reach port 0 through a four-byte access at 0xfffd.
 
-  io(access: IoAccess, length: number): void {
+  io(access: IoAccess, length: number): VmExit | null {
     const { port, size, direction, string, rep, immediate } = access;
-    if (!this.#ioExits(port, size)) return;
+    if (!this.#ioExits(port, size)) return null;
     const qualification = (size - 1) | (direction === 'in' ? 8 : 0) | (string ? 16 : 0) | (rep ? 32 : 0) | (immediate ? 64 : 0) | (port << 16);
-    if (!string) throw new VmExit(EXIT_REASON.IO_INSTRUCTION, BigInt(qualification >>> 0), { instructionLength: length });
+    if (!string) return new VmExit(EXIT_REASON.IO_INSTRUCTION, BigInt(qualification >>> 0), { instructionLength: length });
     // @clause vmx.exit.io-string-info
     const info = access.addressSize !== undefined ? (ADDRESS_SIZE[access.addressSize] << 7) | ((access.segment ?? 0) << 15) : undefined;
-    throw new VmExit(EXIT_REASON.IO_INSTRUCTION, BigInt(qualification >>> 0), {
+    return new VmExit(EXIT_REASON.IO_INSTRUCTION, BigInt(qualification >>> 0), {
       instructionLength: length,
       ...(info !== undefined && { instructionInfo: info }),
       ...(access.linear !== undefined && { guestLinearAddress: access.linear }),
@@ -191,12 +199,12 @@ export class VmxIntercepts implements Intercepts {
   // Four bitmaps in one page, for reads and writes of two ranges of 8,192 registers. Every MSR outside those ranges exits, as does every MSR when
   // there is no bitmap.
 
-  readMsr(index: number, length: number): void {
-    if (this.#msrExits(index, 0)) throw new VmExit(EXIT_REASON.MSR_READ, 0n, { instructionLength: length });
+  readMsr(index: number, length: number): VmExit | null {
+    return this.#msrExits(index, 0) ? new VmExit(EXIT_REASON.MSR_READ, 0n, { instructionLength: length }) : null;
   }
 
-  writeMsr(index: number, length: number): void {
-    if (this.#msrExits(index, WRITE_BITMAPS)) throw new VmExit(EXIT_REASON.MSR_WRITE, 0n, { instructionLength: length });
+  writeMsr(index: number, length: number): VmExit | null {
+    return this.#msrExits(index, WRITE_BITMAPS) ? new VmExit(EXIT_REASON.MSR_WRITE, 0n, { instructionLength: length }) : null;
   }
 
   // @clause vmx.exit.msr-bitmap

@@ -272,12 +272,13 @@ export class Emulator implements EngineHost {
   // Of the instructions that are not micro-operations, those that move data between a device and an ordinary register, and the string port
   // instructions, are done here. The others (a descriptor table in a device register?) are reported as what they are: more than the emulator can do.
 
-  system(op: SystemOp, insn: Instruction): void {
+  system(op: SystemOp, insn: Instruction): null {
     const state = this.#state;
     if (op === 'ins') this.#ins(insn);
     else if (op === 'outs') this.#outs(insn);
     else if (op === 'movFromSreg' && insn.mod !== 3) this.writeSlow(this.#linear(insn), 2, BigInt(state.segSelector(insn.reg)));
     else throw new Abandon(UNHANDLED);
+    return null;
   }
 
   #linear(insn: Instruction): bigint {
