@@ -85,7 +85,7 @@ main:
 
 // A stack pointer that is not canonical is a stack fault when the frame is pushed.
 
-  mov rax, 0x0000800000000000
+  mov rax, 0x0000900000000000 // and so is every word below it
   mov [rb_tss + 44], rax
   mov byte ptr [GATE(6) + 4], 2
   PROBE

@@ -134,8 +134,10 @@ main:
   mov eax, 0x1003 // beyond the table; the requested privilege is not part of the error code
 1: mov es, eax
   CAUGHT gp.outside
+  xor eax, eax
+  lldt ax // no local table: a reset leaves the register usable, with whatever lies at address 0
   PROBE
-  mov eax, 0x0c // local table, which is empty
+  mov eax, 0x0c
 1: mov es, eax
   CAUGHT gp.local
   DESCRIPTOR SPARE, 0, 0xfffff, 0x13, 0xc // like KDATA, but not present

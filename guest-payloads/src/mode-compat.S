@@ -52,6 +52,7 @@ CODE64
 
   STAGE interrupt
   PROBE
+  sub qword ptr [trap_sp], 0x100 // go on below the frame, so that it is still there to be looked at
   jmp fword ptr [to_interrupt]
 CODE32
 interrupt:
