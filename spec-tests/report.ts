@@ -154,7 +154,7 @@ export function asSummary(results: Results): string {
 
 const yaml = (text: string): string => JSON.stringify(text); // a JSON string is a YAML scalar
 
-/** TAP 14. A known failure is a TODO; what could not be run is a SKIP; stale rows are tests of their own, so that they fail. */
+/** TAP 14. A known failure has TAP's directive for one; what could not be run is skipped; stale rows are tests of their own, so that they fail. */
 export function asTap(results: Results): string {
   const escapeTap = (text: string): string => text.replaceAll('\\', '\\\\').replaceAll('#', '\\#').replaceAll('\n', ' ');
   if (results.unavailable !== undefined) return `TAP version 14\n1..0 # SKIP ${escapeTap(results.unavailable)}\n`;
