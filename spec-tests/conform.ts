@@ -6,9 +6,9 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { killAllGroups } from './adapters/children.ts';
-import { BUILT_IN, isBuiltIn, makeTarget } from './adapters/targets.ts';
+import { BUILT_IN, checkTarget, isBuiltIn, makeTarget } from './adapters/targets.ts';
 import { applyKnown } from './expect.ts';
 import { startProgress } from './progress.ts';
 import { FORMATS, type Format, listCases, mergeResults, render, toResults } from './report.ts';
@@ -45,6 +45,9 @@ function knownFor(implementation: string, expect: string | null): KnownFailures 
 export async function conform(suite: Suite, options: ConformOptions): Promise<Results> {
   const cases: LoadedCase[] = shuffle(selectCases(suite.cases, options.filters, options.shard), options.seed);
   if (cases.length === 0) throw new RangeError('no case matches');
+  // What is wrong with the command line is said now, not after the run.
+  checkTarget(options.target);
+  if (options.expect !== null) knownFor('', options.expect);
   const startedAt = new Date();
   const begin = performance.now();
   const progress = startProgress(options.target, cases.length, options.quiet === true);
@@ -62,6 +65,8 @@ export async function conform(suite: Suite, options: ConformOptions): Promise<Re
   const implementation = outcome.started ?? { name: options.target, version: '' };
   const known = outcome.started ? knownFor(implementation.name, options.expect) : null;
   const { results, stale } = applyKnown(known, implementation, outcome.results, new Set(suite.cases.map(({ id }) => id)));
+  if (known && known.implementation !== implementation.name)
+    stale.push(`the known failures in ${options.expect} are of '${known.implementation}', not of '${implementation.name}'`);
   results.sort((a, b) => (a.id < b.id ? -1 : 1));
   const shard = options.shard && `${options.shard.index}/${options.shard.of}`;
   const facts = { target: options.target, seed: options.seed, shard, repeat: options.repeat, startedAt, durationMs: performance.now() - begin };
@@ -113,7 +118,7 @@ interface Flags {
 function emit(results: Results, flags: Flags): number {
   process.stdout.write(render(results, flags.format));
   if (results.summary.ok) return 0;
-  return results.unavailable !== undefined && results.cases.length === 0 && isBuiltIn(results.target) ? 3 : 1;
+  return results.unavailable !== undefined && results.broken !== true ? 3 : 1;
 }
 
 async function run(flags: Flags): Promise<number> {
@@ -125,10 +130,13 @@ async function run(flags: Flags): Promise<number> {
   const suite = loadSuite();
   const shard = flags.shard === undefined ? null : parseShard(flags.shard);
   if (flags.list) {
-    process.stdout.write(listCases(selectCases(suite.cases, flags.filter, shard), flags.format));
+    const selected = selectCases(suite.cases, flags.filter, shard);
+    if (selected.length === 0) throw new RangeError('no case matches');
+    process.stdout.write(listCases(selected, flags.format));
     return 0;
   }
   const targets = flags.target === 'all' ? BUILT_IN : [flags.target];
+  if (targets.length > 1 && flags.out !== undefined) throw new RangeError('--out names one file, and all targets would write it');
   let status = 0;
   for (const target of targets) {
     const expect = flags.expect ?? null;
@@ -162,14 +170,30 @@ async function main(): Promise<void> {
     .option('--seed <n>', 'shuffle the cases; 0 keeps their order', whole, 0)
     .option('-l, --list', 'list the selected cases and end')
     .option('--merge <files...>', 'merge the JSON results of shards and report on the whole')
-    .allowExcessArguments(false);
-  program.parse();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    .allowExcessArguments(false)
+    .exitOverride();
+  try {
+    program.parse();
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    process.exitCode = error.exitCode === 0 ? 0 : 2; // commander has said what is wrong, or printed the help that was asked for
+    return;
+  }
+  for (const [signal, number] of [
+    ['SIGHUP', 1],
+    ['SIGINT', 2],
+    ['SIGTERM', 15],
+  ] as const) {
     process.on(signal, () => {
       killAllGroups();
-      process.exit(signal === 'SIGINT' ? 130 : 143);
+      process.exit(128 + number);
     });
   }
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error; // whoever read this has seen enough
+    killAllGroups();
+    process.exit(128 + 13);
+  });
   try {
     process.exitCode = await run(program.opts<Flags>());
   } catch (error) {

@@ -92,7 +92,7 @@ export function judgeObservations(testCase: Case, observed: readonly (readonly [
 /** Judges a guest's run: how it ended, whether it said so, and what it observed. */
 export function judgeGuest(
   testCase: Case,
-  run: { readonly end: string; readonly exitValue?: string },
+  run: { readonly end: string; readonly exitValue?: string; readonly console?: string },
   report: Report,
   context: JudgeContext = {},
 ): Failure[] {
@@ -134,6 +134,18 @@ export function judgeGuest(
         text: `wrong exit value: the guest wrote ${observed} to the debug-exit port${where}; allowed: ${allowed}`,
       });
     }
+  }
+  const said = Buffer.from(run.console ?? '', 'base64').toString('latin1');
+  const { console: mustSay } = testCase.allowed;
+  if (mustSay !== undefined && !said.endsWith(mustSay)) {
+    failures.push({
+      kind: 'wrong',
+      key: 'console',
+      clause,
+      observed: JSON.stringify(said.slice(-80)),
+      allowed: JSON.stringify(mustSay),
+      text: `wrong console: it ends with ${JSON.stringify(said.slice(-80))}; the payload's last words are ${JSON.stringify(mustSay)}`,
+    });
   }
   const mustSayDone = testCase.allowed.done ?? (ends.length === 1 && ends[0] === 'debug-exit');
   if (mustSayDone && !report.done && report.aborted === null) {

@@ -59,6 +59,7 @@ export function toResults(suite: Suite, outcome: RunOutcome, cases: readonly Cas
       capabilities: started?.capabilities ?? [],
     },
     ...(problem !== null && { unavailable: problem }),
+    ...(broken !== null && { broken: true }),
     host: `${type()} ${release()} ${arch()}, Node ${process.version}`,
     seed: facts.seed,
     shard: facts.shard,
@@ -156,8 +157,15 @@ const yaml = (text: string): string => JSON.stringify(text); // a JSON string is
 
 /** TAP 14. A known failure has TAP's directive for one; what could not be run is skipped; stale rows are tests of their own, so that they fail. */
 export function asTap(results: Results): string {
-  const escapeTap = (text: string): string => text.replaceAll('\\', '\\\\').replaceAll('#', '\\#').replaceAll('\n', ' ');
-  if (results.unavailable !== undefined) return `TAP version 14\n1..0 # SKIP ${escapeTap(results.unavailable)}\n`;
+  const escapeTap = (text: string): string =>
+    text
+      .replaceAll('\\', '\\\\')
+      .replaceAll('#', '\\#')
+      .replaceAll(/[\r\n]+/g, ' ');
+  if (results.unavailable !== undefined) {
+    const why = escapeTap(results.unavailable);
+    return results.broken ? `TAP version 14\nBail out! ${why}\n` : `TAP version 14\n1..0 # SKIP ${why}\n`;
+  }
   const out = ['TAP version 14', `1..${results.cases.length + results.stale.length}`];
   let n = 0;
   for (const result of results.cases) {
@@ -217,6 +225,14 @@ export function asJunit(results: Results): string {
   );
   if (stale.length > 0)
     suites.push(`  <testsuite name="known-failures" tests="${stale.length}" failures="${stale.length}">\n${stale.join('\n')}\n  </testsuite>`);
+  if (results.unavailable !== undefined) {
+    // A document without a test case counts as green with most readers.
+    const said = results.broken ? `<error type="broken" message="${xml(results.unavailable)}"/>` : `<skipped message="${xml(results.unavailable)}"/>`;
+    const counts = `tests="1" failures="0" errors="${results.broken ? 1 : 0}" skipped="${results.broken ? 0 : 1}"`;
+    suites.push(
+      `  <testsuite name="target" ${counts}>\n    <testcase classname="target" name="${xml(results.target)}">${said}</testcase>\n  </testsuite>`,
+    );
+  }
   const name = xml(`${results.implementation.name} ${results.implementation.version}`);
   return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="${name}">\n${suites.join('\n')}\n</testsuites>\n`;
 }
@@ -263,6 +279,7 @@ export function mergeResults(parts: readonly Results[]): Results {
   return {
     ...first,
     ...(problem !== null && { unavailable: problem }),
+    ...(parts.some((part) => part.broken) && { broken: true }),
     shard: null,
     durationMs: parts.reduce((sum, part) => sum + part.durationMs, 0),
     cases,

@@ -43,6 +43,7 @@ export interface Case {
     readonly end?: readonly End[];
     readonly exitValue?: AllowedSet;
     readonly done?: boolean;
+    readonly console?: string;
     readonly observations: Readonly<Record<string, AllowedSet>>;
     readonly others?: 'forbid' | 'ignore';
   };
@@ -285,6 +286,8 @@ export interface Results {
     readonly capabilities: readonly string[];
   };
   readonly unavailable?: string;
+  /** With `unavailable`: not absent, but its adapter died, hung or babbled while it was started. */
+  readonly broken?: true;
   readonly host: string;
   readonly seed: number;
   readonly shard: string | null;

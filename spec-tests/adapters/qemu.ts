@@ -16,6 +16,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -107,14 +108,20 @@ export class QemuAdapter implements Adapter {
 
   async #boot(request: RunGuest): Promise<RunReply> {
     const folder = mkdtempSync(join(tmpdir(), 'ringbook-qemu-'));
+    const remove = (): void => rmSync(folder, { recursive: true, force: true });
+    process.on('exit', remove); // Ctrl-C comes by here only
     try {
       return await this.#bootIn(folder, request);
     } finally {
-      rmSync(folder, { recursive: true, force: true });
+      process.off('exit', remove);
+      remove();
     }
   }
 
   async #bootIn(folder: string, request: RunGuest): Promise<RunReply> {
+    const { image, sha256 } = request.guest;
+    const found = createHash('sha256').update(readFileSync(image)).digest('hex');
+    if (found !== sha256) return { type: 'error', id: request.id, reason: `${image} is not the image that the suite means: its digest is ${found}` };
     const output = join(folder, 'output');
     writeFileSync(output, '');
     let serial = `file,id=com1,path=${quote(output)}`;

@@ -19,6 +19,13 @@ export async function makeBuiltIn(name: string): Promise<Adapter | null> {
   return null;
 }
 
+const isCommand = (name: string): boolean => name.startsWith('exec:') && name.slice(5).trim() !== '';
+
+/** @throws RangeError for a name that is no target. */
+export function checkTarget(name: string): void {
+  if (!isBuiltIn(name) && !isCommand(name)) throw new RangeError(`no target '${name}'; there are ${BUILT_IN.join(', ')}, all, and exec:<command>`);
+}
+
 export interface TargetOptions {
   readonly onLog?: (text: string) => void;
 }
@@ -29,9 +36,9 @@ export interface TargetOptions {
  * @throws RangeError for a name that is no target.
  */
 export async function makeTarget(name: string, options: TargetOptions = {}): Promise<Adapter> {
-  if (name.startsWith('exec:') && name.length > 5) return new ExecAdapter({ command: name.slice(5), ...options });
+  checkTarget(name);
+  if (isCommand(name)) return new ExecAdapter({ command: name.slice(5), ...options });
   if (name === 'qemu') return (await makeBuiltIn(name)) as Adapter;
-  if (!isBuiltIn(name)) throw new RangeError(`no target '${name}'; there are ${BUILT_IN.join(', ')}, all, and exec:<command>`);
   const program = fileURLToPath(new URL('serve.ts', import.meta.url));
   return new ExecAdapter({ command: [process.execPath, '--disable-warning=ExperimentalWarning', program, name], ...options });
 }
