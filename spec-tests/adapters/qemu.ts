@@ -12,7 +12,7 @@
 // | triple fault | with `-no-reboot` a reset request ends the process; the reset log on standard error says "Triple fault" |
 // | another reset | the same, without those words |
 // | halt for good | nothing at all: the registers say HLT=1 with interrupts off, on every processor, twice in a row |
-// | QEMU refused to start | status 1, like a debug exit with value 0; but then the monitor never greeted |
+// | QEMU refused to start | status 1, like a debug exit with value 0; but then the monitor never answered |
 
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';
@@ -151,11 +151,11 @@ export class QemuAdapter implements Adapter {
     };
     // The clock starts before QEMU does: a QEMU that never greets is a time-out like any other.
     const timer = setTimeout(() => decide('timeout'), request.limits.timeoutMs);
-    let greeted = false;
+    let ready = false;
     try {
       await qmp.greeting();
-      greeted = true;
-      await qmp.command('qmp_capabilities');
+      await qmp.command('qmp_capabilities'); // the greeting comes before the image is read, the first answer after it
+      ready = true;
       await qmp.command('cont');
       await this.#watch(qmp, decide, () => decided !== null, output);
     } catch {
@@ -175,10 +175,10 @@ export class QemuAdapter implements Adapter {
       ...more,
     });
     if (decided !== null) return reply(decided);
-    if (greeted && code !== null && code % 2 === 1) return reply('debug-exit', { exitValue: hex(code >> 1) });
-    if (greeted && tripleFault) return reply('triple-fault');
+    if (ready && code !== null && code % 2 === 1) return reply('debug-exit', { exitValue: hex(code >> 1) });
+    if (ready && tripleFault) return reply('triple-fault');
     const shutdown = qmp.events.find(({ event }) => event === 'SHUTDOWN');
-    if (greeted && code === 0 && shutdown?.data?.guest === true) return reply('reset', { detail: `QEMU: ${String(shutdown.data.reason)}` });
+    if (ready && code === 0 && shutdown?.data?.guest === true) return reply('reset', { detail: `QEMU: ${String(shutdown.data.reason)}` });
     return { type: 'error', id: request.id, reason: `QEMU ${howItEnded(code, signal)}: ${stderr.trim().slice(-600) || '(it said nothing)'}` };
   }
 

@@ -43,7 +43,7 @@ export class Qmp {
     stream.on('close', () => this.#close(new Error('QEMU closed its monitor')));
   }
 
-  /** Resolves with QEMU's greeting: only now is it certain that the command line was accepted. */
+  /** Resolves with QEMU's greeting. It comes before QEMU has read the image; the first command's answer comes after. */
   greeting(): Promise<unknown> {
     return this.#greeting;
   }
