@@ -558,9 +558,10 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     return exit;
   }
 
-  /** The instruction ends in this VM exit. The last thing it does: it must not have changed anything. */
-  leave(exit: VmExit): void {
-    this.#leaving = exit;
+  /** The hypervisor has been asked, and this is its answer. True: the instruction ends in a VM exit, and has to return before it has changed anything. */
+  leaves(exit: VmExit | null | undefined): boolean {
+    this.#leaving = exit ?? null;
+    return this.#leaving !== null;
   }
 
   protectCode(hpa: number): void {

@@ -22,7 +22,7 @@ export interface IoAccess {
 
 // The question may come up deep inside an instruction, so the answer "the hypervisor takes over" is thrown, like a fault. But unwinding costs more than
 // all the rest of an exit, and the instructions that exit by the hundred thousand are the simple ones, which ask once, at their very beginning. For
-// those the answer is a value: they pass it on to `Cpu.leave` and return.
+// those the answer is a value: they hand it to `Cpu.leaves` and return.
 
 /**
  * A method that returns `VmExit | null` gives null to go on. Every other one either returns (go on) or throws a VmExit. After an exit the hypervisor

@@ -8,7 +8,7 @@
 
 import { Fault, generalProtection, VECTOR } from '../faults.ts';
 import type { EptContext } from '../intercepts.ts';
-import type { PhysicalMemory } from '../physical-memory.ts';
+import { highHalf, lowHalf, type PhysicalMemory } from '../physical-memory.ts';
 import { type CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
 import type { Trace } from '../trace.ts';
 import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker } from './ept.ts';
@@ -92,9 +92,9 @@ export class Mmu {
 
   /** A data access that missed. See EngineHost.translate. `fill` false: leave the TLB alone. */
   translate(linear: bigint, bytes: number, access: number, user: boolean, fill = true): number {
-    const lo = Number(linear & U32);
+    const lo = lowHalf(linear);
     if ((lo & PAGE_MASK) + bytes > 4096) return -1;
-    const hi = Number(linear >> 32n);
+    const hi = highHalf(linear);
     this.#walk(lo, hi, linear, access, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
     if (!this.#memory.holds(this.#page, 4096)) return -1;
     if (fill) this.#fill(lo, hi, linear, user);
@@ -103,8 +103,8 @@ export class Mmu {
 
   /** An instruction fetch. See EngineHost.fetch. */
   fetch(linear: bigint, user: boolean): number {
-    const lo = Number(linear & U32);
-    const hi = Number(linear >> 32n);
+    const lo = lowHalf(linear);
+    const hi = highHalf(linear);
     const hit = this.tlb.lookup(this.#bank(user), lo, hi, TLB.EXEC_TAG);
     if (hit >= 0) return hit;
     this.#walk(lo, hi, linear, ACCESS.FETCH, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
@@ -141,7 +141,7 @@ export class Mmu {
   /** Reads 1 to 8 bytes, unsigned. */
   read(linear: bigint, bytes: number, privilege: number, access: number = ACCESS.READ): bigint {
     if (bytes <= 4) return BigInt(this.read32(linear, bytes, privilege, access));
-    const offset = Number(linear & 0xfffn);
+    const offset = lowHalf(linear) & PAGE_MASK;
     if (offset + bytes > 4096) return this.#readCrossing(linear, bytes, privilege, access);
     const hpa = this.physical(linear, access, privilege);
     return this.readPhysical(hpa, bytes);
@@ -149,7 +149,7 @@ export class Mmu {
 
   /** Reads 1, 2 or 4 bytes, unsigned. */
   read32(linear: bigint, bytes: number, privilege: number, access: number = ACCESS.READ): number {
-    const offset = Number(linear & 0xfffn);
+    const offset = lowHalf(linear) & PAGE_MASK;
     if (offset + bytes > 4096) return Number(this.#readCrossing(linear, bytes, privilege, access));
     const hpa = this.physical(linear, access, privilege);
     if (!this.#memory.holds(hpa, bytes)) return Number(this.#host.bus.read(hpa, bytes));
@@ -160,7 +160,7 @@ export class Mmu {
 
   /** Writes 1 to 8 bytes. Nothing is written unless all of it may be. */
   write(linear: bigint, bytes: number, value: bigint, privilege: number): void {
-    const offset = Number(linear & 0xfffn);
+    const offset = lowHalf(linear) & PAGE_MASK;
     const hpa = this.physical(linear, ACCESS.WRITE, privilege);
     if (offset + bytes <= 4096) {
       this.writePhysical(hpa, bytes, value);
@@ -174,7 +174,7 @@ export class Mmu {
   }
 
   #readCrossing(linear: bigint, bytes: number, privilege: number, access: number): bigint {
-    const first = 4096 - Number(linear & 0xfffn);
+    const first = 4096 - (lowHalf(linear) & PAGE_MASK);
     const one = this.physical(linear, access, privilege);
     const two = this.physical(this.#next(linear, first), access, privilege);
     let value = 0n;
@@ -199,14 +199,14 @@ export class Mmu {
   /** Checks that `bytes` at `linear` may be accessed, without accessing them. */
   probe(linear: bigint, bytes: number, access: number, privilege: number): void {
     this.physical(linear, access, privilege);
-    const first = 4096 - Number(linear & 0xfffn);
+    const first = 4096 - (lowHalf(linear) & PAGE_MASK);
     if (first < bytes) this.physical(this.#next(linear, first), access, privilege);
   }
 
   /** Host physical address of one byte. @throws Fault or VmExit. */
   physical(linear: bigint, access: number, privilege: number): number {
-    const lo = Number(linear & U32);
-    const hi = Number(linear >> 32n);
+    const lo = lowHalf(linear);
+    const hi = highHalf(linear);
     // An implicit supervisor access ignores EFLAGS.AC, so with SMAP it may not profit from what AC let in.
     if (privilege !== PRIVILEGE.SYSTEM || !this.#smapTouched) {
       const tag = access === ACCESS.READ ? TLB.READ_TAG : access === ACCESS.FETCH ? TLB.EXEC_TAG : TLB.WRITE_TAG;
@@ -237,7 +237,7 @@ export class Mmu {
     const { view } = this.#memory;
     if (bytes === 8) view.setBigUint64(at, BigInt.asUintN(64, value), true);
     else {
-      const low = Number(value & U32);
+      const low = lowHalf(value);
       if (bytes === 1) view.setUint8(at, low);
       else if (bytes === 2) view.setUint16(at, low, true);
       else view.setUint32(at, low, true);
@@ -318,10 +318,10 @@ export class Mmu {
     if (format !== FORMAT.pae) return cr3 - (cr3 % 4096);
     const index = lo >>> 30;
     const pdpte = this.pdptes[index] as bigint;
-    const value = Number(pdpte & U32);
+    const value = lowHalf(pdpte);
     this.#host.trace?.emit({ kind: 'walk', stage: 1, level: 3, entry: cr3 - (cr3 % 32) + 8 * index, value: pdpte });
     if ((value & P.P) === 0) return -1;
-    return Number(pdpte >> 32n) * 2 ** 32 + ((value & 0xfffff000) >>> 0);
+    return highHalf(pdpte) * 2 ** 32 + ((value & 0xfffff000) >>> 0);
   }
 
   // ## The judgement
@@ -416,8 +416,8 @@ export class Mmu {
       this.#hi = bytes === 8 ? this.#memory.view.getInt32(at + 4, true) : 0;
     } else {
       const value = this.#host.bus.read(hpa, bytes);
-      this.#lo = Number(value & U32) | 0;
-      this.#hi = Number((value >> 32n) & U32) | 0;
+      this.#lo = lowHalf(value) | 0;
+      this.#hi = highHalf(value) | 0;
     }
     if (this.#host.trace) {
       const value = (BigInt(this.#hi >>> 0) << 32n) | BigInt(this.#lo >>> 0);
@@ -478,7 +478,7 @@ export class Mmu {
 
   /** One page: INVLPG. */
   invalidate(linear: bigint): void {
-    this.tlb.invalidate(this.#pair, Number(linear & U32), Number(linear >> 32n));
+    this.tlb.invalidate(this.#pair, lowHalf(linear), highHalf(linear));
     this.#forgotten('invlpg');
   }
 

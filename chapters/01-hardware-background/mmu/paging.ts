@@ -14,6 +14,7 @@
 // ::layout ENTRY -- The low word of an entry, common to all formats. Above bit 11 is the address of the next table, or of the page.
 
 import { bit, bitfield } from '../layout.ts';
+import { highHalf } from '../physical-memory.ts';
 
 /** MAXPHYADDR: the number of physical-address bits, as CPUID leaf 0x80000008 reports it. */
 export const PHYSICAL_ADDRESS_BITS = 40;
@@ -124,6 +125,6 @@ export const PDPTE_RESERVED = { LO: 0x1e6, HI: missing } as const;
 
 /** True when bits 63:47 of a linear address are all equal. */
 export const canonical = (linear: bigint): boolean => {
-  const top = linear >> 47n;
-  return top === 0n || top === 0x1ffffn;
+  const high = highHalf(linear);
+  return high < 0x8000 || high >= 0xffff_8000;
 };

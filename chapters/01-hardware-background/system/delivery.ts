@@ -13,6 +13,7 @@ import { readFlags, writeFlags } from '../engine/flags.ts';
 import { Fault, generalProtection, notPresent, VECTOR } from '../faults.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
 import { canonical } from '../mmu/paging.ts';
+import { highHalf, lowHalf } from '../physical-memory.ts';
 import { AR, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { EVENT_TYPE } from '../vmx/processor.ts';
 import {
@@ -111,7 +112,7 @@ function deliverThroughGate(cpu: Cpu, event: Event): void {
   if (vector * gateBytes + gateBytes - 1 > state.get32(OFFSET.IDTR_LIMIT)) throw generalProtection(gateError);
   const at = cpu.wrapLinear(state.get64(OFFSET.IDTR_BASE) + BigInt(vector * gateBytes));
   const both = cpu.mmu.read(at, 8, PRIVILEGE.SYSTEM);
-  const gate = decodeDescriptor(0, at, Number(both & U32), Number(both >> 32n));
+  const gate = decodeDescriptor(0, at, lowHalf(both), highHalf(both));
   const type = gate.rights & (AR.S | AR.TYPE);
   const known = long
     ? type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE

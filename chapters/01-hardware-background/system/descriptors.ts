@@ -12,6 +12,7 @@ import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, notPresent, stackFault } from '../faults.ts';
 import { bit, bitfield, bits } from '../layout.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
+import { highHalf, lowHalf } from '../physical-memory.ts';
 import { AR, OFFSET, SEG } from '../state.ts';
 import { code64, longMode, protectedMode, U32, virtual8086 } from './segmentation.ts';
 
@@ -84,7 +85,7 @@ export function readDescriptor(cpu: Cpu, selector: number, fault: MakeFault = ge
   const base = local ? state.segBase(SEG.LDTR) : state.get64(OFFSET.GDTR_BASE);
   const at = cpu.wrapLinear(base + BigInt(offset));
   const both = cpu.mmu.read(at, 8, PRIVILEGE.SYSTEM);
-  return decodeDescriptor(selector, at, Number(both & U32), Number(both >> 32n));
+  return decodeDescriptor(selector, at, lowHalf(both), highHalf(both));
 }
 
 /**

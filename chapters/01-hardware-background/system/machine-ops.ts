@@ -64,8 +64,7 @@ export function loadTable(cpu: Cpu, insn: Instruction, table: Table): void {
 // ## Identity and time
 
 export function cpuid(cpu: Cpu, insn: Instruction): void {
-  const exit = cpu.intercepts?.exitOf(EXIT_REASON.CPUID, insn.length);
-  if (exit) return cpu.leave(exit);
+  if (cpu.leaves(cpu.intercepts?.exitOf(EXIT_REASON.CPUID, insn.length))) return;
   const { state } = cpu;
   const answer = cpu.cpuid(cpu, state.slot32(SLOT.RAX), state.slot32(SLOT.RCX));
   // @clause x86.cpuid.upper-halves
@@ -112,8 +111,7 @@ export function rdpmc(cpu: Cpu, insn: Instruction): void {
 // @clause x86.hlt.waits
 export function hlt(cpu: Cpu, insn: Instruction): void {
   requireRing0(cpu);
-  const exit = cpu.intercepts?.exitOf(EXIT_REASON.HLT, insn.length);
-  if (exit) return cpu.leave(exit);
+  if (cpu.leaves(cpu.intercepts?.exitOf(EXIT_REASON.HLT, insn.length))) return;
   cpu.halt();
 }
 

@@ -116,8 +116,7 @@ export function rdmsr(cpu: Cpu, insn: Instruction): void {
   const { state } = cpu;
   if (cpu.cpl !== 0) throw generalProtection();
   const index = state.slot32(SLOT.RCX);
-  const exit = cpu.intercepts?.readMsr(index, insn.length);
-  if (exit) return cpu.leave(exit);
+  if (cpu.leaves(cpu.intercepts?.readMsr(index, insn.length))) return;
   const value = readMsr(cpu, index);
   state.setSlot(SLOT.RAX, value & U32);
   state.setSlot(SLOT.RDX, value >> 32n);
@@ -127,7 +126,6 @@ export function wrmsr(cpu: Cpu, insn: Instruction): void {
   const { state } = cpu;
   if (cpu.cpl !== 0) throw generalProtection();
   const index = state.slot32(SLOT.RCX);
-  const exit = cpu.intercepts?.writeMsr(index, insn.length);
-  if (exit) return cpu.leave(exit);
+  if (cpu.leaves(cpu.intercepts?.writeMsr(index, insn.length))) return;
   writeMsr(cpu, index, ((state.slot(SLOT.RDX) & U32) << 32n) | (state.slot(SLOT.RAX) & U32));
 }

@@ -55,8 +55,7 @@ function trapIfWatched(cpu: Cpu, port: number, bytes: number): void {
 
 export function input(cpu: Cpu, insn: Instruction): void {
   const port = portOf(cpu, insn);
-  const exit = ask(cpu, insn, port, 'in');
-  if (exit) return cpu.leave(exit);
+  if (cpu.leaves(ask(cpu, insn, port, 'in'))) return;
   // @clause x86.io.accumulator
   writeRegister(cpu, SLOT.RAX, insn.bytes, BigInt(readPort(cpu, port, insn.bytes)));
   trapIfWatched(cpu, port, insn.bytes);
@@ -65,8 +64,7 @@ export function input(cpu: Cpu, insn: Instruction): void {
 // @clause x86.io.width
 export function output(cpu: Cpu, insn: Instruction): void {
   const port = portOf(cpu, insn);
-  const exit = ask(cpu, insn, port, 'out');
-  if (exit) return cpu.leave(exit);
+  if (cpu.leaves(ask(cpu, insn, port, 'out'))) return;
   const value = cpu.state.slot32(SLOT.RAX);
   cpu.ports.write(port, insn.bytes, insn.bytes === 4 ? value : insn.bytes === 2 ? value & 0xffff : value & 0xff);
   trapIfWatched(cpu, port, insn.bytes);
@@ -104,8 +102,7 @@ function stringIo(cpu: Cpu, insn: Instruction, direction: 'in' | 'out', move: (l
     const addressSize = (insn.addressSize * 8) as 16 | 32 | 64;
     const size = insn.bytes as Width;
     const access: IoAccess = { port, size, direction, string: true, rep: repeated, immediate: false, linear, addressSize, segment };
-    const exit = cpu.intercepts.io(access, insn.length);
-    if (exit) return cpu.leave(exit);
+    if (cpu.leaves(cpu.intercepts.io(access, insn.length))) return;
   }
   move(linear, port);
   const step = BigInt(state.get32(OFFSET.RFLAGS) & FLAG.DF ? -insn.bytes : insn.bytes);

@@ -12,6 +12,7 @@ import { type Fault, generalProtection, stackFault } from '../faults.ts';
 import { effectiveAddress, type Instruction } from '../isa/instruction.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
 import { canonical } from '../mmu/paging.ts';
+import { lowHalf } from '../physical-memory.ts';
 import { AR, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 
 export const U16 = 0xffffn;
@@ -57,7 +58,7 @@ export function linearAddress(cpu: Cpu, seg: number, offset: bigint, bytes: numb
     if (write ? isCode || (rights & AR.WRITABLE) === 0 : isCode && (rights & AR.READABLE) === 0) throw fail();
   }
   // @clause x86.segment.limit
-  if (!withinLimit(Number(offset & U32), bytes, state.segLimit(seg), isExpandDown(rights) && protectedMode(cpu) ? rights : 0)) throw fail();
+  if (!withinLimit(lowHalf(offset), bytes, state.segLimit(seg), isExpandDown(rights) && protectedMode(cpu) ? rights : 0)) throw fail();
   // @clause x86.segment.base
   return (state.segBase(seg) + offset) & U32;
 }
@@ -135,17 +136,19 @@ export class Stack {
       if (!canonical(offset) || !canonical((offset + BigInt(bytes - 1)) & U64)) throw stackFault(this.#errorCode);
       return offset;
     }
-    const at = this.width === 2 ? offset & U16 : offset & U32;
-    if (!withinLimit(Number(at), bytes, this.#limit, this.#rights)) throw stackFault(this.#errorCode);
-    return (this.#base + at) & U32;
+    if (!withinLimit(lowHalf(offset), bytes, this.#limit, this.#rights)) throw stackFault(this.#errorCode);
+    return BigInt.asUintN(32, this.#base + offset);
   }
 
-  get #mask(): bigint {
-    return this.width === 8 ? U64 : this.width === 4 ? U32 : U16;
+  /** The stack pointer `distance` bytes on, cut to its width. */
+  #moved(distance: number): bigint {
+    if (this.width === 8) return BigInt.asUintN(64, this.sp + BigInt(distance));
+    const moved = lowHalf(this.sp) + distance;
+    return BigInt(this.width === 4 ? moved >>> 0 : moved & 0xffff);
   }
 
   push(value: bigint, bytes: number): void {
-    const next = (this.sp - BigInt(bytes)) & this.#mask;
+    const next = this.#moved(-bytes);
     this.#cpu.mmu.write(this.#address(next, bytes), bytes, value, this.#privilege);
     this.sp = next;
   }
@@ -158,17 +161,17 @@ export class Stack {
 
   /** Reads without moving, `distance` bytes up from the top. */
   peek(distance: number, bytes: number): bigint {
-    return this.#cpu.mmu.read(this.#address((this.sp + BigInt(distance)) & this.#mask, bytes), bytes, this.#privilege);
+    return this.#cpu.mmu.read(this.#address(this.#moved(distance), bytes), bytes, this.#privilege);
   }
 
   skip(bytes: number): void {
-    this.sp = (this.sp + BigInt(bytes)) & this.#mask;
+    this.sp = this.#moved(bytes);
   }
 
   /** Checks that `bytes` lie within the segment, or at canonical addresses, before the first of them is pushed. */
   reserve(bytes: number): void {
-    this.#address((this.sp - 1n) & this.#mask, 1);
-    this.#address((this.sp - BigInt(bytes)) & this.#mask, 1);
+    this.#address(this.#moved(-1), 1);
+    this.#address(this.#moved(-bytes), 1);
   }
 
   /** Makes the copy the stack pointer. */

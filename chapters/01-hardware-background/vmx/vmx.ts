@@ -14,7 +14,7 @@
 import { generalProtection, undefinedOpcode, VmExit } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
-import { assert, PAGE_BYTES } from '../physical-memory.ts';
+import { assert, highHalf, lowHalf, PAGE_BYTES } from '../physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG } from '../state.ts';
 import {
   ACTIVITY_CHECKS,
@@ -303,7 +303,7 @@ export class VmxUnit {
   /** VMWRITE. Bits beyond the field's width are ignored. @throws VmxAccessError where the instruction fails. */
   vmwrite(encoding: number, value: bigint): void {
     const at = this.#cell('VMWRITE', encoding);
-    this.writeCell(encoding, at, Number(value & 0xffff_ffffn), Number((value >> 32n) & 0xffff_ffffn));
+    this.writeCell(encoding, at, lowHalf(value), highHalf(value));
   }
 
   /** VMWRITE of an unsigned 32-bit value, zero-extended, without making a bigint. */

@@ -7,7 +7,7 @@
 // Ours is one loop over levels. What differs between the modes is how many levels there are, how wide an entry is, and which bits are reserved. A
 // walk is bounded by the number of levels, whatever the guest wrote into its tables.
 
-import type { Gpa } from '../../01-hardware-background/physical-memory.ts';
+import { type Gpa, lowHalf } from '../../01-hardware-background/physical-memory.ts';
 import { CR0, CR4, EFER } from '../../01-hardware-background/state.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import type { SoftVcpu } from './vcpu.ts';
@@ -43,7 +43,7 @@ const A = 1n << 5n;
 const D = 1n << 6n;
 const PS = 1n << 7n;
 const NX = 1n << 63n;
-const has = (value: bigint, mask: number): boolean => (value & BigInt(mask)) !== 0n;
+const has = (value: bigint, mask: number): boolean => (lowHalf(value) & mask) !== 0;
 
 /** How the current mode's tables look. */
 interface Format {
@@ -71,7 +71,7 @@ export function pagingOf(vcpu: SoftVcpu): Paging {
  * Linux: `walk_addr_generic()`.
  */
 export function walkGuest(vm: SoftVm, paging: Paging, linear: bigint, access: Access | null): Walked {
-  if (!has(paging.cr0, CR0.PG)) return { gpa: Number(linear & 0xffff_ffffn), writable: true, user: true };
+  if (!has(paging.cr0, CR0.PG)) return { gpa: lowHalf(linear), writable: true, user: true };
   const long = has(paging.efer, EFER.LMA);
   const format: Format = long ? FORMAT.fourLevel : has(paging.cr4, CR4.PAE) ? FORMAT.pae : FORMAT.twoLevel;
   const nxe = has(paging.efer, EFER.NXE);

@@ -18,7 +18,7 @@ import { readFlags, writeFlags } from '../../01-hardware-background/engine/flags
 import { Fault, VECTOR, VmExit } from '../../01-hardware-background/faults.ts';
 import { effectiveAddress, type Instruction } from '../../01-hardware-background/isa/instruction.ts';
 import type { SystemOp } from '../../01-hardware-background/isa/system-ops.ts';
-import { type Gpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { type Gpa, lowHalf, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { AR, CpuState, FLAG, MODE, OFFSET, SEG, SLOT } from '../../01-hardware-background/state.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { type Access, type Paging, pagingOf, walkGuest } from '../../02-kvm-objects/soft/guest-walk.ts';
@@ -220,7 +220,7 @@ export class Emulator implements EngineHost {
   }
 
   #firstPart(linear: bigint, bytes: number): number {
-    return Math.min(bytes, PAGE_BYTES - Number(linear & BigInt(PAGE_BYTES - 1)));
+    return Math.min(bytes, PAGE_BYTES - (lowHalf(linear) % PAGE_BYTES));
   }
 
   // @clause x86.mmio.access

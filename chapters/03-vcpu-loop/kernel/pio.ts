@@ -8,7 +8,7 @@
 // The simple forms take this short way (`kvm_fast_pio()`): the exit qualification says everything. String forms read or write memory as well, and go
 // to the emulator.
 
-import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { lowHalf, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { SLOT } from '../../01-hardware-background/state.ts';
 import { EXIT, IO_DIRECTION, RunIo } from '../../02-kvm-objects/abi/exits.ts';
 import { PIO_PAGE_OFFSET, type SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
@@ -61,7 +61,7 @@ export function fastPio(vcpu: SoftVcpu, qualification: number): { result: 0; com
   const size = ((qualification & QUALIFICATION.SIZE) + 1) as 1 | 2 | 4;
   const port = qualification >>> QUALIFICATION.PORT_SHIFT;
   const out = (qualification & QUALIFICATION.IN) === 0;
-  const rax = Number((vcpu.regs[SLOT.RAX] as bigint) & 0xffff_ffffn);
+  const rax = lowHalf(vcpu.regs[SLOT.RAX] as bigint);
   if (out) vcpu.runView.setUint32(PIO_DATA, rax, true);
   const at = vcpu.rip;
   return {

@@ -4,6 +4,7 @@
 // that the hardware reported, ends the shadow of STI or MOV SS, and owes the guest a debug trap if the trap flag was set. Forgetting the last of the
 // three is a bug that hypervisors have had more than once: single-stepping then runs two instructions wherever the first one exits.
 
+import { lowHalf } from '../../01-hardware-background/physical-memory.ts';
 import { AR, EFER, FLAG } from '../../01-hardware-background/state.ts';
 import { INTERRUPTIBILITY } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
@@ -34,4 +35,4 @@ export function clearShadow(vcpu: SoftVcpu): void {
 }
 
 const in64BitCode = (vcpu: SoftVcpu): boolean =>
-  (vcpu.efer & BigInt(EFER.LMA)) !== 0n && (vcpu.vm.hardware.read32(FIELD.GUEST_CS_AR_BYTES) & AR.L) !== 0;
+  (lowHalf(vcpu.efer) & EFER.LMA) !== 0 && (vcpu.vm.hardware.read32(FIELD.GUEST_CS_AR_BYTES) & AR.L) !== 0;
