@@ -179,7 +179,10 @@ export class QemuAdapter implements Adapter {
     if (ready && tripleFault) return reply('triple-fault');
     const shutdown = qmp.events.find(({ event }) => event === 'SHUTDOWN');
     if (ready && code === 0 && shutdown?.data?.guest === true) return reply('reset', { detail: `QEMU: ${String(shutdown.data.reason)}` });
-    return { type: 'error', id: request.id, reason: `QEMU ${howItEnded(code, signal)}: ${stderr.trim().slice(-600) || '(it said nothing)'}` };
+    // Among the registers that the reset log prints, what QEMU itself has to say begins with its name.
+    const own = stderr.split('\n').filter((line) => line.startsWith('qemu'));
+    const words = (own.length > 0 ? own.join('\n') : stderr).trim().slice(-600);
+    return { type: 'error', id: request.id, reason: `QEMU ${howItEnded(code, signal)}: ${words || '(it said nothing)'}` };
   }
 
   /** Looks at the registers now and then, until the machine has halted for good or the monitor closes (which throws). */
