@@ -524,7 +524,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     return this.mmu.fetch(BigInt.asUintN(64, linear), this.cpl === 3);
   }
 
-  translate(linear: bigint, bytes: number, access: number): number {
+  translate(linear: bigint, bytes: number, access: number): number | VmExit {
     this.#tick();
     const at = BigInt.asUintN(64, linear);
     if (this.#slowAccess) this.#watch(at, bytes, access);

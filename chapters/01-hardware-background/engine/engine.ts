@@ -39,8 +39,9 @@ export interface EngineHost {
   /**
    * Data TLB miss. RAM: fills the TLB bank in use and returns the buffer offset. Not RAM, or crossing a page: returns -1, and the engine then calls
    * readSlow or writeSlow. In 64-bit code the engine has already checked that the address is canonical (#GP, or #SS for the stack segment).
+   * A VmExit may be returned as well as thrown.
    */
-  translate(linear: bigint, bytes: number, access: number): number;
+  translate(linear: bigint, bytes: number, access: number): number | VmExit;
   /** A read of 1, 2, 4 or 8 bytes that crosses a page or meets a device. Returns the value, unsigned. */
   readSlow(linear: bigint, bytes: number, access: number): bigint;
   /** Likewise a write. Both pages of a crossing write are checked before either is written. Calls `codeWritten` for what it writes to RAM. */
@@ -229,6 +230,10 @@ export class Engine {
           // @clause x86.segment.canonical
           if (this.#code64 && !(isCanonical(linear) && isCanonical(last))) throw stack ? stackFault() : generalProtection();
           const at = this.#host.translate(linear, bytes, access);
+          if (typeof at !== 'number') {
+            this.#park(at);
+            return TRANSLATED.ABORT;
+          }
           if (at < 0) return TRANSLATED.SLOW;
           if (access !== ACCESS.READ && this.#cache.holdsCode(at)) this.#cache.written(at, bytes);
           return at;

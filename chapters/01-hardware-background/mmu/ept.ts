@@ -76,6 +76,8 @@ export class EptWalker {
   dirty = false;
   /** log2 of the size of the page found. */
   shift = 12;
+  /** After `find` has returned -1: why. */
+  refusal: VmExit | null = null;
   readonly #memory: PhysicalMemory;
   readonly #trace: Trace | null;
   readonly #path = new Int32Array(4); // buffer offsets of the entries used
@@ -92,8 +94,15 @@ export class EptWalker {
    * @throws VmExit with reason 48 (violation) or 49 (misconfiguration).
    */
   translate(ept: EptContext, gpa: number, access: EptAccess): number {
+    const hpa = this.find(ept, gpa, access);
+    if (hpa < 0) throw this.refusal;
+    return hpa;
+  }
+
+  /** The same, but returns -1 in the place of an exit. For device accesses, which end so every time. */
+  find(ept: EptContext, gpa: number, access: EptAccess): number {
     // @clause x86.ept.gpa-width
-    if (gpa >= 2 ** 48) this.#violation(gpa, access, 0);
+    if (gpa >= 2 ** 48) return this.#violation(gpa, access, 0);
     let table = ept.root;
     let allowed = RWX;
     for (let level = 4; ; level--) {
@@ -103,10 +112,11 @@ export class EptWalker {
       const lo = this.#lo;
       const hi = this.#hi;
       // @clause x86.ept.not-present
-      if ((lo & RWX) === 0) this.#violation(gpa, access, 0);
+      if ((lo & RWX) === 0) return this.#violation(gpa, access, 0);
       const leaf = level === 1 || ((lo & E.PS) !== 0 && level <= 3);
       if (this.#misconfigured(lo, hi, level, leaf, ept)) {
-        throw new VmExit(EXIT_EPT_MISCONFIG, 0n, { guestPhysicalAddress: gpa });
+        this.refusal = new VmExit(EXIT_EPT_MISCONFIG, 0n, { guestPhysicalAddress: gpa });
+        return -1;
       }
       allowed &= lo;
       this.#path[4 - level] = at;
@@ -115,7 +125,7 @@ export class EptWalker {
         continue;
       }
       // @clause x86.ept.permissions
-      if ((access.kind & ~allowed) !== 0) this.#violation(gpa, access, allowed);
+      if ((access.kind & ~allowed) !== 0) return this.#violation(gpa, access, allowed);
       this.#mark(ept, 4 - level, access.kind);
       this.readable = (allowed & E.R) !== 0;
       this.writable = (allowed & E.W) !== 0;
@@ -168,11 +178,12 @@ export class EptWalker {
   }
 
   // @clause x86.ept.violation-qualification
-  #violation(gpa: number, access: EptAccess, allowed: number): never {
+  #violation(gpa: number, access: EptAccess, allowed: number): -1 {
     const given = (allowed & RWX) * Q.READABLE;
-    throw new VmExit(EXIT_EPT_VIOLATION, BigInt(access.kind | given | access.origin), {
+    this.refusal = new VmExit(EXIT_EPT_VIOLATION, BigInt(access.kind | given | access.origin), {
       guestPhysicalAddress: gpa,
       ...(access.linear !== null && { guestLinearAddress: access.linear }),
     });
+    return -1;
   }
 }

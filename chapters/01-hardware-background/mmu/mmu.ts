@@ -6,9 +6,9 @@
 //
 // ::figure page-walk -- One walk, reference by reference, as the trace records it.
 
-import { Fault, generalProtection, VECTOR } from '../faults.ts';
+import { Fault, generalProtection, VECTOR, type VmExit } from '../faults.ts';
 import type { EptContext } from '../intercepts.ts';
-import { highHalf, lowHalf, type PhysicalMemory } from '../physical-memory.ts';
+import { assert, highHalf, lowHalf, type PhysicalMemory } from '../physical-memory.ts';
 import { type CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
 import type { Trace } from '../trace.ts';
 import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker } from './ept.ts';
@@ -91,11 +91,12 @@ export class Mmu {
   // ## What the interpreter asks
 
   /** A data access that missed. See EngineHost.translate. `fill` false: leave the TLB alone. */
-  translate(linear: bigint, bytes: number, access: number, user: boolean, fill = true): number {
+  translate(linear: bigint, bytes: number, access: number, user: boolean, fill = true): number | VmExit {
     const lo = lowHalf(linear);
     if ((lo & PAGE_MASK) + bytes > 4096) return -1;
     const hi = highHalf(linear);
-    this.#walk(lo, hi, linear, access, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
+    const refusal = this.#tryWalk(lo, hi, linear, access, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
+    if (refusal) return refusal;
     if (!this.#memory.holds(this.#page, 4096)) return -1;
     if (fill) this.#fill(lo, hi, linear, user);
     return this.#memory.ramOffset + this.#page + (lo & PAGE_MASK);
@@ -258,13 +259,18 @@ export class Mmu {
 
   // @clause x86.paging.walk
   #walk(lo: number, hi: number, linear: bigint, access: number, privilege: number): void {
+    const refusal = this.#tryWalk(lo, hi, linear, access, privilege);
+    if (refusal) throw refusal;
+  }
+
+  /** Returns the exit when it is the last step that the second stage refuses; whatever else is wrong is thrown. */
+  #tryWalk(lo: number, hi: number, linear: bigint, access: number, privilege: number): VmExit | null {
     const format = this.#format();
     if (!format) {
       this.#shift = 12;
       this.#global = false;
       this.#readable = this.#writable = this.#executable = true;
-      this.#finish(lo, linear, access, true);
-      return;
+      return this.#finish(lo, linear, access, true);
     }
     const fault = (code: number): never => this.#fault(code, linear, access, privilege);
     const nxe = (this.#state.low32(OFFSET.EFER) & EFER.NXE) !== 0;
@@ -307,9 +313,9 @@ export class Mmu {
       }
       this.#shift = level.shift;
       this.#global = (entry & P.G) !== 0 && (this.#state.low32(OFFSET.CR4) & CR4.PGE) !== 0;
-      this.#finish(base - (base % size) + inside, linear, access, dirty);
-      return;
+      return this.#finish(base - (base % size) + inside, linear, access, dirty);
     }
+    assert(false, 'the last level of every format is a leaf');
   }
 
   /** Guest physical address of the first table that the walk reads from memory, or -1 when a PAE directory pointer is absent. */
@@ -427,20 +433,22 @@ export class Mmu {
   }
 
   /** The last step: from the guest physical address to the page, with the rights of both stages combined for the TLB. */
-  #finish(gpa: number, linear: bigint, access: number, dirty: boolean): void {
+  #finish(gpa: number, linear: bigint, access: number, dirty: boolean): VmExit | null {
     this.#writable &&= dirty;
     const ept = this.#host.ept();
     if (!ept) {
       this.#page = gpa - (gpa % 4096);
-      return;
+      return null;
     }
     const walker = this.#ept;
     const kind = access === ACCESS.FETCH ? EPT_ACCESS.FETCH : access === ACCESS.READ ? EPT_ACCESS.READ : EPT_ACCESS.WRITE;
-    const hpa = walker.translate(ept, gpa, { kind, origin: Q.LINEAR_VALID | Q.FINAL, linear });
+    const hpa = walker.find(ept, gpa, { kind, origin: Q.LINEAR_VALID | Q.FINAL, linear });
+    if (hpa < 0) return walker.refusal;
     this.#page = hpa - (hpa % 4096);
     this.#readable &&= walker.readable;
     this.#writable &&= walker.writable && walker.dirty;
     this.#executable &&= walker.executable;
+    return null;
   }
 
   // ## PAE's four registers
