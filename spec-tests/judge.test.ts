@@ -123,7 +123,9 @@ describe('the judge', () => {
   });
 
   const ended = (end: string, console: string, allowed: Partial<Case['allowed']> = {}, exitValue = '0x0'): string[] =>
-    judgeGuest(testCase({}, allowed), { end, exitValue }, readConsole(bytes(console))).map(({ kind, text }) => `${kind}: ${text}`);
+    judgeGuest(testCase({}, allowed), { end, exitValue, console: btoa(console) }, readConsole(bytes(console))).map(
+      ({ kind, text }) => `${kind}: ${text}`,
+    );
 
   it('judges the end', () => {
     expect(ended('debug-exit', 'RB1 done\n')).toEqual([]);
@@ -131,6 +133,13 @@ describe('the judge', () => {
     expect(ended('debug-exit', 'RB1 done\n', {}, '0x1')[0]).toMatch(/^end: wrong exit value: the guest wrote 0x1/);
     expect(ended('debug-exit', 'RB1 done\n', { exitValue: '0x1' }, '0x1')).toEqual([]);
     expect(ended('triple-fault', '', { end: ['triple-fault'] })).toEqual([]);
+  });
+
+  it('judges the last words of a payload that has no records', () => {
+    const allowed = { done: false, console: 'hello\n' };
+    expect(ended('debug-exit', 'firmware\nhello\n', allowed)).toEqual([]);
+    expect(ended('debug-exit', 'hell', allowed)).toEqual(['wrong: wrong console: it ends with "hell"; the payload\'s last words are "hello\\n"']);
+    expect(ended('debug-exit', '', allowed)).toHaveLength(1);
   });
 
   it('wants to hear that the payload was done, or why it was not', () => {

@@ -92,6 +92,23 @@ describe('the summary', () => {
   });
 });
 
+describe('a target that was not there', () => {
+  const absent = results([], { unavailable: 'no such <program>', summary: summarize([], [], 'no such <program>') });
+  const broken: Results = { ...absent, broken: true };
+
+  it('is skipped when it is absent, and never green when it broke', () => {
+    expect(asTap(absent)).toBe('TAP version 14\n1..0 # SKIP no such <program>\n');
+    expect(asTap(broken)).toBe('TAP version 14\nBail out! no such <program>\n');
+    expect(asJunit(absent)).toContain('<skipped message="no such &lt;program&gt;"/>');
+    expect(asJunit(broken)).toContain('<error type="broken" message="no such &lt;program&gt;"/>');
+    expect(validate<Results>('results', JSON.parse(JSON.stringify(broken)), 'test').broken).toBe(true);
+  });
+
+  it('stays broken through a merge', () => {
+    expect(mergeResults([absent, broken])).toMatchObject({ unavailable: 'no such <program>', broken: true, summary: { ok: false } });
+  });
+});
+
 describe('TAP', () => {
   it('numbers every case, skips and excuses, and escapes', () => {
     const lines = asTap(results(CASES, { stale: ['a row'] })).split('\n');

@@ -228,11 +228,9 @@ async function runCase(lane: Lane, testCase: LoadedCase, options: RunOptions, st
     for (let round = 2; round <= repeat; round++) {
       const again = await lane.attempt(testCase);
       if (fingerprint(again) === first) continue;
-      finding = {
-        ...again,
-        verdict: 'error',
-        reason: `repetitions disagree: run 1 of ${repeat} gave ${finding.verdict}, run ${round} ${again.verdict}; ${again.reason ?? finding.reason ?? 'the observations or traces differ'}`,
-      };
+      const why = again.reason ?? finding.reason ?? 'the observations or traces differ';
+      const reason = `repetitions disagree: run 1 of ${repeat} gave ${finding.verdict}, run ${round} ${again.verdict}; ${why}`;
+      finding = { ...again, verdict: 'error', reason };
       break;
     }
   }

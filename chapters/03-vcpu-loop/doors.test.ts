@@ -217,7 +217,7 @@ describe('hostile images', () => {
   };
 
   it.each([
-    ['an empty file', new Uint8Array(0), /no way in: 0 bytes/],
+    ['an empty file', new Uint8Array(0), /the image is empty/],
     ['noise', new Uint8Array(1000).fill(0x5a), /no way in/],
     ['four bytes of ELF', Uint8Array.of(0x7f, 0x45, 0x4c, 0x46), /reach past the end of the file \(0x4 bytes\)/],
     ['a header cut short', elf().subarray(0, 63), /ELF header: 0x40 bytes at 0x0 reach past the end/],

@@ -263,6 +263,7 @@ export function planBoot(image: Uint8Array, options: DoorOptions): BootPlan {
   const { ramBytes, door } = options;
   if (!(ramBytes >= LEAST_RAM_BYTES)) throw new RangeError(`a loader needs ${LEAST_RAM_BYTES} bytes of memory; this machine has ${ramBytes}`);
   if (door === 'flat') return flat(image, options);
+  if (image.length === 0) throw new ImageError('the image is empty');
   const wanted = (name: DoorName): boolean => door === undefined || door === name;
 
   const header = findMultiboot(image);
