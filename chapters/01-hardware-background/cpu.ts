@@ -43,8 +43,7 @@ export type { CpuOptions, CpuStop, InterruptSource, VmxExtension } from './syste
 const SHADOW = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
 /** Activity states, in OFFSET.ACTIVITY. */
 const ACTIVITY = { ACTIVE: 0, HLT: 1, SHUTDOWN: 2, WAIT_FOR_SIPI: 3 } as const;
-const EXIT_INIT = 3;
-const EXIT_SIPI = 4;
+const EXIT = { INIT: 3, SIPI: 4 } as const;
 
 /** One x86-64 processor. */
 export class Cpu implements EngineHost, MmuHost, VmxProcessor {
@@ -173,9 +172,6 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   setTimer(at: number, fire: () => void): void {
     this.#timer = { at, fire };
     this.eventsChanged();
-  }
-  clearTimer(): void {
-    this.#timer = null;
   }
 
   /** Makes `run` return at the next boundary with `{kind: 'stop'}`: for devices that end the run. */
@@ -312,7 +308,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const { state, vmx } = this;
     if (this.#initPending && !(vmx?.operating && !this.intercepts)) {
       this.#initPending = false;
-      if (this.intercepts) throw new VmExit(EXIT_INIT);
+      if (this.intercepts) throw new VmExit(EXIT.INIT);
       const caches = state.get64(OFFSET.CR0) & BigInt(CR0.CD | CR0.NW);
       resetProgram(this);
       state.set64(OFFSET.CR0, caches | BigInt(CR0.ET));
@@ -323,7 +319,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     if (this.#sipiVector < 0 || state.get32(OFFSET.ACTIVITY) !== ACTIVITY.WAIT_FOR_SIPI) return false;
     const vector = this.#sipiVector;
     this.#sipiVector = -1;
-    if (this.intercepts) throw new VmExit(EXIT_SIPI, BigInt(vector));
+    if (this.intercepts) throw new VmExit(EXIT.SIPI, BigInt(vector));
     loadRealSegment(this, SEG.CS, vector << 8);
     state.setSlot(SLOT.RIP, 0n);
     state.setSlot(SLOT.NEXT_RIP, 0n);
@@ -424,9 +420,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   /** An event has been delivered through the IDT: the processor is awake, and what inhibited interrupts for an instruction does no more. */
   eventDelivered(): void {
-    const { state } = this;
-    state.set32(OFFSET.ACTIVITY, ACTIVITY.ACTIVE);
-    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~(SHADOW.STI | SHADOW.MOV_SS));
+    this.state.set32(OFFSET.ACTIVITY, ACTIVITY.ACTIVE);
+    this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) & ~(SHADOW.STI | SHADOW.MOV_SS));
     this.#stepping = false;
     this.#mayTakeMore();
   }
@@ -447,9 +442,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   }
 
   unblockNmi(): void {
-    const { state } = this;
-    if (!(state.get32(OFFSET.SHADOW) & SHADOW.NMI)) return;
-    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~SHADOW.NMI);
+    if (!(this.state.get32(OFFSET.SHADOW) & SHADOW.NMI)) return;
+    this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) & ~SHADOW.NMI);
     this.eventsChanged();
   }
 
@@ -532,8 +526,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   }
 
   #watch(linear: bigint, bytes: number, access: number): void {
-    const { state } = this;
     const aligned = (linear & BigInt(bytes - 1)) === 0n;
+    const { state } = this;
     if (!aligned && this.cpl === 3 && state.low32(OFFSET.CR0) & CR0.AM && state.get32(OFFSET.RFLAGS) & FLAG.AC) throw new Fault(VECTOR.AC, 0);
     if (!this.#breakpoints.data) return;
     const hit = dataBreakpoints(this, linear, bytes, access !== 0);
@@ -552,16 +546,15 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   system(op: SystemOp, insn: Instruction): VmExit | null {
     this.#tick();
-    OPERATIONS[op](this, insn);
-    const exit = this.#leaving;
     this.#leaving = null;
-    return exit;
+    OPERATIONS[op](this, insn);
+    return this.#leaving;
   }
 
   /** The hypervisor has been asked, and this is its answer. True: the instruction ends in a VM exit, and has to return before it has changed anything. */
   leaves(exit: VmExit | null | undefined): boolean {
-    this.#leaving = exit ?? null;
-    return this.#leaving !== null;
+    if (exit) this.#leaving = exit;
+    return Boolean(exit);
   }
 
   protectCode(hpa: number): void {
