@@ -67,7 +67,13 @@ function hypervisorModel(): Journey {
   access(guest);
   machine.cpu.ports.write(PORT, 1, guest.al);
   resume(guest);
-  return { model: 'hypervisor', systems: 'VMware ESX', driver: 'in the hypervisor', route: ['guest', 'hypervisor', 'guest'], output: machine.console };
+  return {
+    model: 'hypervisor',
+    systems: 'VMware ESX',
+    driver: 'in the hypervisor',
+    route: ['guest', 'hypervisor', 'guest'],
+    output: machine.console,
+  };
 }
 
 // **The host model.** The kernel takes the exit, and returns from a system call of the process that plays the device. The process does its part, here

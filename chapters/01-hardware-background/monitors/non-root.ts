@@ -8,7 +8,7 @@ import { assert, PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
 import { AR, CR0, CR4, EFER, OFFSET, SEG, SLOT } from '../state.ts';
 import type { PortBus } from '../system/ports.ts';
 import type { Trace } from '../trace.ts';
-import { CAPABILITY, CPU_BASED, ENTRY, EXIT, EPTP, SECONDARY } from '../vmx/controls.ts';
+import { CAPABILITY, CPU_BASED, ENTRY, EPTP, EXIT, SECONDARY } from '../vmx/controls.ts';
 import { exitReasonName } from '../vmx/exit-reasons.ts';
 import { FIELD, type FieldName, REVISION_ID } from '../vmx/vmcs.ts';
 import { VmxUnit } from '../vmx/vmx.ts';
@@ -122,8 +122,21 @@ export class World {
     assert(vmx.vmclear(this.#vmcs) === 'succeed' && vmx.vmptrld(this.#vmcs) === 'succeed', 'the VMCS is taken');
     this.#writeControls(ownsPorts);
     this.#writeHost();
-    this.write({ GUEST_CR0: CR0.PE | CR0.NE | CR0.ET, GUEST_CR4: CR4.VMXE, GUEST_DR7: 0x400, GUEST_RFLAGS: 2, GUEST_RIP: entry, GUEST_RSP: stackTop });
-    this.write({ GUEST_GDTR_LIMIT: gdtLimit, GUEST_LDTR_AR_BYTES: AR.UNUSABLE, GUEST_TR_SELECTOR: 0x18, GUEST_TR_AR_BYTES: 0x8b, GUEST_TR_LIMIT: 0x67 });
+    this.write({
+      GUEST_CR0: CR0.PE | CR0.NE | CR0.ET,
+      GUEST_CR4: CR4.VMXE,
+      GUEST_DR7: 0x400,
+      GUEST_RFLAGS: 2,
+      GUEST_RIP: entry,
+      GUEST_RSP: stackTop,
+    });
+    this.write({
+      GUEST_GDTR_LIMIT: gdtLimit,
+      GUEST_LDTR_AR_BYTES: AR.UNUSABLE,
+      GUEST_TR_SELECTOR: 0x18,
+      GUEST_TR_AR_BYTES: 0x8b,
+      GUEST_TR_LIMIT: 0x67,
+    });
     for (const name of ['CS', 'SS', 'DS', 'ES', 'FS', 'GS']) {
       const rights = name === 'CS' ? 0xc09b : 0xc093;
       this.write({ [`GUEST_${name}_SELECTOR`]: name === 'CS' ? 8 : 0x10, [`GUEST_${name}_AR_BYTES`]: rights, [`GUEST_${name}_LIMIT`]: 0xffffffff });
@@ -152,8 +165,16 @@ export class World {
   #ept(): number {
     const { machine } = this;
     const [top, third, second, last] = [machine.page(), machine.page(), machine.page(), machine.page()] as const;
-    for (const [table, next] of [[top, third], [third, second], [second, last]] as const) machine.words(table, [BigInt(next) | EPT_ALL]);
-    machine.words(last, Array.from({ length: PAGES }, (_, page) => BigInt(this.ram + page * PAGE_BYTES) | EPT_WRITE_BACK_PAGE));
+    for (const [table, next] of [
+      [top, third],
+      [third, second],
+      [second, last],
+    ] as const)
+      machine.words(table, [BigInt(next) | EPT_ALL]);
+    machine.words(
+      last,
+      Array.from({ length: PAGES }, (_, page) => BigInt(this.ram + page * PAGE_BYTES) | EPT_WRITE_BACK_PAGE),
+    );
     return top;
   }
 

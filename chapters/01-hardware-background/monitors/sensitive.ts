@@ -3,8 +3,8 @@
 // Each candidate is executed in ring 3 of a 32-bit system, and the question is only whether the monitor hears of it. Those that trap could be emulated.
 // Those that do not either show the guest something of the monitor's, or quietly leave out what they were told to do.
 
-import { Stage } from './stage.ts';
 import { specimen } from './specimen.ts';
+import { Stage } from './stage.ts';
 
 interface Candidate {
   readonly text: string;
