@@ -7,7 +7,7 @@
 // Time in the stream is *virtual*: the number of guest instructions retired. So two runs of one image give the same bytes, in Node and in a
 // browser alike, and a number in the text can be checked.
 
-/** What every layer can report. `t` is added by the trace: guest instructions retired on that vCPU so far. */
+/** What every layer can report. `t` is added by the trace: instructions that the processor has executed so far, whichever vCPU they belong to. */
 export type TraceEvent =
   // Hardware (chapter 1)
   | { kind: 'mode'; mode: 'real' | 'v86' | 'protected16' | 'protected32' | 'compat' | 'long' }
