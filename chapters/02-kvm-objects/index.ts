@@ -47,8 +47,6 @@ export interface FirstContact {
   readonly runBytes: number;
   /** CS base plus RIP of a processor that nobody has touched: where x86 starts. */
   readonly resetVector: bigint;
-  /** The same three descriptors, as a program that closes them in the wrong order sees it: the vCPU still answers without its parents. */
-  readonly outlivesItsParents: boolean;
 }
 
 /** Makes one of each object, looks at them, and lets go from the top down. @throws Errno when the kernel refuses. */
@@ -62,7 +60,7 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
   vm.close();
   const resetVector = vcpu.getSregs().cs.base + vcpu.getRegs().rip;
   vcpu.close();
-  return { descriptors, runBytes, resetVector, outlivesItsParents: resetVector > 0n };
+  return { descriptors, runBytes, resetVector };
 }
 
 // Run on our kernel when this page was built, it was given descriptors {{firstContact.descriptors.join(', ')}}, a run area of

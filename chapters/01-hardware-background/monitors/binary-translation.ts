@@ -166,8 +166,7 @@ export function binaryTranslation(): TranslatedOutcome {
 // sensitive instructions and {{binaryTranslation().chained}} to find out where a block leads, each of these once. The {{specimen.retired}}
 // instructions of the run are made of {{binaryTranslation().blocks}} blocks.
 //
-// VMware's translator was this and twenty years of care: it rewrote direct jumps and calls, looked returns and indirect jumps up in a hash table, noticed when the
-// guest changed code that had been translated, kept the translation of each instruction identical in length of execution, so to speak, to the
-// original under every fault, and did most callouts without leaving the cache at all, by inlining them. User programs of the guest ran untranslated,
-// because in ring 3 the hardware does what it should. It beat the first generation of VT-x on many workloads, for a simple reason: an exit cost a
-// thousand cycles, and an inlined callout ten.
+// VMware's translator was this and years of care: it rewrote direct jumps and calls, looked returns and indirect jumps up in a hash table, noticed when
+// the guest changed code that had been translated, reported every fault at the guest's own address, and did most callouts without leaving the cache at
+// all, by inlining them. User programs of the guest ran untranslated, because in ring 3 the hardware does what it should. It beat the first generation
+// of VT-x on many workloads, for a simple reason: an inlined callout costs a few instructions, and an exit exchanges the whole state of the processor.

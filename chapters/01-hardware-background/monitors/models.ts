@@ -40,9 +40,28 @@ interface Journey {
 /** Changes of station on a journey. */
 export const crossingsOf = ({ route }: Journey): number => route.length - 1;
 
-const guestOf = (machine: RootMachine): World => {
+/** Writes down where control is, as the machines report each transition they make. */
+class Route {
+  readonly #stations: string[] = [];
+
+  watch(place: World | Stage, inside: string, outside: string): void {
+    place.onCrossing = (entered) => {
+      const station = entered ? inside : outside;
+      if (this.#stations.at(-1) !== station) this.#stations.push(station);
+    };
+  }
+
+  /** From the guest's first instruction to its first one after the access. */
+  get journey(): readonly string[] {
+    const from = this.#stations.indexOf('guest');
+    return this.#stations.slice(from, this.#stations.indexOf('guest', from + 1) + 1);
+  }
+}
+
+const guestOf = (machine: RootMachine, route: Route, monitor: string): World => {
   const world = new World(machine, 0, { entry: ENTRY, stackTop: STACK_TOP });
   world.load(ENTRY, GUEST);
+  route.watch(world, 'guest', monitor);
   return world;
 };
 
@@ -63,7 +82,8 @@ function resume(guest: World): void {
 
 function hypervisorModel(): Journey {
   const machine = new RootMachine(1);
-  const guest = guestOf(machine);
+  const route = new Route();
+  const guest = guestOf(machine, route, 'hypervisor');
   access(guest);
   machine.cpu.ports.write(PORT, 1, guest.al);
   resume(guest);
@@ -71,7 +91,7 @@ function hypervisorModel(): Journey {
     model: 'hypervisor',
     systems: 'VMware ESX',
     driver: 'in the hypervisor',
-    route: ['guest', 'hypervisor', 'guest'],
+    route: route.journey,
     output: machine.console,
   };
 }
@@ -81,8 +101,10 @@ function hypervisorModel(): Journey {
 
 function hostModel(): Journey {
   const machine = new RootMachine(1);
-  const guest = guestOf(machine);
+  const route = new Route();
+  const guest = guestOf(machine, route, 'host kernel');
   const host = new Stage(3); // the host's kernel and one process of it
+  route.watch(host, 'process', 'host kernel');
   host.machine.load(ENTRY, PROCESS);
   host.startAt(ENTRY);
   assert(host.next()?.vector === SYSTEM_CALL, 'the process asks for work');
@@ -91,8 +113,7 @@ function hostModel(): Journey {
   assert(host.next()?.vector === SYSTEM_CALL, 'the process has come back for more');
   const output = String.fromCharCode(host.byte(DEVICE_GPA));
   resume(guest);
-  const route = ['guest', 'host kernel', 'process', 'host kernel', 'guest'];
-  return { model: 'host', systems: 'KVM with QEMU', driver: 'in the kernel; the device in a process', route, output };
+  return { model: 'host', systems: 'KVM with QEMU', driver: 'in the kernel; the device in a process', route: route.journey, output };
 }
 
 // **The hybrid model.** The hypervisor owns processors and memory, and no device. A port access of the guest becomes work for a privileged guest, whose own
@@ -100,8 +121,10 @@ function hostModel(): Journey {
 
 function hybridModel(): Journey {
   const machine = new RootMachine(2);
-  const guest = guestOf(machine);
+  const route = new Route();
+  const guest = guestOf(machine, route, 'hypervisor');
   const domain = new World(machine, 1, { entry: ENTRY, stackTop: STACK_TOP, ownsPorts: true });
+  route.watch(domain, 'driver domain', 'hypervisor');
   domain.load(ENTRY, DRIVER_DOMAIN);
   assert(domain.enter() === 'VMCALL', 'the driver domain asks for work');
   domain.skip();
@@ -109,8 +132,7 @@ function hybridModel(): Journey {
   domain.al = guest.al;
   assert(domain.enter() === 'VMCALL', 'the driver domain reports back');
   resume(guest);
-  const route = ['guest', 'hypervisor', 'driver domain', 'hypervisor', 'guest'];
-  return { model: 'hybrid', systems: 'Xen, ACRN', driver: 'in a privileged guest', route, output: machine.console };
+  return { model: 'hybrid', systems: 'Xen, ACRN', driver: 'in a privileged guest', route: route.journey, output: machine.console };
 }
 
 /** The same byte, three ways. */

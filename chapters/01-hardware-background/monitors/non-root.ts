@@ -108,6 +108,8 @@ export class World {
   /** Host physical address of the guest's memory. */
   readonly ram: number;
   crossings = 0;
+  /** Told of each transition when it has been made: true after VM entry, false after VM exit. */
+  onCrossing: ((inside: boolean) => void) | null = null;
   /** The general registers while the guest is out; RSP is in the VMCS. */
   readonly registers = new BigUint64Array(GENERAL_REGISTERS);
   readonly #vmcs: number;
@@ -223,8 +225,10 @@ export class World {
     const outcome = this.#launched ? vmx.vmresume() : vmx.vmlaunch();
     assert(outcome === 'entered', `VM entry: ${outcome}`);
     this.#launched = true;
+    this.onCrossing?.(true);
     const stop = cpu.run();
     assert(stop.kind === 'vmexit', `the guest left by ${stop.kind}`);
+    this.onCrossing?.(false);
     for (let slot = 0; slot < GENERAL_REGISTERS; slot++) if (slot !== SLOT.RSP) this.registers[slot] = cpu.state.slot(slot);
     this.crossings++;
     return exitReasonName(this.read('VM_EXIT_REASON'));

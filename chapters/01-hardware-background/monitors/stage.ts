@@ -50,6 +50,8 @@ export class Stage {
   readonly ring: number;
   /** How often the processor came to ring 0. */
   crossings = 0;
+  /** Told of each transition: true when the guest goes on, false when it has come to ring 0. */
+  onCrossing: ((inside: boolean) => void) | null = null;
 
   constructor(ring: number) {
     this.ring = ring;
@@ -111,10 +113,12 @@ export class Stage {
 
   /** Runs until the guest traps; null when it halted by itself, which only a guest in ring 0 can. */
   next(maxInstructions = 10_000): Trap | null {
+    this.onCrossing?.(true);
     const stop: CpuStop = this.machine.run(maxInstructions);
     if (stop.kind === 'halt') return null;
     assert(stop.kind === 'stop', `the guest ended with ${stop.kind}`);
     this.crossings++;
+    this.onCrossing?.(false);
     const { memory, cpu } = this.machine;
     const vector = Math.floor((cpu.state.slot32(SLOT.NEXT_RIP) - STUBS_GPA) / STUB_BYTES);
     const hasError = HAS_ERROR_CODE.has(vector);
