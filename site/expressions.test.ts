@@ -90,6 +90,21 @@ describe('evaluating', () => {
     expect(evaluator.problems.map(({ line }) => line).sort()).toEqual([4, 6, 7]);
   });
 
+  it('draws a register table with what software may do, as a ruler only where that fits', () => {
+    const row = { bytes: 2, access: 'rw1c', reset: 7, text: 'what <it> is' };
+    const dense = {
+      device: 'chip',
+      source: 'its data sheet',
+      rows: { STATUS: { ...row, offset: 0 }, RING: { ...row, offset: 4, count: 2, stride: 8 } },
+    };
+    const html = drawLayout('T', dense as never);
+    expect(html).toContain('<svg');
+    for (const part of ['rw1c, 16 bits', '0x4 + 8·n', 'RING[2]', '0x7', 'what &lt;it&gt; is']) expect(html).toContain(part);
+    const twice = { ...dense, rows: { DATA: { ...row, offset: 0 }, DIVISOR: { ...row, offset: 0 } } };
+    const sparse = { ...dense, rows: { A: { ...row, offset: 0x20000 } } };
+    for (const table of [twice, sparse]) expect(drawLayout('T', table as never)).toMatch(/^<details class="ruler-table" open>|^<details open/);
+  });
+
   it('sets numbers as a book does', () => {
     expect(typeset(4096)).toBe('4096');
     expect(typeset(1234567)).toBe('1\u202f234\u202f567');

@@ -106,7 +106,7 @@ export class Evaluator {
       if (mark.kind === 'layout') {
         const scope = await this.#scope(room, module);
         const table = mark.name.split('.').reduce<unknown>((at, key) => (at as Scope | undefined)?.[key], scope);
-        if (!isDrawable(table)) throw new TypeError('the module exports no layout, bitfield or table of flags under this name');
+        if (!isDrawable(table)) throw new TypeError('the module exports no layout, register table, bitfield or table of flags under this name');
         return { html: drawLayout(mark.name, table) };
       }
       const file = room.figures.get(mark.name);

@@ -1,7 +1,8 @@
 // # Rulers
 //
 // A record's layout is declared once, as a table; the picture of it is drawn from that table, so it cannot show a field where there is none.
-// Three kinds of table can be drawn: a record (bytes), a word of named ranges (bits), and a plain object of flag masks (bits).
+// Four kinds of table can be drawn: a record (bytes), a device's registers (bytes, with what software may do to them), a word of named ranges (bits),
+// and a plain object of flag masks (bits).
 //
 // A picture alone would shut out whoever cannot see it, so each ruler carries a title and is followed by the same facts as an HTML table.
 
@@ -23,17 +24,32 @@ interface BitsLike {
   readonly name: string;
   readonly ranges: Readonly<Record<string, { readonly lo: number; readonly width: number; readonly meaning?: string }>>;
 }
+interface RegisterLike {
+  readonly offset: number;
+  readonly bytes: number;
+  readonly access: string;
+  readonly reset?: number;
+  readonly text: string;
+  readonly count?: number;
+  readonly stride?: number;
+}
+interface RegistersLike {
+  readonly device: string;
+  readonly source: string;
+  readonly rows: Readonly<Record<string, RegisterLike>>;
+}
 type Flags = Readonly<Record<string, number>>;
-export type Drawable = RecordLike | BitsLike | Flags;
+export type Drawable = RecordLike | RegistersLike | BitsLike | Flags;
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 const isRecord = (value: unknown): value is RecordLike => isObject(value) && isObject(value.fields) && typeof value.bytes === 'number';
 const isBits = (value: unknown): value is BitsLike => isObject(value) && isObject(value.ranges);
+const isRegisters = (value: unknown): value is RegistersLike => isObject(value) && isObject(value.rows) && typeof value.source === 'string';
 const isFlags = (value: unknown): value is Flags =>
   isObject(value) && Object.keys(value).length > 0 && Object.values(value).every((mask) => Number.isInteger(mask));
 
 /** True for what {@link drawLayout} can draw. */
-export const isDrawable = (value: unknown): value is Drawable => isRecord(value) || isBits(value) || isFlags(value);
+export const isDrawable = (value: unknown): value is Drawable => isRecord(value) || isRegisters(value) || isBits(value) || isFlags(value);
 
 const WIDTH = 720;
 const GUTTER = 62; // room for the offset labels of a byte ruler
@@ -174,7 +190,38 @@ function drawRecord(title: string, record: RecordLike): string {
   const rows = placed.map(({ name, offset, bytes, type }) => [`${offset} (0x${offset.toString(16)})`, name || '(padding)', `${type}, ${bytes} B`]);
   const facts = table(['Offset', 'Field', 'Type and size'], rows);
   // A union has fields on top of one another; a ruler cannot show that honestly.
-  if (overlaps) return facts.replace('<details', '<details open').replace('The same as a table', `${escapeHtml(title)}: a union, so as a table`);
+  return overlaps ? instead(facts, `${title}: a union, so as a table`) : drawBytes(title, record.bytes, placed) + facts;
+}
+
+/** The table alone, open, where a ruler would not serve. */
+const instead = (facts: string, title: string): string =>
+  facts.replace('<details', '<details open').replace('The same as a table', escapeHtml(title));
+
+// Registers lie where the chip's designer put them: two at one offset, told apart by a bit elsewhere, or a dozen in 128 KiB. Only a dense block makes a
+// ruler; the table is what a data sheet prints anyway.
+
+const RULER_LIMIT_BYTES = 64;
+
+function drawRegisters({ device, source, rows }: RegistersLike): string {
+  const hex = (value: number): string => `0x${value.toString(16)}`;
+  const entries = Object.entries(rows);
+  const end = (row: RegisterLike): number => row.offset + ((row.count ?? 1) - 1) * (row.stride ?? row.bytes) + row.bytes;
+  const lines = entries.map(([name, row]) => [
+    (row.count ?? 1) > 1 ? `${hex(row.offset)} + ${row.stride ?? row.bytes}·n` : hex(row.offset),
+    (row.count ?? 1) > 1 ? `${name}[${row.count}]` : name,
+    `${row.access}, ${8 * row.bytes} bits`,
+    hex(row.reset ?? 0),
+    row.text,
+  ]);
+  const facts = table(['Offset', 'Register', 'Access', 'Reset', 'What it is'], lines);
+  const bytes = Math.max(...entries.map(([, row]) => end(row)));
+  const fields = Object.fromEntries(entries.map(([name, row]) => [name, { offset: row.offset, bytes: end(row) - row.offset }]));
+  const { placed, overlaps } = placeFields({ name: device, bytes, fields });
+  const title = `${device}, registers (${source})`;
+  return overlaps || bytes > RULER_LIMIT_BYTES ? instead(facts, title) : drawBytes(title, bytes, placed) + facts;
+}
+
+function drawBytes(title: string, bytes: number, placed: readonly Placed[]): string {
   const byteWidth = (WIDTH - GUTTER) / ROW_BYTES;
   const parts: string[] = [];
   for (let n = 0; n < ROW_BYTES; n++) parts.push(`<text class="ruler-number" x="${round(GUTTER + (n + 0.5) * byteWidth)}" y="10">${n}</text>`);
@@ -187,7 +234,7 @@ function drawRecord(title: string, record: RecordLike): string {
   const advance = (to: number): void => {
     y += ROW_HEIGHT;
     row = to;
-    if (to * ROW_BYTES < record.bytes) rowLabel(to);
+    if (to * ROW_BYTES < bytes) rowLabel(to);
   };
   for (const field of placed) {
     const tip = `${field.name || 'padding'}: ${field.type}, ${field.bytes} bytes at offset ${field.offset}`;
@@ -211,12 +258,13 @@ function drawRecord(title: string, record: RecordLike): string {
       }
     }
   }
-  return svg(`${title}: ${record.bytes} bytes, lowest address first`, y + ROW_HEIGHT + 2, parts.join('')) + facts;
+  return svg(`${title}: ${bytes} bytes, lowest address first`, y + ROW_HEIGHT + 2, parts.join(''));
 }
 
 /** Draws a declared table as HTML: an SVG ruler and the same facts as a table. */
 export function drawLayout(name: string, drawable: Drawable): string {
   if (isRecord(drawable)) return drawRecord(drawable.name, drawable);
+  if (isRegisters(drawable)) return drawRegisters(drawable);
   if (isBits(drawable)) {
     const ranges = Object.entries(drawable.ranges).map(([key, { lo, width, meaning }]) => ({ name: key, lo, width, meaning: meaning ?? '' }));
     return drawBits(drawable.name, ranges);
