@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { BUILT_IN, Evaluator, typeset } from './expressions.ts';
 import type { Directive, Prose } from './literate.ts';
+import { drawLayout } from './rulers.ts';
 import { readingOrder, readRooms } from './tree.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'ringbook-site-'));
