@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Recorder } from '../../01-hardware-background/trace.ts';
-import { Bus, loadValue, type Registers, storeValue } from './bus.ts';
+import { Bus, loadValue, PORT_COUNT, type Registers, storeValue } from './bus.ts';
 import { DebugExit } from './debug-exit.ts';
 import { DebugConsole } from './debugcon.ts';
 import { Injector } from './injector.ts';
@@ -41,13 +41,108 @@ describe('a bus', () => {
     ]);
     bus.write(0x80, 4, 1n);
   });
-  it('gives a device no access that reaches past its end', () => {
+  it('cuts an access where the answer changes', () => {
     const bus = new Bus('ports');
-    const device = silent('a');
-    bus.attach(0x100, 4, device);
-    expect(bus.read(0x102, 4)).toBe(0xffff_ffffn);
-    bus.write(0x103, 2, 1n);
-    expect(device.calls).toEqual([]);
+    const [a, b] = [silent('a'), silent('b')];
+    bus.attach(0x100, 4, a);
+    bus.attach(0x108, 1, b);
+    expect(bus.read(0x102, 4)).toBe(0xffff_7788n);
+    expect(bus.read(0xff, 2)).toBe(0x88ffn);
+    expect(bus.read(0x106, 4)).toBe(0xff88_ffffn);
+    bus.write(0x103, 8, 0x0807_0605_0403_0201n);
+    expect(a.calls).toEqual([
+      ['read', 2, 2],
+      ['read', 0, 1],
+      ['write', 3, 1, 0x01n],
+    ]);
+    expect(b.calls).toEqual([
+      ['read', 0, 1],
+      ['write', 0, 1, 0x06n],
+    ]);
+  });
+  it('goes on at port 0 after the last', () => {
+    const bus = new Bus('ports', PORT_COUNT);
+    const [first, last] = [silent('first'), silent('last')];
+    bus.attach(0, 2, first);
+    bus.attach(0xffff, 1, last);
+    bus.write(0xffff, 4, 0x4433_2211n);
+    expect(last.calls).toEqual([['write', 0, 1, 0x11n]]);
+    expect(first.calls).toEqual([['write', 0, 2, 0x3322n]]); // nobody has the fourth byte
+    expect(bus.read(0xfffe, 4)).toBe(0x7788_88ffn);
+  });
+  it('lets the board win over what the guest moves, and the older of two that it moves', () => {
+    const make = (moves: [number, number][]): string => {
+      const bus = new Bus('memory');
+      bus.attach(0x1000, 0x100, named('board'));
+      const movable = ['older', 'newer', 'wide'].map((name) => bus.region(named(name), { priority: -1 }));
+      for (const [which, to] of moves) movable[which]?.place(to, which === 2 ? 0x2000 : 0x200);
+      return [0x0f00, 0x1000, 0x10ff, 0x1100, 0x1300, 0x1fff].map((address) => names[Number(bus.read(address, 1))] ?? '-').join(' ');
+    };
+    const names: string[] = [];
+    const named = (name: string): Registers => {
+      const id = names.includes(name) ? names.indexOf(name) : names.push(name) - 1;
+      return { name, read: () => BigInt(id), write: () => {} };
+    };
+    // biome-ignore format: table
+    const places: [number, number][] = [[0, 0x1080], [1, 0x1180], [2, 0]];
+    expect(make(places)).toBe('wide board board older newer wide');
+    expect(make([[1, 0x1080], ...places.toReversed(), [0, 0x1080]])).toBe('wide board board older newer wide');
+  });
+  it('is not cut by what lies underneath', () => {
+    const bus = new Bus('memory');
+    const over = silent('over');
+    bus.attach(0x1000, 0x100, over);
+    const under = bus.region(silent('under'), { priority: -1 });
+    under.place(0x1002, 4);
+    expect(bus.read(0x1000, 8)).toBe(0x1122_3344_5566_7788n);
+    expect(over.calls).toEqual([['read', 0, 8]]);
+  });
+  it('forgets a region that is taken away, also right after it answered', () => {
+    const bus = new Bus('memory');
+    const region = bus.region(silent('a'), { priority: -1 });
+    region.place(0x1000, 0x10);
+    expect(bus.read(0x1000, 1)).toBe(0x88n);
+    region.place(0x2000);
+    expect([bus.read(0x1000, 1), bus.read(0x2000, 1)]).toEqual([0xffn, 0x88n]);
+    region.place(null);
+    expect([bus.read(0x2000, 1), bus.placed, region.start]).toEqual([0xffn, 0, null]);
+    region.place(2 ** 52 - 8, 16);
+    expect(region.start).toBe(null);
+  });
+  it('makes the accesses that a model was written for out of what the guest does', () => {
+    const bus = new Bus('memory');
+    const words = new Map<number, bigint>();
+    const calls: string[] = [];
+    const device: Registers = {
+      name: 'words',
+      impl: { min: 4, max: 4 },
+      read(offset, width) {
+        calls.push(`r${offset}:${width}`);
+        return words.get(offset) ?? 0n;
+      },
+      write(offset, width, value) {
+        calls.push(`w${offset}:${width}:${value.toString(16)}`);
+        words.set(offset, value);
+      },
+    };
+    bus.attach(0x1000, 0x10, device);
+    bus.write(0x1000, 8, 0x8877_6655_4433_2211n);
+    bus.write(0x1009, 1, 0xaan);
+    bus.write(0x100e, 4, 0xddcc_bbaan);
+    expect(calls.splice(0)).toEqual(['w0:4:44332211', 'w4:4:88776655', 'w8:4:aa00', 'w12:4:bbaa0000']);
+    expect(bus.read(0x1002, 4)).toBe(0x6655_4433n);
+    expect(bus.read(0x1007, 1)).toBe(0x88n);
+    expect(bus.read(0x100c, 8)).toBe(0xffff_ffff_bbaa_0000n);
+    expect(calls).toEqual(['r0:4', 'r4:4', 'r4:4', 'r12:4']);
+  });
+  it('does not show a device widths that it does not answer', () => {
+    const bus = new Bus('memory');
+    const device = { ...silent('narrow'), valid: { min: 1, max: 2 } } as const;
+    bus.attach(0x1000, 0x10, device);
+    bus.write(0x1000, 4, 1n);
+    expect(bus.read(0x1000, 4)).toBe(0xffff_ffffn);
+    expect(bus.read(0x1000, 2)).toBe(0x7788n);
+    expect(device.calls).toEqual([['read', 0, 2]]);
   });
   it('refuses two devices at one address', () => {
     const bus = new Bus('ports');
