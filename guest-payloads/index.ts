@@ -43,7 +43,7 @@ export type PayloadEnd = 'debug-exit' | 'halt' | 'triple-fault';
 export interface Payload {
   readonly name: string;
   readonly title: string;
-  readonly chapter: '01-hardware-background' | '02-kvm-objects' | '03-vcpu-loop';
+  readonly chapter: '01-hardware-background' | '02-kvm-objects' | '03-vcpu-loop' | '04-memory-virtualization' | '05-pio-mmio';
   /** The width of code in which it lives; the start-up goes there from any door. */
   readonly room: 16 | 32 | 64;
   /** Its own source, relative to this folder. */
@@ -73,6 +73,7 @@ export const BOOT_SOURCES = ['rt/boot.S', 'rt/boot.ld'] as const;
 
 const CHAPTER_1 = '01-hardware-background';
 const CHAPTER_3 = '03-vcpu-loop';
+const CHAPTER_4 = '04-memory-virtualization';
 
 type Row = Pick<Payload, 'name' | 'title' | 'chapter' | 'room' | 'source'> & Partial<Payload>;
 
@@ -140,6 +141,14 @@ export const PAYLOADS: readonly Payload[] = [
     source: 'src/exit-storm.S', defines: { MMIO: 1 }, needs: ['scratch-mmio'] }),
   ...widths([16, 32, 64], { name: 'pio-widths', title: 'Port I/O of each width, and strings', chapter: CHAPTER_3, source: 'src/pio-widths.S', needs: ['scratch-pio'] }),
   ...widths([32, 64], { name: 'mmio-widths', title: 'Memory-mapped I/O by any instruction', chapter: CHAPTER_3, source: 'src/mmio-widths.S', needs: ['scratch-mmio'] }),
+  ...widths([32, 64], { name: 'paging-matrix', title: 'Every permission, every access', chapter: CHAPTER_4, source: 'src/paging-matrix.c' }),
+  payload({ name: 'paging-matrix-pae', title: 'Every permission, every access, PAE', chapter: CHAPTER_4, room: 32,
+    source: 'src/paging-matrix.c', defines: { PAE: 1 }, needs: ['pae', 'nx'] }),
+  payload({ name: 'supervisor-guard', title: "Guarding ring 0 from ring 3's pages", chapter: CHAPTER_4, room: 64, source: 'src/supervisor-guard.c', needs: ['nx'] }),
+  ...widths([32, 64], { name: 'page-alias', title: 'One frame, many names', chapter: CHAPTER_4, source: 'src/page-alias.c' }),
+  payload({ name: 'page-alias-pae', title: 'One frame, many names, PAE', chapter: CHAPTER_4, room: 32,
+    source: 'src/page-alias.c', defines: { PAE: 1 }, needs: ['pae', 'nx'] }),
+  ...widths([32, 64], { name: 'straddle', title: 'Across the edge of a page', chapter: CHAPTER_4, source: 'src/straddle.c' }),
 ];
 
 /** The entry of that name, or undefined. */

@@ -159,6 +159,7 @@ export class Mmu {
     return bytes === 1 ? view.getUint8(at) : bytes === 2 ? view.getUint16(at, true) : view.getUint32(at, true);
   }
 
+  // @clause x86.paging.straddle
   /** Writes 1 to 8 bytes. Nothing is written unless all of it may be. */
   write(linear: bigint, bytes: number, value: bigint, privilege: number): void {
     const offset = lowHalf(linear) & PAGE_MASK;
@@ -258,6 +259,8 @@ export class Mmu {
   }
 
   // @clause x86.paging.walk
+  // @clause x86.paging.alias
+  // @clause x86.paging.tables-are-memory
   #walk(lo: number, hi: number, linear: bigint, access: number, privilege: number): void {
     const refusal = this.#tryWalk(lo, hi, linear, access, privilege);
     if (refusal) throw refusal;
