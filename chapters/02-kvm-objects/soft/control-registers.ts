@@ -63,7 +63,7 @@ export const isLongMode = (vcpu: SoftVcpu): boolean => has(vcpu.efer, EFER.LMA);
 const PDPTE_RESERVED = 0x1e6n; // bits 1, 2 and 5 to 8
 const PRESENT = 1n;
 
-/** Reads the four page-directory pointers at `cr3` into the VMCS; false when one is malformed or not in RAM. Linux: `load_pdptrs()`. */
+/** Reads the four page-directory pointers at `cr3`; false when one is malformed or not in RAM. Linux: `load_pdptrs()`. */
 export function loadPdptrs(vcpu: SoftVcpu, cr3: bigint): boolean {
   const { vm } = vcpu;
   const base = Number(cr3 & 0xffff_ffe0n);
@@ -75,9 +75,7 @@ export function loadPdptrs(vcpu: SoftVcpu, cr3: bigint): boolean {
     if (entry & PRESENT && entry & (PDPTE_RESERVED | tooHigh)) return false;
     entries.push(entry);
   }
-  entries.forEach((entry, n) => {
-    vm.hardware.write(FIELD[`GUEST_PDPTR${n as 0 | 1 | 2 | 3}`], entry);
-  });
+  vm.mmu.setPdptrs(vcpu, entries);
   return true;
 }
 
@@ -103,39 +101,37 @@ export function setCr0(vcpu: SoftVcpu, wanted: bigint): boolean {
     if (!has(cr4, CR4.PAE) || codeIsLong) return false;
   }
   if (has(value, CR0.PG) && !has(vcpu.efer, EFER.LME) && has(cr4, CR4.PAE) && (value ^ old) & CR0_PDPTR_BITS) {
-    if (!loadPdptrs(vcpu, hardware.read(FIELD.GUEST_CR3))) return false;
+    if (!loadPdptrs(vcpu, vcpu.cr3)) return false;
   }
   if (!has(value, CR0.PG) && ((isLongMode(vcpu) && codeIsLong) || has(cr4, CR4.PCIDE))) return false;
   vcpu.writeCr0(value);
-  if ((value ^ old) & BigInt(CR0.PG)) hardware.flushGuestTlb(vcpu.vpid);
+  if ((value ^ old) & BigInt(CR0.PG)) vcpu.vm.mmu.flushGuest(vcpu);
   return true;
 }
 
 /** Linux: `kvm_set_cr3()`. */
 export function setCr3(vcpu: SoftVcpu, wanted: bigint): boolean {
-  const { hardware } = vcpu.vm;
   const keep = has(vcpu.cr4, CR4.PCIDE) && wanted >> 63n === 1n;
   const value = keep ? wanted & ~(1n << 63n) : wanted;
   if (!validCr3(vcpu, value)) return false;
   if (isPaging(vcpu) && has(vcpu.cr4, CR4.PAE) && !isLongMode(vcpu) && !loadPdptrs(vcpu, value)) return false;
-  hardware.write(FIELD.GUEST_CR3, value);
-  if (!keep) hardware.flushGuestTlb(vcpu.vpid);
+  vcpu.cr3 = value;
+  vcpu.vm.mmu.newCr3(vcpu, keep);
   return true;
 }
 
 /** Linux: `kvm_set_cr4()`. */
 export function setCr4(vcpu: SoftVcpu, value: bigint): boolean {
-  const { hardware } = vcpu.vm;
   const old = vcpu.cr4;
   if (!validCr4(vcpu, value)) return false;
   if (isLongMode(vcpu)) {
     if (!has(value, CR4.PAE)) return false;
-  } else if (isPaging(vcpu) && has(value, CR4.PAE) && (value ^ old) & CR4_PDPTR_BITS && !loadPdptrs(vcpu, hardware.read(FIELD.GUEST_CR3))) {
+  } else if (isPaging(vcpu) && has(value, CR4.PAE) && (value ^ old) & CR4_PDPTR_BITS && !loadPdptrs(vcpu, vcpu.cr3)) {
     return false;
   }
-  if (has(value, CR4.PCIDE) && !has(old, CR4.PCIDE) && (!isLongMode(vcpu) || (hardware.read(FIELD.GUEST_CR3) & 0xfffn) !== 0n)) return false;
+  if (has(value, CR4.PCIDE) && !has(old, CR4.PCIDE) && (!isLongMode(vcpu) || (vcpu.cr3 & 0xfffn) !== 0n)) return false;
   vcpu.writeCr4(value);
-  if ((value ^ old) & (CR4_PDPTR_BITS | BigInt(CR4.PCIDE | CR4.SMAP))) hardware.flushGuestTlb(vcpu.vpid);
+  if ((value ^ old) & (CR4_PDPTR_BITS | BigInt(CR4.PCIDE | CR4.SMAP))) vcpu.vm.mmu.flushGuest(vcpu);
   return true;
 }
 

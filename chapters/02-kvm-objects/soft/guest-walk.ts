@@ -9,7 +9,6 @@
 
 import { type Gpa, lowHalf } from '../../01-hardware-background/physical-memory.ts';
 import { CR0, CR4, EFER } from '../../01-hardware-background/state.ts';
-import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import type { SoftVcpu } from './vcpu.ts';
 import type { SoftVm } from './vm.ts';
 
@@ -59,11 +58,10 @@ const FORMAT = {
 
 /** The paging registers of a vCPU whose VMCS is current. */
 export function pagingOf(vcpu: SoftVcpu): Paging {
-  const { hardware } = vcpu.vm;
   const cr4 = vcpu.cr4;
   const pae = has(cr4, CR4.PAE) && !has(vcpu.efer, EFER.LMA);
-  const pdptrs = pae ? ([0, 1, 2, 3] as const).map((n) => hardware.read(FIELD[`GUEST_PDPTR${n}`])) : null;
-  return { cr0: vcpu.cr0, cr3: hardware.read(FIELD.GUEST_CR3), cr4, efer: vcpu.efer, pdptrs };
+  const pdptrs = pae ? vcpu.vm.mmu.pdptrs(vcpu) : null;
+  return { cr0: vcpu.cr0, cr3: vcpu.cr3, cr4, efer: vcpu.efer, pdptrs };
 }
 
 /**
@@ -144,5 +142,5 @@ function setBits(vm: SoftVm, gpa: Gpa, bytes: 4 | 8, bits: bigint): void {
   const { view } = vm.hardware.memory;
   const at = vm.hardware.memory.offset(hpa, bytes);
   view.setUint32(at, view.getUint32(at, true) | Number(bits), true);
-  vm.hardware.wrote(hpa, bytes);
+  vm.wroteGuest(gpa, hpa, bytes);
 }

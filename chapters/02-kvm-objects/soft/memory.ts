@@ -59,12 +59,12 @@ export class RamOwners {
     return { hva: USER_BASE + at, bytes: this.memory.slice(at, bytes) };
   }
 
-  /** Takes an allocation back. -EINVAL when `hva` is not the start of one. */
+  /** Takes an allocation back; its bytes, or -EINVAL when `hva` is not the start of one. */
   freeUser(hva: Hva): number {
     const index = this.#user.findIndex(({ start }) => start === hva - USER_BASE);
     if (index < 0) return -ERRNO.EINVAL;
-    this.#user.splice(index, 1);
-    return 0;
+    const [freed] = this.#user.splice(index, 1) as [Range];
+    return freed.bytes;
   }
 
   /** The host physical address behind a user address, when all of `[hva, hva + bytes)` is in one allocation; else -1. Linux: `get_user_pages()`. */

@@ -17,7 +17,7 @@ import { USER_END } from './memory.ts';
 export const USER_SLOTS = 32764;
 const MAX_PAGES = 2 ** 31 - 1;
 
-interface MemorySlot {
+export interface MemorySlot {
   readonly id: number;
   readonly gpa: Gpa;
   readonly bytes: number;
@@ -69,8 +69,8 @@ export class MemorySlots {
     return null;
   }
 
-  /** KVM_SET_USER_MEMORY_REGION. `changed` is told when translations made from the old slots are void. Linux: `kvm_set_memory_region()`. */
-  set(view: DataView, changed: () => void): number {
+  /** KVM_SET_USER_MEMORY_REGION. `changed` is told what was there and what is there now. Linux: `kvm_set_memory_region()`. */
+  set(view: DataView, changed: (old: MemorySlot | null, now: MemorySlot | null) => void): number {
     const { slot, flags, guest_phys_addr, memory_size, userspace_addr } = KvmUserspaceMemoryRegion.load(view);
     const page = BigInt(PAGE_BYTES - 1);
     // @clause kvm.memory.slot-id
@@ -88,7 +88,7 @@ export class MemorySlots {
       // @clause kvm.memory.delete
       if (!old) return -ERRNO.EINVAL;
       this.#replace(id, null);
-      changed();
+      changed(old, null);
       return 0;
     }
     if (guest_phys_addr + memory_size > BigInt(this.#gpaLimit)) return -ERRNO.EINVAL;
@@ -104,8 +104,9 @@ export class MemorySlots {
     if (this.#sorted.some((other) => other.id !== id && gpa < other.gpa + other.bytes && other.gpa < gpa + bytes)) return -ERRNO.EEXIST;
     // @clause kvm.memory.move
     const log = flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES;
-    this.#replace(id, { id, gpa, bytes, hva, flags, dirty: log ? (old?.dirty ?? bitmapFor(bytes)) : null });
-    changed();
+    const now = { id, gpa, bytes, hva, flags, dirty: log ? (old?.dirty ?? bitmapFor(bytes)) : null };
+    this.#replace(id, now);
+    changed(old ?? null, now);
     return 0;
   }
 

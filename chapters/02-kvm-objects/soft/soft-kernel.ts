@@ -3,6 +3,7 @@
 // Here the pieces meet: a process's descriptor table, `/dev/kvm`, and behind every descriptor the object it stands for. The class implements the
 // same `Kernel` interface as the one that asks Linux, and that is its whole specification: a VMM must not be able to tell.
 
+import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { CAP, KVM_API_VERSION } from '../abi/capabilities.ts';
 import { KvmDirtyLog } from '../abi/memory.ts';
@@ -13,7 +14,9 @@ import { storeCpuid, supportedCpuid } from './cpuid.ts';
 import { IoctlTable } from './dispatch.ts';
 import { FileTable, type OpenFile } from './files.ts';
 import { Hardware } from './hardware.ts';
+import { LazyEpt } from './lazy-ept.ts';
 import { featureMsr, MSR_FEATURES, MSR_LIST, msrList } from './msrs.ts';
+import type { MemoryVirtualization } from './second-stage.ts';
 import { USER_SLOTS } from './slots.ts';
 import { RUN_BYTES, SoftVcpu } from './vcpu.ts';
 import { installVcpuRequests } from './vcpu-requests.ts';
@@ -48,6 +51,8 @@ export class SoftKernel implements Kernel {
   readonly vcpuRequests = new IoctlTable<SoftVcpu>(ERRNO.EINVAL);
   /** KVM_CHECK_EXTENSION's answers. */
   readonly capabilities = new Map<number, number>();
+  /** How the memory of the next VM is virtualized. */
+  makeMemoryVirtualization: (vm: SoftVm) => MemoryVirtualization = (vm) => new LazyEpt(vm);
   readonly #files = new FileTable();
 
   constructor({ ramBytes = DEFAULT_RAM, shared = false, trace = null }: SoftKernelOptions = {}) {
@@ -94,8 +99,9 @@ export class SoftKernel implements Kernel {
 
   free(hva: number): number {
     const result = this.hardware.ram.freeUser(hva);
-    if (result === 0) for (const vm of this.#vms) vm.unmapped();
-    return result;
+    if (result < 0) return result;
+    for (const vm of this.#vms) vm.unmapped(hva, result);
+    return 0;
   }
 
   /** Where a descriptor leads, as `readlink /proc/self/fd/N` would say; null when it is not open. */
@@ -168,11 +174,11 @@ export class SoftKernel implements Kernel {
   #createVm(type: number): number {
     if (type !== 0) return -ERRNO.EINVAL; // KVM_X86_DEFAULT_VM; the others need encrypted memory
     if (!this.hardware.enable()) return -ERRNO.EIO;
-    const vm = new SoftVm(this.hardware, () => {
+    const vm = new SoftVm(this.hardware, this.makeMemoryVirtualization, () => {
       this.#vms.delete(vm);
       this.hardware.disable();
     });
-    if (vm.ept.root < 0) {
+    if (!vm.mmu.ready) {
       this.hardware.disable();
       return -ERRNO.ENOMEM;
     }
@@ -272,6 +278,6 @@ function getDirtyLog(vm: SoftVm, _bytes: Uint8Array, view: DataView): number {
   if (hpa < 0) return -ERRNO.EFAULT;
   vm.hardware.memory.slice(hpa, slot.dirty.length).set(slot.dirty);
   slot.dirty.fill(0);
-  if (vm.ept.writeProtect(slot.gpa, slot.bytes) > 0) vm.flushRemoteTlbs();
+  vm.mmu.writeProtect(slot, 0, slot.bytes / PAGE_BYTES);
   return 0;
 }

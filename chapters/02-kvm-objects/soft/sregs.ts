@@ -64,7 +64,7 @@ function readCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): void {
   for (const name of names) readSegment(vcpu, NAMES[name], view, layout.fields[name].offset);
   KvmDtable.store(view, layout.fields.gdt.offset, { base: hardware.read(FIELD.GUEST_GDTR_BASE), limit: hardware.read32(FIELD.GUEST_GDTR_LIMIT) });
   KvmDtable.store(view, layout.fields.idt.offset, { base: hardware.read(FIELD.GUEST_IDTR_BASE), limit: hardware.read32(FIELD.GUEST_IDTR_LIMIT) });
-  const values = { cr0: vcpu.cr0, cr2: vcpu.cr2, cr3: hardware.read(FIELD.GUEST_CR3), cr4: vcpu.cr4, cr8: vcpu.cr8, efer: vcpu.efer };
+  const values = { cr0: vcpu.cr0, cr2: vcpu.cr2, cr3: vcpu.cr3, cr4: vcpu.cr4, cr8: vcpu.cr8, efer: vcpu.efer };
   KvmSregs.store(view, 0, { ...values, apic_base: vcpu.apicBase });
 }
 
@@ -86,7 +86,9 @@ export function getSregs2(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): nu
   bytes.fill(0, 0, KvmSregs2.bytes);
   readCommon(vcpu, KvmSregs2, view);
   if (paePaging(vcpu)) {
-    for (const n of [0, 1, 2, 3] as const) U64.store(view, KvmSregs2.fields.pdptrs.at(n), { value: vcpu.vm.hardware.read(FIELD[`GUEST_PDPTR${n}`]) });
+    vcpu.vm.mmu.pdptrs(vcpu).forEach((value, n) => {
+      U64.store(view, KvmSregs2.fields.pdptrs.at(n), { value });
+    });
     KvmSregs2.store(view, 0, { flags: PDPTRS_VALID });
   }
   return 0;
@@ -117,12 +119,12 @@ function writeCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): number {
   hardware.write32(FIELD.GUEST_IDTR_LIMIT, idt.limit);
   vcpu.cr2 = cr2;
   vcpu.cr8 = cr8 & 15n;
-  hardware.write(FIELD.GUEST_CR3, cr3);
+  vcpu.cr3 = cr3;
   vcpu.setEfer(efer);
   vcpu.writeCr0(cr0);
   vcpu.writeCr4(cr4);
   for (const name of names) writeSegment(vcpu, NAMES[name], view, layout.fields[name].offset);
-  hardware.flushGuestTlb(vcpu.vpid);
+  vcpu.vm.mmu.flushGuest(vcpu);
   return 0;
 }
 
@@ -131,7 +133,7 @@ function writeCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): number {
 export function setSregs(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   const result = writeCommon(vcpu, KvmSregs, view);
   if (result < 0) return result;
-  if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.vm.hardware.read(FIELD.GUEST_CR3));
+  if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.cr3);
   for (let vector = 0; vector < 256; vector++) {
     const { value } = U64.load(view, KvmSregs.fields.interrupt_bitmap.at(vector >> 6));
     if (!((value >> BigInt(vector & 63)) & 1n)) continue;
@@ -151,7 +153,8 @@ export function setSregs2(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): n
   const result = writeCommon(vcpu, KvmSregs2, view);
   if (result < 0) return result;
   if (flags & PDPTRS_VALID) {
-    for (const n of [0, 1, 2, 3] as const) vcpu.vm.hardware.write(FIELD[`GUEST_PDPTR${n}`], U64.load(view, KvmSregs2.fields.pdptrs.at(n)).value);
-  } else if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.vm.hardware.read(FIELD.GUEST_CR3));
+    const entries = [0, 1, 2, 3].map((n) => U64.load(view, KvmSregs2.fields.pdptrs.at(n)).value);
+    vcpu.vm.mmu.setPdptrs(vcpu, entries);
+  } else if (paePaging(vcpu)) loadPdptrs(vcpu, vcpu.cr3);
   return 0;
 }

@@ -16,7 +16,6 @@ import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { GUESTDBG } from '../abi/events.ts';
 import { KvmRun } from '../abi/exits.ts';
 import { CpuidTable } from './cpuid.ts';
-import { eptPointer } from './hardware.ts';
 import { writeMsrBitmap } from './msrs.ts';
 import type { SoftVm } from './vm.ts';
 
@@ -35,10 +34,6 @@ const RESET_DR7 = 0x400n;
 const RESET_CR0 = CR0.CD | CR0.NW | CR0.ET;
 /** Family 6, the processor signature that RDX holds at reset when no CPUID table says otherwise. */
 const RESET_RDX = 0x600n;
-
-/** Bits that the guest may change without an exit (`KVM_POSSIBLE_CR0_GUEST_BITS`, `KVM_POSSIBLE_CR4_GUEST_BITS`). */
-const CR0_GUEST_OWNED = CR0.TS | CR0.WP;
-const CR4_GUEST_OWNED = CR4.PVI | CR4.DE | CR4.PCE | CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.PGE | CR4.TSD;
 
 /** VMCS fields of a segment register, by its number. */
 const SEGMENT_NAMES = ['ES', 'CS', 'SS', 'DS', 'FS', 'GS', 'LDTR', 'TR'] as const;
@@ -151,6 +146,7 @@ export class SoftVcpu {
   free(): void {
     const { hardware } = this.vm;
     if (hardware.loaded === this) hardware.loaded = null;
+    this.vm.mmu.freeVcpu(this);
     hardware.vmx.vmclear(this.#vmcs);
     hardware.freeVpid(this.vpid);
     hardware.ram.freeKernelPages(this.#vmcs);
@@ -217,14 +213,14 @@ export class SoftVcpu {
     hardware.write32(FIELD.SECONDARY_VM_EXEC_CONTROL, config.secondary);
     hardware.write32(FIELD.VM_EXIT_CONTROLS, config.exit);
     hardware.write32(FIELD.VM_ENTRY_CONTROLS, config.entry & ~ENTRY.mask.IA32E_MODE);
-    hardware.write(FIELD.EPT_POINTER, eptPointer(this.vm.ept.root));
     hardware.write32(FIELD.VIRTUAL_PROCESSOR_ID, this.vpid);
     hardware.write(FIELD.MSR_BITMAP, BigInt(this.#msrBitmap));
     hardware.write(FIELD.VMCS_LINK_POINTER, 0xffff_ffff_ffff_ffffn);
-    hardware.write(FIELD.CR0_GUEST_HOST_MASK, ~BigInt(CR0_GUEST_OWNED) & 0xffff_ffff_ffff_ffffn);
-    hardware.write(FIELD.CR4_GUEST_HOST_MASK, ~BigInt(CR4_GUEST_OWNED) & 0xffff_ffff_ffff_ffffn);
+    hardware.write(FIELD.CR0_GUEST_HOST_MASK, ~BigInt(this.vm.mmu.cr0GuestOwned) & 0xffff_ffff_ffff_ffffn);
+    hardware.write(FIELD.CR4_GUEST_HOST_MASK, ~BigInt(this.vm.mmu.cr4GuestOwned) & 0xffff_ffff_ffff_ffffn);
     hardware.write(FIELD.TSC_OFFSET, -hardware.tsc & 0xffff_ffff_ffff_ffffn);
     hardware.writeHostState();
+    this.vm.mmu.setUpVcpu(this);
   }
 
   /** Registers as after power-on. Linux: `kvm_vcpu_reset()`, `vmx_vcpu_reset()`. */
@@ -251,7 +247,7 @@ export class SoftVcpu {
     this.dr6 = RESET_DR6;
     this.dr7 = RESET_DR7;
     this.updateDr7();
-    hardware.write(FIELD.GUEST_CR3, 0n);
+    this.cr3 = 0n;
     hardware.write(FIELD.GUEST_IA32_PAT, RESET_PAT);
     hardware.write32(FIELD.EXCEPTION_BITMAP, 0);
     this.setEfer(0n);
@@ -321,14 +317,22 @@ export class SoftVcpu {
   }
 
   get cr0(): bigint {
-    return this.#combine(FIELD.GUEST_CR0, FIELD.CR0_READ_SHADOW, BigInt(CR0_GUEST_OWNED));
+    return this.#combine(FIELD.GUEST_CR0, FIELD.CR0_READ_SHADOW, BigInt(this.vm.mmu.cr0GuestOwned));
   }
   get cr4(): bigint {
-    return this.#combine(FIELD.GUEST_CR4, FIELD.CR4_READ_SHADOW, BigInt(CR4_GUEST_OWNED));
+    return this.#combine(FIELD.GUEST_CR4, FIELD.CR4_READ_SHADOW, BigInt(this.vm.mmu.cr4GuestOwned));
   }
   #combine(real: number, shadow: number, owned: bigint): bigint {
     const { hardware } = this.vm;
     return (hardware.read(real) & owned) | (hardware.read(shadow) & ~owned);
+  }
+
+  /** The guest's CR3, which the processor need not have. */
+  get cr3(): bigint {
+    return this.vm.mmu.cr3(this);
+  }
+  set cr3(value: bigint) {
+    this.vm.mmu.setCr3(this, value);
   }
 
   // Long mode begins when paging is switched on while EFER.LME is set. The processor would set EFER.LMA itself; since the write to CR0 never reached
@@ -342,14 +346,20 @@ export class SoftVcpu {
       if (paging !== ((this.efer & BigInt(EFER.LMA)) !== 0n)) this.setEfer(paging ? this.efer | BigInt(EFER.LMA) : this.efer & ~BigInt(EFER.LMA));
     }
     hardware.write(FIELD.CR0_READ_SHADOW, value);
-    hardware.write(FIELD.GUEST_CR0, (value & ~BigInt(CR0.CD | CR0.NW)) | BigInt(CR0.NE));
+    hardware.write(FIELD.GUEST_CR0, this.vm.mmu.hardwareCr0(this, value & ~BigInt(CR0.CD | CR0.NW)) | BigInt(CR0.NE));
+    this.#writeHardwareCr4(this.cr4); // what it must be may depend on paging
+    this.vm.mmu.modeChanged(this);
   }
 
   /** CR4 takes effect. VMXE stays set beneath the shadow: the processor insists on it in VMX operation. Linux: `vmx_set_cr4()`. */
   writeCr4(value: bigint): void {
     const { hardware } = this.vm;
     hardware.write(FIELD.CR4_READ_SHADOW, value);
-    hardware.write(FIELD.GUEST_CR4, value | BigInt(CR4.VMXE));
+    this.#writeHardwareCr4(value);
+    this.vm.mmu.modeChanged(this);
+  }
+  #writeHardwareCr4(value: bigint): void {
+    this.vm.hardware.write(FIELD.GUEST_CR4, this.vm.mmu.hardwareCr4(this, value) | BigInt(CR4.VMXE));
   }
 
   /** EFER takes effect, and with it the IA-32e entry control. Linux: `vmx_set_efer()`. */
@@ -359,7 +369,8 @@ export class SoftVcpu {
     const controls = hardware.read32(FIELD.VM_ENTRY_CONTROLS);
     const long = (value & BigInt(EFER.LMA)) !== 0n;
     hardware.write32(FIELD.VM_ENTRY_CONTROLS, long ? controls | ENTRY.mask.IA32E_MODE : controls & ~ENTRY.mask.IA32E_MODE);
-    hardware.write(FIELD.GUEST_IA32_EFER, value);
+    hardware.write(FIELD.GUEST_IA32_EFER, this.vm.mmu.hardwareEfer(this, value));
+    this.vm.mmu.modeChanged(this);
   }
 
   /** Sets or clears bits of the primary processor-based controls. */

@@ -60,7 +60,7 @@ export function writeExceptionBitmap(vcpu: SoftVcpu): void {
   const { KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_SW_BP } = GUESTDBG;
   const both = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
   const breakpoints = (vcpu.guestDebug & both) === both ? 1 << VECTOR.BP : 0;
-  vcpu.vm.hardware.write32(FIELD.EXCEPTION_BITMAP, (1 << VECTOR.DB) | (1 << VECTOR.AC) | (1 << VECTOR.MC) | breakpoints);
+  vcpu.vm.hardware.write32(FIELD.EXCEPTION_BITMAP, (1 << VECTOR.DB) | (1 << VECTOR.AC) | (1 << VECTOR.MC) | breakpoints | vcpu.vm.mmu.exceptions);
 }
 
 // ## Around an entry

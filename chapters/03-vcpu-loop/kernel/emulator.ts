@@ -264,7 +264,7 @@ export class Emulator implements EngineHost {
     const { memory } = this.#hardware;
     const at = memory.offset(hpa, bytes);
     for (let n = 0; n < bytes; n++) memory.u8[at + n] = Number((value >> BigInt(8 * n)) & 0xffn);
-    this.#hardware.wrote(hpa, bytes);
+    this.#vm.wroteGuest(gpa, hpa, bytes);
   }
 
   // ## System instructions

@@ -14,6 +14,7 @@ import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { setCr0, setCr3, setCr4, setXcr0 } from '../../02-kvm-objects/soft/control-registers.ts';
 import { cpuid } from '../../02-kvm-objects/soft/cpuid.ts';
 import { getMsr, setMsr } from '../../02-kvm-objects/soft/msrs.ts';
+import type { ExitServices } from '../../02-kvm-objects/soft/second-stage.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { debugExit, handleDebugException, handleDr } from './debug.ts';
 import { emulate } from './emulate.ts';
@@ -121,7 +122,7 @@ const handleCr: Handler = (run) => {
       return completeOrFault(run, n === 0 ? setCr0(vcpu, value) : n === 3 ? setCr3(vcpu, value) : setCr4(vcpu, value));
     }
     case CR_TYPE.FROM:
-      vcpu.setReg(gpr, n === 3 ? vcpu.vm.hardware.read(FIELD.GUEST_CR3) : vcpu.cr8);
+      vcpu.setReg(gpr, n === 3 ? vcpu.cr3 : vcpu.cr8);
       return skipInstruction(vcpu);
     case CR_TYPE.CLTS:
       return completeOrFault(run, setCr0(vcpu, vcpu.cr0 & ~BigInt(CR0.TS)));
@@ -187,42 +188,27 @@ const handleTripleFault: Handler = ({ vcpu }) => {
 /** A switch between hardware tasks has to be done by the hypervisor. No 64-bit system uses them, and this kernel says that it cannot. */
 const handleTaskSwitch: Handler = (run) => run.internalError('KVM_INTERNAL_ERROR_EMULATION');
 
-// ## The second stage
+// ## What memory virtualization asks for
+//
+// The reasons that come from translation are answered by the VM's own method; this is what it may use of the loop.
 
-const EPT = { READ: 1, WRITE: 2, FETCH: 4, PERMISSIONS: 7 << 3 } as const;
-const PF = { PRESENT: 1, WRITE: 2, USER: 4, FETCH: 16 } as const;
 const MEMORY_FAULT_BYTES = 4096n;
 
-const faultingGpa = (vcpu: SoftVcpu): number => Number(vcpu.vm.hardware.read(FIELD.GUEST_PHYSICAL_ADDRESS));
-
-/** First touch of a page, a write to a protected one, or an access to what is not memory. Linux: `handle_ept_violation()`, `kvm_mmu_page_fault()`. */
-const handleEptViolation: Handler = (run) => {
-  const { vcpu } = run;
-  const gpa = faultingGpa(vcpu);
-  const qualification = vcpu.vm.hardware.read32(FIELD.EXIT_QUALIFICATION);
-  const write = (qualification & EPT.WRITE) !== 0;
-  const errorCode =
-    (qualification & EPT.PERMISSIONS ? PF.PRESENT : 0) |
-    (write ? PF.WRITE : 0) |
-    (qualification & EPT.READ ? PF.USER : 0) |
-    (qualification & EPT.FETCH ? PF.FETCH : 0);
-  vcpu.trace?.emit({ kind: 'kvm_page_fault', gpa, errorCode });
-  const backing = vcpu.vm.fault(gpa, write);
-  if (backing === 'full') return -ERRNO.ENOMEM;
-  if (backing.kind === 'ram') return 1;
-  if (backing.kind === 'device') return emulateAccess(run);
-  // @clause kvm.exit.memory-fault
-  vcpu.exitReason = EXIT.KVM_EXIT_MEMORY_FAULT;
-  const page = BigInt(gpa) & ~(MEMORY_FAULT_BYTES - 1n);
-  RunMemoryFault.store(vcpu.runView, 0, { flags: 0n, gpa: page, size: MEMORY_FAULT_BYTES });
-  return -ERRNO.EFAULT;
-};
-
-/** An entry that is wrong on purpose: a device page that has been touched before. Linux: `handle_ept_misconfig()`. */
-const handleEptMisconfig: Handler = (run) => {
-  const backing = run.vcpu.vm.backing(faultingGpa(run.vcpu), false);
-  return backing.kind === 'device' ? emulateAccess(run) : handleEptViolation(run);
-};
+/** The loop's services to the handlers of `vm.mmu`. */
+export const exitServices = (run: VcpuRun): ExitServices => ({
+  vcpu: run.vcpu,
+  skip: () => skipInstruction(run.vcpu),
+  complete: (done) => completeOrFault(run, done),
+  inject: (vector, errorCode = null, payload = null) => run.queue(queueException(run.vcpu, vector, errorCode, payload)),
+  emulate: () => emulateAccess(run),
+  memoryFault(gpa) {
+    const { vcpu } = run;
+    vcpu.exitReason = EXIT.KVM_EXIT_MEMORY_FAULT;
+    const page = BigInt(gpa) & ~(MEMORY_FAULT_BYTES - 1n);
+    RunMemoryFault.store(vcpu.runView, 0, { flags: 0n, gpa: page, size: MEMORY_FAULT_BYTES });
+    return -ERRNO.EFAULT;
+  },
+});
 
 // Delivering an event pushes a frame, and the stack may be a device. There is no instruction to emulate then.
 
@@ -232,6 +218,8 @@ function emulateAccess(run: VcpuRun): number {
   if (!(hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD) & VALID)) return emulate(run, run.loop.emulator);
   return deliveryError(run, hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD));
 }
+
+const faultingGpa = (vcpu: SoftVcpu): number => Number(vcpu.vm.hardware.read(FIELD.GUEST_PHYSICAL_ADDRESS));
 
 function deliveryError(run: VcpuRun, vectoring: number): number {
   const { hardware } = run.vcpu.vm;
@@ -265,8 +253,6 @@ const handlers: readonly (Handler | undefined)[] = (() => {
   table[R.MONITOR_INSTRUCTION] = skip;
   table[R.WBINVD] = skip;
   table[R.XSETBV] = handleXsetbv;
-  table[R.EPT_VIOLATION] = handleEptViolation;
-  table[R.EPT_MISCONFIG] = handleEptMisconfig;
   // The guest has no VMX of its own, whatever it may try.
   for (const reason of [R.VMCLEAR, R.VMLAUNCH, R.VMPTRLD, R.VMPTRST, R.VMREAD, R.VMRESUME, R.VMWRITE, R.VMOFF, R.VMON, R.INVEPT, R.INVVPID, R.VMFUNC])
     table[reason] = undefinedInstruction;
@@ -279,6 +265,8 @@ const MAY_VECTOR = new Set<number>([R.EXCEPTION_NMI, R.EPT_VIOLATION, R.TASK_SWI
 /** Calls the handler for a basic exit reason. Linux: `__vmx_handle_exit()`. */
 export function dispatchExit(run: VcpuRun, reason: number, vectoring: number): number {
   if (vectoring & VALID && !MAY_VECTOR.has(reason)) return deliveryError(run, vectoring);
+  const own = run.vcpu.vm.mmu.exits.get(reason)?.(run.services) ?? null;
+  if (own !== null) return own;
   const handler = handlers[reason];
   // @clause kvm.exit.unexpected-reason
   return handler ? handler(run) : run.internalError('KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON', reason, 0);

@@ -12,10 +12,11 @@ import { exitReasonName } from '../../01-hardware-background/vmx/exit-reasons.ts
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { EXIT, exitName, INTERNAL_ERROR, KvmRun, RunFailEntry, RunInternal } from '../../02-kvm-objects/abi/exits.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
+import type { ExitServices } from '../../02-kvm-objects/soft/second-stage.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { enterWithDebugRegisters, leaveWithDebugRegisters } from './debug.ts';
 import { completeEvents, injectPending, readyForInterrupt } from './events.ts';
-import { dispatchExit } from './exits.ts';
+import { dispatchExit, exitServices } from './exits.ts';
 import type { VcpuLoop } from './index.ts';
 
 /** What is left to do when user space calls again. 1: go on into the guest; 0: another exit; negative: an errno. */
@@ -31,6 +32,8 @@ const U64 = 0xffff_ffff_ffff_ffffn;
 export class VcpuRun {
   readonly vcpu: SoftVcpu;
   readonly loop: VcpuLoop;
+  /** For the handlers of `vm.mmu`. */
+  readonly services: ExitServices;
   completion: Completion | null = null;
   /** A queued exception has become a triple fault. */
   #tripleFault = false;
@@ -38,6 +41,7 @@ export class VcpuRun {
   constructor(loop: VcpuLoop, vcpu: SoftVcpu) {
     this.loop = loop;
     this.vcpu = vcpu;
+    this.services = exitServices(this);
   }
 
   /** Notes the result of queueing an exception, and goes on: a triple fault is found before the next entry. */
@@ -132,6 +136,12 @@ export class VcpuRun {
       vcpu.exitReason = EXIT.KVM_EXIT_SHUTDOWN;
       return 0;
     }
+    for (const check of vcpu.vm.entryChecks) {
+      const checked = check(vcpu);
+      if (checked <= 0) return checked;
+    }
+    const prepared = vcpu.vm.mmu.prepareEntry(vcpu);
+    if (prepared <= 0) return prepared;
     injectPending(vcpu, this.#wantsWindow());
     enterWithDebugRegisters(vcpu);
     vcpu.loadRegisters();
