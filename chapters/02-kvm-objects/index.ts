@@ -121,6 +121,8 @@ export function threeObjects(kernel: Kernel, trace: Trace | null = null): FirstC
 // ::include soft/vm.ts
 // ::include soft/slots.ts
 // ::include soft/ept.ts
+// ::include soft/second-stage.ts
+// ::include soft/lazy-ept.ts
 //
 // ::figure ept-fill -- A write, a violation, an entry, and the same write again: a run of the tables above under the page walker of chapter 1.
 //
