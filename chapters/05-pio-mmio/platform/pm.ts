@@ -1,0 +1,242 @@
+// # Power management
+//
+// ACPI moved power off, sleep and the power button from the firmware into the operating system, and for that gave them registers with fixed
+// meanings at an address that a table tells. In Intel's ICH9 they are 128 ports, wherever PMBASE points. A guest uses four things of it: the
+// *PM timer*, a counter that runs at {{PM_TIMER_HZ}} Hz whatever the processor does; the power button's status bit; the control
+// register's sleep type, which is how a machine switches itself off; and the line SCI, by which all of that interrupts.
+//
+// There is no system management mode here. Firmware that finds APMC_EN set in SMI_EN concludes that somebody has set up SMM already, and leaves it.
+
+import type { Trace } from '../../01-hardware-background/trace.ts';
+import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
+import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { RegisterFile, type RegisterRow, registerTable } from '../registers.ts';
+import type { Wire } from '../wires.ts';
+import { nsAtTick, ticksAt } from './ticks.ts';
+
+/** Where the firmware and the tables expect it. The LPC bridge's PMBASE moves it. */
+export const PM_BASE = 0x600;
+export const PM_PORTS = 128;
+/** The global system interrupt of SCI. */
+export const SCI_GSI = 9;
+export const PM_TIMER_HZ = 3_579_545;
+export const APM_PORT = 0xb2;
+
+export const pmTable = registerTable('ich9-pm', 'Intel ICH9 data sheet, Power Management I/O Registers', {
+  PM1_STS: { offset: 0x00, bytes: 2, access: 'rw1c', text: 'what has happened: timer carry, power button, wake' },
+  PM1_EN: { offset: 0x02, bytes: 2, access: 'rw', text: 'which of it raises SCI' },
+  PM1_CNT: { offset: 0x04, bytes: 4, access: 'rw', reset: 1, text: 'SCI_EN; sleep type, and the bit that starts it' },
+  PM1_TMR: { offset: 0x08, bytes: 4, access: 'ro', text: 'the PM timer' },
+  GPE0_STS: { offset: 0x20, bytes: 4, access: 'rw1c', text: 'general-purpose events that have happened', count: 2 },
+  GPE0_EN: { offset: 0x28, bytes: 4, access: 'rw', text: 'which of them raise SCI', count: 2 },
+  SMI_EN: { offset: 0x30, bytes: 4, access: 'ro', reset: 0x20, text: 'APMC_EN is set, and locked: there is no SMM' },
+  SMI_STS: { offset: 0x34, bytes: 4, access: 'rw1c', text: 'never anything' },
+  TCO_RLD: { offset: 0x60, bytes: 2, access: 'rw', text: 'watchdog: reload' },
+  TCO_DAT_IN: { offset: 0x62, bytes: 1, access: 'rw', text: 'a byte for the SMI handler' },
+  TCO_DAT_OUT: { offset: 0x63, bytes: 1, access: 'rw', text: 'a byte from it' },
+  TCO1_STS: { offset: 0x64, bytes: 2, access: 'rw1c', text: 'watchdog: has it expired once' },
+  TCO2_STS: { offset: 0x66, bytes: 2, access: 'rw1c', text: 'watchdog: has it expired twice' },
+  TCO1_CNT: { offset: 0x68, bytes: 2, access: 'rw', text: 'watchdog: halted, always' },
+  TCO2_CNT: { offset: 0x6a, bytes: 2, access: 'rw', reset: 0x08, text: 'what an intruder does' },
+  TCO_MESSAGE: { offset: 0x6c, bytes: 1, access: 'rw', text: 'two bytes for software', count: 2 },
+  TCO_WDCNT: { offset: 0x6e, bytes: 1, access: 'rw', text: 'a byte for software' },
+  SW_IRQ_GEN: { offset: 0x70, bytes: 1, access: 'rw', reset: 0x03, text: 'IRQ 1 and 12 by software' },
+  TCO_TMR: { offset: 0x72, bytes: 2, access: 'rw', reset: 0x04, text: 'watchdog: from where it counts down' },
+});
+
+const PM1 = { TMR: 0x0001, BM: 0x0010, GBL: 0x0020, PWRBTN: 0x0100, SLPBTN: 0x0200, RTC: 0x0400, WAK: 0x8000 } as const;
+const PM1_STATUS_BITS = PM1.TMR | PM1.BM | PM1.GBL | PM1.PWRBTN | PM1.SLPBTN | PM1.RTC | PM1.WAK;
+const PM1_ENABLE_BITS = PM1.TMR | PM1.GBL | PM1.PWRBTN | PM1.SLPBTN | PM1.RTC;
+const CNT = { SCI_EN: 0x0001, SLP_TYP: 0x1c00, SLP_EN: 0x2000 } as const;
+const CNT_KEPT = CNT.SCI_EN | 0x0002 | CNT.SLP_TYP;
+
+// The number that a chip set wants in SLP_TYP for each state is its own business; the tables tell it. The ICH9 data sheet has 7 for "off", QEMU's machines
+// and SeaBIOS have 0, as the older PIIX4 did. Both are off here. Sleeping states are refused: nothing happens, and the tables do not offer them.
+/** SLP_TYP of soft-off in the tables. */
+export const SLEEP_TYPE_OFF = 0;
+const SLEEP_TYPES_OFF: readonly number[] = [SLEEP_TYPE_OFF, 7];
+
+/** Written to the APM port, these two ask the firmware, of which nothing is left, to hand the registers over and take them back. */
+export const ACPI_ENABLE = 0x02;
+export const ACPI_DISABLE = 0x03;
+
+interface PowerOptions {
+  readonly clock: Clock;
+  /** The line SCI. A level. */
+  readonly sci: Wire;
+  /** The guest has switched itself off. */
+  readonly onPowerOff: () => void;
+  readonly timerBits?: 24 | 32;
+  readonly trace?: Trace | null;
+}
+
+export class PowerManagement {
+  /** {@link PM_PORTS} ports at PMBASE. */
+  readonly registers: Registers;
+  /** Two ports at {@link APM_PORT}. */
+  readonly apm: Registers;
+  readonly #clock: Clock;
+  readonly #sci: Wire;
+  readonly #onPowerOff: () => void;
+  readonly #trace: Trace | null;
+  readonly #timerBits: 24 | 32;
+  readonly #carry: Timer;
+  #status = 0;
+  #enable = 0;
+  #control: number = CNT.SCI_EN;
+  #carries = 0; // of the timer, that have been turned into the status bit
+  #gpeStatus = [0, 0];
+  #gpeEnable = [0, 0];
+  #apm = [0, 0];
+  #kept: Record<string, number[]> = {};
+  #level = false;
+
+  constructor({ clock, sci, onPowerOff, timerBits = 24, trace = null }: PowerOptions) {
+    this.#clock = clock;
+    this.#sci = sci;
+    this.#onPowerOff = onPowerOff;
+    this.#timerBits = timerBits;
+    this.#trace = trace;
+    this.#carry = clock.timer(() => this.#update());
+    this.#carries = this.#carriesNow;
+    // Registers without a consequence remember what was written.
+    const kept = (name: keyof typeof pmTable.rows) => {
+      const row: RegisterRow = pmTable.rows[name];
+      const values = Array.from({ length: row.count ?? 1 }, () => row.reset ?? 0);
+      this.#kept[name] = values;
+      return { read: (index: number) => values[index] as number, write: (value: number, index: number) => void (values[index] = value) };
+    };
+    this.registers = new RegisterFile(pmTable, {
+      PM1_STS: { read: () => this.#readStatus(), write: (value) => this.#clearStatus(value) },
+      PM1_EN: { read: () => this.#enable, write: (value) => this.#setEnable(value) },
+      PM1_CNT: { read: () => this.#control, write: (value) => this.#setControl(value) },
+      PM1_TMR: { read: () => this.timer },
+      GPE0_STS: { read: (index) => this.#gpeStatus[index] as number, write: (value, index) => this.#clearGpe(value, index) },
+      GPE0_EN: { read: (index) => this.#gpeEnable[index] as number, write: (value, index) => this.#enableGpe(value, index) },
+      TCO_RLD: kept('TCO_RLD'),
+      TCO_DAT_IN: kept('TCO_DAT_IN'),
+      TCO_DAT_OUT: kept('TCO_DAT_OUT'),
+      TCO1_CNT: kept('TCO1_CNT'),
+      TCO2_CNT: kept('TCO2_CNT'),
+      TCO_MESSAGE: kept('TCO_MESSAGE'),
+      TCO_WDCNT: kept('TCO_WDCNT'),
+      SW_IRQ_GEN: kept('SW_IRQ_GEN'),
+      TCO_TMR: kept('TCO_TMR'),
+    });
+    this.apm = {
+      name: 'apm',
+      read: (offset, width) =>
+        width === 1 ? BigInt(this.#apm[offset] as number) : BigInt((this.#apm[0] as number) | ((this.#apm[1] as number) << 8)),
+      write: (offset, width, value) => {
+        for (let index = width - 1; index >= 0; index--) this.#writeApm(offset + index, Number((value >> BigInt(8 * index)) & 0xffn));
+      },
+    };
+  }
+
+  // ## The timer
+  //
+  // Its carry is the highest bit changing, either way. Nobody counts ticks: what the counter shows follows from the clock, and the next carry is a
+  // timer, which is only armed while somebody wants the interrupt.
+
+  /** What the counter shows. */
+  get timer(): number {
+    const ticks = ticksAt(this.#clock.now(), PM_TIMER_HZ);
+    return this.#timerBits === 32 ? ticks % 2 ** 32 : ticks % 2 ** 24;
+  }
+
+  get #carryTicks(): number {
+    return 2 ** (this.#timerBits - 1);
+  }
+
+  get #carriesNow(): number {
+    return Math.floor(ticksAt(this.#clock.now(), PM_TIMER_HZ) / this.#carryTicks);
+  }
+
+  // @clause acpi.pm-timer.carry
+  #readStatus(): number {
+    if (this.#carriesNow > this.#carries) this.#status |= PM1.TMR;
+    this.#carries = this.#carriesNow;
+    return this.#status;
+  }
+
+  #update(): void {
+    const status = this.#readStatus();
+    const events = (status & this.#enable) !== 0 || this.#gpeStatus.some((bits, index) => (bits & (this.#gpeEnable[index] as number)) !== 0);
+    const level = events && (this.#control & CNT.SCI_EN) !== 0;
+    if (level !== this.#level) this.#sci.set((this.#level = level));
+    if (this.#enable & PM1.TMR && !(status & PM1.TMR)) this.#carry.arm(nsAtTick((this.#carries + 1) * this.#carryTicks, PM_TIMER_HZ));
+    else this.#carry.cancel();
+  }
+
+  #clearStatus(ones: number): void {
+    this.#readStatus();
+    this.#status &= ~ones & PM1_STATUS_BITS;
+    this.#update();
+  }
+
+  #setEnable(value: number): void {
+    this.#enable = value & PM1_ENABLE_BITS;
+    this.#update();
+  }
+
+  // @clause acpi.sleep.soft-off
+  #setControl(value: number): void {
+    this.#control = value & CNT_KEPT;
+    const type = (value & CNT.SLP_TYP) >> 10;
+    if (value & CNT.SLP_EN) {
+      this.#trace?.emit({ kind: 'device', device: pmTable.device, what: 'sleep', value: type });
+      if (SLEEP_TYPES_OFF.includes(type)) this.#onPowerOff();
+    }
+    this.#update();
+  }
+
+  #clearGpe(ones: number, index: number): void {
+    this.#gpeStatus[index] = ((this.#gpeStatus[index] as number) & ~ones) >>> 0;
+    this.#update();
+  }
+
+  #enableGpe(value: number, index: number): void {
+    this.#gpeEnable[index] = value;
+    this.#update();
+  }
+
+  #writeApm(index: number, value: number): void {
+    if (index > 1) return;
+    this.#apm[index] = value;
+    if (index !== 0) return;
+    if (value === ACPI_ENABLE) this.#control |= CNT.SCI_EN;
+    if (value === ACPI_DISABLE) this.#control &= ~CNT.SCI_EN;
+    this.#update();
+  }
+
+  // ## What happens outside
+
+  /** Somebody presses the button. What comes of it is the guest's decision. */
+  pressPowerButton(): void {
+    this.#status |= PM1.PWRBTN;
+    this.#update();
+  }
+
+  /** A general-purpose event, 0 to 63. */
+  raiseGpe(event: number): void {
+    const index = event >> 5;
+    this.#gpeStatus[index] = ((this.#gpeStatus[index] as number) | (1 << (event & 31))) >>> 0;
+    this.#update();
+  }
+
+  /** As after power-on. The timer does not stop. */
+  reset(): void {
+    this.#status = 0;
+    this.#enable = 0;
+    this.#control = CNT.SCI_EN;
+    this.#carries = this.#carriesNow;
+    this.#gpeStatus = [0, 0];
+    this.#gpeEnable = [0, 0];
+    this.#apm = [0, 0];
+    for (const [name, values] of Object.entries(this.#kept)) {
+      const row: RegisterRow = pmTable.rows[name as keyof typeof pmTable.rows];
+      values.fill(row.reset ?? 0);
+    }
+    this.#update();
+  }
+}

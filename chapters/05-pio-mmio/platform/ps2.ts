@@ -1,0 +1,276 @@
+// # Keyboard and mouse
+//
+// Two devices with a serial line each, and almost the same protocol: the host sends a byte, the device acknowledges it, and some commands have an
+// answer or a parameter. A driver's probe is a conversation of a dozen such bytes, and a device that answers one of them wrongly is not there.
+
+/** What sits at one of the controller's ports. */
+export interface Peripheral {
+  /** A byte from the host. */
+  receive(byte: number): void;
+  /** The next byte for the host; null when there is none. */
+  next(): number | null;
+  /** As after power-on. */
+  reset(): void;
+}
+
+const ACK = 0xfa;
+const RESEND = 0xfe;
+const SELF_TEST_PASSED = 0xaa;
+const COMMAND_RESET = 0xff;
+const COMMAND_RESEND = 0xfe;
+const COMMAND_DEFAULTS = 0xf6;
+const COMMAND_DISABLE = 0xf5;
+const COMMAND_ENABLE = 0xf4;
+const COMMAND_RATE = 0xf3;
+const COMMAND_IDENTIFY = 0xf2;
+/** A keyboard has room for a few keys, a mouse for a few movements. What finds the queue full is lost. */
+const QUEUE_LIMIT = 64;
+
+// ## The keyboard
+
+const KEYBOARD = { LEDS: 0xed, ECHO: 0xee, SCAN_SET: 0xf0, FIRST_MODE: 0xf7, LAST_KEY_MODE: 0xfd } as const;
+const KEYBOARD_ID = [0xab, 0x83] as const;
+const SCAN_SET_2 = 2;
+
+export class Keyboard implements Peripheral {
+  #queue: number[] = [];
+  #expecting = 0;
+  #scanning = true;
+  #set = SCAN_SET_2;
+  #last = 0;
+
+  /** Lock lights: 1 scroll, 2 num, 4 caps. */
+  leds = 0;
+
+  press(scancodes: Iterable<number>): void {
+    if (!this.#scanning) return;
+    const bytes = [...scancodes];
+    if (this.#queue.length + bytes.length > QUEUE_LIMIT) return; // half a key would be worse than none
+    this.#queue.push(...bytes);
+  }
+
+  next(): number | null {
+    const byte = this.#queue.shift();
+    if (byte === undefined) return null;
+    this.#last = byte;
+    return byte;
+  }
+
+  // A new command throws away what the old one still wanted to say, and the answers to it.
+  // @clause ps2.acknowledge
+  receive(byte: number): void {
+    const command = this.#expecting;
+    this.#expecting = 0;
+    if (command !== 0 && byte < KEYBOARD.LEDS) return this.#parameter(command, byte);
+    this.#queue = [];
+    switch (byte) {
+      case KEYBOARD.LEDS:
+      case KEYBOARD.SCAN_SET:
+      case COMMAND_RATE:
+        this.#expecting = byte;
+        return this.#say(ACK);
+      case KEYBOARD.ECHO:
+        return this.#say(KEYBOARD.ECHO);
+      case COMMAND_IDENTIFY:
+        return this.#say(ACK, ...KEYBOARD_ID);
+      case COMMAND_ENABLE:
+        this.#scanning = true;
+        return this.#say(ACK);
+      case COMMAND_DISABLE:
+      case COMMAND_DEFAULTS:
+        this.#defaults();
+        this.#scanning = byte === COMMAND_DEFAULTS;
+        return this.#say(ACK);
+      case COMMAND_RESEND:
+        return this.#say(this.#last);
+      case COMMAND_RESET:
+        this.reset();
+        return this.#say(ACK, SELF_TEST_PASSED);
+      default:
+        // Which keys repeat and which report their release is a matter for set 3.
+        return this.#say(byte >= KEYBOARD.FIRST_MODE && byte <= KEYBOARD.LAST_KEY_MODE ? ACK : RESEND);
+    }
+  }
+
+  #parameter(command: number, byte: number): void {
+    if (command === KEYBOARD.SCAN_SET) {
+      if (byte === 0) return this.#say(ACK, this.#set);
+      if (byte > 3) return this.#say(RESEND);
+      this.#set = byte;
+    }
+    if (command === KEYBOARD.LEDS) this.leds = byte & 7;
+    this.#say(ACK);
+  }
+
+  #say(...bytes: number[]): void {
+    this.#queue.push(...bytes);
+  }
+
+  #defaults(): void {
+    this.#set = SCAN_SET_2;
+    this.leds = 0;
+  }
+
+  reset(): void {
+    this.#defaults();
+    this.#queue = [];
+    this.#expecting = 0;
+    this.#scanning = true;
+  }
+}
+
+// biome-ignore format: table
+const SET_2_TO_SET_1: readonly number[] = [
+  0xff, 0x43, 0x41, 0x3f, 0x3d, 0x3b, 0x3c, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3e, 0x0f, 0x29, 0x59,
+  0x65, 0x38, 0x2a, 0x70, 0x1d, 0x10, 0x02, 0x5a, 0x66, 0x71, 0x2c, 0x1f, 0x1e, 0x11, 0x03, 0x5b,
+  0x67, 0x2e, 0x2d, 0x20, 0x12, 0x05, 0x04, 0x5c, 0x68, 0x39, 0x2f, 0x21, 0x14, 0x13, 0x06, 0x5d,
+  0x69, 0x31, 0x30, 0x23, 0x22, 0x15, 0x07, 0x5e, 0x6a, 0x72, 0x32, 0x24, 0x16, 0x08, 0x09, 0x5f,
+  0x6b, 0x33, 0x25, 0x17, 0x18, 0x0b, 0x0a, 0x60, 0x6c, 0x34, 0x35, 0x26, 0x27, 0x19, 0x0c, 0x61,
+  0x6d, 0x73, 0x28, 0x74, 0x1a, 0x0d, 0x62, 0x6e, 0x3a, 0x36, 0x1c, 0x1b, 0x75, 0x2b, 0x63, 0x76,
+  0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f, 0x6f,
+  0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,
+];
+const SET_2_F7 = 0x83;
+const SET_1_F7 = 0x41;
+
+/** A byte of set 2 as the controller shows it when it translates. Answers are bytes like any other, and pass because the table leaves them. */
+export function toSet1(byte: number): number {
+  return byte === SET_2_F7 ? SET_1_F7 : (SET_2_TO_SET_1[byte] ?? byte);
+}
+
+// ## The mouse
+
+// biome-ignore format: table
+const MOUSE = {
+  SCALE_1: 0xe6, SCALE_2: 0xe7, RESOLUTION: 0xe8, STATUS: 0xe9, STREAM: 0xea, READ: 0xeb, UNWRAP: 0xec, WRAP: 0xee, REMOTE: 0xf0,
+} as const;
+const STATUS = { REMOTE: 0x40, ENABLED: 0x20, SCALED: 0x10 } as const;
+const PACKET = { ALWAYS: 0x08, X_SIGN: 0x10, Y_SIGN: 0x20 } as const;
+const PLAIN_MOUSE = 0x00;
+const WHEEL_MOUSE = 0x03;
+/** Setting these three rates one after the other is how a driver asks for a wheel. */
+const WHEEL_KNOCK = [200, 100, 80] as const;
+
+export class Mouse implements Peripheral {
+  #queue: number[] = [];
+  #expecting = 0;
+  #enabled = false;
+  #remote = false;
+  #wrap = false;
+  #scaled = false;
+  #resolution = 2;
+  #rate = 100;
+  #id: number = PLAIN_MOUSE;
+  #rates: number[] = [];
+  #buttons = 0;
+  #dx = 0;
+  #dy = 0;
+  #last = 0;
+
+  move(dx: number, dy: number, buttons: number): void {
+    this.#dx = clamp(this.#dx + dx);
+    this.#dy = clamp(this.#dy + dy);
+    this.#buttons = buttons & 7;
+    if (this.#enabled && !this.#remote && this.#queue.length + 4 <= QUEUE_LIMIT) this.#report();
+  }
+
+  #report(): void {
+    const [dx, dy] = [this.#dx, this.#dy];
+    this.#dx = this.#dy = 0;
+    this.#say(PACKET.ALWAYS | this.#buttons | (dx < 0 ? PACKET.X_SIGN : 0) | (dy < 0 ? PACKET.Y_SIGN : 0), dx & 0xff, dy & 0xff);
+    if (this.#id === WHEEL_MOUSE) this.#say(0);
+  }
+
+  next(): number | null {
+    const byte = this.#queue.shift();
+    if (byte === undefined) return null;
+    this.#last = byte;
+    return byte;
+  }
+
+  receive(byte: number): void {
+    const command = this.#expecting;
+    this.#expecting = 0;
+    this.#queue = [];
+    if (command !== 0) return this.#parameter(command, byte);
+    if (this.#wrap && byte !== COMMAND_RESET && byte !== MOUSE.UNWRAP) return this.#say(byte);
+    switch (byte) {
+      case MOUSE.SCALE_1:
+      case MOUSE.SCALE_2:
+        this.#scaled = byte === MOUSE.SCALE_2;
+        return this.#say(ACK);
+      case MOUSE.RESOLUTION:
+      case COMMAND_RATE:
+        this.#expecting = byte;
+        return this.#say(ACK);
+      case MOUSE.STATUS:
+        return this.#say(ACK, this.#status, this.#resolution, this.#rate);
+      case MOUSE.STREAM:
+      case MOUSE.REMOTE:
+        this.#remote = byte === MOUSE.REMOTE;
+        return this.#say(ACK);
+      case MOUSE.READ:
+        this.#say(ACK);
+        return this.#report();
+      case MOUSE.WRAP:
+      case MOUSE.UNWRAP:
+        this.#wrap = byte === MOUSE.WRAP;
+        return this.#say(ACK);
+      case COMMAND_IDENTIFY:
+        return this.#say(ACK, this.#id);
+      case COMMAND_ENABLE:
+      case COMMAND_DISABLE:
+        this.#enabled = byte === COMMAND_ENABLE;
+        return this.#say(ACK);
+      case COMMAND_DEFAULTS:
+        this.#defaults();
+        return this.#say(ACK);
+      case COMMAND_RESEND:
+        return this.#say(this.#last);
+      case COMMAND_RESET:
+        this.reset();
+        return this.#say(ACK, SELF_TEST_PASSED, PLAIN_MOUSE);
+      default:
+        return this.#say(RESEND);
+    }
+  }
+
+  get #status(): number {
+    return (this.#remote ? STATUS.REMOTE : 0) | (this.#enabled ? STATUS.ENABLED : 0) | (this.#scaled ? STATUS.SCALED : 0) | this.#buttons;
+  }
+
+  #parameter(command: number, byte: number): void {
+    if (command === MOUSE.RESOLUTION) this.#resolution = byte & 3;
+    else {
+      this.#rate = byte;
+      this.#rates = [...this.#rates, byte].slice(-WHEEL_KNOCK.length);
+      if (WHEEL_KNOCK.every((rate, index) => this.#rates[index] === rate)) this.#id = WHEEL_MOUSE;
+    }
+    this.#say(ACK);
+  }
+
+  #say(...bytes: number[]): void {
+    this.#queue.push(...bytes);
+  }
+
+  #defaults(): void {
+    this.#enabled = this.#remote = this.#scaled = false;
+    this.#resolution = 2;
+    this.#rate = 100;
+    this.#dx = this.#dy = 0;
+  }
+
+  reset(): void {
+    this.#defaults();
+    this.#wrap = false;
+    this.#id = PLAIN_MOUSE;
+    this.#rates = [];
+    this.#queue = [];
+    this.#expecting = 0;
+  }
+}
+
+/** As far as a packet can tell. */
+function clamp(counts: number): number {
+  return Math.max(-256, Math.min(255, Math.trunc(counts) || 0));
+}
