@@ -29,8 +29,11 @@ export interface Kernel {
    * -errno. KVM_RUN returns when the guest exits.
    */
   ioctl(fd: number, request: number, arg?: number | Uint8Array): number;
-  /** Maps a vCPU's `struct kvm_run` and the pages behind it: live, shared with the kernel. Closing the descriptor ends its use. */
-  mmap(fd: number, length: number): Uint8Array | number;
+  /**
+   * Maps a vCPU's `struct kvm_run` and the pages behind it, or at `offset` (in bytes) something else that the descriptor has: live, shared with the
+   * kernel. Closing the descriptor ends its use.
+   */
+  mmap(fd: number, length: number, offset?: number): Uint8Array | number;
   /** `mmap(MAP_ANONYMOUS)`: zeroed, page-aligned memory with an address. -ENOMEM, -EINVAL. */
   allocate(bytes: number): Allocation | number;
   /** `munmap` of a whole allocation. No slot may still name it. */

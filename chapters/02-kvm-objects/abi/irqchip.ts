@@ -11,7 +11,14 @@ import { U64 } from './registers.ts';
 export const KvmIrqLevel = layout('kvm_irq_level', { irq: u32le(0), level: u32le(4) });
 
 /** KVM_SIGNAL_MSI: a message as a device would have written it. */
-export const KvmMsi = layout('kvm_msi', { address_lo: u32le(0), address_hi: u32le(4), data: u32le(8), flags: u32le(12), devid: u32le(16), pad: bytes(20, 12) });
+export const KvmMsi = layout('kvm_msi', {
+  address_lo: u32le(0),
+  address_hi: u32le(4),
+  data: u32le(8),
+  flags: u32le(12),
+  devid: u32le(16),
+  pad: bytes(20, 12),
+});
 
 /** KVM_GET_IRQCHIP, KVM_SET_IRQCHIP: `chip` holds the state of the one that `chip_id` names. */
 export const KvmIrqchip = layout('kvm_irqchip', { chip_id: u32le(0), pad: u32le(4), chip: bytes(8, 512) });

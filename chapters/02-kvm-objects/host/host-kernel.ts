@@ -53,7 +53,7 @@ export class HostKernel implements Kernel {
   readonly #open = new Set<number>();
   readonly #allocations = new Map<Hva, Mapping>();
   #ticking: number | null = null;
-  readonly #runPages = new Map<number, { address: number; mapping: Mapping }>();
+  readonly #mappings = new Map<number, { address: number; mapping: Mapping }[]>();
 
   /** @throws Error with the reason of {@link hostKernelAvailable} when the host cannot do it. */
   constructor() {
@@ -68,11 +68,8 @@ export class HostKernel implements Kernel {
 
   close(fd: number): number {
     if (!this.#open.delete(fd)) return -ERRNO.EBADF;
-    const page = this.#runPages.get(fd);
-    if (page) {
-      this.libc.unmap(page.address, page.mapping.length);
-      this.#runPages.delete(fd);
-    }
+    for (const { address, mapping } of this.#mappings.get(fd) ?? []) this.libc.unmap(address, mapping.length);
+    this.#mappings.delete(fd);
     if (this.#open.size === 0 && this.#ticking !== null) {
       this.libc.stopTicking(this.#ticking);
       this.#ticking = null;
@@ -86,10 +83,10 @@ export class HostKernel implements Kernel {
     return CREATES_DESCRIPTOR.has(request) ? this.#remember(result) : result;
   }
 
-  mmap(fd: number, length: number): Uint8Array | number {
-    const mapped = this.#map(length, fd);
+  mmap(fd: number, length: number, offset = 0): Uint8Array | number {
+    const mapped = this.#map(length, fd, offset);
     if (typeof mapped === 'number') return mapped;
-    this.#runPages.set(fd, mapped);
+    this.#mappings.set(fd, [...(this.#mappings.get(fd) ?? []), mapped]);
     return new Uint8Array(mapped.mapping.memory.buffer, 0, length);
   }
 
@@ -135,7 +132,7 @@ export class HostKernel implements Kernel {
     return fd;
   }
 
-  #map(length: number, fd: number): { address: number; mapping: Mapping } | number {
+  #map(length: number, fd: number, offset = 0): { address: number; mapping: Mapping } | number {
     const pages = Math.ceil(length / WASM_PAGE_BYTES);
     let memory: WebAssembly.Memory;
     try {
@@ -144,7 +141,7 @@ export class HostKernel implements Kernel {
       return -ERRNO.ENOMEM;
     }
     const address = this.libc.address(memory.buffer);
-    const result = this.libc.mapOver(address, length, fd);
+    const result = this.libc.mapOver(address, length, fd, offset);
     return result < 0 ? result : { address, mapping: { memory, length, fd: null } };
   }
 }

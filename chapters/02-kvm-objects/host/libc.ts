@@ -40,8 +40,8 @@ export interface Libc {
   memfd(name: string, bytes: number): number;
   /** The address of a buffer's first byte. Steady for WebAssembly memories, whose storage never moves. */
   address(buffer: ArrayBufferLike): number;
-  /** Replaces the first `length` bytes of a page-aligned buffer by a shared mapping of `fd`. */
-  mapOver(address: number, length: number, fd: number): number;
+  /** Replaces the first `length` bytes of a page-aligned buffer by a shared mapping of `fd` from `offset` on. */
+  mapOver(address: number, length: number, fd: number, offset?: number): number;
   /** Replaces them by fresh zeroed memory of nobody's. */
   unmap(address: number, length: number): number;
   gettid(): number;
@@ -77,8 +77,8 @@ const load = (): Libc | string => {
   const sigaction = c.func('int sigaction(int signal, void *act, void *old)');
 
   const done = (result: number | bigint): number => (Number(result) === -1 ? -koffi.errno() : Number(result));
-  const map = (address: number, length: number, flags: number, fd: number): number => {
-    const result = done(mmap(address, length, PROT_READ_WRITE, flags | MAP_FIXED, fd, 0));
+  const map = (address: number, length: number, flags: number, fd: number, offset = 0): number => {
+    const result = done(mmap(address, length, PROT_READ_WRITE, flags | MAP_FIXED, fd, offset));
     return Math.min(result, 0); // the address is known
   };
   const gettid = (): number => Number(syscall(SYS_GETTID, 0, 0, 0));
@@ -95,7 +95,7 @@ const load = (): Libc | string => {
       return sized;
     },
     address: (buffer) => Number(koffi.address(new Uint8Array(buffer))),
-    mapOver: (address, length, fd) => map(address, length, MAP_SHARED, fd),
+    mapOver: (address, length, fd, offset = 0) => map(address, length, MAP_SHARED, fd, offset),
     unmap: (address, length) => map(address, length, MAP_PRIVATE | MAP_ANONYMOUS, -1),
     gettid,
     tgkill: (tid, signal) => done(syscall(SYS_TGKILL, process.pid, tid, signal)),

@@ -16,7 +16,7 @@ export interface OpenFile {
   /** The kernel object behind it. Linux: `file->private_data`. */
   readonly object: unknown;
   ioctl(request: number, arg: number | Uint8Array): number;
-  mmap(length: number): Uint8Array | number;
+  mmap(length: number, offset: number): Uint8Array | number;
   /** The last reference is gone. */
   release(): void;
 }

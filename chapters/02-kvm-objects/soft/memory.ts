@@ -17,6 +17,7 @@ import type { Allocation } from '../kernel.ts';
 
 /** Where the program's memory appears in its address space: where Linux puts anonymous mappings, so that nothing mistakes an hva for an hpa. */
 const USER_BASE = 0x7f00_0000_0000;
+const LARGE_PAGE_BYTES = 2 << 20;
 /** End of user space on x86-64 with four-level paging (TASK_SIZE_MAX). */
 export const USER_END = 0x7fff_ffff_f000;
 
@@ -31,10 +32,14 @@ export class RamOwners {
   readonly #user: Range[] = []; // sorted by start
   readonly #free = new Set<Hpa>(); // kernel pages given back
   #kernelStart: Hpa;
+  // RAM between these two has never belonged to anyone, and is still as the machine came: zero.
+  #userHigh = 0;
+  #kernelLow: number;
 
   constructor(memory: PhysicalMemory) {
     this.memory = memory;
     this.#kernelStart = memory.ramBytes - (memory.ramBytes % PAGE_BYTES);
+    this.#kernelLow = this.#kernelStart;
   }
 
   get #userEnd(): number {
@@ -42,21 +47,38 @@ export class RamOwners {
     return last ? last.start + last.bytes : 0;
   }
 
+  // A mapping that is large enough for a large page begins at an address where one can: Linux does so for anonymous memory, and a guest gains by it.
+
   /** Zeroed, page-aligned memory for the program: the lowest gap that holds it. -EINVAL, -ENOMEM. */
   allocateUser(bytes: number): Allocation | number {
     if (!Number.isSafeInteger(bytes) || bytes <= 0) return -ERRNO.EINVAL;
     const size = Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
-    let at = 0;
-    let index = 0;
-    for (const range of this.#user) {
-      if (range.start - at >= size) break;
-      at = range.start + range.bytes;
-      index++;
-    }
-    if (at + size > this.#kernelStart) return -ERRNO.ENOMEM;
-    this.#user.splice(index, 0, { start: at, bytes: size });
-    this.memory.slice(at, size).fill(0);
+    const aligned = size >= LARGE_PAGE_BYTES ? this.#gap(size, LARGE_PAGE_BYTES) : -1;
+    const at = aligned < 0 ? this.#gap(size, PAGE_BYTES) : aligned;
+    if (at < 0) return -ERRNO.ENOMEM;
+    this.#user.push({ start: at, bytes: size });
+    this.#user.sort((a, b) => a.start - b.start);
+    this.#clear(at, size);
+    this.#userHigh = Math.max(this.#userHigh, at + size);
     return { hva: USER_BASE + at, bytes: this.memory.slice(at, bytes) };
+  }
+
+  /** The lowest aligned place for `size` bytes between the allocations, or -1. */
+  #gap(size: number, align: number): number {
+    let at = 0;
+    for (const range of [...this.#user, { start: this.#kernelStart, bytes: 0 }]) {
+      if (range.start - at >= size) return at;
+      at = Math.ceil((range.start + range.bytes) / align) * align;
+    }
+    return -1;
+  }
+
+  /** Zeroes what somebody may have used before. */
+  #clear(at: Hpa, bytes: number): void {
+    const low = Math.max(0, Math.min(bytes, this.#userHigh - at));
+    if (low > 0) this.memory.slice(at, low).fill(0);
+    const from = Math.max(at + low, this.#kernelLow);
+    if (from < at + bytes) this.memory.slice(from, at + bytes - from).fill(0);
   }
 
   /** Takes an allocation back; its bytes, or -EINVAL when `hva` is not the start of one. */
@@ -82,7 +104,8 @@ export class RamOwners {
       this.#kernelStart -= count * PAGE_BYTES;
       hpa = this.#kernelStart;
     }
-    this.memory.slice(hpa, count * PAGE_BYTES).fill(0);
+    this.#clear(hpa, count * PAGE_BYTES);
+    this.#kernelLow = Math.min(this.#kernelLow, hpa);
     return hpa;
   }
 

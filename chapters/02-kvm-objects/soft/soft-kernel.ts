@@ -6,7 +6,7 @@
 import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { CAP, KVM_API_VERSION } from '../abi/capabilities.ts';
-import { KvmDirtyLog } from '../abi/memory.ts';
+import { KvmDirtyLog, KvmEnableCap } from '../abi/memory.ts';
 import { KvmMsrEntry, KvmMsrList } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import type { Allocation, Kernel } from '../kernel.ts';
@@ -27,6 +27,9 @@ const MAX_VCPUS = 1024;
 const MAX_VCPU_ID = 4096;
 /** KVM_SET_TSS_ADDR: three pages must fit below 4 GiB. */
 const TSS_LIMIT = 2 ** 32 - 3 * 4096;
+
+/** Switches one optional behaviour on: 0 or -errno. Linux: a case of `kvm_vm_ioctl_enable_cap()`. */
+export type VmOption = (vm: SoftVm, args: readonly [bigint, bigint, bigint, bigint], flags: number) => number;
 
 export interface SoftKernelOptions {
   /** RAM of the modelled machine: what the VMM may allocate, and the kernel's own pages. A multiple of 64 KiB. */
@@ -51,6 +54,12 @@ export class SoftKernel implements Kernel {
   readonly vcpuRequests = new IoctlTable<SoftVcpu>(ERRNO.EINVAL);
   /** KVM_CHECK_EXTENSION's answers. */
   readonly capabilities = new Map<number, number>();
+  /** Optional behaviour of a VM, by capability number: what KVM_ENABLE_CAP does. */
+  readonly vmOptions = new Map<number, VmOption>();
+  /** Told of each new vCPU before its descriptor exists; a negative errno refuses it. Linux: `kvm_arch_vcpu_create()` and its callees. */
+  readonly vcpuCreated: ((vcpu: SoftVcpu) => number)[] = [];
+  /** Told when a vCPU goes, with its VM or because its creation failed later. */
+  readonly vcpuFreed: ((vcpu: SoftVcpu) => void)[] = [];
   /** How the memory of the next VM is virtualized. */
   makeMemoryVirtualization: (vm: SoftVm) => MemoryVirtualization = (vm) => new LazyEpt(vm);
   readonly #files = new FileTable();
@@ -87,10 +96,10 @@ export class SoftKernel implements Kernel {
     return file ? file.ioctl(request >>> 0, arg) : -ERRNO.EBADF;
   }
 
-  mmap(fd: number, length: number): Uint8Array | number {
+  mmap(fd: number, length: number, offset = 0): Uint8Array | number {
     const file = this.#files.get(fd);
     if (!file) return -ERRNO.EBADF;
-    return length > 0 ? file.mmap(length) : -ERRNO.EINVAL;
+    return length > 0 && offset >= 0 && offset % PAGE_BYTES === 0 ? file.mmap(length, offset) : -ERRNO.EINVAL;
   }
 
   allocate(bytes: number): Allocation | number {
@@ -207,8 +216,11 @@ export class SoftKernel implements Kernel {
       vm.tssAddr = address;
       return 0;
     });
-    // Optional behaviour is switched on by number. There is none yet, and an unknown number is refused.
-    on.onStruct('KVM_ENABLE_CAP', () => -ERRNO.EINVAL);
+    // Optional behaviour is switched on by number. What nobody has installed is refused.
+    on.onStruct('KVM_ENABLE_CAP', (vm, _bytes, view) => {
+      const { cap, flags, arg0, arg1, arg2, arg3 } = KvmEnableCap.load(view);
+      return this.vmOptions.get(cap)?.(vm, [arg0, arg1, arg2, arg3], flags) ?? -ERRNO.EINVAL;
+    });
     // @clause kvm.irqchip.enxio-without
     for (const request of ['KVM_IRQ_LINE', 'KVM_IRQ_LINE_STATUS', 'KVM_GET_IRQCHIP', 'KVM_SET_IRQCHIP'] as const)
       on.onStruct(request, () => -ERRNO.ENXIO);
@@ -227,6 +239,15 @@ export class SoftKernel implements Kernel {
     if (vm.vcpus.has(id)) return -ERRNO.EEXIST;
     const vcpu = SoftVcpu.create(vm, id);
     if (!vcpu) return -ERRNO.ENOMEM;
+    vcpu.onFree = () => {
+      for (const freed of this.vcpuFreed) freed(vcpu);
+    };
+    for (const created of this.vcpuCreated) {
+      const result = created(vcpu);
+      if (result >= 0) continue;
+      vcpu.free();
+      return result;
+    }
     const file: OpenFile = {
       name: `anon_inode:kvm-vcpu:${id}`,
       object: vcpu,
@@ -234,7 +255,7 @@ export class SoftKernel implements Kernel {
         vcpu.load();
         return this.vcpuRequests.call(vcpu, request, arg);
       },
-      mmap: (length) => vcpu.run.subarray(0, Math.min(length, RUN_BYTES)),
+      mmap: (length, offset) => vcpu.mapped(length, offset),
       release: () => vm.put(),
     };
     const fd = this.#files.install(file);

@@ -15,6 +15,7 @@ import { ENTRY } from '../../01-hardware-background/vmx/controls.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { GUESTDBG } from '../abi/events.ts';
 import { KvmRun } from '../abi/exits.ts';
+import { ERRNO } from '../errno.ts';
 import { CpuidTable } from './cpuid.ts';
 import { writeMsrBitmap } from './msrs.ts';
 import type { SoftVm } from './vm.ts';
@@ -143,8 +144,12 @@ export class SoftVcpu {
     return new SoftVcpu(vm, id, { vmcs, msrBitmap, run });
   }
 
+  /** Called first when this vCPU goes. */
+  onFree: () => void = () => {};
+
   free(): void {
     const { hardware } = this.vm;
+    this.onFree();
     if (hardware.loaded === this) hardware.loaded = null;
     this.vm.mmu.freeVcpu(this);
     hardware.vmx.vmclear(this.#vmcs);
@@ -153,6 +158,15 @@ export class SoftVcpu {
     hardware.ram.freeKernelPages(this.#msrBitmap);
     hardware.ram.freeKernelPages(this.#runPages, RUN_PAGES);
     this.vm.vcpus.delete(this.id);
+  }
+
+  /** What can be mapped besides `struct kvm_run` and its pages: by the page of the descriptor that it begins at. */
+  readonly mappings = new Map<number, Uint8Array>();
+
+  /** `mmap` of the descriptor. Linux maps any page and sends SIGBUS to whoever looks at one that does not exist; here the mapping is refused. */
+  mapped(length: number, offset: number): Uint8Array | number {
+    const bytes = offset === 0 ? this.run : this.mappings.get(offset / PAGE_BYTES);
+    return bytes?.subarray(0, length) ?? -ERRNO.EINVAL;
   }
 
   /** `kvm_run.exit_reason`. */
