@@ -15,6 +15,8 @@ export interface RegisterRow {
   readonly access: Access;
   /** Value after reset; 0 when absent. */
   readonly reset?: number;
+  /** Bits that software can change (of `rw1c`: can clear), where that is not all of them. The others keep their value. */
+  readonly writable?: number;
   /** A phrase for the documentation. */
   readonly text: string;
   /** For registers that are one of an array: how many, and how far apart. */
