@@ -20,7 +20,8 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `inject-nmi`: any byte written to port 0x5f1 makes an NMI pending.
  * - `lapic`: a local APIC at 0xfee00000 that takes inter-processor interrupts to itself; with two processors, INIT and SIPI.
  * - `smp2-shared`: the machine starts a second virtual processor through the same door, at once, with 0x52420001 in EDX.
- * - `pc`: what a PC has had since 1984 and 1996: two 8259s, an 8254, an MC146818, COM1 on IRQ 4; with `lapic`, an I/O APIC at 0xfec00000.
+ * - `pic`, `pit`, `rtc`: the two 8259s, the 8254 on IRQ 0, the MC146818 on IRQ 8, where a PC has them.
+ * - `ioapic`: an I/O APIC at 0xfec00000, the 8254 on its pin 2. `x2apic`, `tsc-deadline`: these modes of the local APIC.
  * - `reset`: a triple fault ends or resets the machine, visibly.
  */
 export type Capability =
@@ -36,7 +37,12 @@ export type Capability =
   | 'lapic'
   | 'uart'
   | 'smp2-shared'
-  | 'pc'
+  | 'pic'
+  | 'pit'
+  | 'rtc'
+  | 'ioapic'
+  | 'x2apic'
+  | 'tsc-deadline'
   | 'reset';
 
 /** How the payload leaves after `RB1 done`: the debug-exit port (and a halt where there is none), a halt with interrupts off, or a triple fault. */
@@ -152,13 +158,13 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'page-alias-pae', title: 'One frame, many names, PAE', chapter: CHAPTER_4, room: 32,
     source: 'src/page-alias.c', defines: { PAE: 1 }, needs: ['pae', 'nx'] }),
   ...widths([32, 64], { name: 'straddle', title: 'Across the edge of a page', chapter: CHAPTER_4, source: 'src/straddle.c' }),
-  payload({ name: 'pic', title: 'Two 8259s', chapter: CHAPTER_5, room: 32, source: 'src/pic.c', needs: ['pc'] }),
-  payload({ name: 'pit', title: 'The 8254', chapter: CHAPTER_5, room: 32, source: 'src/pit.c', needs: ['pc'] }),
-  payload({ name: 'rtc', title: 'The clock chip', chapter: CHAPTER_5, room: 32, source: 'src/rtc.c', needs: ['pc'] }),
-  payload({ name: 'serial-irq', title: 'The serial port, by interrupt', chapter: CHAPTER_5, room: 32, source: 'src/serial-irq.c', needs: ['pc', 'uart'] }),
+  payload({ name: 'pic', title: 'Two 8259s', chapter: CHAPTER_5, room: 32, source: 'src/pic.c', needs: ['pic', 'pit', 'rtc', 'uart'] }),
+  payload({ name: 'pit', title: 'The 8254', chapter: CHAPTER_5, room: 32, source: 'src/pit.c', needs: ['pic', 'pit'] }),
+  payload({ name: 'rtc', title: 'The clock chip', chapter: CHAPTER_5, room: 32, source: 'src/rtc.c', needs: ['pic', 'rtc'] }),
+  payload({ name: 'serial-irq', title: 'The serial port, by interrupt', chapter: CHAPTER_5, room: 32, source: 'src/serial-irq.c', needs: ['pic', 'uart'] }),
   ...widths([32, 64], { name: 'lapic', title: 'The local APIC', chapter: CHAPTER_5, source: 'src/lapic.c', needs: ['lapic'] }),
-  payload({ name: 'x2apic', title: 'The local APIC as MSRs', chapter: CHAPTER_5, room: 64, source: 'src/x2apic.c', needs: ['lapic'] }),
-  payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['pc', 'lapic'] }),
+  payload({ name: 'x2apic', title: 'The local APIC as MSRs', chapter: CHAPTER_5, room: 64, source: 'src/x2apic.c', needs: ['lapic', 'x2apic'] }),
+  payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['lapic', 'ioapic', 'pic', 'pit', 'uart'] }),
 ];
 
 /** The entry of that name, or undefined. */

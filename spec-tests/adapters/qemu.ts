@@ -36,7 +36,8 @@ const STDERR_KEPT = 8000;
 const IF = 0x200;
 
 const CAPABILITIES = [
-  ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'smp2', 'lapic', 'pic', 'uart'],
+  ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'smp2', 'uart'],
+  ...['lapic', 'ioapic', 'pic', 'pit', 'rtc', 'pci'],
   ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'sse'],
 ];
@@ -49,6 +50,8 @@ const MISSING: Readonly<Record<string, string>> = {
   'scratch-mmio': OURS,
   inject: OURS,
   'inject-nmi': OURS,
+  x2apic: 'the translator of this version has no x2APIC mode',
+  'tsc-deadline': 'the translator has no TSC-deadline timer',
 };
 
 /** A path inside an option of QEMU's, where a comma separates. */
