@@ -158,9 +158,10 @@ _Noreturn void main(void) {
   APIC(APIC_TIMER_DIVIDE) = 0xb; // by one
   APIC(APIC_LVT_TIMER) = 0x35;
   forget();
-  APIC(APIC_TIMER_INITIAL) = 20000;
+  APIC(APIC_TIMER_INITIAL) = 0xf0000000; // long enough for any machine
   u32 first = APIC(APIC_TIMER_CURRENT);
-  obs("timer.starts", first <= 20000 && first > 0);
+  obs("timer.starts", first <= 0xf0000000 && first > 0);
+  APIC(APIC_TIMER_INITIAL) = 20000; // writing starts anew
   obs("timer.once", wait_for(1));
   obs("timer.vector", arrived[0]);
   obs("timer.stopped", APIC(APIC_TIMER_CURRENT));
