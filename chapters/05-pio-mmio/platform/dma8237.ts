@@ -54,11 +54,29 @@ class Controller {
     this.registers = new RegisterFile(dmaTable, {
       ADDRESS: halves(this.#address),
       COUNT: halves(this.#count),
-      MASK_ONE: { write: (value) => void (this.#mask = (this.#mask & ~(1 << (value & 3))) | (((value >> 2) & 1) << (value & 3))) },
-      CLEAR_FLIP_FLOP: { write: () => void (this.#upper = false) },
+      MASK_ONE: {
+        write: (value) => {
+          const bit = 1 << (value & 3);
+          this.#mask = value & 4 ? this.#mask | bit : this.#mask & ~bit;
+        },
+      },
+      CLEAR_FLIP_FLOP: {
+        write: () => {
+          this.#upper = false;
+        },
+      },
       RESET: { write: () => this.clear() },
-      UNMASK: { write: () => void (this.#mask = 0) },
-      MASK: { read: () => this.#mask, write: (value) => void (this.#mask = value & ALL_MASKED) },
+      UNMASK: {
+        write: () => {
+          this.#mask = 0;
+        },
+      },
+      MASK: {
+        read: () => this.#mask,
+        write: (value) => {
+          this.#mask = value & ALL_MASKED;
+        },
+      },
     });
   }
 

@@ -195,37 +195,48 @@ export class I8042 {
     }
     switch (value) {
       case COMMAND.READ_CONFIG:
-        return this.#answer(this.#config);
+        this.#answer(this.#config);
+        break;
       case COMMAND.WRITE_CONFIG:
       case COMMAND.WRITE_OUTPUT:
       case COMMAND.LOOP_KEYBOARD:
       case COMMAND.LOOP_MOUSE:
       case COMMAND.TO_MOUSE:
         this.#expecting = value;
-        return;
+        break;
       case COMMAND.VERSION:
-        return this.#answer(0);
+        this.#answer(0);
+        break;
       case COMMAND.MOUSE_OFF:
-        return this.#configure(this.#config | CONFIG.MOUSE_OFF);
+        this.#configure(this.#config | CONFIG.MOUSE_OFF);
+        break;
       case COMMAND.MOUSE_ON:
-        return this.#configure(this.#config & ~CONFIG.MOUSE_OFF);
+        this.#configure(this.#config & ~CONFIG.MOUSE_OFF);
+        break;
       case COMMAND.KEYBOARD_OFF:
-        return this.#configure(this.#config | CONFIG.KEYBOARD_OFF);
+        this.#configure(this.#config | CONFIG.KEYBOARD_OFF);
+        break;
       case COMMAND.KEYBOARD_ON:
-        return this.#configure(this.#config & ~CONFIG.KEYBOARD_OFF);
+        this.#configure(this.#config & ~CONFIG.KEYBOARD_OFF);
+        break;
       case COMMAND.TEST_MOUSE:
       case COMMAND.TEST_KEYBOARD:
-        return this.#answer(0); // neither line is stuck
+        this.#answer(0); // neither line is stuck
+        break;
       case COMMAND.SELF_TEST:
         this.#passed = true;
-        return this.#answer(SELF_TEST_PASSED);
+        this.#answer(SELF_TEST_PASSED);
+        break;
       case COMMAND.READ_INPUT:
-        return this.#answer(INPUT_PORT);
+        this.#answer(INPUT_PORT);
+        break;
       case COMMAND.READ_OUTPUT:
-        return this.#answer(this.#output | (this.#buffer ? (this.#buffer.aux ? OUTPUT.IRQ12 : OUTPUT.IRQ1) : 0));
+        this.#answer(this.#output | (this.#buffer ? (this.#buffer.aux ? OUTPUT.IRQ12 : OUTPUT.IRQ1) : 0));
+        break;
       case COMMAND.A20_ON:
       case COMMAND.A20_OFF:
-        return this.#gate(value === COMMAND.A20_ON);
+        this.#gate(value === COMMAND.A20_ON);
+        break;
       default: // the rest are diagnostics of controllers that nobody has
     }
   }
@@ -236,22 +247,27 @@ export class I8042 {
     this.#expecting = 0;
     switch (command) {
       case COMMAND.WRITE_CONFIG:
-        return this.#configure(value);
+        this.#configure(value);
+        break;
       case COMMAND.WRITE_OUTPUT:
         this.#gate((value & OUTPUT.A20) !== 0);
         if ((value & OUTPUT.RUN) === 0) this.#pulseReset();
-        return;
+        break;
       case COMMAND.LOOP_KEYBOARD:
-        return this.#answer(value);
+        this.#answer(value);
+        break;
       case COMMAND.LOOP_MOUSE:
-        return this.#answer(value, true);
+        this.#answer(value, true);
+        break;
       case COMMAND.TO_MOUSE:
         this.#mouse?.receive(value);
         // Talking to a device turns its port on.
-        return this.#configure(this.#config & ~CONFIG.MOUSE_OFF);
+        this.#configure(this.#config & ~CONFIG.MOUSE_OFF);
+        break;
       default:
         this.#keyboard.receive(value);
-        return this.#configure(this.#config & ~CONFIG.KEYBOARD_OFF);
+        this.#configure(this.#config & ~CONFIG.KEYBOARD_OFF);
+        break;
     }
   }
 

@@ -104,7 +104,12 @@ export class PowerManagement {
       const row: RegisterRow = pmTable.rows[name];
       const values = Array.from({ length: row.count ?? 1 }, () => row.reset ?? 0);
       this.#kept[name] = values;
-      return { read: (index: number) => values[index] as number, write: (value: number, index: number) => void (values[index] = value) };
+      return {
+        read: (index: number) => values[index] as number,
+        write: (value: number, index: number) => {
+          values[index] = value;
+        },
+      };
     };
     this.registers = new RegisterFile(pmTable, {
       PM1_STS: { read: () => this.#readStatus(), write: (value) => this.#clearStatus(value) },
@@ -163,7 +168,10 @@ export class PowerManagement {
     const status = this.#readStatus();
     const events = (status & this.#enable) !== 0 || this.#gpeStatus.some((bits, index) => (bits & (this.#gpeEnable[index] as number)) !== 0);
     const level = events && (this.#control & CNT.SCI_EN) !== 0;
-    if (level !== this.#level) this.#sci.set((this.#level = level));
+    if (level !== this.#level) {
+      this.#level = level;
+      this.#sci.set(level);
+    }
     if (this.#enable & PM1.TMR && !(status & PM1.TMR)) this.#carry.arm(nsAtTick((this.#carries + 1) * this.#carryTicks, PM_TIMER_HZ));
     else this.#carry.cancel();
   }

@@ -61,45 +61,58 @@ export class Keyboard implements Peripheral {
   receive(byte: number): void {
     const command = this.#expecting;
     this.#expecting = 0;
-    if (command !== 0 && byte < KEYBOARD.LEDS) return this.#parameter(command, byte);
+    if (command !== 0 && byte < KEYBOARD.LEDS) {
+      this.#parameter(command, byte);
+      return;
+    }
     this.#queue = [];
     switch (byte) {
       case KEYBOARD.LEDS:
       case KEYBOARD.SCAN_SET:
       case COMMAND_RATE:
         this.#expecting = byte;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case KEYBOARD.ECHO:
-        return this.#say(KEYBOARD.ECHO);
+        this.#say(KEYBOARD.ECHO);
+        break;
       case COMMAND_IDENTIFY:
-        return this.#say(ACK, ...KEYBOARD_ID);
+        this.#say(ACK, ...KEYBOARD_ID);
+        break;
       case COMMAND_ENABLE:
         this.#scanning = true;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case COMMAND_DISABLE:
       case COMMAND_DEFAULTS:
         this.#defaults();
         this.#scanning = byte === COMMAND_DEFAULTS;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case COMMAND_RESEND:
-        return this.#say(this.#last);
+        this.#say(this.#last);
+        break;
       case COMMAND_RESET:
         this.reset();
-        return this.#say(ACK, SELF_TEST_PASSED);
+        this.#say(ACK, SELF_TEST_PASSED);
+        break;
       default:
         // Which keys repeat and which report their release is a matter for set 3.
-        return this.#say(byte >= KEYBOARD.FIRST_MODE && byte <= KEYBOARD.LAST_KEY_MODE ? ACK : RESEND);
+        this.#say(byte >= KEYBOARD.FIRST_MODE && byte <= KEYBOARD.LAST_KEY_MODE ? ACK : RESEND);
+        break;
     }
   }
 
   #parameter(command: number, byte: number): void {
-    if (command === KEYBOARD.SCAN_SET) {
-      if (byte === 0) return this.#say(ACK, this.#set);
-      if (byte > 3) return this.#say(RESEND);
-      this.#set = byte;
+    if (command === KEYBOARD.SCAN_SET && byte > 3) {
+      this.#say(RESEND);
+      return;
     }
-    if (command === KEYBOARD.LEDS) this.leds = byte & 7;
     this.#say(ACK);
+    if (command === KEYBOARD.LEDS) this.leds = byte & 7;
+    if (command === KEYBOARD.SCAN_SET && byte === 0)
+      this.#say(this.#set); // a question
+    else if (command === KEYBOARD.SCAN_SET) this.#set = byte;
   }
 
   #say(...bytes: number[]): void {
@@ -130,12 +143,12 @@ const SET_2_TO_SET_1: readonly number[] = [
   0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f, 0x6f,
   0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,
 ];
-const SET_2_F7 = 0x83;
-const SET_1_F7 = 0x41;
+/** The two codes of set 2 beyond the table: F7 and the system request key. */
+const SET_2_HIGH: Readonly<Record<number, number>> = { 131: 0x41, 132: 0x54 };
 
 /** A byte of set 2 as the controller shows it when it translates. Answers are bytes like any other, and pass because the table leaves them. */
 export function toSet1(byte: number): number {
-  return byte === SET_2_F7 ? SET_1_F7 : (SET_2_TO_SET_1[byte] ?? byte);
+  return SET_2_HIGH[byte] ?? SET_2_TO_SET_1[byte] ?? byte;
 }
 
 // ## The mouse
@@ -192,46 +205,64 @@ export class Mouse implements Peripheral {
     const command = this.#expecting;
     this.#expecting = 0;
     this.#queue = [];
-    if (command !== 0) return this.#parameter(command, byte);
-    if (this.#wrap && byte !== COMMAND_RESET && byte !== MOUSE.UNWRAP) return this.#say(byte);
+    if (command !== 0) {
+      this.#parameter(command, byte);
+      return;
+    }
+    if (this.#wrap && byte !== COMMAND_RESET && byte !== MOUSE.UNWRAP) {
+      this.#say(byte);
+      return;
+    }
     switch (byte) {
       case MOUSE.SCALE_1:
       case MOUSE.SCALE_2:
         this.#scaled = byte === MOUSE.SCALE_2;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case MOUSE.RESOLUTION:
       case COMMAND_RATE:
         this.#expecting = byte;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case MOUSE.STATUS:
-        return this.#say(ACK, this.#status, this.#resolution, this.#rate);
+        this.#say(ACK, this.#status, this.#resolution, this.#rate);
+        break;
       case MOUSE.STREAM:
       case MOUSE.REMOTE:
         this.#remote = byte === MOUSE.REMOTE;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case MOUSE.READ:
         this.#say(ACK);
-        return this.#report();
+        this.#report();
+        break;
       case MOUSE.WRAP:
       case MOUSE.UNWRAP:
         this.#wrap = byte === MOUSE.WRAP;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case COMMAND_IDENTIFY:
-        return this.#say(ACK, this.#id);
+        this.#say(ACK, this.#id);
+        break;
       case COMMAND_ENABLE:
       case COMMAND_DISABLE:
         this.#enabled = byte === COMMAND_ENABLE;
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case COMMAND_DEFAULTS:
         this.#defaults();
-        return this.#say(ACK);
+        this.#say(ACK);
+        break;
       case COMMAND_RESEND:
-        return this.#say(this.#last);
+        this.#say(this.#last);
+        break;
       case COMMAND_RESET:
         this.reset();
-        return this.#say(ACK, SELF_TEST_PASSED, PLAIN_MOUSE);
+        this.#say(ACK, SELF_TEST_PASSED, PLAIN_MOUSE);
+        break;
       default:
-        return this.#say(RESEND);
+        this.#say(RESEND);
+        break;
     }
   }
 

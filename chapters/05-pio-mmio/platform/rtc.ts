@@ -133,7 +133,10 @@ export class Rtc implements Registers {
       C: { read: () => this.#takeFlags() },
       CMOS: {
         read: (index) => (index + 0x0e === CMOS.CENTURY ? this.#readTime(CMOS.CENTURY) : (this.#bytes[index + 0x0e] as number)),
-        write: (value, index) => (index + 0x0e === CMOS.CENTURY ? this.#writeTime(CMOS.CENTURY, value) : void (this.#bytes[index + 0x0e] = value)),
+        write: (value, index) => {
+          if (index + 0x0e === CMOS.CENTURY) this.#writeTime(CMOS.CENTURY, value);
+          else this.#bytes[index + 0x0e] = value;
+        },
       },
     });
   }
@@ -333,7 +336,10 @@ export class Rtc implements Registers {
   #update(): void {
     this.#mark();
     const level = (this.#c & this.#b & (C.PF | C.AF | C.UF)) !== 0;
-    if (level !== this.#level) this.#irq.set((this.#level = level));
+    if (level !== this.#level) {
+      this.#level = level;
+      this.#irq.set(level);
+    }
     // Only what could raise the line needs waking for; everything else is found out when somebody looks.
     const wanted = this.#b & ~this.#c;
     let next = Number.POSITIVE_INFINITY;
