@@ -109,6 +109,7 @@ const TABLE = {
   KVM_SET_SREGS2:               [0xcd, 'write',  320, 'vcpu'], // kvm_sregs2
   KVM_GET_STATS_FD:             [0xce, 'none',     0, 'vm vcpu'],
   KVM_GET_XSAVE2:               [0xcf, 'read',  4096, 'vcpu'], // kvm_xsave
+  KVM_PRE_FAULT_MEMORY:         [0xd5, 'both',    64, 'vcpu'], // kvm_pre_fault_memory
   KVM_CREATE_DEVICE:            [0xe0, 'both',    12, 'vm'], // kvm_create_device
   KVM_SET_DEVICE_ATTR:          [0xe1, 'write',   24, 'vm vcpu device'], // kvm_device_attr
   KVM_GET_DEVICE_ATTR:          [0xe2, 'write',   24, 'vm vcpu device system'], // kvm_device_attr

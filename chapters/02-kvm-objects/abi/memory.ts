@@ -34,6 +34,22 @@ export const KVM_MEM = { KVM_MEM_LOG_DIRTY_PAGES: 1, KVM_MEM_READONLY: 2, KVM_ME
 /** KVM_GET_DIRTY_LOG: one bit a page, written to the VMM's memory at `dirty_bitmap`. */
 export const KvmDirtyLog = layout('kvm_dirty_log', { slot: u32le(0), dirty_bitmap: u64le(8) });
 
+/** KVM_CLEAR_DIRTY_LOG: which bits to clear; `first_page` and, except at the slot's end, `num_pages` are multiples of 64. */
+export const KvmClearDirtyLog = layout('kvm_clear_dirty_log', { slot: u32le(0), num_pages: u32le(4), first_page: u64le(8), dirty_bitmap: u64le(16) });
+
+/** Arguments of KVM_ENABLE_CAP for KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2. */
+export const MANUAL_PROTECT = { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE: 1, KVM_DIRTY_LOG_INITIALLY_SET: 2 } as const;
+
+/** One entry of a vCPU's dirty ring. The writer stores `flags` last. */
+export const KvmDirtyGfn = layout('kvm_dirty_gfn', { flags: u32le(0), slot: u32le(4), offset: u64le(8) });
+/** `flags`: 0 is free, DIRTY is the kernel's mark for "to be collected", RESET the program's for "collected". */
+export const KVM_DIRTY_GFN_F = { KVM_DIRTY_GFN_F_DIRTY: 1, KVM_DIRTY_GFN_F_RESET: 2 } as const;
+/** The page of a vCPU's descriptor at which its ring is mapped. */
+export const KVM_DIRTY_LOG_PAGE_OFFSET = 64;
+
+/** KVM_PRE_FAULT_MEMORY: what is left to do comes back in it. */
+export const KvmPreFaultMemory = layout('kvm_pre_fault_memory', { gpa: u64le(0), size: u64le(8), flags: u64le(16) }, 64);
+
 /** KVM_TRANSLATE: asks the vCPU's own page tables. */
 export const KvmTranslation = layout(
   'kvm_translation',

@@ -6,6 +6,7 @@
 import { type Gpa, type Hpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { EXIT_REASON } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
+import { KVM_MEM } from '../abi/memory.ts';
 import { ERRNO } from '../errno.ts';
 import { Ept } from './ept.ts';
 import { eptPointer } from './hardware.ts';
@@ -148,7 +149,7 @@ export class LazyEpt extends EptRegisters implements MemoryVirtualization {
     const slot = this.#vm.slots.find(gpa);
     const enter = (): boolean => {
       if (backing.kind === 'device') return slot !== null || this.ept.markMmio(page);
-      const logged = slot !== null && slot.dirty !== null;
+      const logged = slot !== null && (slot.flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES) !== 0;
       return this.ept.map(page, backing.hpa - (backing.hpa % PAGE_BYTES), backing.writable && (write || !logged));
     };
     if (this.tables >= this.tableLimit) this.zapAll();

@@ -16,6 +16,7 @@
 // it in every other call. While a method's call runs that names a vCPU, that vCPU's VMCS is current: `vm.hardware.read` and `write` reach its fields.
 
 import type { Gpa, Hpa, Hva } from '../../01-hardware-background/physical-memory.ts';
+import type { EntryOutcome } from '../../01-hardware-background/vmx/vmx.ts';
 import { CR0, CR4 } from '../../01-hardware-background/state.ts';
 import type { MemorySlot } from './slots.ts';
 import type { SoftVcpu } from './vcpu.ts';
@@ -71,6 +72,11 @@ export interface MemoryVirtualization {
   freeVcpu(vcpu: SoftVcpu): void;
   /** Before each VM entry: roots, pending flushes. 1 enter; 0 leave with the exit that it has put into the shared page; negative errno. Linux: `kvm_mmu_reload()`. */
   prepareEntry(vcpu: SoftVcpu): number;
+  /**
+   * Instead of a VM entry, for a guest whose state the hardware cannot hold under this method: runs at most so many instructions in software. As from a
+   * VM exit, the VMCS then has the guest's state and the exit information. Null: the hardware can. Linux: `handle_invalid_guest_state()`.
+   */
+  interpret?(vcpu: SoftVcpu, instructions: number): EntryOutcome | null;
   /** Handlers by basic exit reason. The map may not change after `setUpVcpu`. */
   readonly exits: ReadonlyMap<number, ExitHandler>;
   /** Exceptions that shall exit, one bit for each vector, besides those that the loop wants. The loop's writer of EXCEPTION_BITMAP adds them. */

@@ -29,13 +29,15 @@ export interface MemorySlot {
 
 export const isReadOnly = (slot: MemorySlot): boolean => (slot.flags & KVM_MEM.KVM_MEM_READONLY) !== 0;
 
-const bitmapFor = (bytes: number): Uint8Array => new Uint8Array(Math.ceil(bytes / PAGE_BYTES / 64) * 8);
-
 /** The slots of one VM. `highestGpa` is the first address the processor cannot express. */
 export class MemorySlots {
   readonly #byId = new Map<number, MemorySlot>();
   readonly #gpaLimit: number;
   #sorted: readonly MemorySlot[] = [];
+  /** Where a written page is noted instead of a bitmap, or null. A slot then has no bitmap. Linux: `kvm->dirty_ring_size`. */
+  dirtyRing: ((slot: MemorySlot, page: number) => void) | null = null;
+  /** A slot whose log begins counts as written all over. Linux: KVM_DIRTY_LOG_INITIALLY_SET. */
+  initiallyDirty = false;
   #last: MemorySlot | null = null; // most lookups hit the slot that the previous one hit
 
   constructor(gpaLimit: number) {
@@ -104,16 +106,26 @@ export class MemorySlots {
     if (this.#sorted.some((other) => other.id !== id && gpa < other.gpa + other.bytes && other.gpa < gpa + bytes)) return -ERRNO.EEXIST;
     // @clause kvm.memory.move
     const log = flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES;
-    const now = { id, gpa, bytes, hva, flags, dirty: log ? (old?.dirty ?? bitmapFor(bytes)) : null };
+    const now = { id, gpa, bytes, hva, flags, dirty: log && !this.dirtyRing ? (old?.dirty ?? this.#bitmap(bytes)) : null };
     this.#replace(id, now);
     changed(old ?? null, now);
     return 0;
   }
 
+  /** A bit for each page, in whole words of 64; those beyond the last page stay 0. */
+  #bitmap(bytes: number): Uint8Array {
+    const pages = bytes / PAGE_BYTES;
+    const bitmap = new Uint8Array(Math.ceil(pages / 64) * 8);
+    if (this.initiallyDirty) for (let page = 0; page < pages; page++) bitmap[page >> 3] = (bitmap[page >> 3] as number) | (1 << (page & 7));
+    return bitmap;
+  }
+
   /** The guest wrote to this page. */
   markDirty(slot: MemorySlot, gpa: Gpa): void {
-    if (!slot.dirty) return;
+    if (!(slot.flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES)) return;
     const page = Math.floor((gpa - slot.gpa) / PAGE_BYTES);
+    this.dirtyRing?.(slot, page);
+    if (!slot.dirty) return;
     slot.dirty[page >> 3] = (slot.dirty[page >> 3] as number) | (1 << (page & 7));
   }
 
