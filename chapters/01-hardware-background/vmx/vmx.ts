@@ -42,7 +42,7 @@ export type VmxStatus = 'succeed' | 'failInvalid' | 'failValid';
  * How VMLAUNCH or VMRESUME ended. `entered`: the processor is in the guest. `exited`: the entry failed and was reported as a VM exit, with bit 31
  * of VM_EXIT_REASON set. `abort`: the processor is in shutdown.
  */
-type EntryOutcome = 'entered' | 'exited' | 'abort' | 'failInvalid' | 'failValid';
+export type EntryOutcome = 'entered' | 'exited' | 'abort' | 'failInvalid' | 'failValid';
 /** Who gets control after a VM exit. `abort`: nobody, the processor has shut down. */
 type ExitOutcome = 'typescript' | 'x86' | 'abort';
 

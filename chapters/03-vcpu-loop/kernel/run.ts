@@ -149,10 +149,11 @@ export class VcpuRun {
       trace.now = hardware.cpu.state.getNumber(OFFSET.ICOUNT);
       trace.emit({ kind: 'kvm_entry', vcpu: vcpu.id, rip: vcpu.rip });
     }
-    const outcome = vcpu.launched ? hardware.vmx.vmresume() : hardware.vmx.vmlaunch();
+    const interpreted = vcpu.vm.mmu.interpret?.(vcpu, instructions) ?? null;
+    const outcome = interpreted ?? (vcpu.launched ? hardware.vmx.vmresume() : hardware.vmx.vmlaunch());
     if (outcome === 'failValid' || outcome === 'failInvalid') return this.#failEntry(hardware.read32(FIELD.VM_INSTRUCTION_ERROR));
     if (outcome === 'exited') return this.#failEntry(hardware.read32(FIELD.VM_EXIT_REASON));
-    const alive = outcome === 'entered' && hardware.runGuest(instructions);
+    const alive = outcome === 'entered' && (interpreted !== null || hardware.runGuest(instructions));
     if (trace) trace.now = hardware.cpu.state.getNumber(OFFSET.ICOUNT);
     if (!alive) return this.#failEntry(ENTRY_FAILED);
     vcpu.launched = true;
