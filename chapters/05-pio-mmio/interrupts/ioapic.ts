@@ -7,8 +7,8 @@
 // a processor has it, and is silent until that processor's EOI comes back; if the wire is still up then, it sends another. That return path is why a
 // local APIC must remember of every vector whether it was level-triggered, and why an EOI is sometimes an exit to user space.
 
-import { KvmIoapicState } from '../../02-kvm-objects/abi/irqchip.ts';
 import { bit, bitfield, bits } from '../../01-hardware-background/layout.ts';
+import { KvmIoapicState } from '../../02-kvm-objects/abi/irqchip.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
 import { RegisterFile, registerTable } from '../registers.ts';
 import type { ApicMessage } from './apic-message.ts';
