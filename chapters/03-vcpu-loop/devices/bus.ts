@@ -1,6 +1,6 @@
 // # Two buses
 //
-// A PC has two address spaces in which a device can sit: 65,536 *ports*, reached by IN and OUT, and physical memory itself, where an address
+// A PC has two address spaces in which a device can sit: {{PORT_COUNT}} *ports*, reached by IN and OUT, and physical memory itself, where an address
 // that is not RAM may be a register. KVM delivers both kinds of access as exits that carry an address, a width and some bytes. A bus is then only
 // a lookup: who claims this address?
 //
@@ -28,7 +28,7 @@ export interface Registers {
   write(offset: number, width: Width, value: bigint): void;
 }
 
-/** Number of ports. An access that begins in the last of them and reaches further goes on at the first, as 16 address lines would have it. */
+/** Number of ports. An access that begins in the last of them and reaches further goes on at the first, as sixteen address lines would have it. */
 export const PORT_COUNT = 0x1_0000;
 
 /** Physical addresses are below this. */

@@ -71,17 +71,15 @@ export class ConfigSpace {
     put(this.#clearing, offset, width, mask);
   }
 
-  /** Takes values and rules from a register table. */
+  /** Takes values and rules from a register table. No register of configuration space is wider than a dword. */
   declare(table: RegisterTable): void {
     for (const row of Object.values(table.rows)) {
+      const width = row.bytes as ConfigWidth;
       for (let index = 0; index < (row.count ?? 1); index++) {
         const offset = row.offset + index * (row.stride ?? row.bytes);
-        const width = row.bytes === 8 ? 4 : row.bytes; // no register of configuration space is wider than two dwords
-        const all = row.writable ?? 0xffff_ffff;
         this.preset(offset, width, row.reset ?? 0);
-        if (row.access === 'rw') this.allow(offset, width, all);
-        if (row.access === 'rw1c') this.allowClear(offset, width, all);
-        if (row.bytes === 8 && row.access === 'rw') this.allow(offset + 4, 4, 0xffff_ffff);
+        this.allow(offset, width, row.access === 'rw' ? (row.writable ?? 0xffff_ffff) : 0);
+        this.allowClear(offset, width, row.access === 'rw1c' ? (row.writable ?? 0xffff_ffff) : 0);
       }
     }
   }
