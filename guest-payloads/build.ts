@@ -93,6 +93,7 @@ class Builder {
       ...[32, 64].flatMap((mode) => [rt('once.S', mode), rt('traps.S', mode)]),
       ...[16, 32, 64].map((mode) => rt('c.S', mode)),
       rt('state.S', 32),
+      rt('trampoline.S', 32),
     ];
     const linked = join(this.#scratch, `${name}.linked`);
     const flat = join(this.#scratch, `${name}.elf`);

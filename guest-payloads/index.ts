@@ -75,6 +75,7 @@ export const RUNTIME_SOURCES = [
   'rt/traps.S',
   'rt/c.S',
   'rt/state.S',
+  'rt/trampoline.S',
   'rt/payload.ld',
 ] as const;
 export const BOOT_SOURCES = ['rt/boot.S', 'rt/boot.ld'] as const;
@@ -164,6 +165,7 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'serial-irq', title: 'The serial port, by interrupt', chapter: CHAPTER_5, room: 32, source: 'src/serial-irq.c', needs: ['pic', 'uart'] }),
   ...widths([32, 64], { name: 'lapic', title: 'The local APIC', chapter: CHAPTER_5, source: 'src/lapic.c', needs: ['lapic'] }),
   payload({ name: 'x2apic', title: 'The local APIC as MSRs', chapter: CHAPTER_5, room: 64, source: 'src/x2apic.c', needs: ['lapic', 'x2apic'] }),
+  ...widths([32, 64], { name: 'smp-ipi', title: 'Messages between processors', chapter: CHAPTER_5, source: 'src/smp-ipi.c', needs: ['lapic'], vcpus: 2 }),
   payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['lapic', 'ioapic', 'pic', 'pit', 'uart'] }),
 ];
 

@@ -5,44 +5,13 @@
 //
 // How the second one starts is the machine's business. In the simplest machine it starts through the same door at the same time, and the start-up
 // holds it until the first has made the tables. Built with `WITH_LAPIC`, the first processor wakes it the way of the PC: INIT and start-up messages,
-// and a real-mode trampoline.
+// and the real-mode trampoline of the runtime.
 
 #include "rb.inc"
 #include "inject.inc"
 #define ROUNDS 200
 #define ADDS 2000
 .globl main, secondary_main
-
-#ifdef WITH_LAPIC
-
-// The second processor comes up in real mode at a page below 1 MiB, here 0x8000, where the start-up has put this.
-
-.section .low.text, "ax"
-.balign 4096
-CODE16
-trampoline:
-  cli
-  xor eax, eax
-  mov ds, ax
-  lgdt [tramp_gdt]
-  mov eax, cr0
-  or eax, 1
-  mov cr0, eax
-  data32 ljmp KCODE32, offset tramp32
-CODE32
-tramp32:
-  mov eax, KDATA
-  mov ds, eax
-  mov es, eax
-  mov ss, eax
-  mov edx, 0x52420001
-  mov eax, offset door_multiboot
-  jmp eax
-.balign 8
-tramp_gdt:
-  .word GDT_LIMIT
-  .long rb_gdt
-#endif
 
 BEGIN
 main:
