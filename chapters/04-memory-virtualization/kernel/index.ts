@@ -3,6 +3,7 @@
 // A kernel gets its method before its first VM. Which one is a choice that no guest can see, and the tests of both chapters hold the two against each
 // other for exactly that reason.
 
+import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import type { SoftKernel, SoftKernelOptions } from '../../02-kvm-objects/soft/soft-kernel.ts';
 import { RunnableKernel } from '../../03-vcpu-loop/kernel/index.ts';
 import { installDirtyLog } from './dirty-log.ts';
@@ -24,6 +25,7 @@ export function installMemoryVirtualization(kernel: SoftKernel, { method = 'ept'
   installDirtyLog(kernel);
   installDirtyRing(kernel);
   installMemoryRequests(kernel, method === 'ept');
+  kernel.capabilities.set(CAP.KVM_CAP_ENABLE_CAP_VM, 1);
 }
 
 export type MemoryKernelOptions = SoftKernelOptions & { readonly instructionBound?: number; readonly memory?: MemoryMethod } & TwoDimensionalOptions;

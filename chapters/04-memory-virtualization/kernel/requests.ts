@@ -43,13 +43,13 @@ export function installMemoryRequests(kernel: SoftKernel, twoDimensional: boolea
   kernel.vmRequests.onStruct('KVM_SET_USER_MEMORY_REGION2', (vm, _bytes, view) => vm.setMemoryRegion(view));
   kernel.capabilities.set(CAP.KVM_CAP_USER_MEMORY2, 1);
 
+  // Its counterpart, KVM_GET_NR_MMU_PAGES, is gone from Linux and answers ENOTTY: nobody had asked for years.
   // @clause kvm.mmu.nr-pages
   kernel.vmRequests.onNumber('KVM_SET_NR_MMU_PAGES', (vm, pages) => {
     if (!(pages >= MIN_MMU_PAGES)) return -ERRNO.EINVAL;
     vm.mmu.tableLimit = pages;
     return 0;
   });
-  kernel.vmRequests.onNumber('KVM_GET_NR_MMU_PAGES', (vm) => Math.min(vm.mmu.tableLimit, 2 ** 31 - 1));
   kernel.capabilities.set(CAP.KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1);
 
   kernel.vcpuRequests.onStruct('KVM_PRE_FAULT_MEMORY', preFaultMemory);
