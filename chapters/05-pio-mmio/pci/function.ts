@@ -93,7 +93,7 @@ export class PciFunction {
     const placed: (Bar | null)[] = new Array<Bar | null>(headerType === 0 ? 6 : 2).fill(null);
     for (const spec of bars) {
       const last = spec.index + (spec.kind === 'mem64' ? 1 : 0);
-      assert(last < placed.length && !placed[spec.index] && !this.#isUpperHalf(bars, spec.index), `${name}: two regions want BAR ${spec.index}`);
+      assert(last < placed.length && !placed[spec.index] && !this.#isUpperHalf(bars, spec.index), `${name}: BAR ${spec.index} is not free`);
       placed[spec.index] = new Bar(this.config, spec);
     }
     this.bars = placed;
