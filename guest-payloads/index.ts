@@ -22,6 +22,7 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `smp2-shared`: the machine starts a second virtual processor through the same door, at once, with 0x52420001 in EDX.
  * - `pic`, `pit`, `rtc`: the two 8259s, the 8254 on IRQ 0, the MC146818 on IRQ 8, where a PC has them.
  * - `ioapic`: an I/O APIC at 0xfec00000, the 8254 on its pin 2. `x2apic`, `tsc-deadline`: these modes of the local APIC.
+ * - `pci`: configuration mechanism 1, and something on bus 0.
  * - `reset`: a triple fault ends or resets the machine, visibly.
  */
 export type Capability =
@@ -43,6 +44,7 @@ export type Capability =
   | 'ioapic'
   | 'x2apic'
   | 'tsc-deadline'
+  | 'pci'
   | 'reset';
 
 /** How the payload leaves after `RB1 done`: the debug-exit port (and a halt where there is none), a halt with interrupts off, or a triple fault. */
@@ -166,6 +168,7 @@ export const PAYLOADS: readonly Payload[] = [
   ...widths([32, 64], { name: 'lapic', title: 'The local APIC', chapter: CHAPTER_5, source: 'src/lapic.c', needs: ['lapic'] }),
   payload({ name: 'x2apic', title: 'The local APIC as MSRs', chapter: CHAPTER_5, room: 64, source: 'src/x2apic.c', needs: ['lapic', 'x2apic'] }),
   ...widths([32, 64], { name: 'smp-ipi', title: 'Messages between processors', chapter: CHAPTER_5, source: 'src/smp-ipi.c', needs: ['lapic'], vcpus: 2 }),
+  payload({ name: 'pci-config', title: 'PCI, by its configuration space', chapter: CHAPTER_5, room: 32, source: 'src/pci-config.c', needs: ['pci'] }),
   payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['lapic', 'ioapic', 'pic', 'pit', 'uart'] }),
 ];
 
