@@ -46,7 +46,7 @@ export class Bar {
     this.#offset = barOffset(index);
     this.inside = new Bus(registers.name, bytes);
     this.inside.region(registers, { priority: -1 }).place(0, bytes);
-    // @clause pci.bar.size-mask
+    // @clause pci.bar-sizing
     if (kind === 'io') {
       config.preset(this.#offset, 4, 1);
       config.allow(this.#offset, 4, -bytes & ~3);

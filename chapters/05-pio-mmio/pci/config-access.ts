@@ -47,7 +47,7 @@ export class ConfigRoot {
   }
 
   // A register beyond what a function has is like a function beyond what a bus has. Nobody answers.
-  // @clause pci.config.absent-ones
+  // @clause pci.absent
 
   read(bus: number, devfn: number, offset: number, width: ConfigWidth): number {
     const fn = this.find(bus, devfn);
@@ -76,7 +76,7 @@ export class ConfigPorts implements Registers {
 
   // Only a dword at the address port is the address: the specification says so in order that other devices can have byte registers there, and the
   // reset control register is one.
-  // @clause pci.config.address-dword-only
+  // @clause pci.config-address
 
   read(offset: number, width: Width): bigint {
     if (offset >= 4) return BigInt(this.#access(offset - 4, width, null));
@@ -93,10 +93,11 @@ export class ConfigPorts implements Registers {
   }
 
   #access(byte: number, width: Width, value: number | null): number {
-    // @clause pci.config.disabled
+    // @clause pci.config-address
     if (!(this.#address & ENABLED) || width === 8) return 0xffff_ffff;
     const bus = (this.#address >>> 16) & 0xff;
     const devfn = (this.#address >>> 8) & 0xff;
+    // @clause pci.access-width
     const offset = (this.#address & 0xfc) + byte;
     if (value === null) return this.#root.read(bus, devfn, offset, width);
     this.#root.write(bus, devfn, offset, width, value);

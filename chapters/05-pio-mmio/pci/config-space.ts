@@ -104,7 +104,7 @@ export class ConfigSpace {
     return value >>> 0;
   }
 
-  // @clause pci.config.read-only-bits
+  // @clause pci.read-only
   write(offset: number, width: ConfigWidth, value: number): void {
     const end = Math.min(offset + width, this.bytes.length);
     for (let at = offset; at < end; at++) {

@@ -236,7 +236,7 @@ export class PciFunction {
   // Whatever the header has no room for is in a list: each element begins with its kind and the offset of the next. Software must follow the links
   // and not expect an element in a certain place, so here they go wherever there is room, in the order of adding; a chipset whose data sheet names
   // the place says so.
-  // @clause pci.capability.list
+  // @clause pci.capability-list
 
   /** Adds a capability. `bytes` is what follows id and link; `writeMask` of the same length says which bits software can change. Returns its offset. */
   addCapability(id: number, bytes: Uint8Array, { writeMask, at }: { writeMask?: Uint8Array; at?: number } = {}): number {

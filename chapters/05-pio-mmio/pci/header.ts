@@ -8,6 +8,7 @@ import { registerTable } from '../registers.ts';
 /** Bits of the command register. */
 export const COMMAND = { IO: 1 << 0, MEMORY: 1 << 1, MASTER: 1 << 2, PARITY: 1 << 6, SERR: 1 << 8, INTX_DISABLE: 1 << 10 } as const;
 
+// @clause pci.command
 const COMMAND_WRITABLE = COMMAND.IO | COMMAND.MEMORY | COMMAND.MASTER | COMMAND.PARITY | COMMAND.SERR | COMMAND.INTX_DISABLE;
 
 /** Bits of the status register. */
@@ -42,6 +43,7 @@ export const HEADER_0 = registerTable('pci-header-0', SOURCE, {
   SUBSYSTEM_ID:        { offset: 0x2e, bytes: 2, access: 'ro', text: 'which board' },
   ROM:                 { offset: 0x30, bytes: 4, access: 'ro', text: 'base address of the expansion ROM; bit 0 switches it on' },
   CAPABILITIES:        { offset: 0x34, bytes: 1, access: 'ro', text: 'offset of the first capability' },
+  // @clause pci.interrupt-line
   INTERRUPT_LINE:      { offset: 0x3c, bytes: 1, access: 'rw', text: 'a note of the firmware to the driver; the hardware does not look' },
   INTERRUPT_PIN:       { offset: 0x3d, bytes: 1, access: 'ro', text: '1 to 4 for INTA# to INTD#, 0 for none' },
   MIN_GNT:             { offset: 0x3e, bytes: 1, access: 'ro', text: 'burst length wanted' },

@@ -59,7 +59,7 @@ export class PciBus {
     if (other) throw new RangeError(`${fn.name} and ${other.name} both want slot ${device}.${number} of ${this.name}`);
     this.#functions[slot] = fn;
     fn.plugIn(this, device, number);
-    // @clause pci.header.multifunction
+    // @clause pci.multifunction
     const siblings = this.#functions.slice(device * FUNCTIONS, (device + 1) * FUNCTIONS).filter((sibling) => sibling !== null);
     if (siblings.length > 1) for (const sibling of siblings) sibling.declareMultiFunction();
     return fn;
