@@ -65,7 +65,7 @@ export class FwCfg implements Registers {
   readonly #trace: Trace | null;
   readonly #items = new Map<number, Item>();
   readonly #files = new Map<string, number>(); // name -> selector
-  #selected: number | null = null;
+  #selected: number = FW_CFG.SIGNATURE;
   #offset = 0;
   #dmaHigh = 0;
 
@@ -150,6 +150,7 @@ export class FwCfg implements Registers {
   // Selector and data overlap: the data port is the selector's upper byte. A write of two bytes selects; a read of one byte, at either, is data.
 
   read(offset: number, width: Width): bigint {
+    if (offset < 2 && width > 1) return 0n; // data comes in single bytes
     let value = 0n;
     for (let index = 0; index < width; index++) value |= BigInt(this.#readByte(offset + index)) << BigInt(8 * index);
     return value;
@@ -163,7 +164,7 @@ export class FwCfg implements Registers {
 
   // @clause fwcfg.data
   #next(): number {
-    const item = this.#selected === null ? undefined : this.#items.get(this.#selected);
+    const item = this.#items.get(this.#selected);
     return item && this.#offset < item.bytes.length ? (item.bytes[this.#offset++] as number) : 0;
   }
 
@@ -201,7 +202,7 @@ export class FwCfg implements Registers {
     const length = request.getUint32(4);
     const gpa = request.getUint32(8) * 2 ** 32 + request.getUint32(12);
     if (control & CONTROL.SELECT) this.#select(control >>> 16);
-    const item = this.#selected === null ? undefined : this.#items.get(this.#selected);
+    const item = this.#items.get(this.#selected);
     const left = Math.max(0, (item?.bytes.length ?? 0) - this.#offset);
     const present = Math.min(length, left);
     if (control & CONTROL.READ) {
@@ -228,7 +229,7 @@ export class FwCfg implements Registers {
 
   /** As after power-on; the items stay. */
   reset(): void {
-    this.#selected = null;
+    this.#selected = FW_CFG.SIGNATURE;
     this.#offset = 0;
     this.#dmaHigh = 0;
   }

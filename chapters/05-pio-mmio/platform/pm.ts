@@ -25,7 +25,7 @@ export const APM_PORT = 0xb2;
 export const pmTable = registerTable('ich9-pm', 'Intel ICH9 data sheet, Power Management I/O Registers', {
   PM1_STS: { offset: 0x00, bytes: 2, access: 'rw1c', text: 'what has happened: timer carry, power button, wake' },
   PM1_EN: { offset: 0x02, bytes: 2, access: 'rw', text: 'which of it raises SCI' },
-  PM1_CNT: { offset: 0x04, bytes: 4, access: 'rw', reset: 1, text: 'SCI_EN; sleep type, and the bit that starts it' },
+  PM1_CNT: { offset: 0x04, bytes: 4, access: 'rw', text: 'SCI_EN; sleep type, and the bit that starts it' },
   PM1_TMR: { offset: 0x08, bytes: 4, access: 'ro', text: 'the PM timer' },
   GPE0_STS: { offset: 0x20, bytes: 4, access: 'rw1c', text: 'general-purpose events that have happened', count: 2 },
   GPE0_EN: { offset: 0x28, bytes: 4, access: 'rw', text: 'which of them raise SCI', count: 2 },
@@ -56,7 +56,9 @@ const CNT_KEPT = CNT.SCI_EN | 0x0002 | CNT.SLP_TYP;
 export const SLEEP_TYPE_OFF = 0;
 const SLEEP_TYPES_OFF: readonly number[] = [SLEEP_TYPE_OFF, 7];
 
-/** Written to the APM port, these two ask the firmware, of which nothing is left, to hand the registers over and take them back. */
+// After a reset these registers belong to the firmware. An operating system that wants them writes a value, which a table tells, to the APM port;
+// on a board that is a system management interrupt, whose handler sets SCI_EN. Here the port does it by itself.
+/** Written to the APM port: hand the registers over; take them back. */
 export const ACPI_ENABLE = 0x02;
 export const ACPI_DISABLE = 0x03;
 
@@ -83,7 +85,7 @@ export class PowerManagement {
   readonly #carry: Timer;
   #status = 0;
   #enable = 0;
-  #control: number = CNT.SCI_EN;
+  #control = 0;
   #carries = 0; // of the timer, that have been turned into the status bit
   #gpeStatus = [0, 0];
   #gpeEnable = [0, 0];
@@ -236,7 +238,7 @@ export class PowerManagement {
   reset(): void {
     this.#status = 0;
     this.#enable = 0;
-    this.#control = CNT.SCI_EN;
+    this.#control = 0;
     this.#carries = this.#carriesNow;
     this.#gpeStatus = [0, 0];
     this.#gpeEnable = [0, 0];

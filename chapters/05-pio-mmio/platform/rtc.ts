@@ -80,6 +80,7 @@ interface RtcOptions {
   readonly start?: number;
 }
 
+// @clause rtc.registers
 export class Rtc implements Registers {
   readonly name = 'rtc';
   readonly #clock: Clock;
@@ -170,6 +171,7 @@ export class Rtc implements Registers {
   // While the clock runs, its registers are computed from the date. While software holds it (SET, or a divider that is stopped), they are bytes like
   // any other, with no sense required until it lets go: the day may be the 31st of a month that is written next.
 
+  // @clause rtc.set
   get #runs(): boolean {
     return (this.#a & A.DIVIDER) === A.DIVIDER_RUNS;
   }
@@ -215,7 +217,7 @@ export class Rtc implements Registers {
     this.#base = date - this.#seenSeconds;
   }
 
-  // @clause rtc.formats
+  // @clause rtc.format
   #encode(date: number): void {
     const at = new Date(date * 1000);
     const hours = at.getUTCHours();
@@ -323,7 +325,7 @@ export class Rtc implements Registers {
     return null;
   }
 
-  // @clause rtc.flags-clear-on-read
+  // @clause rtc.flags
   #takeFlags(): number {
     this.#mark();
     const enabled = this.#c & this.#b & (C.PF | C.AF | C.UF);
@@ -333,6 +335,7 @@ export class Rtc implements Registers {
     return flags;
   }
 
+  // @clause rtc.periodic
   #update(): void {
     this.#mark();
     const level = (this.#c & this.#b & (C.PF | C.AF | C.UF)) !== 0;
