@@ -261,7 +261,7 @@ export class ShadowMemory implements MemoryVirtualization {
     const errorCode = hardware.read32(FIELD.VM_EXIT_INTR_ERROR_CODE);
     const linear = hardware.read(FIELD.EXIT_QUALIFICATION);
     const shadowed = this.#of(exit.vcpu);
-    if (shadowed.interpreted) return exit.inject(VECTOR.PF, errorCode, linear); // it walked the guest's own tables
+    if (shadowed.interpreted) return this.#reflect(exit, errorCode, linear); // it walked the guest's own tables
     this.statistics.faults++;
     return this.#pageFault(exit, shadowed, errorCode, linear);
   }
@@ -298,8 +298,13 @@ export class ShadowMemory implements MemoryVirtualization {
     }
   }
 
+  // A page fault while a page fault is being delivered is a double fault, and the processor has written CR2 for the second by then. (Linux leaves the first
+  // address there: the payload of an exception that turns into another is lost.)
+
+  // @clause kvm.shadow.reflect
   #reflect(exit: ExitServices, errorCode: number, linear: bigint): number {
     this.statistics.guestFaults++;
+    if (exit.vcpu.events.exception.injected) exit.vcpu.cr2 = linear;
     return exit.inject(VECTOR.PF, errorCode, linear);
   }
 
