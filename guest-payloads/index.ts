@@ -22,7 +22,7 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `smp2-shared`: the machine starts a second virtual processor through the same door, at once, with 0x52420001 in EDX.
  * - `pic`, `pit`, `rtc`: the two 8259s, the 8254 on IRQ 0, the MC146818 on IRQ 8, where a PC has them.
  * - `ioapic`: an I/O APIC at 0xfec00000, the 8254 on its pin 2. `x2apic`, `tsc-deadline`: these modes of the local APIC.
- * - `pci`: configuration mechanism 1, and something on bus 0.
+ * - `pci`: configuration mechanism 1, and something on bus 0. `acpi`: tables below 1 MiB, as PC firmware leaves them.
  * - `reset`: a triple fault ends or resets the machine, visibly.
  */
 export type Capability =
@@ -45,6 +45,7 @@ export type Capability =
   | 'x2apic'
   | 'tsc-deadline'
   | 'pci'
+  | 'acpi'
   | 'reset';
 
 /** How the payload leaves after `RB1 done`: the debug-exit port (and a halt where there is none), a halt with interrupts off, or a triple fault. */
@@ -168,6 +169,7 @@ export const PAYLOADS: readonly Payload[] = [
   ...widths([32, 64], { name: 'lapic', title: 'The local APIC', chapter: CHAPTER_5, source: 'src/lapic.c', needs: ['lapic'] }),
   payload({ name: 'x2apic', title: 'The local APIC as MSRs', chapter: CHAPTER_5, room: 64, source: 'src/x2apic.c', needs: ['lapic', 'x2apic'] }),
   ...widths([32, 64], { name: 'smp-ipi', title: 'Messages between processors', chapter: CHAPTER_5, source: 'src/smp-ipi.c', needs: ['lapic'], vcpus: 2 }),
+  payload({ name: 'acpi-tables', title: 'What the firmware says the machine is', chapter: CHAPTER_5, room: 32, source: 'src/acpi-tables.c', needs: ['acpi', 'pci'] }),
   payload({ name: 'pci-config', title: 'PCI, by its configuration space', chapter: CHAPTER_5, room: 32, source: 'src/pci-config.c', needs: ['pci'] }),
   payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['lapic', 'ioapic', 'pic', 'pit', 'uart'] }),
 ];
