@@ -201,6 +201,10 @@ describe('playing a script', () => {
     mmap: () => run,
     allocate: (bytes) => ({ hva: 0x7000, bytes: new Uint8Array(bytes) }),
     free: () => 0,
+    clock: { now: () => 0, alarm() {}, sleep() {} },
+    eventfd: () => -ERRNO.EINVAL,
+    read: () => -ERRNO.EINVAL,
+    write: () => -ERRNO.EINVAL,
   };
   const play = (ops: RunKvm['kvm']['ops'], now?: () => number) =>
     executeScript(kernel, { type: 'run', id: '1', case: 'x', surface: 'kvm', kvm: { ops }, limits: { timeoutMs: 1000 } }, now);

@@ -23,7 +23,7 @@ import {
 } from './abi/registers.ts';
 import { ERRNO, Errno, errnoName } from './errno.ts';
 import { HostKernel, hostKernelAvailable } from './host/host-kernel.ts';
-import { type Allocation, type Kernel, O_CLOEXEC, O_RDWR } from './kernel.ts';
+import { type Allocation, EFD, type Kernel, O_CLOEXEC, O_RDWR } from './kernel.ts';
 import { Kvm } from './kvm.ts';
 import { SoftKernel } from './soft/soft-kernel.ts';
 
@@ -63,6 +63,66 @@ for (const { name, make, reason } of kernels) {
     afterAll(() => {
       for (const fd of open.reverse()) kernel.close(fd);
       kernel.close(system);
+    });
+
+    describe('an eventfd', () => {
+      const word = (value: bigint): Uint8Array => new Uint8Array(BigUint64Array.of(value).buffer);
+      const write = (fd: number, value: bigint): string | number => named(kernel.write(fd, word(value)));
+      const read = (fd: number): string | bigint => {
+        const bytes = new Uint8Array(8);
+        const result = kernel.read(fd, bytes);
+        return result < 0 ? errnoName(-result) : view(bytes).getBigUint64(0, true);
+      };
+      const create = (initial: number, flags = 0): number => keep(kernel.eventfd(initial, flags | EFD.EFD_NONBLOCK | EFD.EFD_CLOEXEC));
+
+      it('adds what is written, and gives all of it at once', () => {
+        const fd = create(3);
+        expect(write(fd, 4n)).toBe(8);
+        expect(read(fd)).toBe(7n);
+        expect(read(fd)).toBe('EAGAIN');
+      });
+      it('gives one at a time when it is a semaphore', () => {
+        const fd = create(2, EFD.EFD_SEMAPHORE);
+        expect([read(fd), read(fd), read(fd)]).toEqual([1n, 1n, 'EAGAIN']);
+      });
+      it('does not overflow', () => {
+        const fd = create(1);
+        expect(write(fd, 0xffff_ffff_ffff_ffffn)).toBe('EINVAL');
+        expect(write(fd, 0xffff_ffff_ffff_fffen)).toBe('EAGAIN');
+        expect(write(fd, 0xffff_ffff_ffff_fffdn)).toBe(8);
+        expect(write(fd, 1n)).toBe('EAGAIN');
+        expect(write(fd, 0n)).toBe(8);
+        expect(read(fd)).toBe(0xffff_ffff_ffff_fffen);
+      });
+      it('wants eight bytes', () => {
+        const fd = create(1);
+        expect(named(kernel.read(fd, new Uint8Array(7)))).toBe('EINVAL');
+        expect(named(kernel.write(fd, new Uint8Array(7)))).toBe('EINVAL');
+        const wide = new Uint8Array(16).fill(0xee);
+        expect(kernel.read(fd, wide)).toBe(8);
+        expect([...wide]).toEqual([1, 0, 0, 0, 0, 0, 0, 0, ...Array(8).fill(0xee)]);
+      });
+      it('knows its flags', () => expect(named(kernel.eventfd(0, 2))).toBe('EINVAL'));
+      it('is a descriptor like another, and other descriptors are not it', () => {
+        const fd = create(0);
+        expect(ioctl(fd, 'KVM_RUN')).toBe('ENOTTY');
+        expect(named(kernel.mmap(fd, 4096) as number)).toBe('ENODEV');
+        expect(named(kernel.read(system, new Uint8Array(8)))).toBe('EINVAL');
+        expect(named(kernel.write(system, new Uint8Array(8)))).toBe('EINVAL');
+        expect(named(kernel.read(9999, new Uint8Array(8)))).toBe('EBADF');
+        expect(named(kernel.write(9999, new Uint8Array(8)))).toBe('EBADF');
+      });
+    });
+
+    describe('the clock', () => {
+      it('goes forward, and sleeps until the moment has come', () => {
+        const until = kernel.clock.now() + 3e6;
+        kernel.clock.sleep(until);
+        expect(kernel.clock.now()).toBeGreaterThanOrEqual(until - 1e5); // a host may wake a little early
+        const now = kernel.clock.now();
+        kernel.clock.sleep(now - 1e6);
+        expect(kernel.clock.now()).toBeGreaterThanOrEqual(now);
+      });
     });
 
     describe('the system descriptor', () => {

@@ -1,8 +1,8 @@
 // # The line between user and kernel
 //
-// Everything that a VMM asks of KVM passes through five system calls. This interface is those five and one more, and nothing else: a program
-// written against it cannot tell whether the other side is Linux or the kernel that this book builds. Numbers go down, numbers come back, and a
-// refusal is a negative number, not an exception.
+// Everything that a VMM asks of KVM passes through a handful of system calls. This interface is that handful and nothing else: a program written
+// against it cannot tell whether the other side is Linux or the kernel that this book builds. Numbers go down, numbers come back, and a refusal is a
+// negative number, not an exception.
 //
 // One difference from C has to be bridged. A request may contain a *pointer* (where guest memory lives in the VMM's address space), and
 // JavaScript has none. So memory whose address the kernel will need is asked for by `Kernel.allocate`, which gives both the bytes and their
@@ -15,6 +15,19 @@ export interface Allocation {
   readonly hva: Hva;
   /** Live: what the guest writes shows here. */
   readonly bytes: Uint8Array;
+}
+
+/** The kernel's time, and the two ways to wait for it. */
+export interface KernelClock {
+  /** Nanoseconds since some moment before the kernel's first use; never goes back. */
+  now(): number;
+  /**
+   * The program's one timer: at that time a signal arrives, and KVM_RUN returns -EINTR. A moment that has passed is as good as now. Setting it
+   * replaces what was set; null takes it back. The signal comes once. It may come early, so whoever waits looks at the clock.
+   */
+  alarm(at: number | null): void;
+  /** Waits until then, or until something may have happened before. */
+  sleep(until: number): void;
 }
 
 /** One kernel's system-call layer. No method throws for an error that Linux reports with errno; a failure is `-errno`. */
@@ -38,8 +51,18 @@ export interface Kernel {
   allocate(bytes: number): Allocation | number;
   /** `munmap` of a whole allocation. No slot may still name it. */
   free(hva: Hva): number;
+  readonly clock: KernelClock;
+  /** `eventfd(initial, flags)`: a descriptor of a counter. -EINVAL for unknown EFD flags. */
+  eventfd(initial: number, flags: number): number;
+  /** `read(fd, bytes, bytes.length)`: the number of bytes read. Of an eventfd 8, or -EAGAIN when its counter is 0. */
+  read(fd: number, bytes: Uint8Array): number;
+  /** `write(fd, bytes, bytes.length)`: the number of bytes written. */
+  write(fd: number, bytes: Uint8Array): number;
 }
 
 /** Flags of `open`. */
 export const O_RDWR = 2;
 export const O_CLOEXEC = 0o2000000;
+
+/** Flags of `eventfd`. */
+export const EFD = { EFD_SEMAPHORE: 1, EFD_NONBLOCK: 0o4000, EFD_CLOEXEC: 0o2000000 } as const;

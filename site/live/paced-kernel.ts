@@ -19,7 +19,7 @@ import type { Timed, Trace, TraceEvent } from '../../chapters/01-hardware-backgr
 import { KvmRun } from '../../chapters/02-kvm-objects/abi/exits.ts';
 import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
 import { ERRNO } from '../../chapters/02-kvm-objects/errno.ts';
-import type { Allocation, Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
+import type { Allocation, Kernel, KernelClock } from '../../chapters/02-kvm-objects/kernel.ts';
 import { type RunnableKernel, softKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
 
 /** Thrown out of KVM_RUN when the page's budget is used up. Not an error. */
@@ -184,5 +184,17 @@ export class PacedKernel implements Kernel {
   }
   free(hva: number): number {
     return this.soft.free(hva);
+  }
+  get clock(): KernelClock {
+    return this.soft.clock;
+  }
+  eventfd(initial: number, flags: number): number {
+    return this.soft.eventfd(initial, flags);
+  }
+  read(fd: number, bytes: Uint8Array): number {
+    return this.soft.read(fd, bytes);
+  }
+  write(fd: number, bytes: Uint8Array): number {
+    return this.soft.write(fd, bytes);
   }
 }

@@ -8,18 +8,21 @@
 //
 // The second is time. A guest that computes never leaves KVM_RUN, and JavaScript that called it would never run again. The kernel of this book
 // counts instructions and comes back; Linux comes back for a *signal*. So while a thread makes KVM_RUN calls through this class, a timer sends it one
-// every {{TICK_MS}} ms, with a handler that does nothing. A signal that arrives outside KVM_RUN is wasted, and the next one is not.
+// every {{TICK_MS}} ms, with a handler that does nothing. A signal that arrives outside KVM_RUN is wasted, and the next one is not. The program's alarm is
+// the same timer, set to go off earlier.
 
 import type { Hva } from '../../01-hardware-background/physical-memory.ts';
 import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { IOCTL } from '../abi/ioctls.ts';
 import { ERRNO, Errno, errnoName } from '../errno.ts';
-import { type Allocation, type Kernel, O_CLOEXEC, O_RDWR } from '../kernel.ts';
+import { type Allocation, type Kernel, type KernelClock, O_CLOEXEC, O_RDWR } from '../kernel.ts';
 import { type Libc, libc } from './libc.ts';
 
 const WASM_PAGE_BYTES = 65536;
 /** How long a KVM_RUN may last before it comes back with EINTR. */
 export const TICK_MS = 10;
+/** While an alarm is set: how soon the signal comes again if it came outside KVM_RUN. */
+const RETRY_MS = 1;
 /** A real-time signal that neither glibc, Node nor a debugger uses. */
 const TICK_SIGNAL = 41;
 /** The largest that one WebAssembly.Memory can be. */
@@ -38,6 +41,13 @@ export function hostKernelAvailable(path = '/dev/kvm'): Availability {
   return { available: true };
 }
 
+const BOOT = process.hrtime.bigint();
+const nobody = new Int32Array(new SharedArrayBuffer(4));
+/** Blocks this thread. */
+const sleep = (ms: number): void => {
+  if (ms > 0) Atomics.wait(nobody, 0, 0, ms);
+};
+
 const CREATES_DESCRIPTOR: ReadonlySet<number> = new Set([IOCTL.KVM_CREATE_VM, IOCTL.KVM_CREATE_VCPU]);
 
 interface Mapping {
@@ -53,6 +63,12 @@ export class HostKernel implements Kernel {
   readonly #open = new Set<number>();
   readonly #allocations = new Map<Hva, Mapping>();
   #ticking: number | null = null;
+  #alarm: number | null = null;
+  readonly clock: KernelClock = {
+    now: () => Number(process.hrtime.bigint() - BOOT), // CLOCK_MONOTONIC
+    alarm: (at) => this.#setAlarm(at),
+    sleep: (until) => sleep((until - this.clock.now()) / 1e6),
+  };
   readonly #mappings = new Map<number, { address: number; mapping: Mapping }[]>();
 
   /** @throws Error with the reason of {@link hostKernelAvailable} when the host cannot do it. */
@@ -70,15 +86,25 @@ export class HostKernel implements Kernel {
     if (!this.#open.delete(fd)) return -ERRNO.EBADF;
     for (const { address, mapping } of this.#mappings.get(fd) ?? []) this.libc.unmap(address, mapping.length);
     this.#mappings.delete(fd);
-    if (this.#open.size === 0 && this.#ticking !== null) {
-      this.libc.stopTicking(this.#ticking);
-      this.#ticking = null;
-    }
+    if (this.#open.size === 0) this.#stopTicking();
     return this.libc.close(fd);
   }
 
+  #stopTicking(): void {
+    if (this.#ticking !== null) this.libc.stopTicking(this.#ticking);
+    this.#ticking = null;
+    this.#alarm = null;
+  }
+
   ioctl(fd: number, request: number, arg: number | Uint8Array = 0): number {
-    if (request === IOCTL.KVM_RUN && this.#ticking === null) this.#tick();
+    if (request === IOCTL.KVM_RUN) {
+      this.#ticking ??= this.#tick();
+      // The signal may have come a moment ago, and KVM_RUN would not know.
+      if (this.#alarm !== null && this.#alarm <= this.clock.now()) {
+        this.#alarm = null;
+        return -ERRNO.EINTR;
+      }
+    }
     const result = this.libc.ioctl(fd, request, arg);
     return CREATES_DESCRIPTOR.has(request) ? this.#remember(result) : result;
   }
@@ -118,13 +144,39 @@ export class HostKernel implements Kernel {
   dispose(): void {
     for (const fd of [...this.#open].reverse()) this.close(fd);
     for (const hva of [...this.#allocations.keys()]) this.free(hva);
+    this.#stopTicking();
   }
 
-  #tick(): void {
+  eventfd(initial: number, flags: number): number {
+    return this.#remember(this.libc.eventfd(initial, flags));
+  }
+
+  read(fd: number, bytes: Uint8Array): number {
+    return this.#open.has(fd) ? this.libc.read(fd, bytes) : -ERRNO.EBADF;
+  }
+
+  write(fd: number, bytes: Uint8Array): number {
+    return this.#open.has(fd) ? this.libc.write(fd, bytes) : -ERRNO.EBADF;
+  }
+
+  #tick(): number {
     const handled = this.libc.handleNothing(TICK_SIGNAL);
     const timer = handled < 0 ? handled : this.libc.startTicking(TICK_SIGNAL, TICK_MS);
     if (timer < 0) throw new Errno('timer_create', -timer);
-    this.#ticking = timer;
+    return timer;
+  }
+
+  // A far alarm does not lengthen a run: KVM_RUN comes back after a tick, and whoever set the alarm sets it again.
+
+  #setAlarm(at: number | null): void {
+    const before = this.#alarm;
+    this.#alarm = at;
+    if (at === null && (before === null || this.#ticking === null)) return;
+    this.#ticking ??= this.#tick();
+    const leftMs = at === null ? TICK_MS : Math.max(0, at - this.clock.now()) / 1e6;
+    const near = leftMs < TICK_MS;
+    const set = this.libc.setTicking(this.#ticking, near ? leftMs * 1e6 : TICK_MS * 1e6, near ? RETRY_MS : TICK_MS);
+    if (set < 0) throw new Errno('timer_settime', -set);
   }
 
   #remember(fd: number): number {

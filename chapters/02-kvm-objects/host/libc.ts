@@ -1,4 +1,4 @@
-// # The C library, in a dozen calls
+// # The C library, in fifteen calls
 //
 // This is the only file in the book that leaves JavaScript. It binds the few functions that reach a Linux kernel, through the optional package
 // `koffi`, and gives each the kernel's own manner: a result, or a negative errno. Where the package, the platform or the device is missing, the
@@ -52,7 +52,18 @@ export interface Libc {
   /** A timer that sends this thread `signal` every `intervalMs`, until {@link stopTicking}. Returns its id. */
   startTicking(signal: number, intervalMs: number): number;
   stopTicking(timer: number): number;
+  /** Sets such a timer anew: its next signal in `firstNs`, and then every `intervalMs`. */
+  setTicking(timer: number, firstNs: number, intervalMs: number): number;
+  eventfd(initial: number, flags: number): number;
+  read(fd: number, bytes: Uint8Array): number;
+  write(fd: number, bytes: Uint8Array): number;
 }
+
+/** `struct timespec`, twice: interval and first expiration of `struct itimerspec`. */
+const timerSpec = (firstNs: number, intervalNs: number): BigInt64Array => {
+  const timespec = (ns: number): bigint[] => [BigInt(Math.floor(ns / 1e9)), BigInt(Math.round(ns) % 1e9)];
+  return BigInt64Array.from([...timespec(intervalNs), ...timespec(firstNs)]);
+};
 
 const load = (): Libc | string => {
   if (process.platform !== 'linux') return `KVM is part of Linux; this is ${process.platform}`;
@@ -74,6 +85,9 @@ const load = (): Libc | string => {
   const syscall = c.func('int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)');
   const timerCreate = c.func('int64_t syscall(int64_t number, int64_t clock, void *event, void *id)');
   const timerSettime = c.func('int64_t syscall(int64_t number, int64_t timer, int64_t flags, void *spec, void *old)');
+  const eventfd = c.func('int eventfd(unsigned int initial, int flags)');
+  const read = c.func('int64_t read(int fd, void *bytes, uint64_t length)');
+  const write = c.func('int64_t write(int fd, void *bytes, uint64_t length)');
   const sigaction = c.func('int sigaction(int signal, void *act, void *old)');
 
   const done = (result: number | bigint): number => (Number(result) === -1 ? -koffi.errno() : Number(result));
@@ -112,12 +126,15 @@ const load = (): Libc | string => {
       const timer = new Int32Array(2);
       const created = done(timerCreate(SYS_TIMER_CREATE, CLOCK_MONOTONIC, event, timer));
       if (created < 0) return created;
-      const seconds = Math.floor(intervalMs / 1000);
-      const time = [BigInt(seconds), BigInt(Math.round((intervalMs - seconds * 1000) * 1e6))]; // struct timespec
-      const set = done(timerSettime(SYS_TIMER_SETTIME, timer[0], 0, BigInt64Array.from([...time, ...time]), null));
+      const set = done(timerSettime(SYS_TIMER_SETTIME, timer[0], 0, timerSpec(intervalMs * 1e6, intervalMs * 1e6), null));
       return set < 0 ? set : (timer[0] as number);
     },
     stopTicking: (timer) => done(syscall(SYS_TIMER_DELETE, timer, 0, 0)),
+    setTicking: (timer, firstNs, intervalMs) =>
+      done(timerSettime(SYS_TIMER_SETTIME, timer, 0, timerSpec(Math.max(1, firstNs), intervalMs * 1e6), null)), // 0 would disarm it
+    eventfd: (initial, flags) => done(eventfd(initial, flags)),
+    read: (fd, bytes) => done(read(fd, bytes, bytes.length)),
+    write: (fd, bytes) => done(write(fd, bytes, bytes.length)),
   };
 };
 

@@ -17,6 +17,9 @@ export interface OpenFile {
   readonly object: unknown;
   ioctl(request: number, arg: number | Uint8Array): number;
   mmap(length: number, offset: number): Uint8Array | number;
+  /** Absent: EINVAL, as for every file that cannot. */
+  read?(bytes: Uint8Array): number;
+  write?(bytes: Uint8Array): number;
   /** The last reference is gone. */
   release(): void;
 }

@@ -218,6 +218,20 @@ export class Hardware {
     return this.cpu.state.get64(OFFSET.ICOUNT);
   }
 
+  /** The same as a number. */
+  get ticks(): number {
+    return this.cpu.state.getNumber(OFFSET.ICOUNT);
+  }
+
+  /** Ticks of the time stamp counter that passed without an instruction. */
+  idleTicks = 0;
+
+  /** Lets the time stamp counter run while the processor has nothing to do. */
+  idle(ticks: number): void {
+    this.idleTicks += ticks;
+    this.cpu.state.setNumber(OFFSET.ICOUNT, this.ticks + ticks);
+  }
+
   // ## Running a guest
   //
   // VM entry and exit are the processor's. What the host adds is a bound: its own timer interrupt, which takes the processor away from any guest

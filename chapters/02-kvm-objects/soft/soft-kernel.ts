@@ -9,9 +9,10 @@ import { CAP, KVM_API_VERSION } from '../abi/capabilities.ts';
 import { KvmDirtyLog, KvmEnableCap } from '../abi/memory.ts';
 import { KvmMsrEntry, KvmMsrList } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
-import type { Allocation, Kernel } from '../kernel.ts';
+import { type Allocation, EFD, type Kernel } from '../kernel.ts';
 import { storeCpuid, supportedCpuid } from './cpuid.ts';
 import { IoctlTable } from './dispatch.ts';
+import { EventFd } from './eventfd.ts';
 import { FileTable, type OpenFile } from './files.ts';
 import { Hardware } from './hardware.ts';
 import { LazyEpt } from './lazy-ept.ts';
@@ -20,6 +21,7 @@ import type { MemoryVirtualization } from './second-stage.ts';
 import { USER_SLOTS } from './slots.ts';
 import { RUN_BYTES, SoftVcpu } from './vcpu.ts';
 import { installVcpuRequests } from './vcpu-requests.ts';
+import { VirtualClock } from './virtual-clock.ts';
 import { SoftVm } from './vm.ts';
 
 /** KVM_MAX_VCPUS, and the ids that they may have. */
@@ -40,6 +42,7 @@ export interface SoftKernelOptions {
 }
 
 const DEFAULT_RAM = 64 << 20;
+const KNOWN_EFD = EFD.EFD_SEMAPHORE | EFD.EFD_NONBLOCK | EFD.EFD_CLOEXEC;
 
 /** The descriptor-independent part of a file: what KVM's files cannot do. */
 const notMappable = (): number => -ERRNO.ENODEV;
@@ -47,6 +50,7 @@ const notMappable = (): number => -ERRNO.ENODEV;
 export class SoftKernel implements Kernel {
   readonly name = 'soft';
   readonly hardware: Hardware;
+  readonly clock: VirtualClock;
   readonly trace: Trace | null;
   /** Where later chapters install what they add. The errno is what Linux answers to a request that the descriptor does not know. */
   readonly systemRequests = new IoctlTable<SoftKernel>(ERRNO.EINVAL);
@@ -67,6 +71,7 @@ export class SoftKernel implements Kernel {
   constructor({ ramBytes = DEFAULT_RAM, shared = false, trace = null }: SoftKernelOptions = {}) {
     this.trace = trace;
     this.hardware = new Hardware({ ramBytes, shared, trace });
+    this.clock = new VirtualClock(this.hardware);
     this.#installCapabilities();
     this.#installSystemRequests();
     this.#installVmRequests();
@@ -111,6 +116,28 @@ export class SoftKernel implements Kernel {
     if (result < 0) return result;
     for (const vm of this.#vms) vm.unmapped(hva, result);
     return 0;
+  }
+
+  eventfd(initial: number, flags: number): number {
+    if (flags & ~KNOWN_EFD) return -ERRNO.EINVAL;
+    return this.#files.install(new EventFd(initial, flags));
+  }
+
+  read(fd: number, bytes: Uint8Array): number {
+    const file = this.#files.get(fd);
+    return file ? (file.read?.(bytes) ?? -ERRNO.EINVAL) : -ERRNO.EBADF;
+  }
+
+  write(fd: number, bytes: Uint8Array): number {
+    const file = this.#files.get(fd);
+    return file ? (file.write?.(bytes) ?? -ERRNO.EINVAL) : -ERRNO.EBADF;
+  }
+
+  /** The counter behind a descriptor; EBADF or EINVAL as a negative number when it is not open, or something else. Linux: `eventfd_ctx_fdget()`. */
+  eventBehind(fd: number): EventFd | number {
+    const file = this.#files.get(fd);
+    if (!file) return -ERRNO.EBADF;
+    return file instanceof EventFd ? file : -ERRNO.EINVAL;
   }
 
   /** Where a descriptor leads, as `readlink /proc/self/fd/N` would say; null when it is not open. */

@@ -99,17 +99,19 @@ export class VcpuRun {
   /** Linux: `vcpu_run()`. */
   #innerLoop(): number {
     const { vcpu, loop } = this;
+    const { clock } = loop.kernel;
     const { state } = vcpu.vm.hardware.cpu;
     const start = state.getNumber(OFFSET.ICOUNT);
     for (let exits = 0; ; exits++) {
       // An exit counts as an instruction, so that a guest that only ever exits comes to an end as well.
+      clock.timers.runDue();
       const left = loop.instructionBound - (state.getNumber(OFFSET.ICOUNT) - start) - exits;
       // @clause kvm.run.eintr
-      if (left <= 0 || loop.takeSignal(vcpu)) {
+      if (left <= 0 || loop.takeSignal(vcpu) || clock.takeAlarm()) {
         vcpu.exitReason = EXIT.KVM_EXIT_INTR;
         return -ERRNO.EINTR;
       }
-      const result = this.#enterGuest(left);
+      const result = this.#enterGuest(clock.stepsUntilNext(left));
       if (result <= 0) return result;
       // @clause kvm.exit.irq-window
       if (this.#wantsWindow() && readyForInterrupt(vcpu)) {
