@@ -62,3 +62,11 @@ export function msiMessage(address: number, data: number): ApicMessage {
     redirectionHint: (low & 8) !== 0,
   };
 }
+
+/** The same the other way: the store that would have sent a message of 8-bit destination. */
+export function messageAsMsi({ vector, mode, destination, logical, levelTriggered }: ApicMessage): { address: number; data: number } {
+  return {
+    address: (0xfee0_0000 | ((destination & 0xff) << 12) | (logical ? 4 : 0)) >>> 0,
+    data: vector | (mode << 8) | (levelTriggered ? 0xc000 : 0), // the level bit goes with it: asserted
+  };
+}
