@@ -12,16 +12,44 @@ export class Attention {
   halted = false;
   readonly #vectors: number[] = [];
   #nmi = false;
+  #asked = false; // the kernel will say when the processor can take the next
 
   add(what: number | 'nmi'): void {
     if (what === 'nmi') this.#nmi = true;
     else this.#vectors.push(what);
   }
 
+  /** Whether an external interrupt waits. */
+  protected get requested(): boolean {
+    return this.#vectors.length > 0;
+  }
+
+  /** The processor takes it now: its vector. */
+  protected acknowledge(): number {
+    return this.#vectors.shift() as number;
+  }
+
+  /** Whether something waits to be carried in by the loop, whatever the processor is doing. */
+  get waits(): boolean {
+    return this.#nmi || (this.requested && !this.#asked);
+  }
+
+  /** Forgets what waits: the machine has been reset. */
+  clear(): void {
+    this.halted = false;
+    this.#vectors.length = 0;
+    this.#nmi = false;
+  }
+
   // A processor that halted with interrupts off stays halted whatever vectors wait; running it again would make it step over its HLT.
   /** Whether a processor that has just halted has a reason to go on. */
   wakes(page: RunPage): boolean {
-    return this.#nmi || (this.#vectors.length > 0 && page.ifFlag);
+    return this.#nmi || (this.requested && page.ifFlag);
+  }
+
+  /** Whether a processor that has halted could be woken by an interrupt to come. */
+  hears(page: RunPage): boolean {
+    return this.wakes(page) || page.ifFlag;
   }
 
   /** Before each KVM_RUN: hands over what can be handed over, and asks for a window for the rest. */
@@ -30,7 +58,8 @@ export class Attention {
       this.#nmi = false;
       vcpu.nmi();
     }
-    if (this.#vectors.length > 0 && vcpu.page.readyForInterruptInjection) vcpu.interrupt(this.#vectors.shift() as number);
-    vcpu.page.requestInterruptWindow = this.#vectors.length > 0;
+    if (this.requested && vcpu.page.readyForInterruptInjection) vcpu.interrupt(this.acknowledge());
+    this.#asked = this.requested;
+    vcpu.page.requestInterruptWindow = this.#asked;
   }
 }

@@ -7,11 +7,19 @@
 import { layout, u32le } from '../01-hardware-background/layout.ts';
 import type { Dtable, Regs, Segment as SegmentRegister, Sregs } from '../02-kvm-objects/vcpu-state.ts';
 import { type ElfImage, ImageError, isElf, readElf, type Segment } from './elf.ts';
-import { bootParams, LowMemory, memoryMap, multibootInfo, pageTables, startInfo } from './handover.ts';
+import { bootParams, LowMemory, type MemoryRange, memoryMap, multibootInfo, pageTables, startInfo } from './handover.ts';
 
 export type DoorName = 'multiboot' | 'pvh' | 'long' | 'boot-sector' | 'flat';
 
-interface DoorOptions {
+/** What firmware would know and a loader has to say in its place. */
+export interface Firmware {
+  /** All of the guest's memory; by default what lies below `ramBytes`. */
+  readonly memoryMap?: readonly MemoryRange[];
+  /** Where the ACPI tables begin, for conventions that can say it. */
+  readonly rsdpGpa?: number;
+}
+
+interface DoorOptions extends Firmware {
   readonly ramBytes: number;
   /** Which convention to use; by default the first that the image offers, in QEMU's order. */
   readonly door?: DoorName;
@@ -152,7 +160,7 @@ function multibootSegment(image: Uint8Array, at: number, ramBytes: number): { se
   return { segment, entry: entry_addr };
 }
 
-function multiboot(image: Uint8Array, at: number, { ramBytes, commandLine = '' }: DoorOptions): BootPlan {
+function multiboot(image: Uint8Array, at: number, { ramBytes, commandLine = '', memoryMap: map = memoryMap(ramBytes) }: DoorOptions): BootPlan {
   const { flags } = MultibootHeader.load(viewOf(image), at);
   const unknown = flags & 0xffff & ~MULTIBOOT_KNOWN;
   if (unknown !== 0) throw new ImageError(`multiboot flags ${hex(flags)} require ${hex(unknown)}, which this loader does not offer`);
@@ -165,7 +173,7 @@ function multiboot(image: Uint8Array, at: number, { ramBytes, commandLine = '' }
     ({ segments, entry } = readElf(image, ramBytes));
   }
   const low = new LowMemory(segments, ramBytes);
-  const info = multibootInfo(low, memoryMap(ramBytes), commandLine);
+  const info = multibootInfo(low, map, commandLine);
   const regs = { rip: BigInt(entry), rax: MULTIBOOT_LOADER_MAGIC, rbx: BigInt(info), rflags: RFLAGS_FIXED };
   return { door: 'multiboot', segments: low.with(segments), regs, sregs: protectedState() };
 }
@@ -188,9 +196,13 @@ function pvhEntry(elf: ElfImage): number | null {
 }
 
 // @clause payload.door-pvh
-function pvh({ segments }: ElfImage, entry: number, { ramBytes, commandLine = '' }: DoorOptions): BootPlan {
+function pvh(
+  { segments }: ElfImage,
+  entry: number,
+  { ramBytes, commandLine = '', memoryMap: map = memoryMap(ramBytes), rsdpGpa = 0 }: DoorOptions,
+): BootPlan {
   const low = new LowMemory(segments, ramBytes);
-  const info = startInfo(low, memoryMap(ramBytes), commandLine);
+  const info = startInfo(low, map, commandLine, rsdpGpa);
   return {
     door: 'pvh',
     segments: low.with(segments),
@@ -208,11 +220,14 @@ function pvh({ segments }: ElfImage, entry: number, { ramBytes, commandLine = ''
 const BOOT_GDT = new BigUint64Array([0n, 0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn]);
 
 // @clause payload.door-long
-function elf64({ segments, entry }: ElfImage, { ramBytes, commandLine = '' }: DoorOptions): BootPlan {
+function elf64(
+  { segments, entry }: ElfImage,
+  { ramBytes, commandLine = '', memoryMap: map = memoryMap(ramBytes), rsdpGpa = 0 }: DoorOptions,
+): BootPlan {
   const low = new LowMemory(segments, ramBytes);
   const cr3 = pageTables(low);
   const gdt = low.place(new Uint8Array(BOOT_GDT.buffer));
-  const params = bootParams(low, memoryMap(ramBytes), commandLine);
+  const params = bootParams(low, map, commandLine, rsdpGpa);
   return {
     door: 'long',
     segments: low.with(segments),

@@ -48,7 +48,7 @@ export class LowMemory {
 //
 // Types as firmware's E820 call gives them: 1 is usable, 2 is reserved. The hole below 1 MiB is where a PC has its display memory and firmware.
 
-interface MemoryRange {
+export interface MemoryRange {
   readonly start: number;
   readonly bytes: number;
   readonly type: number;
@@ -121,21 +121,22 @@ const HVM_START_MAGIC = 0x336ec578;
 const HvmMemmapEntry = layout('hvm_memmap_table_entry', { addr: u64le(0), size: u64le(8), type: u32le(16) }, 24);
 
 /** Writes the structure that EBX points to; returns its address. */
-export function startInfo(low: LowMemory, map: readonly MemoryRange[], commandLine: string): number {
+export function startInfo(low: LowMemory, map: readonly MemoryRange[], commandLine: string, rsdp: number): number {
   const memmap = table(map.length, HvmMemmapEntry.bytes, (view, at, index) => {
     const { start, bytes, type } = map[index] as MemoryRange;
     HvmMemmapEntry.store(view, at, { addr: BigInt(start), size: BigInt(bytes), type });
   });
   const cmdline_paddr = BigInt(placeCommandLine(low, commandLine));
   const memmap_paddr = BigInt(low.place(memmap));
-  return low.place(HvmStartInfo.encode({ magic: HVM_START_MAGIC, version: 1, cmdline_paddr, memmap_paddr, memmap_entries: map.length }));
+  const rsdp_paddr = BigInt(rsdp);
+  return low.place(HvmStartInfo.encode({ magic: HVM_START_MAGIC, version: 1, cmdline_paddr, rsdp_paddr, memmap_paddr, memmap_entries: map.length }));
 }
 
 // ## Linux's zero page
 
 // biome-ignore format: table
 const BootParams = layout('boot_params', {
-  e820_entries: u8(0x1e8), boot_flag: u16le(0x1fe), header: u32le(0x202), version: u16le(0x206), type_of_loader: u8(0x210), cmd_line_ptr: u32le(0x228),
+  acpi_rsdp_addr: u64le(0x70), e820_entries: u8(0x1e8), boot_flag: u16le(0x1fe), header: u32le(0x202), version: u16le(0x206), type_of_loader: u8(0x210), cmd_line_ptr: u32le(0x228),
   e820_table: bytes(0x2d0, 20 * 128),
 }, PAGE_BYTES);
 const E820Entry = layout('boot_e820_entry', { addr: u64le(0), size: u64le(8), type: u32le(16) });
@@ -145,12 +146,13 @@ const BOOT_FLAG = 0xaa55;
 const BOOT_PROTOCOL = 0x020c; // 2.12: the first with a documented 64-bit entry
 
 /** Writes the structure that RSI points to; returns its address. */
-export function bootParams(low: LowMemory, map: readonly MemoryRange[], commandLine: string): number {
+export function bootParams(low: LowMemory, map: readonly MemoryRange[], commandLine: string, rsdp: number): number {
   const entries = table(map.length, E820Entry.bytes, (view, at, index) => {
     const { start, bytes, type } = map[index] as MemoryRange;
     E820Entry.store(view, at, { addr: BigInt(start), size: BigInt(bytes), type });
   });
   const page = BootParams.encode({
+    acpi_rsdp_addr: BigInt(rsdp),
     e820_entries: map.length,
     boot_flag: BOOT_FLAG,
     header: HDRS,

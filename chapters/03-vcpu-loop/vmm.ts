@@ -10,9 +10,10 @@ import { GUESTDBG } from '../02-kvm-objects/abi/events.ts';
 import type { Vcpu } from '../02-kvm-objects/kvm.ts';
 import type { Attention } from './attention.ts';
 import { Board, type RunResult } from './board.ts';
-import type { Outcome } from './platform.ts';
+import { type Chassis, ending, type Outcome } from './chassis.ts';
+import type { Platform } from './platform.ts';
 
-/** When to give up on a guest that does not end by itself. */
+/** When to give up on a guest that does not end by itself, and what to do about one that wants to begin again. */
 interface Limits {
   /** Returns from KVM_RUN, of whatever reason. */
   readonly exits?: number;
@@ -20,16 +21,33 @@ interface Limits {
   readonly bounds?: number;
   /** Asked after each return; true ends the run. For limits that only the caller can measure. */
   readonly expired?: () => boolean;
+  /** A guest that asks for a reset, or shuts down by a triple fault, gets its reset; otherwise that is an end. */
+  readonly reboot?: boolean;
 }
+
+/**
+ * What the caller does between two returns of KVM_RUN: a promise is waited for, `undefined` costs nothing. When the machine is idle, nothing in it will
+ * happen by itself; then `undefined` means that nothing will come from outside either.
+ */
+type Interlude = (idle: boolean) => Promise<void> | undefined;
 
 const DEFAULT_EXITS = 10_000_000;
 const DEFAULT_BOUNDS = 10_000;
 
+const NOTHING_MORE = ending('halt', 'every processor has halted');
+
 // @clause x86.smp.locked
 // @clause x86.smp.ordering
 /** A machine whose processors take turns in the calling thread. */
-export class Machine extends Board {
+export class Machine<C extends Chassis = Platform> extends Board<C> {
   #turn = 0;
+  #stopped = false;
+  #interrupted = true;
+  /** Processors in a row that were found asleep without any time between, and what the time was. */
+  #asleep = 0;
+  #asleepSince = 0;
+  /** The present pause of the whole machine has been seen by whoever runs it. */
+  #idle = false;
 
   /** The processor whose turn it is. */
   get current(): Vcpu {
@@ -42,28 +60,59 @@ export class Machine extends Board {
     this.#wake();
   }
 
+  /** Ends the present run before its next KVM_RUN. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
   /** Runs until the guest ends or a limit is reached. */
-  run({ exits = DEFAULT_EXITS, bounds = DEFAULT_BOUNDS, expired }: Limits = {}): RunResult {
-    for (let exit = 0, bound = 0; exit < exits; exit++) {
+  run(limits: Limits = {}): RunResult {
+    const watch = new Watch(this, limits);
+    for (;;) {
       const outcome = this.advance();
-      if (outcome.kind === 'end') return this.result(outcome.end, outcome.exitCode, outcome.detail);
-      if (outcome.kind === 'interrupted' && ++bound >= bounds) return this.#timeout(`${bounds} runs to the kernel's bound`);
-      if (expired?.()) return this.#timeout('the limit given by the caller');
+      const end = watch.see(outcome) ?? (this.#idle ? NOTHING_MORE : null);
+      if (end?.kind === 'end') return this.result(end.end, end.exitCode, end.detail);
     }
-    return this.#timeout(`${exits} exits`);
+  }
+
+  /** The same for callers with an event loop to serve. */
+  async runAsync(interlude: Interlude, limits: Limits = {}): Promise<RunResult> {
+    const watch = new Watch(this, { exits: Number.POSITIVE_INFINITY, bounds: Number.POSITIVE_INFINITY, ...limits });
+    for (;;) {
+      const outcome = this.advance();
+      let end = watch.see(outcome);
+      const pause = end ? undefined : interlude(this.#idle);
+      if (pause) await pause;
+      else if (this.#idle) end ??= NOTHING_MORE;
+      if (this.#idle) this.#wake();
+      if (end?.kind === 'end') return this.result(end.end, end.exitCode, end.detail);
+    }
   }
 
   /** One KVM_RUN of the processor whose turn it is, answered. For callers that want to look in between. */
   advance(): Outcome {
+    this.#idle = false;
+    if (this.#stopped) {
+      this.#stopped = false;
+      return ending('stopped', 'by the caller');
+    }
+    this.keepTime(this.#interrupted);
+    const wish = this.platform.takeWish(); // a timer may have had one
+    if (wish) return wish;
+    this.#wake();
+    if (this.#at(this.#turn).halted && !this.#pass()) return this.#sleep();
     const vcpu = this.current;
     const attention = this.#at(this.#turn);
     attention.offer(vcpu);
     const outcome = this.answer(vcpu, vcpu.run());
+    this.#interrupted = outcome.kind === 'interrupted';
     if (outcome.kind === 'halted') {
       attention.halted = !attention.wakes(vcpu.page);
-      return this.#pass() ? outcome : { kind: 'end', end: 'halt', exitCode: null, detail: 'every processor has halted' };
+      return this.#pass() ? outcome : this.#sleep();
     }
-    if (outcome.kind === 'interrupted') this.#pass();
+    if (outcome.kind !== 'interrupted') this.#asleep = 0;
+    else if (this.platform.sleepsInKernel) return this.#interruptedInKernel(vcpu, outcome);
+    else this.#pass();
     return outcome;
   }
 
@@ -74,6 +123,56 @@ export class Machine extends Board {
     const outcome = this.advance();
     vcpu.setGuestDebug(0);
     return outcome;
+  }
+
+  override reset(): void {
+    super.reset();
+    this.#turn = 0;
+    this.#asleep = 0;
+    this.#interrupted = true;
+  }
+
+  /** Whether the last {@link advance} used up a turn with computing, and not with sleep. */
+  get computed(): boolean {
+    return this.#asleep === 0;
+  }
+
+  // ## When every processor waits
+  //
+  // Without an interrupt controller in the kernel, HLT comes to user space, and a machine in which every processor waits is a loop over nothing:
+  // it sleeps until its next timer. With none armed and no input to come, or with interrupts off everywhere, nothing can ever happen again.
+
+  #sleep(): Outcome {
+    const next = this.timers?.next ?? null;
+    const deaf = this.vcpus.every((vcpu) => !this.#at(vcpu.id).hears(vcpu.page));
+    if (deaf) return NOTHING_MORE;
+    if (next === null) {
+      this.#idle = this.platform.expectsInput;
+      return this.#idle ? { kind: 'halted' } : NOTHING_MORE;
+    }
+    this.kernel.clock.sleep(next);
+    this.keepTime(true);
+    return { kind: 'halted' };
+  }
+
+  // With one, KVM_RUN itself sleeps, and what comes back is only that it was interrupted: by a signal, by our alarm, or because the kernel of this book
+  // found nothing to wait for. The last shows in that a whole round of processors was asleep and no time has passed.
+
+  #interruptedInKernel(vcpu: Vcpu, outcome: Outcome): Outcome {
+    this.#turn = (this.#turn + 1) % this.vcpus.length;
+    const sleep = this.sleeps(vcpu);
+    if (sleep === 'no') {
+      this.#asleep = 0;
+      return outcome;
+    }
+    if (sleep === 'for ever' && this.vcpus.every((each) => this.sleeps(each) === 'for ever')) return NOTHING_MORE;
+    const now = this.kernel.clock.now();
+    this.#asleep = now === this.#asleepSince ? this.#asleep + 1 : 1;
+    this.#asleepSince = now;
+    if (this.#asleep <= this.vcpus.length || this.timers?.next != null) return outcome;
+    this.#asleep = 1;
+    this.#idle = this.platform.expectsInput;
+    return this.#idle ? outcome : NOTHING_MORE;
   }
 
   #wake(): void {
@@ -99,8 +198,30 @@ export class Machine extends Board {
     if (!attention) throw new RangeError(`processor ${id} of ${this.vcpus.length}`);
     return attention;
   }
+}
 
-  #timeout(detail: string): RunResult {
-    return this.result('timeout', null, detail);
+/** Counts against the limits of one run. */
+class Watch {
+  readonly #machine: Machine<Chassis>;
+  readonly #limits: Limits;
+  #exits = 0;
+  #bounds = 0;
+
+  constructor(machine: Machine<Chassis>, limits: Limits) {
+    this.#machine = machine;
+    this.#limits = limits;
+  }
+
+  /** The end that an outcome is, or that it brings about. */
+  see(outcome: Outcome): Outcome | null {
+    const { exits = DEFAULT_EXITS, bounds = DEFAULT_BOUNDS, expired, reboot = false } = this.#limits;
+    if (outcome.kind === 'end') {
+      if (!reboot || (outcome.end !== 'reset' && outcome.end !== 'triple-fault')) return outcome;
+      this.#machine.reset();
+    }
+    if (++this.#exits >= exits) return ending('timeout', `${exits} exits`);
+    if (outcome.kind === 'interrupted' && this.#machine.computed && ++this.#bounds >= bounds)
+      return ending('timeout', `${bounds} runs to the kernel's bound`);
+    return expired?.() ? ending('timeout', 'the limit given by the caller') : null;
   }
 }

@@ -11,10 +11,12 @@ const OUTPUT_LIMIT_BYTES = 1 << 20;
 export class DebugConsole implements Registers {
   readonly name = 'debugcon';
   readonly #trace: Trace | null;
+  readonly #onByte: ((byte: number) => void) | null;
   readonly #output: number[] = [];
 
-  constructor({ trace = null }: { trace?: Trace | null } = {}) {
+  constructor({ trace = null, onByte = null }: { trace?: Trace | null; onByte?: ((byte: number) => void) | null } = {}) {
     this.#trace = trace;
+    this.#onByte = onByte;
   }
 
   get output(): Uint8Array {
@@ -28,5 +30,6 @@ export class DebugConsole implements Registers {
   write(_offset: number, _width: number, value: bigint): void {
     if (this.#output.length < OUTPUT_LIMIT_BYTES) this.#output.push(Number(value & 0xffn));
     this.#trace?.emit({ kind: 'device', device: this.name, what: 'write', value: Number(value & 0xffn) });
+    this.#onByte?.(Number(value & 0xffn));
   }
 }

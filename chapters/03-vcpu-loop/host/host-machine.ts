@@ -13,10 +13,11 @@
 import type { HostKernel } from '../../02-kvm-objects/host/host-kernel.ts';
 import type { Vcpu } from '../../02-kvm-objects/kvm.ts';
 import { Board, type BoardOptions, type RunResult } from '../board.ts';
-import type { End } from '../platform.ts';
+import type { Chassis, End } from '../chassis.ts';
+import type { Platform } from '../platform.ts';
 import { VcpuThread } from './vcpu-thread.ts';
 
-interface HostMachineOptions extends Omit<BoardOptions, 'kernel'> {
+interface HostMachineOptions<C extends Chassis> extends Omit<BoardOptions<C>, 'kernel'> {
   readonly kernel: HostKernel;
 }
 
@@ -25,9 +26,13 @@ interface HostLimits {
   readonly timeoutMs?: number;
   /** Exits over all processors. */
   readonly exits?: number;
+  /** A guest that asks for a reset, or shuts down by a triple fault, gets its reset; otherwise that is an end. */
+  readonly reboot?: boolean;
 }
 
 const DEFAULT_TIMEOUT_MS = 10_000;
+/** When nothing has left the kernel for so long, the processors are called out and asked whether they can ever wake. */
+const LOOK_MS = 200;
 /** After so long without a pause the device loop lets timers and sockets have a turn. */
 const YIELD_MS = 5;
 
@@ -40,17 +45,21 @@ interface Ending {
 const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** A machine whose processors run at the same time, on the host's own KVM. */
-export class HostMachine extends Board {
+export class HostMachine<C extends Chassis = Platform> extends Board<C> {
   #threads: VcpuThread[] = [];
   #ending: Ending | null = null;
   #wakers = new Map<number, () => void>();
   #exitsLeft = 0;
   #yieldAt = 0;
+  #ring: NodeJS.Timeout | null = null;
+  /** Processors that the last look found asleep for ever. */
+  readonly #lost = new Set<number>();
+  #answered = 0;
   readonly #onProcessExit = (): void => this.#release();
 
   /** @throws Errno, RangeError as {@link Board}; Error when a thread cannot start */
-  static async create(options: HostMachineOptions): Promise<HostMachine> {
-    const machine = new HostMachine(options);
+  static async create<C extends Chassis = Platform>(options: HostMachineOptions<C>): Promise<HostMachine<C>> {
+    const machine = new HostMachine<C>(options);
     try {
       for (const vcpu of machine.vcpus) machine.#threads.push(await VcpuThread.start(vcpu, options.kernel.libc));
     } catch (error) {
@@ -62,24 +71,33 @@ export class HostMachine extends Board {
     return machine;
   }
 
-  private constructor(options: HostMachineOptions) {
+  private constructor(options: HostMachineOptions<C>) {
     super(options);
   }
 
   /** Runs until the guest ends, the watchdog bites, or {@link stop}. Every processor is out of the guest when the promise is kept. */
-  async run({ timeoutMs = DEFAULT_TIMEOUT_MS, exits = Number.POSITIVE_INFINITY }: HostLimits = {}): Promise<RunResult> {
-    this.#ending = null;
+  async run({ timeoutMs = DEFAULT_TIMEOUT_MS, exits = Number.POSITIVE_INFINITY, reboot = false }: HostLimits = {}): Promise<RunResult> {
     this.#exitsLeft = exits;
     this.#yieldAt = performance.now() + YIELD_MS;
-    const watchdog = setTimeout(() => this.#finish({ end: 'timeout', exitCode: null, detail: `${timeoutMs} ms` }), timeoutMs);
+    const finite = Number.isFinite(timeoutMs);
+    const watchdog = finite && setTimeout(() => this.#finish({ end: 'timeout', exitCode: null, detail: `${timeoutMs} ms` }), timeoutMs);
+    const look = this.platform.sleepsInKernel ? setInterval(() => this.#look(), LOOK_MS) : null;
     try {
-      await Promise.all(this.#threads.map((thread) => this.#drive(thread)));
+      for (;;) {
+        this.#ending = null;
+        this.#lost.clear();
+        this.#keepRinging();
+        await Promise.all(this.#threads.map((thread) => this.#drive(thread)));
+        const { end, exitCode, detail } = (this.#ending as Ending | null) ?? { end: 'stopped', exitCode: null, detail: '' };
+        if (!reboot || (end !== 'reset' && end !== 'triple-fault')) return this.result(end, exitCode, detail);
+        this.reset(); // every processor has come out of the guest to get here
+      }
     } finally {
-      clearTimeout(watchdog);
+      if (watchdog) clearTimeout(watchdog);
+      if (look) clearInterval(look);
+      if (this.#ring) clearTimeout(this.#ring);
       for (const thread of this.#threads) thread.kickNow(); // after an error in one of them
     }
-    const { end, exitCode, detail } = (this.#ending as Ending | null) ?? { end: 'stopped', exitCode: null, detail: '' };
-    return this.result(end, exitCode, detail);
   }
 
   /** Ends the present run from outside. */
@@ -119,7 +137,10 @@ export class HostMachine extends Board {
       const result = typeof running === 'number' ? running : await running;
       if (this.#ending) return;
       const outcome = this.answer(vcpu, vcpu.ran(result));
+      this.#answered++;
+      this.#keepRinging();
       if (outcome.kind === 'end') this.#finish(outcome);
+      else if (outcome.kind === 'interrupted' && this.platform.sleepsInKernel) this.#interrupted(vcpu);
       else if (--this.#exitsLeft <= 0) this.#finish({ end: 'timeout', exitCode: null, detail: 'the exit limit' });
       else if (outcome.kind === 'halted') await this.#halt(vcpu);
       if (performance.now() >= this.#yieldAt) {
@@ -127,6 +148,49 @@ export class HostMachine extends Board {
         this.#yieldAt = performance.now() + YIELD_MS;
       }
     }
+  }
+
+  // ## Time and sleep
+  //
+  // The devices' timers are the event loop's: one timeout, for the earliest of them. An interrupt line that a timer pulls needs no kick, because the
+  // controller in the kernel knows which processor to wake; only what waits in user space has to be carried in.
+
+  #keepRinging(): void {
+    const { timers } = this;
+    if (!timers) return;
+    timers.runDue();
+    const wish = this.platform.takeWish();
+    if (wish?.kind === 'end') this.#finish(wish);
+    this.#carry();
+    if (this.#ring) clearTimeout(this.#ring);
+    this.#ring = null;
+    if (timers.next === null || this.#ending) return;
+    const waitMs = Math.max(0, Math.ceil((timers.next - timers.now()) / 1e6));
+    this.#ring = setTimeout(() => this.#keepRinging(), waitMs);
+  }
+
+  /** Calls out the processors for which something waits. */
+  #carry(): void {
+    for (const [id, attention] of this.attention.entries()) {
+      if (!attention.waits) continue;
+      this.#threads[id]?.kick();
+      this.#wakers.get(id)?.();
+    }
+  }
+
+  #look(): void {
+    if (this.#answered > 0 || this.platform.expectsInput) {
+      this.#answered = 0;
+      return;
+    }
+    for (const thread of this.#threads) thread.kick();
+  }
+
+  /** A run that was called out: it may have been asleep with nothing to wake it. */
+  #interrupted(vcpu: Vcpu): void {
+    this.#answered--;
+    if (this.sleeps(vcpu) !== 'for ever') this.#lost.clear();
+    else if (this.#lost.add(vcpu.id).size === this.vcpus.length) this.#finish({ end: 'halt', exitCode: null, detail: 'every processor has halted' });
   }
 
   /** Waits until a halted processor has a reason to go on. When all wait, the machine has ended. */

@@ -1,0 +1,214 @@
+// # From a description to a machine that runs
+//
+// The description names files, a kernel, terminals. Here they are opened; whatever was opened is closed again, in every case.
+
+import { readFileSync } from 'node:fs';
+import { type Timed, type Trace, type TraceEvent, traceLine } from '../../01-hardware-background/trace.ts';
+import { HostKernel, hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
+import type { Kernel } from '../../02-kvm-objects/kernel.ts';
+import type { RunResult } from '../../03-vcpu-loop/board.ts';
+import { HostMachine } from '../../03-vcpu-loop/host/host-machine.ts';
+import { Machine } from '../../03-vcpu-loop/vmm.ts';
+import type { CompleteConfig } from '../machine/config.ts';
+import '../machine/devices.ts';
+import { ConfigError } from '../machine/device-types.ts';
+import { Pc } from '../machine/pc.ts';
+import { machineKernel } from '../machine/soft-machine.ts';
+import { FileBlock } from './file-block.ts';
+import { LineFile, openSink, type Sink } from './streams.ts';
+import { takeTerminal } from './terminal.ts';
+
+/** How long the machine runs before the event loop has a turn. */
+const SLICE_MS = 10;
+/** A machine in virtual time that is ahead of a person's waits so long at most before it looks again. */
+const WAIT_MS = 50;
+const NS_PER_MS = 1e6;
+
+/** Opens a file that the description names. @throws ConfigError in one line */
+function opened<T>(open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    throw error instanceof ConfigError ? error : new ConfigError((error as Error).message.split('\n')[0] as string);
+  }
+}
+
+function fileTrace(file: LineFile): Trace {
+  return {
+    now: 0,
+    emit(event: TraceEvent) {
+      file.line(traceLine({ t: this.now, ...event } as Timed));
+    },
+  };
+}
+
+export class OpenMachine {
+  readonly pc: Pc;
+  readonly #config: CompleteConfig;
+  readonly #machine: Machine<Pc> | HostMachine<Pc>;
+  readonly #sinks: readonly Sink[];
+  readonly #closing: (() => void)[];
+  /** Ends the present wait for input. */
+  #arrived: () => void = () => {};
+  #giveBack: () => void = () => {};
+
+  /** @throws ConfigError for what cannot be opened, in one line */
+  static async open(config: CompleteConfig): Promise<OpenMachine> {
+    const closing: (() => void)[] = [];
+    try {
+      return await OpenMachine.#open(config, closing);
+    } catch (error) {
+      for (const close of closing.reverse()) close();
+      throw error;
+    }
+  }
+
+  static async #open(config: CompleteConfig, closing: (() => void)[]): Promise<OpenMachine> {
+    const read = (path: string | undefined): Uint8Array | null => (path === undefined ? null : opened(() => new Uint8Array(readFileSync(path))));
+    const [firmware, image] = [read(config.firmware), read(config.kernel)];
+    const blocks = new Map<string, FileBlock>();
+    for (const { id, file, readonly } of config.drives) {
+      const block = opened(() => new FileBlock(file, { readOnly: readonly ?? false }));
+      closing.push(() => {
+        block.flush();
+        block.close();
+      });
+      blocks.set(id, block);
+    }
+    const sink = (stream: CompleteConfig['debugcon']): Sink => {
+      const made = opened(() => openSink(stream));
+      closing.push(() => made.close());
+      return made;
+    };
+    const serials = config.serial.map(sink);
+    const debug = sink(config.debugcon);
+    let trace: Trace | null = null;
+    if (config.trace !== undefined) {
+      const file = opened(() => new LineFile(config.trace as string));
+      closing.push(() => {
+        file.close();
+        if (file.dropped > 0) process.stderr.write(`ringbook run: the trace is full; ${file.dropped} events are missing\n`);
+      });
+      trace = fileTrace(file);
+    }
+    const kernel = openKernel(config, trace, closing);
+    const pc = opened(
+      () =>
+        new Pc({ kernel, config, firmware, blocks, trace, onSerial: (port, byte) => serials[port]?.byte(byte), onDebug: (byte) => debug.byte(byte) }),
+    );
+    // A thread for each processor means that every exit is handed to another thread and back. One processor does without.
+    const machine = kernel instanceof HostKernel && config.cpus > 1 ? await HostMachine.create({ ...pc.board, kernel }) : new Machine(pc.board);
+    closing.push(() => void machine.shutdown());
+    if (image) opened(() => machine.load(image, { ...pc.handover, ...(config.door && { door: config.door }), commandLine: config.append ?? '' }));
+    return new OpenMachine(config, pc, machine, [...serials, debug], closing);
+  }
+
+  private constructor(config: CompleteConfig, pc: Pc, machine: Machine<Pc> | HostMachine<Pc>, sinks: readonly Sink[], closing: (() => void)[]) {
+    this.#config = config;
+    this.pc = pc;
+    this.#machine = machine;
+    this.#sinks = sinks;
+    this.#closing = closing;
+  }
+
+  /** Runs the machine to its end. */
+  async run(): Promise<RunResult> {
+    const { pc } = this;
+    const port = this.#config.serial.indexOf('stdio');
+    if (port >= 0) {
+      pc.inputOpen = true;
+      this.#giveBack = takeTerminal({
+        onBytes: (bytes) => {
+          pc.serials[port]?.send(bytes);
+          this.#arrived();
+        },
+        onEnd: () => {
+          pc.inputOpen = false;
+          this.#arrived();
+        },
+        onQuit: () => this.stop(),
+      });
+    }
+    const reboot = this.#config.reboot;
+    const timeoutMs = this.#config.timeoutS === undefined ? Number.POSITIVE_INFINITY : this.#config.timeoutS * 1000;
+    try {
+      if (this.#machine instanceof HostMachine) return await this.#runThreads(this.#machine, timeoutMs, reboot);
+      const deadline = performance.now() + timeoutMs;
+      return await this.#machine.runAsync(this.#interlude(), { reboot, expired: () => performance.now() > deadline });
+    } finally {
+      this.#flush();
+      this.#giveBack();
+    }
+  }
+
+  async #runThreads(machine: HostMachine<Pc>, timeoutMs: number, reboot: boolean): Promise<RunResult> {
+    const flushing = setInterval(() => this.#flush(), WAIT_MS);
+    try {
+      return await machine.run({ timeoutMs, reboot });
+    } finally {
+      clearInterval(flushing);
+    }
+  }
+
+  // The soft machine's time is virtual, and a guest that only waits makes it fly. A person at a terminal wants a second to last a second, so there the machine
+  // is held back when it is ahead. Where nobody watches it is not, and a run ends as soon as it can.
+
+  #interlude(): (idle: boolean) => Promise<void> | undefined {
+    const { clock } = this.pc.kernel;
+    const paced = this.#config.accel === 'soft' && this.pc.inputOpen && process.stdin.isTTY === true;
+    const [startMs, startNs] = [performance.now(), clock.now()];
+    let next = 0;
+    return (idle) => {
+      const now = performance.now();
+      if (idle) return this.pc.inputOpen ? this.#wait(null) : undefined;
+      if (now < next) return undefined;
+      next = now + SLICE_MS;
+      this.#flush();
+      const aheadMs = paced ? (clock.now() - startNs) / NS_PER_MS - (now - startMs) : 0;
+      return this.#wait(aheadMs > SLICE_MS ? Math.min(aheadMs, WAIT_MS) : 0);
+    };
+  }
+
+  /** Resolves at the next input, or after so long; null is for ever. */
+  #wait(ms: number | null): Promise<void> {
+    this.#flush();
+    return new Promise((resolve) => {
+      if (ms === 0) {
+        setImmediate(resolve);
+        return;
+      }
+      // An event loop with nothing but standard input in it stays alive by that alone.
+      const timer = ms === null ? null : setTimeout(resolve, ms);
+      this.#arrived = () => {
+        if (timer) clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  /** Ends the run; its result says `stopped`. */
+  stop(): void {
+    this.#machine.stop();
+    this.#arrived();
+  }
+
+  #flush(): void {
+    for (const sink of this.#sinks) sink.flush();
+  }
+
+  /** Gives everything back. */
+  async close(): Promise<void> {
+    await this.#machine.shutdown();
+    for (const close of this.#closing.splice(0).reverse()) close();
+  }
+}
+
+/** @throws ConfigError when the host has no KVM to give */
+function openKernel(config: CompleteConfig, trace: Trace | null, closing: (() => void)[]): Kernel {
+  if (config.accel === 'soft') return machineKernel(config, { trace });
+  const here = hostKernelAvailable();
+  if (!here.available) throw new ConfigError(here.reason);
+  const kernel = new HostKernel();
+  closing.push(() => kernel.dispose());
+  return kernel;
+}

@@ -1,0 +1,93 @@
+// # Where bytes go
+//
+// A guest writes its console a byte at a time. Handing each byte on would be a system call for each, so they are collected and written when the machine
+// lets the event loop have its turn.
+
+import { closeSync, openSync, writeSync } from 'node:fs';
+import type { Stream } from '../machine/config.ts';
+
+/** One output of the machine. */
+export interface Sink {
+  byte(byte: number): void;
+  flush(): void;
+  close(): void;
+}
+
+const CHUNK_BYTES = 4096;
+
+class Collecting implements Sink {
+  readonly #chunk = new Uint8Array(CHUNK_BYTES);
+  readonly #put: (bytes: Uint8Array) => void;
+  readonly #end: () => void;
+  #held = 0;
+
+  constructor(put: (bytes: Uint8Array) => void, end: () => void = () => {}) {
+    this.#put = put;
+    this.#end = end;
+  }
+  byte(byte: number): void {
+    this.#chunk[this.#held++] = byte;
+    if (this.#held === CHUNK_BYTES) this.flush();
+  }
+  flush(): void {
+    if (this.#held === 0) return;
+    this.#put(this.#chunk.slice(0, this.#held));
+    this.#held = 0;
+  }
+  close(): void {
+    this.flush();
+    this.#end();
+  }
+}
+
+function writeAll(fd: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+}
+
+/** Opens the other end of a character device. @throws Error when the file cannot be written */
+export function openSink(stream: Stream): Sink {
+  if (stream === 'null') return { byte() {}, flush() {}, close() {} };
+  if (stream === 'stdio') return new Collecting((bytes) => void process.stdout.write(bytes));
+  const fd = openSync(stream.file, 'w');
+  return new Collecting(
+    (bytes) => writeAll(fd, bytes),
+    () => closeSync(fd),
+  );
+}
+
+// ## A trace in a file
+
+/** A guest that runs for a day must not fill the disk. */
+const TRACE_LIMIT_BYTES = 256 << 20;
+
+/** Writes lines of text to a file until it is full. */
+export class LineFile {
+  readonly #fd: number;
+  #held: string[] = [];
+  #bytes = 0;
+  /** Lines that came after the file was full. */
+  dropped = 0;
+
+  constructor(path: string) {
+    this.#fd = openSync(path, 'w');
+  }
+
+  line(text: string): void {
+    if (this.#bytes + text.length >= TRACE_LIMIT_BYTES) {
+      this.dropped++;
+      return;
+    }
+    this.#bytes += text.length + 1;
+    if (this.#held.push(text) >= 1000) this.flush();
+  }
+
+  flush(): void {
+    if (this.#held.length > 0) writeAll(this.#fd, new TextEncoder().encode(`${this.#held.join('\n')}\n`));
+    this.#held = [];
+  }
+
+  close(): void {
+    this.flush();
+    closeSync(this.#fd);
+  }
+}

@@ -1,0 +1,148 @@
+// # A machine as data
+//
+// QEMU's command line grew for twenty years, and everybody who runs virtual machines knows some of it by heart. Underneath, a machine is a small
+// tree of facts: how much memory, which devices, what each is connected to. Here the tree is the thing itself, a JSON document with a
+// published schema; the command line is one way to write it.
+//
+// A description that contradicts itself is refused, and the message names what is wrong and what there is instead. The schema finds the wrong
+// words; what it cannot say is checked below it.
+
+import { Ajv, type ErrorObject } from 'ajv';
+import type { DoorName } from '../../03-vcpu-loop/doors.ts';
+import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
+import schema from './machine.schema.json' with { type: 'json' };
+
+/** Where a character device's other end is. */
+export type Stream = 'stdio' | 'null' | { readonly file: string };
+
+export interface Drive {
+  readonly id: string;
+  readonly file: string;
+  readonly format?: 'raw';
+  readonly readonly?: boolean;
+}
+
+export interface Netdev {
+  readonly id: string;
+  readonly type: 'loopback' | 'none';
+}
+
+/** The document. */
+export interface MachineConfig {
+  readonly accel?: 'soft' | 'kvm';
+  readonly memory?: 'ept' | 'shadow';
+  readonly irqchip?: 'on' | 'split' | 'off';
+  readonly memoryMiB?: number;
+  readonly cpus?: number;
+  readonly firmware?: string;
+  readonly kernel?: string;
+  readonly door?: DoorName;
+  readonly append?: string;
+  readonly reboot?: boolean;
+  readonly drives?: readonly Drive[];
+  readonly netdevs?: readonly Netdev[];
+  readonly devices?: readonly DeviceConfig[];
+  readonly serial?: readonly Stream[];
+  readonly debugcon?: Stream;
+  readonly trace?: string;
+  readonly timeoutS?: number;
+}
+
+/** The document with nothing left open. */
+export type CompleteConfig = MachineConfig &
+  Required<
+    Pick<MachineConfig, 'accel' | 'memory' | 'irqchip' | 'memoryMiB' | 'cpus' | 'reboot' | 'drives' | 'netdevs' | 'devices' | 'serial' | 'debugcon'>
+  >;
+
+const DEFAULTS = {
+  accel: 'soft',
+  memory: 'ept',
+  irqchip: 'on',
+  memoryMiB: 128,
+  cpus: 1,
+  reboot: true,
+  drives: [],
+  netdevs: [],
+  devices: [],
+  serial: ['stdio'],
+  debugcon: 'null',
+} as const satisfies MachineConfig;
+/** Firmware needs room for itself and for what it leaves behind. */
+const FIRMWARE_LEAST_MIB = 8;
+
+const validate = new Ajv({ allErrors: false, allowUnionTypes: true }).compile<MachineConfig>(schema);
+
+function wording({ instancePath, keyword, params, message }: ErrorObject): string {
+  const where = instancePath.slice(1).replaceAll('/', '.') || 'the machine';
+  if (keyword === 'additionalProperties') {
+    const known = instancePath === '' ? Object.keys(schema.properties) : [];
+    return `${where} has no '${params.additionalProperty}'${known.length > 0 ? `; there are ${known.join(', ')}` : ''}`;
+  }
+  if (keyword === 'enum') return `${where} is one of ${(params.allowedValues as unknown[]).join(', ')}`;
+  return `${where} ${message}`;
+}
+
+/**
+ * Checks a description and fills in what it leaves open.
+ * @throws ConfigError for the first thing that is wrong
+ */
+export function completeConfig(document: unknown, registry: DeviceRegistry = deviceTypes): CompleteConfig {
+  if (!validate(document)) throw new ConfigError(wording((validate.errors as ErrorObject[])[0] as ErrorObject));
+  if (document.accel === 'kvm' && document.memory !== undefined)
+    throw new ConfigError(`memory=${document.memory} is the soft kernel's choice; the host's KVM makes its own`);
+  const config: CompleteConfig = { ...DEFAULTS, ...document };
+  checkStart(config);
+  checkNames(config);
+  checkStreams(config);
+  checkDevices(config, registry);
+  return config;
+}
+
+function checkStart({ firmware, kernel, append, door, memoryMiB }: CompleteConfig): void {
+  if (firmware && kernel) throw new ConfigError(`firmware ${firmware} and kernel ${kernel}: one of them starts the machine, not both`);
+  if (!firmware && !kernel) throw new ConfigError('nothing to start: neither firmware (-bios) nor kernel (-kernel)');
+  if (append !== undefined && !kernel) throw new ConfigError('append is the command line of a kernel, and there is none');
+  if (door !== undefined && !kernel) throw new ConfigError('door says how a kernel is started, and there is none');
+  if (firmware && memoryMiB < FIRMWARE_LEAST_MIB)
+    throw new ConfigError(`${memoryMiB} MiB of memory are too few for firmware; it needs ${FIRMWARE_LEAST_MIB}`);
+}
+
+function checkNames({ drives, netdevs }: CompleteConfig): void {
+  const seen = new Set<string>();
+  for (const { id } of [...drives, ...netdevs]) {
+    if (seen.has(id)) throw new ConfigError(`two things are called ${id}`);
+    seen.add(id);
+  }
+}
+
+function checkStreams({ serial, debugcon, trace }: CompleteConfig): void {
+  if ([...serial, debugcon].filter((stream) => stream === 'stdio').length > 1) throw new ConfigError('stdio is taken by two devices');
+  const files = [...serial, debugcon].flatMap((stream) => (typeof stream === 'object' ? [stream.file] : [])).concat(trace ?? []);
+  const twice = files.find((file, index) => files.indexOf(file) !== index);
+  if (twice !== undefined) throw new ConfigError(`two outputs write to ${twice}`);
+}
+
+// ## Devices and what they refer to
+
+function checkDevices({ devices, drives, netdevs }: CompleteConfig, registry: DeviceRegistry): void {
+  const users = new Map<string, string>(); // a place, a drive or a cable: taken by
+  for (const [index, device] of devices.entries()) {
+    const type = registry.check(device);
+    const label = `device ${index} (${device.type})`;
+    for (const [name, property] of Object.entries(type.properties)) {
+      const value = device[name];
+      if (value === undefined) continue;
+      const pool = property.kind === 'drive' ? drives : property.kind === 'netdev' ? netdevs : null;
+      if (!pool) continue;
+      if (!pool.some(({ id }) => id === value))
+        throw new ConfigError(`${label}: no ${property.kind} is called ${value}; there are ${pool.map(({ id }) => id).join(', ') || 'none'}`);
+      take(`${property.kind} ${value}`, label);
+    }
+    for (const place of type.places?.(device) ?? []) take(place, label);
+  }
+  function take(place: string, label: string): void {
+    const other = users.get(place);
+    if (other) throw new ConfigError(`${label} and ${other} both want ${place}`);
+    users.set(place, label);
+  }
+}

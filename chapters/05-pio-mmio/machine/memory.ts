@@ -1,0 +1,228 @@
+// # A PC's memory map
+//
+// A PC's memory has holes in it, for reasons forty years old. The first megabyte ends in 384 KiB that belong to the display and the firmware; below
+// 4 GiB there is a window for devices; the firmware sits at the very top of it, because that is where the processor fetches its first
+// instruction. Memory that would lie under the device window continues above 4 GiB.
+//
+// ```text
+//  0        640K  768K       1M             2.75G        4G - ROM   4G
+//  +---------+-----+---------+---------------+-- devices --+-------+--------------
+//  |   RAM   | VGA | RAM/ROM |      RAM      |             |  ROM  | rest of RAM
+//  +---------+-----+---------+---------------+-------------+-------+--------------
+// ```
+//
+// To KVM each stretch is a slot, and all slots are parts of one allocation. What is no slot exits as MMIO. What is a slot never does, so a device
+// that a guest moves over RAM is not seen: RAM wins.
+
+import { type Gpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { KVM_MEM } from '../../02-kvm-objects/abi/memory.ts';
+import type { BareBoard, MemoryLayout } from '../../03-vcpu-loop/board.ts';
+import { type Registers, storeValue } from '../../03-vcpu-loop/devices/bus.ts';
+import type { MemoryRange } from '../../03-vcpu-loop/handover.ts';
+import { PAM_AREAS, PAM_START, type PamArea, type PamMode } from '../pci/mch.ts';
+import type { DmaTarget } from '../wires.ts';
+
+/** Where the device window begins: Q35 puts the configuration space of PCI Express here. */
+export const LOW_RAM_LIMIT = 0xb000_0000;
+/** Configuration space in memory begins where RAM below 4 GiB ends. */
+export const ECAM_GPA = LOW_RAM_LIMIT;
+export const ECAM_BUSES = 256;
+export const FOUR_GIB = 2 ** 32;
+const VGA_START = 0xa_0000;
+const MIB = 1 << 20;
+/** At the end of the first megabyte at most so much of the ROM shows. */
+const ALIAS_LIMIT = 128 << 10;
+/** Below the interrupt controllers and the TSS that some processors need. */
+const ROM_LIMIT = 16 << 20;
+
+// biome-ignore format: table
+const SLOT = { LOW: 0, SHADOW: 1, HIGH_OF_LOW: 14, ROM: 15, ABOVE: 16, ADDED: 17 } as const;
+
+// ## Thirteen switches
+//
+// Reading a ROM chip was slow, so firmware copies itself into the RAM beneath and switches the chipset over: *shadowing*. The host bridge has two
+// bits for each of {{PAM_AREAS.length}} areas: whether reads go to RAM, and whether writes do. Three of the four settings can be slots. The fourth, read the ROM and
+// write the RAM, is how firmware copies itself in place: there the ROM is a read-only slot, a write to it exits, and the write is done here.
+
+const READ = 1;
+const WRITE = 2;
+
+interface Mapped {
+  readonly gpa: Gpa;
+  readonly data: Uint8Array;
+  readonly writable: boolean;
+}
+
+interface Where {
+  readonly gpa: Gpa;
+  /** Within the allocation. */
+  readonly offset: number;
+  readonly bytes: number;
+  readonly readOnly?: boolean;
+}
+
+export interface MemorySize {
+  readonly ramBytes: number;
+  /** Firmware that ends at 4 GiB and shows at the end of the first megabyte; without one, RAM has no hole. */
+  readonly rom?: Uint8Array | null;
+}
+
+/** All of a PC's memory: its slots, and the access that its devices have. */
+export class PcMemory implements DmaTarget {
+  readonly ramBytes: number;
+  /** RAM below the device window. */
+  readonly lowBytes: number;
+  readonly layout: MemoryLayout;
+  readonly #rom: Uint8Array | null;
+  readonly #mapped = new Map<number, Mapped>();
+  readonly #modes = PAM_AREAS.map(() => 0);
+  #board: BareBoard | null = null;
+  #added = 0;
+  #addedBytes = 0;
+
+  /** @throws RangeError for a size that a PC cannot have */
+  constructor({ ramBytes, rom = null }: MemorySize) {
+    if (!Number.isSafeInteger(ramBytes) || ramBytes < 2 * MIB || ramBytes % MIB !== 0)
+      throw new RangeError(`memory is a whole number of MiB, at least 2, not ${ramBytes / MIB}`);
+    if (rom && (rom.length === 0 || rom.length > ROM_LIMIT || rom.length % PAGE_BYTES !== 0))
+      throw new RangeError(`firmware is a whole number of ${PAGE_BYTES}-byte pages, at most ${ROM_LIMIT / MIB} MiB, not ${rom.length} bytes`);
+    this.ramBytes = ramBytes;
+    this.lowBytes = Math.min(ramBytes, LOW_RAM_LIMIT);
+    this.#rom = rom;
+    this.layout = { bytes: ramBytes + (rom?.length ?? 0), lowBytes: this.lowBytes, slots: [] };
+  }
+
+  /** RAM above 4 GiB, without what was added to the running machine. */
+  get highBytes(): number {
+    return this.ramBytes - this.lowBytes;
+  }
+
+  /** Names the slots to the kernel. */
+  install(board: BareBoard): void {
+    this.#board = board;
+    const rom = this.#rom;
+    if (rom) {
+      board.ram.set(rom, this.ramBytes);
+      this.#map(SLOT.LOW, { gpa: 0, offset: 0, bytes: VGA_START });
+      this.#map(SLOT.HIGH_OF_LOW, { gpa: MIB, offset: MIB, bytes: this.lowBytes - MIB });
+      this.#map(SLOT.ROM, { gpa: FOUR_GIB - rom.length, offset: this.ramBytes, bytes: rom.length, readOnly: true });
+      for (const area of PAM_AREAS.keys()) this.#shadow(area);
+    } else {
+      this.#map(SLOT.LOW, { gpa: 0, offset: 0, bytes: this.lowBytes });
+    }
+    if (this.highBytes > 0) this.#map(SLOT.ABOVE, { gpa: FOUR_GIB, offset: this.lowBytes, bytes: this.highBytes });
+  }
+
+  /** The host bridge switches an area. Without firmware there is only RAM, and nothing to switch. */
+  shadow(area: PamArea, { read, write }: PamMode): void {
+    const index = PAM_AREAS.indexOf(area);
+    const mode = (read ? READ : 0) | (write ? WRITE : 0);
+    if (this.#modes[index] === mode || !this.#rom) return;
+    this.#modes[index] = mode;
+    this.#shadow(index);
+  }
+
+  #shadow(area: number): void {
+    const { start: gpa, bytes } = PAM_AREAS[area] as PamArea;
+    const slot = SLOT.SHADOW + area;
+    const rom = this.#rom as Uint8Array;
+    const alias = MIB - Math.min(rom.length, ALIAS_LIMIT);
+    const mode = this.#modes[area] as number;
+    if (mode & READ) this.#map(slot, { gpa, offset: gpa, bytes, readOnly: (mode & WRITE) === 0 });
+    else this.#map(slot, gpa >= alias ? { gpa, offset: this.ramBytes + rom.length - (MIB - gpa), bytes, readOnly: true } : null);
+  }
+
+  // KVM refuses to change what is behind a slot in place, so the old one is deleted first. In between the guest would see a hole; its processors are not
+  // running: the access that switches is being answered.
+
+  #map(slot: number, where: Where | null): void {
+    const board = this.#board;
+    if (!board) return;
+    if (this.#mapped.delete(slot)) board.vm.setUserMemoryRegion({ slot, guest_phys_addr: 0, memory_size: 0, userspace_addr: 0 });
+    if (!where) return;
+    const { gpa, offset, bytes, readOnly = false } = where;
+    const flags = readOnly ? KVM_MEM.KVM_MEM_READONLY : 0;
+    board.vm.setUserMemoryRegion({ slot, guest_phys_addr: gpa, memory_size: bytes, userspace_addr: board.hva + offset, flags });
+    this.#mapped.set(slot, { gpa, data: board.ram.subarray(offset, offset + bytes), writable: !readOnly });
+  }
+
+  // ## Adding memory to a running machine
+  //
+  // A new allocation, a new slot, and from that moment the addresses are RAM. The guest has to be told, which is the affair of ACPI; to the kernel
+  // it is one request.
+
+  /** Adds RAM behind the highest. Returns its address. @throws Errno from the kernel, RangeError for a size that is no number of MiB */
+  hotAdd(bytes: number): Gpa {
+    const board = this.#board;
+    if (!board) throw new RangeError('memory is added to a machine that exists');
+    if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes % MIB !== 0) throw new RangeError(`memory is added in MiB, not in ${bytes} bytes`);
+    const { hva, bytes: data } = board.kvm.allocate(bytes);
+    const gpa = FOUR_GIB + this.highBytes + this.#addedBytes;
+    const slot = SLOT.ADDED + this.#added;
+    board.vm.setUserMemoryRegion({ slot, guest_phys_addr: gpa, memory_size: bytes, userspace_addr: hva });
+    this.#added++;
+    this.#addedBytes += bytes;
+    this.#mapped.set(slot, { gpa, data, writable: true });
+    return gpa;
+  }
+
+  // ## What devices reach
+  //
+  // A device's own accesses go through the same map as the processors'. They are the VMM's writes, not the guest's: the kernel, which logs what the guest
+  // dirties, knows nothing of them, so whoever copies a running machine has to ask here as well.
+
+  read(gpa: Gpa, into: Uint8Array): boolean {
+    return this.#walk(gpa, into.length, false, (data, at, from, length) => into.set(data.subarray(at, at + length), from));
+  }
+
+  write(gpa: Gpa, from: Uint8Array): boolean {
+    return this.#walk(gpa, from.length, true, (data, at, start, length) => data.set(from.subarray(start, start + length), at));
+  }
+
+  /** Does the parts that are memory; true when all of it was. */
+  #walk(gpa: Gpa, length: number, write: boolean, copy: (data: Uint8Array, at: number, from: number, length: number) => void): boolean {
+    if (!(gpa >= 0)) return false;
+    let left = length;
+    for (const { gpa: start, data, writable } of this.#mapped.values()) {
+      const from = Math.max(gpa, start);
+      const to = Math.min(gpa + length, start + data.length);
+      if (from >= to || (write && !writable)) continue;
+      copy(data, from - start, from - gpa, to - from);
+      left -= to - from;
+    }
+    return left === 0;
+  }
+
+  /** What answers between 768 KiB and 1 MiB where no slot does: nobody to a read, and the RAM beneath to a write that is led there. */
+  readonly shadowWindow: Registers = {
+    name: 'shadow-ram',
+    read: (_offset, width) => (1n << BigInt(8 * width)) - 1n,
+    write: (offset, width, value) => {
+      const bytes = new Uint8Array(width);
+      storeValue(bytes, 0, width, value);
+      for (const [at, byte] of bytes.entries()) this.#writeBeneath(PAM_START + offset + at, byte);
+    },
+  };
+
+  #writeBeneath(gpa: Gpa, byte: number): void {
+    const area = PAM_AREAS.findIndex(({ start, bytes }) => gpa >= start && gpa < start + bytes);
+    if (this.#board && this.#modes[area] === WRITE) this.#board.ram[gpa] = byte;
+  }
+
+  // ## Telling the guest
+
+  /** The map that a loader or firmware hands on. */
+  get map(): readonly MemoryRange[] {
+    const [USABLE, RESERVED] = [1, 2];
+    const map = [
+      { start: 0, bytes: 0x9_fc00, type: USABLE },
+      { start: 0x9_fc00, bytes: MIB - 0x9_fc00, type: RESERVED },
+      { start: MIB, bytes: this.lowBytes - MIB, type: USABLE },
+    ];
+    if (this.highBytes > 0) map.push({ start: FOUR_GIB, bytes: this.highBytes, type: USABLE });
+    return map;
+  }
+}
+
+/** Where {@link PcMemory.shadowWindow} is attached to the memory bus. */
+export const SHADOW_WINDOW = { gpa: PAM_START, bytes: MIB - PAM_START } as const;

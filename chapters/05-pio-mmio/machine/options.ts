@@ -1,0 +1,239 @@
+// # The command line
+//
+// The options are QEMU's, because those are the ones that people know: a single dash, and lists of `key=value` after a comma. What this program does
+// not have it refuses by name. An option that was silently ignored would make a machine that is not the one asked for.
+
+import type { DoorName } from '../../03-vcpu-loop/doors.ts';
+import type { Drive, MachineConfig, Netdev, Stream } from './config.ts';
+import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
+
+/** What a command line asks for. */
+export interface Asked {
+  readonly what: 'run' | 'print-config' | 'help';
+  /** The machine's description, not yet checked. */
+  readonly document: MachineConfig;
+  /** A file to read first; the options change what it says. */
+  readonly file: string | null;
+  /** Of `help`: the device type to describe, or null for the list of types; undefined for the options. */
+  readonly device?: string | null;
+}
+
+interface Option {
+  /** What follows it, for the help; null: nothing. */
+  readonly takes: string | null;
+  readonly text: string;
+  readonly apply: (machine: Draft, value: string) => void;
+}
+
+/** A document under construction. */
+interface Draft {
+  accel?: MachineConfig['accel'];
+  memory?: MachineConfig['memory'];
+  irqchip?: MachineConfig['irqchip'];
+  memoryMiB?: number;
+  cpus?: number;
+  firmware?: string;
+  kernel?: string;
+  door?: DoorName;
+  append?: string;
+  reboot?: boolean;
+  drives: Drive[];
+  netdevs: Netdev[];
+  devices: DeviceConfig[];
+  serial?: Stream[];
+  debugcon?: Stream;
+  trace?: string;
+  timeoutS?: number;
+  registry: DeviceRegistry;
+  /** Where the next drive without an index goes. */
+  nextIndex: number;
+}
+
+/** `a=b,c=d`; a doubled comma is a comma of the value. The first part may be a bare word, which is the value of `first`. */
+function pairs(option: string, text: string, known: readonly string[] | null, first?: string): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const [index, part] of text.replaceAll(',,', '\0').split(',').entries()) {
+    const equals = part.indexOf('=');
+    const bare = equals < 0 && index === 0 && first !== undefined;
+    const name = bare ? first : equals < 0 ? part : part.slice(0, equals);
+    const value = bare ? part : equals < 0 ? 'on' : part.slice(equals + 1);
+    if (known && !known.includes(name)) throw new ConfigError(`${option} has no '${name}'; there are ${known.join(', ')}`);
+    if (Object.hasOwn(found, name)) throw new ConfigError(`${option} says ${name} twice`);
+    found[name] = value.replaceAll('\0', ',');
+  }
+  return found;
+}
+
+function word<const T extends string>(option: string, name: string, value: string, words: readonly T[]): T {
+  if (!words.includes(value as T)) throw new ConfigError(`${option}: ${name} is one of ${words.join(', ')}, not ${value}`);
+  return value as T;
+}
+
+const flag = (option: string, name: string, value: string): boolean => word(option, name, value, ['on', 'off']) === 'on';
+
+function whole(option: string, text: string): number {
+  if (!/^[0-9]+$/.test(text)) throw new ConfigError(`${option} takes a number, not ${text}`);
+  return Number(text);
+}
+
+const MIB_IN = { K: 1 / 1024, M: 1, G: 1024 } as const;
+
+function mebibytes(text: string): number {
+  const match = /^([0-9]+)([KMG]?)$/i.exec(text);
+  if (!match) throw new ConfigError(`-m takes a size such as 256M or 2G, not ${text}`);
+  const amount = Number(match[1]) * MIB_IN[((match[2] as string).toUpperCase() || 'M') as keyof typeof MIB_IN];
+  if (!Number.isInteger(amount)) throw new ConfigError(`-m takes whole mebibytes, not ${text}`);
+  return amount;
+}
+
+function stream(option: string, text: string): Stream {
+  if (text === 'stdio' || text === 'null') return text;
+  if (text === 'none') return 'null';
+  if (text.startsWith('file:') && text.length > 5) return { file: text.slice(5) };
+  throw new ConfigError(`${option} goes to stdio, file:PATH or null, not to ${text}`);
+}
+
+const IDE_UNITS = 2;
+
+function addDrive(machine: Draft, text: string): void {
+  const option = '-drive';
+  const known = ['file', 'if', 'index', 'bus', 'unit', 'id', 'format', 'readonly', 'media'] as const;
+  const given = pairs(option, text, known) as Partial<Record<(typeof known)[number], string>>;
+  if (!given.file) throw new ConfigError('-drive needs a file=');
+  if (given.format !== undefined) word(option, 'format', given.format, ['raw']);
+  if (given.media !== undefined) word(option, 'media', given.media, ['disk']);
+  const attach = word(option, 'if', given.if ?? 'ide', ['ide', 'none']);
+  const id = given.id ?? `drive${machine.drives.length}`;
+  machine.drives.push({ id, file: given.file, ...(given.readonly !== undefined && { readonly: flag(option, 'readonly', given.readonly) }) });
+  const placed = given.index !== undefined || given.bus !== undefined || given.unit !== undefined;
+  if (attach === 'none') {
+    if (placed) throw new ConfigError('-drive: index, bus and unit are places at a controller, and if=none has none');
+    return;
+  }
+  if (given.index !== undefined && (given.bus !== undefined || given.unit !== undefined))
+    throw new ConfigError('-drive: index says the same as bus and unit; give one or the other');
+  const index =
+    given.bus !== undefined || given.unit !== undefined
+      ? whole('-drive bus', given.bus ?? '0') * IDE_UNITS + whole('-drive unit', given.unit ?? '0')
+      : given.index !== undefined
+        ? whole('-drive index', given.index)
+        : machine.nextIndex;
+  machine.nextIndex = index + 1;
+  if (index >= 4) throw new ConfigError(`-drive: an IDE controller has places 0 to 3, not ${index}`);
+  machine.devices.push({ type: 'ide-hd', drive: id, bus: `ide.${Math.floor(index / IDE_UNITS)}`, unit: index % IDE_UNITS });
+}
+
+function addNetdev(machine: Draft, text: string): void {
+  const { type, id } = pairs('-netdev', text, ['type', 'id'], 'type');
+  if (!id) throw new ConfigError('-netdev needs an id=');
+  machine.netdevs.push({ id, type: word('-netdev', 'type', type ?? '', ['loopback', 'none']) });
+}
+
+function addDevice(machine: Draft, text: string): void {
+  const { type, ...properties } = pairs('-device', text, null, 'type');
+  machine.devices.push(machine.registry.fromText(type ?? '', properties));
+}
+
+function setMachine(machine: Draft, text: string): void {
+  const option = '-machine';
+  const given = pairs(option, text, ['type', 'accel', 'kernel-irqchip', 'memory'], 'type');
+  if (given.type !== undefined) word(option, 'type', given.type, ['q35']);
+  if (given.accel !== undefined) machine.accel = word(option, 'accel', given.accel, ['soft', 'kvm']);
+  if (given['kernel-irqchip'] !== undefined) machine.irqchip = word(option, 'kernel-irqchip', given['kernel-irqchip'], ['on', 'split', 'off']);
+  if (given.memory !== undefined) machine.memory = word(option, 'memory', given.memory, ['ept', 'shadow']);
+}
+
+const OPTIONS: Readonly<Record<string, Option>> = {
+  machine: {
+    takes: 'q35[,accel=soft|kvm][,kernel-irqchip=on|split|off][,memory=ept|shadow]',
+    text: 'what the machine is built on',
+    apply: setMachine,
+  },
+  accel: {
+    takes: 'soft|kvm',
+    text: 'the kernel of the book, or the host’s /dev/kvm',
+    apply: (m, v) => void (m.accel = word('-accel', 'it', v, ['soft', 'kvm'])),
+  },
+  m: { takes: 'SIZE', text: 'memory, as in 256M', apply: (m, v) => void (m.memoryMiB = mebibytes(pairs('-m', v, ['size'], 'size').size as string)) },
+  smp: { takes: 'N', text: 'processors', apply: (m, v) => void (m.cpus = whole('-smp', pairs('-smp', v, ['cpus'], 'cpus').cpus as string)) },
+  bios: { takes: 'FILE', text: 'firmware that starts from reset', apply: (m, v) => void (m.firmware = v) },
+  kernel: { takes: 'FILE', text: 'an image to start without firmware', apply: (m, v) => void (m.kernel = v) },
+  door: {
+    takes: 'multiboot|pvh|long|boot-sector|flat',
+    text: 'how to start it',
+    apply: (m, v) => void (m.door = word('-door', 'it', v, ['multiboot', 'pvh', 'long', 'boot-sector', 'flat'])),
+  },
+  append: { takes: 'TEXT', text: 'its command line', apply: (m, v) => void (m.append = v) },
+  drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off]', text: 'a disk', apply: addDrive },
+  netdev: { takes: 'loopback|none,id=ID', text: 'what a network device is connected to', apply: addNetdev },
+  device: { takes: 'TYPE[,PROPERTY=VALUE…]', text: 'a device; `help` lists them, `TYPE,help` one', apply: addDevice },
+  serial: {
+    takes: 'stdio|file:FILE|null',
+    text: 'where a serial port leads; the first is COM1',
+    apply: (m, v) => void (m.serial = [...(m.serial ?? []), stream('-serial', v)]),
+  },
+  debugcon: { takes: 'stdio|file:FILE|null', text: 'where the debug console leads', apply: (m, v) => void (m.debugcon = stream('-debugcon', v)) },
+  'no-reboot': { takes: null, text: 'a reset ends the machine', apply: (m) => void (m.reboot = false) },
+  timeout: {
+    takes: 'SECONDS',
+    text: 'stop it after so long',
+    apply: (m, v) => {
+      if (!/^[0-9]+(\.[0-9]+)?$/.test(v) || Number(v) <= 0) throw new ConfigError(`-timeout takes seconds, not ${v}`);
+      m.timeoutS = Number(v);
+    },
+  },
+  trace: { takes: 'FILE', text: 'write what happens, one JSON object a line', apply: (m, v) => void (m.trace = v) },
+};
+
+const OTHERS = {
+  config: { takes: 'FILE', text: 'read a machine from JSON; options after it change it' },
+  'print-config': { takes: null, text: 'write the machine as JSON and end' },
+  help: { takes: null, text: 'this' },
+} as const;
+
+/** The options, one a line. */
+export const optionHelp = (): string =>
+  Object.entries({ ...OPTIONS, ...OTHERS })
+    .map(([name, { takes, text }]) => `  -${name}${takes ? ` ${takes}` : ''}\n        ${text}`)
+    .join('\n');
+
+/**
+ * Reads a command line.
+ * @throws ConfigError for the first thing that is wrong
+ */
+export function readOptions(argv: readonly string[], registry: DeviceRegistry = deviceTypes): Asked {
+  const machine: Draft = { drives: [], netdevs: [], devices: [], registry, nextIndex: 0 };
+  let file: string | null = null;
+  let what: Asked['what'] = 'run';
+  for (let at = 0; at < argv.length; at++) {
+    const arg = argv[at] as string;
+    const name = arg.replace(/^--?/, '');
+    if (name === arg || name === '') throw new ConfigError(`'${arg}' is no option; options begin with a dash`);
+    if (name === 'help' || name === 'h') return { what: 'help', document: {}, file };
+    if (name === 'print-config') {
+      what = 'print-config';
+      continue;
+    }
+    const option = Object.hasOwn(OPTIONS, name) ? (OPTIONS[name] as Option) : null;
+    if (!option && name !== 'config') throw new ConfigError(`no option ${arg}; \`-help\` lists them`);
+    let value = '';
+    if (option?.takes !== null) {
+      value = argv[++at] ?? '';
+      if (value === '') throw new ConfigError(`${arg} takes ${option?.takes ?? OTHERS.config.takes}`);
+    }
+    if (name === 'device' && /^help$|,help$/.test(value))
+      return { what: 'help', document: {}, file, device: value === 'help' ? null : value.slice(0, -5) };
+    if (option) option.apply(machine, value);
+    else file = value;
+  }
+  const { registry: _, nextIndex: __, drives, netdevs, devices, ...rest } = machine;
+  const document = { ...rest, ...(drives.length > 0 && { drives }), ...(netdevs.length > 0 && { netdevs }), ...(devices.length > 0 && { devices }) };
+  return { what, document, file };
+}
+
+/** A document from a file, changed by one from the command line: single values are replaced, lists grow. */
+export function mergeConfigs(base: MachineConfig, change: MachineConfig): MachineConfig {
+  const list = <K extends 'drives' | 'netdevs' | 'devices'>(key: K): Partial<MachineConfig> =>
+    base[key] || change[key] ? { [key]: [...(base[key] ?? []), ...(change[key] ?? [])] } : {};
+  return { ...base, ...change, ...list('drives'), ...list('netdevs'), ...list('devices') };
+}
