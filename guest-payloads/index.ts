@@ -161,6 +161,7 @@ export const PAYLOADS: readonly Payload[] = [
   ...widths([32, 64], { name: 'page-alias', title: 'One frame, many names', chapter: CHAPTER_4, source: 'src/page-alias.c' }),
   payload({ name: 'page-alias-pae', title: 'One frame, many names, PAE', chapter: CHAPTER_4, room: 32,
     source: 'src/page-alias.c', defines: { PAE: 1 }, needs: ['pae', 'nx'] }),
+  payload({ name: 'paging-switch', title: 'Between paging modes', chapter: CHAPTER_4, room: 32, source: 'src/paging-switch.c', needs: ['pae'] }),
   ...widths([32, 64], { name: 'straddle', title: 'Across the edge of a page', chapter: CHAPTER_4, source: 'src/straddle.c' }),
   payload({ name: 'pic', title: 'Two 8259s', chapter: CHAPTER_5, room: 32, source: 'src/pic.c', needs: ['pic', 'pit', 'rtc', 'uart'] }),
   payload({ name: 'pit', title: 'The 8254', chapter: CHAPTER_5, room: 32, source: 'src/pit.c', needs: ['pic', 'pit'] }),

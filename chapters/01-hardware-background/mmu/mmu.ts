@@ -260,6 +260,7 @@ export class Mmu {
 
   // @clause x86.paging.walk
   // @clause x86.paging.alias
+  // @clause x86.paging.mode-switch
   // @clause x86.paging.tables-are-memory
   #walk(lo: number, hi: number, linear: bigint, access: number, privilege: number): void {
     const refusal = this.#tryWalk(lo, hi, linear, access, privilege);
