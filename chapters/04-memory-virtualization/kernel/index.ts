@@ -6,6 +6,7 @@
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import type { SoftKernel, SoftKernelOptions } from '../../02-kvm-objects/soft/soft-kernel.ts';
 import { RunnableKernel } from '../../03-vcpu-loop/kernel/index.ts';
+import { makeShadowMemory } from '../shadow/index.ts';
 import { installDirtyLog } from './dirty-log.ts';
 import { installDirtyRing } from './dirty-ring.ts';
 import { installMemoryRequests } from './requests.ts';
@@ -21,7 +22,7 @@ export interface MemoryOptions extends TwoDimensionalOptions {
 
 /** Gives a kernel this chapter's memory virtualization: the method for VMs to come, and the requests that belong to it. */
 export function installMemoryVirtualization(kernel: SoftKernel, { method = 'ept', ...options }: MemoryOptions = {}): void {
-  kernel.makeMemoryVirtualization = (vm) => new TwoDimensional(vm, options);
+  kernel.makeMemoryVirtualization = method === 'shadow' ? makeShadowMemory : (vm) => new TwoDimensional(vm, options);
   installDirtyLog(kernel);
   installDirtyRing(kernel);
   installMemoryRequests(kernel, method === 'ept');

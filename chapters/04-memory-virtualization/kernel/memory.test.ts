@@ -27,9 +27,10 @@ import { LEVEL } from './ept-tables.ts';
 import { memoryKernel } from './index.ts';
 
 const host = hostKernelAvailable();
-const kernels: { name: string; make: () => Kernel; reason: string | null; method: 'ept' | 'host' }[] = [
+const kernels: { name: string; make: () => Kernel; reason: string | null; method: 'ept' | 'shadow' | 'host' }[] = [
   { name: 'soft', make: () => memoryKernel({ ramBytes: 16 << 20 }), reason: null, method: 'ept' },
   { name: 'soft, 4 KiB pages', make: () => memoryKernel({ ramBytes: 16 << 20, largest: LEVEL.PAGE_4K }), reason: null, method: 'ept' },
+  { name: 'soft, shadow', make: () => memoryKernel({ ramBytes: 16 << 20, memory: 'shadow' }), reason: null, method: 'shadow' },
   { name: 'host', make: () => new HostKernel(), reason: host.available ? null : host.reason, method: 'host' },
 ];
 
@@ -408,7 +409,9 @@ for (const { name, make, reason, method } of kernels) {
         const ring = ringOf(vcpu);
         // mov ax, 0x2000; l: mov ds, ax; mov byte [0], 1; add ax, 0x100; cmp ax, 0xff00; jne l; hlt: 223 pages
         const code = [0xb8, 0x00, 0x20, 0x8e, 0xd8, ...store(0), 0x05, 0x00, 0x01, 0x3d, 0x00, 0xff, 0x75, 0xf1, HLT];
-        expect(run(vcpu, ...code)).toBe('KVM_EXIT_DIRTY_RING_FULL');
+        const stopped = run(vcpu, ...code);
+        // The host's emulator executes many instructions between two looks at the ring, and may come to the HLT first.
+        expect(method === 'host' ? ['KVM_EXIT_DIRTY_RING_FULL', 'KVM_EXIT_HLT'] : ['KVM_EXIT_DIRTY_RING_FULL']).toContain(stopped);
         expect(go(vcpu)).toBe('KVM_EXIT_DIRTY_RING_FULL'); // until somebody has made room
         const first = ring.harvest();
         if (method === 'ept') expect(first.length).toBe(192);
@@ -417,7 +420,7 @@ for (const { name, make, reason, method } of kernels) {
         expect(on(vm.fd, 'KVM_RESET_DIRTY_RINGS')).toBe(first.length);
         // The last page was noted, and not yet written when its vCPU stopped; protected again, it is noted again.
         const seen = new Set(first.map(([, page]) => page));
-        for (let reason = go(vcpu); reason !== 'KVM_EXIT_HLT'; reason = go(vcpu)) {
+        for (let reason = stopped === 'KVM_EXIT_HLT' ? stopped : go(vcpu); reason !== 'KVM_EXIT_HLT'; reason = go(vcpu)) {
           expect(reason).toBe('KVM_EXIT_DIRTY_RING_FULL');
           for (const [, page] of ring.harvest()) seen.add(page);
           on(vm.fd, 'KVM_RESET_DIRTY_RINGS');
@@ -444,8 +447,8 @@ for (const { name, make, reason, method } of kernels) {
         for (const fields of [{ size: 0n }, { gpa: 1n }, { size: 4097n }, { flags: 1n }, { gpa: (1n << 64n) - 4096n, size: 8192n }])
           expect(preFault(vcpu, fields).result).toBe('EINVAL');
       });
-      // The host's kernel has no second stage to fill: EOPNOTSUPP.
-      it.skipIf(method === 'host')('map memory before anybody asks for it', () => {
+      // Without a second stage there is nothing to fill before a guest's own tables ask for it: EOPNOTSUPP.
+      it.skipIf(method !== 'ept')('map memory before anybody asks for it', () => {
         region({});
         const vcpu = createVcpu();
         expect(preFault(vcpu, { size: BigInt(RAM) })).toEqual({ result: 0, gpa: BigInt(RAM), size: 0n });
