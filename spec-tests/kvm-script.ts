@@ -10,6 +10,7 @@ import { CAP } from '../chapters/02-kvm-objects/abi/capabilities.ts';
 import * as events from '../chapters/02-kvm-objects/abi/events.ts';
 import * as exits from '../chapters/02-kvm-objects/abi/exits.ts';
 import { IOCTL } from '../chapters/02-kvm-objects/abi/ioctls.ts';
+import * as irqchip from '../chapters/02-kvm-objects/abi/irqchip.ts';
 import * as memory from '../chapters/02-kvm-objects/abi/memory.ts';
 import * as registers from '../chapters/02-kvm-objects/abi/registers.ts';
 import { errnoName } from '../chapters/02-kvm-objects/errno.ts';
@@ -20,6 +21,9 @@ import { hex, numberOf } from './values.ts';
 export class ScriptError extends Error {
   override name = 'ScriptError';
 }
+
+/** An eventfd is read and written as one 64-bit number. */
+const EVENTFD_BYTES = 8;
 
 /** How many bytes of the shared mapping are read back after every KVM_RUN: the structure's page and the page of port data behind it. */
 export const RUN_BYTES = 8192;
@@ -52,6 +56,19 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   KVM_SET_USER_MEMORY_REGION: shape(memory.KvmUserspaceMemoryRegion),
   KVM_SET_USER_MEMORY_REGION2: shape(memory.KvmUserspaceMemoryRegion2),
   KVM_GET_DIRTY_LOG: shape(memory.KvmDirtyLog),
+  KVM_CLEAR_DIRTY_LOG: shape(memory.KvmClearDirtyLog),
+  KVM_PRE_FAULT_MEMORY: shape(memory.KvmPreFaultMemory),
+  KVM_IRQ_LINE: shape(irqchip.KvmIrqLevel),
+  KVM_IRQ_LINE_STATUS: shape(irqchip.KvmIrqLevel),
+  KVM_SIGNAL_MSI: shape(irqchip.KvmMsi),
+  KVM_SET_GSI_ROUTING: shape(irqchip.KvmIrqRouting, { name: 'entries', of: irqchip.KvmIrqRoutingEntry }),
+  KVM_GET_IRQCHIP: shape(irqchip.KvmIrqchip),
+  KVM_SET_IRQCHIP: shape(irqchip.KvmIrqchip),
+  KVM_GET_LAPIC: shape(irqchip.KvmLapicState),
+  KVM_SET_LAPIC: shape(irqchip.KvmLapicState),
+  KVM_CREATE_PIT2: shape(irqchip.KvmPitConfig),
+  KVM_GET_PIT2: shape(irqchip.KvmPitState2),
+  KVM_SET_PIT2: shape(irqchip.KvmPitState2),
   KVM_TRANSLATE: shape(memory.KvmTranslation),
   KVM_ENABLE_CAP: shape(memory.KvmEnableCap),
   KVM_GET_REGS: shape(registers.KvmRegs),
@@ -99,6 +116,11 @@ const CONSTANTS: ReadonlyMap<string, number> = new Map(
     exits.RUN_FLAG,
     exits.SYSTEM_EVENT,
     memory.KVM_MEM,
+    memory.MANUAL_PROTECT,
+    memory.KVM_DIRTY_GFN_F,
+    irqchip.IRQCHIP,
+    irqchip.IRQ_ROUTING,
+    irqchip.PIT_FLAGS,
     events.VCPUEVENT,
     events.INTERRUPT_SHADOW,
     events.MP_STATE,
@@ -188,11 +210,28 @@ interface Pointer {
   readonly offset: number;
 }
 
-function assemble(fields: FieldValues, locate: (path: string) => Place): { patches: Patch[]; pointers: Pointer[] } {
+interface Descriptor {
+  readonly at: number;
+  readonly bytes: number;
+  readonly fd: string;
+}
+
+interface Assembled {
+  readonly patches: Patch[];
+  readonly pointers: Pointer[];
+  readonly descriptors: Descriptor[];
+}
+
+function assemble(fields: FieldValues, locate: (path: string) => Place): Assembled {
   const patches: Patch[] = [];
   const pointers: Pointer[] = [];
+  const descriptors: Descriptor[] = [];
   for (const [path, value] of Object.entries(fields) as [string, FieldValue][]) {
     const { at, bytes } = locate(path);
+    if (typeof value === 'object' && 'fd' in value) {
+      descriptors.push({ at, bytes, fd: value.fd });
+      continue;
+    }
     if (typeof value === 'object') {
       if (bytes !== 8) throw new ScriptError(`'${path}' is ${bytes} bytes wide and cannot hold an address`);
       pointers.push({ at, memory: value.memory, offset: value.offset ?? 0 });
@@ -202,7 +241,7 @@ function assemble(fields: FieldValues, locate: (path: string) => Place): { patch
     if (bytes < 8 && number >> BigInt(8 * bytes) !== 0n) throw new ScriptError(`'${path}' is ${bytes} bytes wide; ${String(value)} does not fit`);
     patches.push({ at, bytes: littleEndian(number, bytes) });
   }
-  return { patches, pointers };
+  return { patches, pointers, descriptors };
 }
 
 const parseHexBytes = (text: string): Uint8Array => Uint8Array.from(text.match(/[0-9a-f]{2}/g) ?? [], (pair) => Number.parseInt(pair, 16));
@@ -289,7 +328,17 @@ export function compileScript(testCase: Case): CompiledScript {
           throw new ScriptError(`step ${i}: mmap takes its length from a step called '${step.bytes ?? 'size'}', and there is none`);
         bytes = { resultOf: from };
       }
-      emit({ do: 'mmap', fd, map: declare(step.map, 'map', i), bytes }, reading(step.as, 'number'), step.as);
+      const at = step.offset === undefined ? {} : { offset: step.offset };
+      emit({ do: 'mmap', fd, map: declare(step.map, 'map', i), bytes, ...at }, reading(step.as, 'number'), step.as);
+    } else if (step.do === 'eventfd') {
+      const { initial = 0, flags = 0 } = step;
+      emit({ do: 'eventfd', fd: declare(step.fd, 'descriptor', i), initial, flags }, reading(step.as, 'fd'), step.as);
+    } else if (step.do === 'read') {
+      const value = { key: step.as, place: { at: 0, bytes: EVENTFD_BYTES } };
+      emit({ do: 'read', fd: known(step.fd, 'descriptor', i), count: EVENTFD_BYTES }, { as: step.as, ret: 'number', fields: [value] }, step.as);
+    } else if (step.do === 'write') {
+      const bytes = toBase64(littleEndian(numericValue(step.value, 'write'), EVENTFD_BYTES));
+      emit({ do: 'write', fd: known(step.fd, 'descriptor', i), bytes }, reading(step.as, 'number'), step.as);
     } else if (step.do === 'poke') {
       const to = target(step.target, i);
       if (step.bytes !== undefined) emit({ do: 'poke', target: to, at: offset(step.at), bytes: toBase64(parseHexBytes(step.bytes)) });
@@ -329,17 +378,19 @@ export function compileScript(testCase: Case): CompiledScript {
     }
     if (!shaped) throw new ScriptError(`step ${i}: ${step.request} takes no structure that the suite knows`);
     const locate = (path: string): Place => placeIn(shaped, path);
-    const { patches, pointers } = assemble(step.arg ?? {}, locate);
+    const { patches, pointers, descriptors } = assemble(step.arg ?? {}, locate);
+    for (const { fd: name } of descriptors) known(name, 'descriptor', i);
     const read = reading(step.as, ret, step.get, locate);
     const reach = [
       ...patches.map(({ at, bytes }) => at + bytes.length),
       ...pointers.map(({ at }) => at + 8),
+      ...descriptors.map(({ at, bytes }) => at + bytes),
       ...(read?.fields ?? []).map((f) => f.place.at + f.place.bytes),
     ];
     const tail = shaped.tail ? shaped.tail.of.bytes : 0;
     const needed = Math.max(shaped.head.bytes, ...reach);
     const bytes = tail === 0 ? needed : shaped.head.bytes + Math.ceil((needed - shaped.head.bytes) / tail) * tail;
-    const moved = pointers.length > 0 ? { pointers } : {};
+    const moved = { ...(pointers.length > 0 && { pointers }), ...(descriptors.length > 0 && { descriptors }) };
     if (step.like !== undefined) {
       const base = indexOf.get(step.like);
       if (base === undefined) throw new ScriptError(`step ${i}: there is no earlier step called '${step.like}'`);
@@ -386,7 +437,7 @@ export function readSteps({ ops, readings }: CompiledScript, steps: readonly Wir
     const ret = BigInt(step.ret);
     if (read.ret === 'number') observations.push([`${read.as}.ret`, ret < 0n ? errnoName(Number(-ret)) : hex(ret)]);
     if (read.ret === 'fd') observations.push([`${read.as}.ret`, ret < 0n ? errnoName(Number(-ret)) : 'fd']);
-    if (read.fields.length === 0) continue;
+    if (read.fields.length === 0 || (op.do === 'read' && ret < 0n)) continue; // a read that failed has read nothing
     const bytes = Buffer.from(step.bytes ?? '', 'base64');
     for (const { key, place: at } of read.fields) {
       if (at.at + at.bytes > bytes.length) return report(`step ${i} (${op.do}) returned ${bytes.length} bytes, too few to hold ${key}`);

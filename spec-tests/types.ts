@@ -49,8 +49,8 @@ export interface Case {
   };
 }
 
-/** The value of a structure's field in a script: a number, a constant's name, or the address of an allocated block. */
-export type FieldValue = number | string | { readonly memory: string; readonly offset?: number };
+/** The value of a structure's field in a script: a number, a constant's name, the address of an allocated block, or a descriptor's number. */
+export type FieldValue = number | string | { readonly memory: string; readonly offset?: number } | { readonly fd: string };
 export type FieldValues = Readonly<Record<string, FieldValue>>;
 
 /** One step of a `kvm` script, in terms of the ABI's names. `kvm-script.ts` turns it into a wire operation. */
@@ -68,7 +68,17 @@ export type ScriptStep =
       readonly as?: string;
       readonly get?: readonly string[];
     }
-  | { readonly do: 'mmap'; readonly fd: string; readonly map: string; readonly bytes?: number | string; readonly as?: string }
+  | {
+      readonly do: 'mmap';
+      readonly fd: string;
+      readonly map: string;
+      readonly bytes?: number | string;
+      readonly offset?: number;
+      readonly as?: string;
+    }
+  | { readonly do: 'eventfd'; readonly fd: string; readonly initial?: number; readonly flags?: number; readonly as?: string }
+  | { readonly do: 'read'; readonly fd: string; readonly as: string }
+  | { readonly do: 'write'; readonly fd: string; readonly value: number | string; readonly as?: string }
   | { readonly do: 'poke'; readonly target: string; readonly at?: number | string; readonly bytes?: string; readonly fields?: FieldValues }
   | {
       readonly do: 'peek';
@@ -119,9 +129,19 @@ export type WireOp =
       readonly base?: number;
       readonly patches?: readonly { readonly at: number; readonly bytes: string }[];
       readonly pointers?: readonly { readonly at: number; readonly memory: string; readonly offset: number }[];
+      readonly descriptors?: readonly { readonly at: number; readonly bytes: number; readonly fd: string }[];
       readonly result?: string;
     }
-  | { readonly do: 'mmap'; readonly fd: string; readonly map: string; readonly bytes: number | { readonly resultOf: number } }
+  | {
+      readonly do: 'mmap';
+      readonly fd: string;
+      readonly map: string;
+      readonly bytes: number | { readonly resultOf: number };
+      readonly offset?: number;
+    }
+  | { readonly do: 'eventfd'; readonly fd: string; readonly initial: number; readonly flags: number }
+  | { readonly do: 'read'; readonly fd: string; readonly count: number }
+  | { readonly do: 'write'; readonly fd: string; readonly bytes: string }
   | { readonly do: 'poke'; readonly target: string; readonly at: WireOffset; readonly bytes: string }
   | { readonly do: 'peek'; readonly target: string; readonly at: WireOffset; readonly count: number }
   | { readonly do: 'run'; readonly fd: string; readonly map: string; readonly resume: boolean };

@@ -73,11 +73,22 @@ export function executeScript(kernel: Kernel, request: RunKvm, now: () => number
       case 'mmap': {
         const fd = named(fds, op.fd);
         const length = typeof op.bytes === 'number' ? op.bytes : (results[op.bytes.resultOf] ?? 0);
-        const map = kernel.mmap(fd, length);
+        const map = kernel.mmap(fd, length, op.offset ?? 0);
         if (typeof map === 'number') failed.set(op.map, `'${op.map}' does not exist: mmap failed with ${errnoName(-map)}`);
         else maps.set(op.map, map);
         return answer(index, typeof map === 'number' ? map : 0);
       }
+      case 'eventfd': {
+        const ret = kernel.eventfd(op.initial, op.flags);
+        remember(op.fd, ret, 'eventfd');
+        return answer(index, ret);
+      }
+      case 'read': {
+        const bytes = new Uint8Array(op.count);
+        return answer(index, kernel.read(named(fds, op.fd), bytes), bytes);
+      }
+      case 'write':
+        return answer(index, kernel.write(named(fds, op.fd), new Uint8Array(Buffer.from(op.bytes, 'base64'))));
       case 'poke': {
         const target = bytesOf(op.target);
         const bytes = Buffer.from(op.bytes, 'base64');
@@ -127,6 +138,10 @@ export function executeScript(kernel: Kernel, request: RunKvm, now: () => number
       if (at + 8 > argument.length) throw new Skip(`a pointer at ${at} is outside the argument's ${argument.length} bytes`);
       view.setBigUint64(at, BigInt(named(memory, name).hva + offset), true);
     }
+    for (const { at, bytes, fd: name } of op.descriptors ?? []) {
+      if (at + bytes > argument.length) throw new Skip(`a descriptor at ${at} is outside the argument's ${argument.length} bytes`);
+      view.setUint32(at, named(fds, name), true);
+    }
     const ret = kernel.ioctl(fd, request, argument);
     returned[index] = argument;
     return ret;
@@ -144,7 +159,7 @@ export function executeScript(kernel: Kernel, request: RunKvm, now: () => number
       steps.push(perform(op, index));
     } catch (error) {
       if (!(error instanceof Skip)) throw error;
-      const made = op.do === 'open' ? op.fd : op.do === 'ioctl' ? op.result : op.do === 'mmap' ? op.map : undefined;
+      const made = op.do === 'open' || op.do === 'eventfd' ? op.fd : op.do === 'ioctl' ? op.result : op.do === 'mmap' ? op.map : undefined;
       if (made !== undefined) failed.set(made, error.message);
       steps.push({ skipped: error.message });
     }
