@@ -37,9 +37,9 @@ export class Escape {
 export function takeTerminal({ onBytes, onEnd, onQuit }: TerminalEvents): () => void {
   const { stdin } = process;
   const isTerminal = stdin.isTTY === true;
-  const escape = new Escape();
+  const keys = new Escape();
   const data = (chunk: Uint8Array): void => {
-    const { bytes, quit } = isTerminal ? escape.take(chunk) : { bytes: chunk, quit: false };
+    const { bytes, quit } = isTerminal ? keys.take(chunk) : { bytes: chunk, quit: false };
     if (bytes.length > 0) onBytes(bytes);
     if (quit) onQuit();
   };

@@ -39,6 +39,7 @@ export interface MachineConfig {
   readonly door?: DoorName;
   readonly append?: string;
   readonly reboot?: boolean;
+  readonly nographic?: boolean;
   readonly drives?: readonly Drive[];
   readonly netdevs?: readonly Netdev[];
   readonly devices?: readonly DeviceConfig[];
@@ -51,7 +52,10 @@ export interface MachineConfig {
 /** The document with nothing left open. */
 export type CompleteConfig = MachineConfig &
   Required<
-    Pick<MachineConfig, 'accel' | 'memory' | 'irqchip' | 'memoryMiB' | 'cpus' | 'reboot' | 'drives' | 'netdevs' | 'devices' | 'serial' | 'debugcon'>
+    Pick<
+      MachineConfig,
+      'accel' | 'memory' | 'irqchip' | 'memoryMiB' | 'cpus' | 'reboot' | 'nographic' | 'drives' | 'netdevs' | 'devices' | 'serial' | 'debugcon'
+    >
   >;
 
 const DEFAULTS = {
@@ -61,6 +65,7 @@ const DEFAULTS = {
   memoryMiB: 128,
   cpus: 1,
   reboot: true,
+  nographic: false,
   drives: [],
   netdevs: [],
   devices: [],

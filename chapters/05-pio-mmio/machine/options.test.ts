@@ -109,6 +109,7 @@ describe('a description', () => {
       memoryMiB: 128,
       cpus: 1,
       reboot: true,
+      nographic: false,
       drives: [],
       netdevs: [],
       devices: [],

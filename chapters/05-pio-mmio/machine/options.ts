@@ -37,6 +37,7 @@ interface Draft {
   door?: DoorName;
   append?: string;
   reboot?: boolean;
+  nographic?: boolean;
   drives: Drive[];
   netdevs: Netdev[];
   devices: DeviceConfig[];
@@ -152,28 +153,83 @@ const OPTIONS: Readonly<Record<string, Option>> = {
   accel: {
     takes: 'soft|kvm',
     text: 'the kernel of the book, or the host’s /dev/kvm',
-    apply: (m, v) => void (m.accel = word('-accel', 'it', v, ['soft', 'kvm'])),
+    apply: (m, v) => {
+      m.accel = word('-accel', 'it', v, ['soft', 'kvm']);
+    },
   },
-  m: { takes: 'SIZE', text: 'memory, as in 256M', apply: (m, v) => void (m.memoryMiB = mebibytes(pairs('-m', v, ['size'], 'size').size as string)) },
-  smp: { takes: 'N', text: 'processors', apply: (m, v) => void (m.cpus = whole('-smp', pairs('-smp', v, ['cpus'], 'cpus').cpus as string)) },
-  bios: { takes: 'FILE', text: 'firmware that starts from reset', apply: (m, v) => void (m.firmware = v) },
-  kernel: { takes: 'FILE', text: 'an image to start without firmware', apply: (m, v) => void (m.kernel = v) },
+  m: {
+    takes: 'SIZE',
+    text: 'memory, as in 256M',
+    apply: (m, v) => {
+      m.memoryMiB = mebibytes(pairs('-m', v, ['size'], 'size').size as string);
+    },
+  },
+  smp: {
+    takes: 'N',
+    text: 'processors',
+    apply: (m, v) => {
+      m.cpus = whole('-smp', pairs('-smp', v, ['cpus'], 'cpus').cpus as string);
+    },
+  },
+  bios: {
+    takes: 'FILE',
+    text: 'firmware that starts from reset',
+    apply: (m, v) => {
+      m.firmware = v;
+    },
+  },
+  kernel: {
+    takes: 'FILE',
+    text: 'an image to start without firmware',
+    apply: (m, v) => {
+      m.kernel = v;
+    },
+  },
   door: {
     takes: 'multiboot|pvh|long|boot-sector|flat',
     text: 'how to start it',
-    apply: (m, v) => void (m.door = word('-door', 'it', v, ['multiboot', 'pvh', 'long', 'boot-sector', 'flat'])),
+    apply: (m, v) => {
+      m.door = word('-door', 'it', v, ['multiboot', 'pvh', 'long', 'boot-sector', 'flat']);
+    },
   },
-  append: { takes: 'TEXT', text: 'its command line', apply: (m, v) => void (m.append = v) },
+  append: {
+    takes: 'TEXT',
+    text: 'its command line',
+    apply: (m, v) => {
+      m.append = v;
+    },
+  },
   drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off]', text: 'a disk', apply: addDrive },
   netdev: { takes: 'loopback|none,id=ID', text: 'what a network device is connected to', apply: addNetdev },
   device: { takes: 'TYPE[,PROPERTY=VALUE…]', text: 'a device; `help` lists them, `TYPE,help` one', apply: addDevice },
   serial: {
     takes: 'stdio|file:FILE|null',
     text: 'where a serial port leads; the first is COM1',
-    apply: (m, v) => void (m.serial = [...(m.serial ?? []), stream('-serial', v)]),
+    apply: (m, v) => {
+      m.serial = [...(m.serial ?? []), stream('-serial', v)];
+    },
   },
-  debugcon: { takes: 'stdio|file:FILE|null', text: 'where the debug console leads', apply: (m, v) => void (m.debugcon = stream('-debugcon', v)) },
-  'no-reboot': { takes: null, text: 'a reset ends the machine', apply: (m) => void (m.reboot = false) },
+  debugcon: {
+    takes: 'stdio|file:FILE|null',
+    text: 'where the debug console leads',
+    apply: (m, v) => {
+      m.debugcon = stream('-debugcon', v);
+    },
+  },
+  nographic: {
+    takes: null,
+    text: 'firmware uses the first serial port as its screen',
+    apply: (m) => {
+      m.nographic = true;
+    },
+  },
+  'no-reboot': {
+    takes: null,
+    text: 'a reset ends the machine',
+    apply: (m) => {
+      m.reboot = false;
+    },
+  },
   timeout: {
     takes: 'SECONDS',
     text: 'stop it after so long',
@@ -182,7 +238,13 @@ const OPTIONS: Readonly<Record<string, Option>> = {
       m.timeoutS = Number(v);
     },
   },
-  trace: { takes: 'FILE', text: 'write what happens, one JSON object a line', apply: (m, v) => void (m.trace = v) },
+  trace: {
+    takes: 'FILE',
+    text: 'write what happens, one JSON object a line',
+    apply: (m, v) => {
+      m.trace = v;
+    },
+  },
 };
 
 const OTHERS = {

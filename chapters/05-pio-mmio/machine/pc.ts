@@ -234,7 +234,7 @@ export class Pc extends Chassis {
     fwCfg.addU64(FW_CFG.RAM_SIZE, memory.ramBytes);
     fwCfg.addU16(FW_CFG.NB_CPUS, config.cpus);
     fwCfg.addU16(FW_CFG.MAX_CPUS, config.cpus);
-    fwCfg.addU16(FW_CFG.NOGRAPHIC, 1);
+    fwCfg.addU16(FW_CFG.NOGRAPHIC, config.nographic ? 1 : 0);
     fwCfg.addFile(
       'etc/e820',
       e820File([

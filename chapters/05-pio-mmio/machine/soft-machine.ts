@@ -10,8 +10,12 @@ const MIB = 1 << 20;
 /** Firmware, and the kernel's own pages: tables of the second stage or shadow tables, vCPUs. */
 const ROOM_MIB = 48;
 const TABLES_PART = 64;
-/** How many instructions one KVM_RUN executes at most. Several processors take turns at these bounds; one that waits for another wastes its turn. */
-const boundFor = (cpus: number): number => (cpus > 1 ? 20_000 : 1_000_000);
+// Processors take turns, and a turn is a number of instructions. That number has to be a prime. A processor that releases a lock and takes it again at
+// once, in a loop of eight instructions, would with turns of 20,000 always stop at the same place in its loop; if it holds the lock there, no
+// other ever gets it. SeaBIOS waits for its second processor in just such a loop.
+
+/** How many instructions one KVM_RUN executes at most. */
+export const boundFor = (cpus: number): number => (cpus > 1 ? 19_997 : 999_983);
 
 interface MachineSize {
   readonly memoryMiB: number;
