@@ -177,7 +177,11 @@ function outcome(vcpu: Vcpu): string | null {
 const BY_CAPABILITY: readonly (readonly [string, keyof typeof CAP])[] = [
   ['kvm-irqchip', 'KVM_CAP_IRQCHIP'], ['kvm-readonly-memory', 'KVM_CAP_READONLY_MEM'], ['kvm-nmi', 'KVM_CAP_USER_NMI'],
   ['kvm-dirty-log', 'KVM_CAP_USER_MEMORY'], ['kvm-guest-debug', 'KVM_CAP_SET_GUEST_DEBUG'],
-  ['kvm-interrupt-shadow', 'KVM_CAP_INTR_SHADOW'],
+  ['kvm-interrupt-shadow', 'KVM_CAP_INTR_SHADOW'], ['kvm-user-memory2', 'KVM_CAP_USER_MEMORY2'],
+  ['kvm-manual-protect', 'KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2'], ['kvm-dirty-ring', 'KVM_CAP_DIRTY_LOG_RING_ACQ_REL'],
+  ['kvm-split-irqchip', 'KVM_CAP_SPLIT_IRQCHIP'], ['kvm-irq-routing', 'KVM_CAP_IRQ_ROUTING'], ['kvm-signal-msi', 'KVM_CAP_SIGNAL_MSI'],
+  ['kvm-irqfd', 'KVM_CAP_IRQFD'], ['kvm-irqfd-resample', 'KVM_CAP_IRQFD_RESAMPLE'], ['kvm-ioeventfd', 'KVM_CAP_IOEVENTFD'],
+  ['kvm-pit', 'KVM_CAP_PIT2'], ['kvm-clock', 'KVM_CAP_ADJUST_CLOCK'],
 ];
 
 export interface Probed {
