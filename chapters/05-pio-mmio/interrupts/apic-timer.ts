@@ -120,7 +120,7 @@ export class ApicTimer {
   // @clause apic.timer.current-count
   get currentCount(): number {
     if (this.#period === 0 || this.#mode === TIMER_MODE.TSC_DEADLINE) return 0;
-    const left = Math.max(0, this.#target - this.#clock.now()) % this.#period;
+    const left = Math.max(0, this.#target - this.#clock.now());
     return Math.floor(left / (this.#divide * APIC_BUS_NS));
   }
 

@@ -4,7 +4,7 @@
 // PC's timer interrupt, counter 1 once refreshed the memory, counter 2 makes the sound of the speaker and, because its gate and its output can be
 // reached through port 0x61, is what kernels measure other clocks against.
 //
-// Nothing counts. A counter is the moment at which it was loaded, and everything that a guest can see of it (the count, the output) is computed from
+// Nothing counts. A counter is the tick at which it was loaded, and everything that a guest can see of it (the count, the output) is computed from
 // the time that has passed.
 
 import { KvmPitChannelState, KvmPitState2, PIT_FLAGS } from '../../02-kvm-objects/abi/irqchip.ts';
@@ -51,7 +51,7 @@ class Counter {
   /** As written; 0 as 65536. 0: a control word was written and no count since. */
   count = 0;
   gate: boolean;
-  /** When it was loaded, or last triggered; null while modes 1 and 5 wait for a trigger. */
+  /** The tick at which it was loaded, or last triggered; null while modes 1 and 5 wait for a trigger. */
   loadedAt: number | null = null;
   #heldTicks: number | null = null; // what had passed when the gate stopped it
   #latched = 0;
@@ -75,7 +75,7 @@ class Counter {
 
   get elapsed(): number {
     if (this.#heldTicks !== null) return this.#heldTicks;
-    return this.loadedAt === null ? 0 : ticksIn(Math.max(0, this.#now() - this.loadedAt));
+    return this.loadedAt === null ? 0 : Math.max(0, this.#now() - this.loadedAt);
   }
 
   // ## Modes
@@ -141,7 +141,7 @@ class Counter {
       // Only stops the counting, and lets it go on.
       if (!gate) this.#heldTicks = this.elapsed;
       else if (this.#heldTicks !== null) {
-        this.loadedAt = this.#now() - nsOf(this.#heldTicks);
+        this.loadedAt = this.#now() - this.#heldTicks;
         this.#heldTicks = null;
       }
     } else if (gate) {
@@ -244,7 +244,7 @@ class Counter {
       mode: this.mode,
       bcd: this.bcd,
       gate: this.gate ? 1 : 0,
-      count_load_time: BigInt(this.loadedAt ?? 0),
+      count_load_time: BigInt(nsOf(Math.max(0, this.loadedAt ?? 0))),
     });
   }
 
@@ -302,7 +302,7 @@ export class Pit {
     this.#onOutput = onOutput;
     this.#reinject = reinject;
     this.#minTicks = ticksIn(minPeriodNs);
-    const now = (): number => clock.now();
+    const now = (): number => ticksIn(clock.now());
     this.#counters = [new Counter(now, true), new Counter(now, true), new Counter(now, false)];
     this.#timer = clock.timer(() => this.#fire());
     this.registers = new RegisterFile(PIT_REGISTERS, {
@@ -348,7 +348,7 @@ export class Pit {
     this.#resetReinjection();
     const [counter] = this.#counters;
     if (this.#hpetLegacy || counter.loadedAt === null || counter.mode === 1 || counter.mode === 5) return; // its gate never rises
-    this.#timer.arm(counter.loadedAt + nsOf(this.#firstEdge));
+    this.#timer.arm(nsOf(counter.loadedAt + this.#firstEdge));
   }
 
   get #periodic(): boolean {
@@ -374,7 +374,7 @@ export class Pit {
       const passed = Math.max(this.#ticked + 1, Math.floor(this.#counters[0].elapsed / this.#period));
       rounds = passed - this.#ticked;
       this.#ticked = passed;
-      this.#timer.arm((this.#counters[0].loadedAt as number) + nsOf((passed + 1) * this.#period));
+      this.#timer.arm(nsOf((this.#counters[0].loadedAt as number) + (passed + 1) * this.#period));
     }
     if (this.#reinject) this.#owed += rounds;
     this.#pulse();

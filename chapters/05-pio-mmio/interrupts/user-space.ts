@@ -76,6 +76,10 @@ class ApicAttention extends Attention {
     return this.lapic.pending() >= 0 ? this.lapic.acknowledge() : super.acknowledge();
   }
 
+  override get started(): boolean {
+    return !this.#parked;
+  }
+
   override get waits(): boolean {
     return this.#init || this.#sipi !== null || (!this.#parked && super.waits);
   }
