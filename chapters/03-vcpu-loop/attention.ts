@@ -34,6 +34,11 @@ export class Attention {
     return this.#nmi || (this.requested && !this.#asked);
   }
 
+  /** False while the processor executes nothing at all and waits to be started. */
+  get started(): boolean {
+    return true;
+  }
+
   /** Forgets what waits: the machine has been reset. */
   clear(): void {
     this.halted = false;

@@ -59,7 +59,7 @@ for (const { name, make, reason } of kernels) {
         ['read', 5, 1, 0xbcn],
       ]);
       expect([...(machine?.ram.subarray(0x2000, 0x2006) ?? [])]).toEqual([0x12, 0, 0x56, 0x34, 0xde, 0xbc]);
-      expect(result.exits).toEqual({ KVM_EXIT_IO: 7 });
+      expect(result.exits.KVM_EXIT_IO).toBe(7);
     });
 
     it('carries repeated string output, item by item', () => {

@@ -104,6 +104,10 @@ export class Machine<C extends Chassis = Platform> extends Board<C> {
     const vcpu = this.current;
     const attention = this.#at(this.#turn);
     attention.offer(vcpu);
+    if (!attention.started) {
+      attention.halted = true; // it has just been told to wait
+      return { kind: 'halted' };
+    }
     const outcome = this.answer(vcpu, vcpu.run());
     this.#interrupted = outcome.kind === 'interrupted';
     if (outcome.kind === 'halted') {

@@ -33,6 +33,7 @@ interface HostLimits {
 const DEFAULT_TIMEOUT_MS = 10_000;
 /** When nothing has left the kernel for so long, the processors are called out and asked whether they can ever wake. */
 const LOOK_MS = 200;
+const NS_PER_MS = 1e6;
 /** After so long without a pause the device loop lets timers and sockets have a turn. */
 const YIELD_MS = 5;
 
@@ -52,6 +53,7 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
   #exitsLeft = 0;
   #yieldAt = 0;
   #ring: NodeJS.Timeout | null = null;
+  #ringAt: number | null = null;
   /** Processors that the last look found asleep for ever. */
   readonly #lost = new Set<number>();
   #answered = 0;
@@ -96,6 +98,7 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
       if (watchdog) clearTimeout(watchdog);
       if (look) clearInterval(look);
       if (this.#ring) clearTimeout(this.#ring);
+      this.#ringAt = null;
       for (const thread of this.#threads) thread.kickNow(); // after an error in one of them
     }
   }
@@ -132,7 +135,13 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
     const { vcpu } = thread;
     const attention = this.attention[vcpu.id]!;
     while (!this.#ending) {
+      if (attention.halted) await this.#halt(vcpu);
       attention.offer(vcpu);
+      if (!attention.started) {
+        attention.halted = true;
+        continue;
+      }
+      if (this.#ending) return;
       const running = thread.run();
       const result = typeof running === 'number' ? running : await running;
       if (this.#ending) return;
@@ -162,11 +171,15 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
     const wish = this.platform.takeWish();
     if (wish?.kind === 'end') this.#finish(wish);
     this.#carry();
+    if (timers.next === this.#ringAt) return;
     if (this.#ring) clearTimeout(this.#ring);
-    this.#ring = null;
-    if (timers.next === null || this.#ending) return;
-    const waitMs = Math.max(0, Math.ceil((timers.next - timers.now()) / 1e6));
-    this.#ring = setTimeout(() => this.#keepRinging(), waitMs);
+    this.#ringAt = timers.next;
+    if (timers.next === null) return;
+    const waitMs = Math.max(0, Math.ceil((timers.next - timers.now()) / NS_PER_MS));
+    this.#ring = setTimeout(() => {
+      this.#ringAt = null;
+      this.#keepRinging();
+    }, waitMs);
   }
 
   /** Calls out the processors for which something waits. */
@@ -193,19 +206,25 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
     else if (this.#lost.add(vcpu.id).size === this.vcpus.length) this.#finish({ end: 'halt', exitCode: null, detail: 'every processor has halted' });
   }
 
-  /** Waits until a halted processor has a reason to go on. When all wait, the machine has ended. */
+  /** Waits until a halted processor has a reason to go on. When all wait and nothing is to come, the machine has ended. */
   async #halt(vcpu: Vcpu): Promise<void> {
     const attention = this.attention[vcpu.id]!;
     while (!this.#ending && !attention.wakes(vcpu.page)) {
       attention.halted = true;
-      if (this.attention.every(({ halted }) => halted)) {
+      if (this.#allLost()) {
         this.#finish({ end: 'halt', exitCode: null, detail: 'every processor has halted' });
         break;
       }
       await new Promise<void>((resolve) => this.#wakers.set(vcpu.id, resolve));
       this.#wakers.delete(vcpu.id);
     }
-    attention.halted = false;
+    attention.halted = !attention.wakes(vcpu.page);
+  }
+
+  #allLost(): boolean {
+    if (!this.attention.every(({ halted }) => halted)) return false;
+    const hears = this.vcpus.some(({ id, page }) => this.attention[id]!.hears(page));
+    return !hears || (this.timers?.next == null && !this.platform.expectsInput);
   }
 
   #finish(ending: Ending): void {
