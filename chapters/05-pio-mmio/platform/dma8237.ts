@@ -15,7 +15,8 @@ export const DMA_LOW_PORTS = 16;
 export const DMA_HIGH_PORT = 0xc0;
 export const DMA_HIGH_PORTS = 32;
 export const DMA_PAGE_PORT = 0x80;
-export const DMA_PAGE_PORTS = 16;
+
+// ::layout dmaTable -- One 8237. The second has its registers two ports apart.
 
 export const dmaTable = registerTable('8237', 'Intel 8237A data sheet, Register Description', {
   ADDRESS: { offset: 0, bytes: 1, access: 'rw', text: 'current address of a channel, a byte at a time', count: 4, stride: 2 },
@@ -97,7 +98,7 @@ export class Dma8237 {
   readonly low: Registers;
   /** {@link DMA_HIGH_PORTS} ports at {@link DMA_HIGH_PORT}. */
   readonly high: Registers;
-  /** {@link DMA_PAGE_PORTS} ports at {@link DMA_PAGE_PORT}; port 0x92 is not among them. */
+  /** Sixteen ports at {@link DMA_PAGE_PORT}; port 0x92 is not among them. */
   readonly pages: Registers;
   /** Progress codes that the firmware has shown, the latest last. */
   readonly postCodes: number[] = [];

@@ -25,6 +25,8 @@ export const FW_CFG = {
   FILE_DIR: 0x19, FILE_FIRST: 0x20, IRQ0_OVERRIDE: 0x8002, E820_TABLE: 0x8003,
 } as const;
 
+// ::layout fwCfgTable -- The whole device. Selector and data overlap.
+
 export const fwCfgTable = registerTable('fw_cfg', 'QEMU, QEMU Firmware Configuration (fw_cfg) Device', {
   selector: { offset: 0, bytes: 2, access: 'wo', text: 'which item; starts it at its first byte' },
   data: { offset: 1, bytes: 1, access: 'ro', text: 'the next byte of the item; zero after the last' },
@@ -40,7 +42,7 @@ const WRITE_MODE = 0x4000; // in a selector: once meant that writes are wanted, 
 const CONTROL = { ERROR: 1, READ: 2, SKIP: 4, SELECT: 8, WRITE: 16 } as const;
 const DMA_DESCRIPTOR_BYTES = 16;
 
-export const FW_CFG_NAME_BYTES = 56;
+const FW_CFG_NAME_BYTES = 56;
 const FILE_LIMIT = 256;
 const DIRECTORY_ENTRY_BYTES = 64;
 /** A transfer that asks for more than the item has gets zeros, up to this many. Without a bound one write would fill all of memory. */
@@ -242,7 +244,7 @@ export class FwCfg implements Registers {
 
 export const E820 = { RAM: 1, RESERVED: 2, ACPI: 3, NVS: 4 } as const;
 
-export interface E820Entry {
+interface E820Entry {
   readonly gpa: number;
   readonly bytes: number;
   readonly type: number;
@@ -259,12 +261,6 @@ export function e820File(entries: readonly E820Entry[]): Uint8Array {
   });
   return file;
 }
-
-/** A number as firmware reads it from a file: eight bytes, little-endian. */
-export const numberFile = (value: number): Uint8Array => littleEndian(value, 8);
-
-/** Text with the zero byte that firmware expects at its end. */
-export const textFile = (text: string): Uint8Array => ascii(`${text}\0`);
 
 function ascii(text: string): Uint8Array {
   return Uint8Array.from(text, (char) => char.charCodeAt(0) & 0xff);

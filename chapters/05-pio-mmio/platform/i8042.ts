@@ -19,6 +19,8 @@ export const PORT_92 = 0x92;
 export const KEYBOARD_IRQ = 1;
 export const MOUSE_IRQ = 12;
 
+// ::layout i8042Table -- Two ports with three others between them, which are not its own.
+
 export const i8042Table = registerTable('i8042', 'IBM PS/2 Hardware Interface Technical Reference, Keyboard and Auxiliary Device Controller', {
   DATA: { offset: 0, bytes: 1, access: 'rw', text: 'a byte from a device or the controller; a byte for one' },
   COMMAND: { offset: 4, bytes: 1, access: 'rw', text: 'read: status; write: a command for the controller' },

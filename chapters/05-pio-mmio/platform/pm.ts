@@ -16,11 +16,12 @@ import { nsAtTick, ticksAt } from './ticks.ts';
 
 /** Where the firmware and the tables expect it. The LPC bridge's PMBASE moves it. */
 export const PM_BASE = 0x600;
-export const PM_PORTS = 128;
 /** The global system interrupt of SCI. */
 export const SCI_GSI = 9;
 export const PM_TIMER_HZ = 3_579_545;
 export const APM_PORT = 0xb2;
+
+// ::layout pmTable -- The block at PMBASE, as ACPI and the chip set define it together.
 
 export const pmTable = registerTable('ich9-pm', 'Intel ICH9 data sheet, Power Management I/O Registers', {
   PM1_STS: { offset: 0x00, bytes: 2, access: 'rw1c', text: 'what has happened: timer carry, power button, wake' },
@@ -73,7 +74,7 @@ interface PowerOptions {
 }
 
 export class PowerManagement {
-  /** {@link PM_PORTS} ports at PMBASE. */
+  /** The 128 ports at PMBASE. */
   readonly registers: Registers;
   /** Two ports at {@link APM_PORT}. */
   readonly apm: Registers;

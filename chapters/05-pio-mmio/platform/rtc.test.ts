@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { TimerQueue } from '../../02-kvm-objects/clock.ts';
-import { BOOT_DEVICE, DEFAULT_START, Rtc } from './rtc.ts';
+import { BOOT_DEVICE, Rtc } from './rtc.ts';
 
 const SECOND = 1e9;
+const DEFAULT_START = Date.UTC(2000, 0, 1) / 1000;
 
 function chip(start = DEFAULT_START, begin = 0) {
   let now = begin;

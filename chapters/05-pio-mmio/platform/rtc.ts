@@ -19,7 +19,10 @@ export const RTC_IRQ = 8;
 const CMOS_BYTES = 128;
 const A_RESET = 0x26; // the divider runs, 1024 periods a second
 
-// The "offset" of this table is the number that goes into the index port.
+// The offset in this table is the number that goes into the index port.
+//
+// ::layout rtcTable -- Fourteen registers, and the memory behind them.
+
 export const rtcTable = registerTable('rtc', 'Motorola MC146818A data sheet, Address Map', {
   SECONDS: { offset: 0x00, bytes: 1, access: 'rw', text: 'seconds' },
   SECONDS_ALARM: { offset: 0x01, bytes: 1, access: 'rw', text: 'alarm: seconds; C0 and above match any' },
@@ -71,7 +74,7 @@ const UIP_NS = 244_140;
 const CRYSTAL_HZ = 32_768;
 const SECONDS_PER_DAY = 86_400;
 /** 2000-01-01, in seconds since 1970. */
-export const DEFAULT_START = 946_684_800;
+const DEFAULT_START = 946_684_800;
 
 interface RtcOptions {
   readonly clock: Clock;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { acpiTables, pciWindow } from './acpi.ts';
 import * as aml from './aml.ts';
-import { LOADER_ENTRY_BYTES, loaderFiles, placeTables, RSDP_FILE, TABLES_FILE } from './tables.ts';
+import { LOADER_ENTRY_BYTES, loaderFiles, placeTables } from './tables.ts';
 
 const OPTIONS = {
   apicIds: [0, 1, 300],
@@ -309,7 +309,7 @@ describe('ACPI tables placed by firmware', () => {
 
   it('come out as those that the monitor places', () => {
     const unplaced = acpiTables(OPTIONS);
-    const parts = install(loaderFiles(unplaced), { [RSDP_FILE]: PLACE.rsdpGpa, [TABLES_FILE]: PLACE.tablesGpa });
+    const parts = install(loaderFiles(unplaced), { 'etc/acpi/rsdp': PLACE.rsdpGpa, 'etc/acpi/tables': PLACE.tablesGpa });
     expect(parts).toEqual(placeTables(unplaced, PLACE));
     walk(parts, PLACE.rsdpGpa);
   });

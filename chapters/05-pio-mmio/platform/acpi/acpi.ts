@@ -10,7 +10,7 @@ import { type Aml, littleEndian } from './aml.ts';
 import { type DsdtOptions, dsdtBody } from './dsdt.ts';
 import { TABLES_ALIGNMENT, TableSet, type UnplacedTables } from './tables.ts';
 
-export interface AcpiOptions extends Partial<DsdtOptions> {
+interface AcpiOptions extends Partial<DsdtOptions> {
   readonly apicIds: readonly number[];
   readonly ioApic?: { readonly id: number; readonly gpa: number };
   /** Whether the PM timer has 32 bits. */
@@ -78,7 +78,7 @@ function address(port: number, bits: number, access: 8 | 16 | 32): number[] {
 }
 
 // The power button is "fixed": a status bit and no device in the DSDT. A flag says so by being clear.
-// @clause acpi.fadt.blocks
+// @clause acpi.fadt
 function fadtBody({ pmBase, i8042 }: DsdtOptions, timer32: boolean): Aml {
   const body = new Uint8Array(FADT_BODY_BYTES);
   // Offsets as the specification counts them, from the start of the header.
@@ -125,7 +125,7 @@ const BUS_DEFAULT = 0;
 const TIMER_GSI = 2; // the PIT's line goes to input 2, because input 0 is for the 8259s
 const LAST_XAPIC_ID = 254;
 
-// @clause acpi.madt.overrides
+// @clause acpi.madt
 function madtBody({ apicIds, ioApic = { id: 0, gpa: IO_APIC_GPA }, levelIrqs = [5, 10, 11] }: AcpiOptions): Aml {
   const override = (source: number, gsi: number, flags: number) => [MADT.OVERRIDE, 10, 0, source, ...littleEndian(gsi, 4), ...littleEndian(flags, 2)];
   return [

@@ -8,14 +8,14 @@ import type { Aml } from './aml.ts';
 import * as aml from './aml.ts';
 
 /** One interrupt pin of one slot, and where it ends. Pins are 0 to 3 for INTA to INTD. */
-export interface PciRoute {
+interface PciRoute {
   readonly device: number;
   readonly pin: number;
   readonly gsi: number;
 }
 
 /** Addresses from `first` to `last`. */
-export interface Window {
+interface Window {
   readonly first: number;
   readonly last: number;
 }

@@ -1,7 +1,7 @@
 // # Tables that point at each other
 //
-// An operating system finds one structure of {{RSDP_BYTES}} bytes by its signature, or is told where it is, and follows pointers from there. Every table carries its length and a
-// byte that makes its sum zero.
+// An operating system finds one structure of {{RSDP_BYTES}} bytes by its signature, or is told where it is, and follows pointers from there. Every
+// table carries its length and a byte that makes its sum zero.
 //
 // Pointers are absolute addresses, so a set of tables can only be finished by whoever decides where it goes. That is the monitor when there is no
 // firmware, and the firmware when there is. So the tables are built *unplaced*: pointers hold offsets within the set, and beside the bytes there is a list
@@ -10,7 +10,7 @@
 import { type Aml, littleEndian } from './aml.ts';
 
 /** A pointer in one file to a place in a file. */
-export interface Pointer {
+interface Pointer {
   readonly file: string;
   readonly offset: number;
   readonly bytes: 4 | 8;
@@ -18,17 +18,17 @@ export interface Pointer {
 }
 
 /** The byte at `offset` makes the sum of `start` to `start + length` zero. */
-export interface Checksum {
+interface Checksum {
   readonly file: string;
   readonly offset: number;
   readonly start: number;
   readonly length: number;
 }
 
-export const TABLES_FILE = 'etc/acpi/tables';
-export const RSDP_FILE = 'etc/acpi/rsdp';
+const TABLES_FILE = 'etc/acpi/tables';
+const RSDP_FILE = 'etc/acpi/rsdp';
 export const RSDP_BYTES = 36;
-export const HEADER_BYTES = 36;
+const HEADER_BYTES = 36;
 /** FACS must be so; the others follow. */
 export const TABLES_ALIGNMENT = 64;
 const OEM_ID = 'RNGBOK';
@@ -60,7 +60,7 @@ export class TableSet {
    * Appends a table. `pointers` are those within `body`: where, how wide, to which offset of the set.
    * Returns the table's offset.
    */
-  // @clause acpi.table.header
+  // @clause acpi.tables
   table(signature: string, revision: number, body: Aml, pointers: readonly { at: number; bytes: 4 | 8; target: number }[] = []): number {
     const header = [
       ...ascii(signature),
@@ -86,7 +86,7 @@ export class TableSet {
   }
 
   /** The structure where the search ends. Its first 20 bytes have a sum of their own, from the time when there were no more. */
-  // @clause acpi.rsdp
+  // @clause acpi.root
   rsdp(rsdt: number, xsdt: number): Uint8Array {
     this.pointers.push(
       { file: RSDP_FILE, offset: 16, bytes: 4, target: TABLES_FILE },
@@ -159,7 +159,7 @@ export function placeTables(unplaced: UnplacedTables, { rsdpGpa, tablesGpa }: Pl
 // Firmware finds room by itself, so it gets the bytes as files and a list of commands: allocate this file, add the address of that file at such an offset,
 // make such a sum zero. An entry has {{LOADER_ENTRY_BYTES}} bytes, most of them empty.
 
-export const LOADER_FILE = 'etc/table-loader';
+const LOADER_FILE = 'etc/table-loader';
 export const LOADER_ENTRY_BYTES = 128;
 const LOADER_NAME_BYTES = 56;
 const LOADER = { ALLOCATE: 1, ADD_POINTER: 2, ADD_CHECKSUM: 3 } as const;
