@@ -11,7 +11,7 @@
 export type Width = 1 | 2 | 4 | 8;
 
 /** A range of widths. */
-export interface Widths {
+interface Widths {
   readonly min: Width;
   readonly max: Width;
 }
@@ -35,7 +35,7 @@ export const PORT_COUNT = 0x1_0000;
 const ADDRESS_LIMIT = 2 ** 52;
 
 /** Value of an unanswered read. */
-export const ALL_ONES: Readonly<Record<Width, bigint>> = { 1: 0xffn, 2: 0xffffn, 4: 0xffff_ffffn, 8: 0xffff_ffff_ffff_ffffn };
+const ALL_ONES: Readonly<Record<Width, bigint>> = { 1: 0xffn, 2: 0xffffn, 4: 0xffff_ffffn, 8: 0xffff_ffff_ffff_ffffn };
 
 // ## Who wins
 //

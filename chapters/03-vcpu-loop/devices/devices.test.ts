@@ -109,6 +109,37 @@ describe('a bus', () => {
     region.place(2 ** 52 - 8, 16);
     expect(region.start).toBe(null);
   });
+  it('says byte by byte what the rule says, whatever the guest moves', () => {
+    let state = 7;
+    const below = (limit: number): number => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return Math.floor((state / 2 ** 32) * limit);
+    };
+    const bus = new Bus('memory', 256);
+    const own = (id: number): Registers => ({
+      name: `${id}`,
+      // Each byte says whose it is and where in the region, so that a wrong piece or a wrong offset shows.
+      read: (offset, width) =>
+        Array.from({ length: width }, (_, at) => BigInt((16 * id + offset + at) & 0xff) << BigInt(8 * at)).reduce((a, b) => a | b),
+      write: () => {},
+    });
+    bus.attach(0x40, 0x10, own(1));
+    const regions = [2, 3, 4, 5, 6].map((id) => ({ id, region: bus.region(own(id), { priority: id === 4 ? -1 : -2 }) }));
+    const byteAt = (address: number): bigint => {
+      if (address >= 0x40 && address < 0x50) return BigInt((16 + address - 0x40) & 0xff);
+      const holds = ({ region: { start, bytes } }: (typeof regions)[number]): boolean =>
+        start !== null && address >= start && address < start + bytes;
+      const winner = regions.find((one) => one.id === 4 && holds(one)) ?? regions.find(holds);
+      return winner ? BigInt((16 * winner.id + address - (winner.region.start as number)) & 0xff) : 0xffn;
+    };
+    for (let step = 0; step < 4000; step++) {
+      if (below(4) === 0) regions[below(regions.length)]?.region.place(below(8) ? below(300) : null, 1 + below(40));
+      const [address, width] = [below(256), ([1, 2, 4, 8] as const)[below(4)] as 1 | 2 | 4 | 8];
+      let expected = 0n;
+      for (let at = 0; at < width; at++) expected |= byteAt((address + at) % 256) << BigInt(8 * at);
+      expect([step, address, width, bus.read(address, width)]).toEqual([step, address, width, expected]);
+    }
+  });
   it('makes the accesses that a model was written for out of what the guest does', () => {
     const bus = new Bus('memory');
     const words = new Map<number, bigint>();

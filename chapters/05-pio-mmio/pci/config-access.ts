@@ -4,6 +4,8 @@
 // is a pair of ports: write the address to one, then use the other as if it were the register. It takes two instructions, so two processors that
 // interleave them read each other's registers, and it has a byte for the number of the register where extended ones need more. The second door is a window in physical
 // memory in which all of it lies side by side, a page to a function. Its place is itself a register, reached through the first door.
+//
+// ::layout CONFIG_PORTS -- The two ports, with the reset control register in their midst.
 
 import type { Bus, Region, Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { registerTable } from '../registers.ts';
@@ -29,7 +31,7 @@ const ENABLED = 0x8000_0000;
 const ADDRESS_BITS = 0x80ff_fffc; // the others read as zero
 
 /** Reset control: the CPU-reset bit starts one, the system-reset bit says that it is of everything, the last that power goes off and on. */
-export const RESET_CONTROL = { SYSTEM: 1 << 1, NOW: 1 << 2, POWER_CYCLE: 1 << 3 } as const;
+const RESET_CONTROL = { SYSTEM: 1 << 1, NOW: 1 << 2, POWER_CYCLE: 1 << 3 } as const;
 
 /** `init`: the processors alone, with memory and devices as they are. `hard`: everything. */
 export type ResetKind = 'init' | 'hard';
@@ -122,9 +124,6 @@ export class ConfigPorts implements Registers {
   }
 }
 
-/** Bytes of configuration space of one bus in the memory window. */
-export const ECAM_BUS_BYTES = 0x10_0000;
-
 /** The memory window: the enhanced configuration access mechanism of PCI Express. */
 export class Ecam implements Registers {
   readonly name = 'pci-ecam';
@@ -150,7 +149,7 @@ export class Ecam implements Registers {
     this.#region.place(base, bytes);
   }
 
-  // @clause pci.ecam.address
+  // @clause pci.ecam
   read(offset: number, width: Width): bigint {
     return BigInt(this.#root.read(offset >>> 20, (offset >>> 12) & 0xff, offset & 0xfff, width as ConfigWidth));
   }

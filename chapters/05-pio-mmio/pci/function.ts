@@ -14,7 +14,7 @@ import { CAP_MSIX, MSIX_BYTES, MsiX, type MsixSpec } from './msix.ts';
 import type { PciBus } from './pci-bus.ts';
 
 /** What a function says that it is. */
-export interface PciIdentity {
+interface PciIdentity {
   readonly vendorId: number;
   readonly deviceId: number;
   readonly revisionId?: number;
@@ -32,7 +32,7 @@ export interface PciIdentity {
 // a virtual machine with fw_cfg. Ringbook is such a machine.
 
 /** Subsystem of a function that does not say another. */
-export const DEFAULT_SUBSYSTEM = { vendorId: 0x1af4, id: 0x1100 } as const;
+const DEFAULT_SUBSYSTEM = { vendorId: 0x1af4, id: 0x1100 } as const;
 
 export interface PciFunctionOptions {
   readonly name: string;
@@ -46,7 +46,7 @@ export interface PciFunctionOptions {
 }
 
 /** First offset for capabilities: what follows the header. */
-export const CAPABILITIES_START = 0x40;
+const CAPABILITIES_START = 0x40;
 
 const { rows: H } = HEADER_0;
 
@@ -186,7 +186,7 @@ export class PciFunction {
   /** Adds an MSI capability. Returns its offset. */
   addMsi(spec: MsiSpec): number {
     assert([1, 2, 4, 8, 16, 32].includes(spec.vectors), `${this.name}: ${spec.vectors} MSI vectors`);
-    const offset = this.addCapability(CAP_MSI, new Uint8Array(Msi.length(spec) - 2));
+    const offset = this.addCapability(CAP_MSI, new Uint8Array(Msi.length(spec) - 2), spec);
     this.#msi = new Msi(this.config, offset, spec, this.#sendMessage);
     this.config.on(offset + 2, 2, () => this.#drivePin());
     return offset;
@@ -197,7 +197,7 @@ export class PciFunction {
     const bar = this.bars[spec.bar];
     assert(bar && bar.spec.kind !== 'io', `${this.name}: no memory BAR ${spec.bar}`);
     assert(spec.vectors >= 1 && spec.vectors <= 2048 && (spec.tableOffset | spec.pbaOffset) % 8 === 0, `${this.name}: MSI-X tables`);
-    const offset = this.addCapability(CAP_MSIX, new Uint8Array(MSIX_BYTES - 2));
+    const offset = this.addCapability(CAP_MSIX, new Uint8Array(MSIX_BYTES - 2), spec);
     const msix = new MsiX(this.name, this.config, offset, spec, this.#sendMessage);
     assert(
       spec.tableOffset + msix.tableBytes <= bar.spec.bytes && spec.pbaOffset + msix.pbaBytes <= bar.spec.bytes,
@@ -239,7 +239,7 @@ export class PciFunction {
   // @clause pci.capability-list
 
   /** Adds a capability. `bytes` is what follows id and link; `writeMask` of the same length says which bits software can change. Returns its offset. */
-  addCapability(id: number, bytes: Uint8Array, { writeMask, at }: { writeMask?: Uint8Array; at?: number } = {}): number {
+  addCapability(id: number, bytes: Uint8Array, { writeMask, at }: { writeMask?: Uint8Array; at?: number | undefined } = {}): number {
     const offset = this.#reserve(bytes.length + 2, at, CAPABILITIES_START, CONFIG_BYTES);
     this.config.preset(offset, 1, id);
     this.#fill(offset + 2, bytes, writeMask);

@@ -2,6 +2,10 @@
 //
 // Every function begins with the same header, so that software which knows nothing of a device can still name it, give it addresses and switch it
 // on. There are two layouts in use: type 0 for devices, type 1 for bridges. They agree in the first sixteen bytes.
+//
+// ::layout HEADER_0 -- The header of a device.
+//
+// ::layout HEADER_1 -- The header of a bridge.
 
 import { registerTable } from '../registers.ts';
 

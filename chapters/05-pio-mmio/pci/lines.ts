@@ -6,7 +6,7 @@
 import type { Wire } from '../wires.ts';
 
 /** Global system interrupts of a PC with one I/O APIC. */
-export const GSI_COUNT = 24;
+const GSI_COUNT = 24;
 
 export class SharedLines {
   readonly #line: (gsi: number) => Wire;

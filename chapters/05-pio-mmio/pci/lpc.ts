@@ -3,6 +3,10 @@
 // Function 0 of device 31 is the bridge to what used to be the ISA bus: interrupt controllers, timer, keyboard, clock, the firmware's flash. None of
 // these has a place in PCI's order. The bridge's own registers decide the few things about them that are not fixed since 1984: where the power
 // management registers are, which interrupt line the PIRQs arrive on, and, in a block in memory, which PIRQ each pin inside the chipset drives.
+//
+// ::layout LPC_REGISTERS -- The bridge's own registers.
+//
+// ::layout CHIPSET_REGISTERS -- The block in memory, where it is used.
 
 import type { Bus, Region, Registers } from '../../03-vcpu-loop/devices/bus.ts';
 import { type RegisterActions, RegisterFile, type RegisterRow, registerTable } from '../registers.ts';
@@ -70,7 +74,7 @@ const SCI_LINES = [9, 10, 11, null, 20, 21, null, null] as const; // by the sele
 /** Size of the power management block. */
 const PM_BYTES = 128;
 
-export interface LpcOptions {
+interface LpcOptions {
   readonly lines: SharedLines;
   readonly pirqs: PirqRouter;
   readonly io: Bus;

@@ -3,7 +3,9 @@
 // Device 0 of bus 0 is the chip that stands between the processor, the memory and everything else, and it decides which of them an address means.
 // Firmware meets two of its decisions at once. One is where configuration space appears in memory. The other is the stretch from {{hex(PAM_START)}} to
 // one megabyte, where a PC has had its firmware since 1981: after a reset reads there come from the ROM, and a BIOS that wants to be fast, or to
-// have variables, copies itself into the RAM that lies underneath and switches the stretch over, reads and writes apart, in thirteen pieces.
+// have variables, copies itself into the RAM that lies underneath and switches the stretch over, reads and writes apart, in {{PAM_AREAS.length}} pieces.
+//
+// ::layout MCH_REGISTERS -- What firmware programs in the memory controller.
 
 import { registerTable } from '../registers.ts';
 import type { Ecam } from './config-access.ts';
@@ -60,7 +62,7 @@ const SMRAM = { OPEN: 1 << 6, LOCK: 1 << 4 } as const;
 const PCIEXBAR_ENABLE = 1;
 const PCIEXBAR_LENGTHS = [0x1000_0000, 0x800_0000, 0x400_0000] as const; // the fourth value is reserved
 
-export interface MchOptions {
+interface MchOptions {
   readonly ecam: Ecam;
   /** A piece below one megabyte has been switched. Called once for each at reset as far as it changes. */
   readonly onPam: (area: PamArea, mode: PamMode) => void;

@@ -3,6 +3,10 @@
 // A pin is shared, has four names for thirty-two devices, and says nothing but "somebody". A *message-signalled* interrupt is a memory write that
 // the device performs: the driver puts an address and a value into a capability, and the chipset turns writes to that address into interrupts. The
 // address says which processor, the value says which vector, and because it is a write it cannot overtake the data that the device wrote before it.
+//
+// ::layout MSI_NARROW -- The capability, after the two bytes that every capability begins with.
+//
+// ::layout MSI_WIDE -- The same with an address of 64 bits, which moves the rest.
 
 import { type RegisterRow, registerTable } from '../registers.ts';
 import type { ConfigSpace, ConfigWidth } from './config-space.ts';
@@ -11,29 +15,30 @@ import type { ConfigSpace, ConfigWidth } from './config-space.ts';
 export const CAP_MSI = 0x05;
 
 /** Bits of the message control register. */
-export const MSI_CONTROL = { ENABLE: 1 << 0, CAPABLE_SHIFT: 1, ENABLED_SHIFT: 4, COUNT_MASK: 7, WIDE: 1 << 7, MASKING: 1 << 8 } as const;
+const MSI_CONTROL = { ENABLE: 1 << 0, CAPABLE_SHIFT: 1, ENABLED_SHIFT: 4, COUNT_MASK: 7, WIDE: 1 << 7, MASKING: 1 << 8 } as const;
 
 const SOURCE = 'PCI Local Bus Specification 3.0, MSI Capability Structure';
 
-/** The four shapes of the capability: with a 32- or 64-bit address, without and with a mask for each vector. */
+/** The capability with an address of 32 bits. The last two registers are there only with masking. */
 // biome-ignore format: table
-export const MSI_TABLES = {
-  narrow: registerTable('msi-32', SOURCE, {
-    CONTROL: { offset: 2, bytes: 2, access: 'rw', writable: 0x71, text: 'enable, vectors asked for and given, shape' },
-    ADDRESS: { offset: 4, bytes: 4, access: 'rw', writable: 0xffff_fffc, text: 'where to write' },
-    DATA:    { offset: 8, bytes: 2, access: 'rw', text: 'what to write' },
-    MASK:    { offset: 12, bytes: 4, access: 'rw', text: 'vectors that wait' },
-    PENDING: { offset: 16, bytes: 4, access: 'ro', text: 'vectors that would have been sent' },
-  }),
-  wide: registerTable('msi-64', SOURCE, {
-    CONTROL:       { offset: 2, bytes: 2, access: 'rw', writable: 0x71, text: 'enable, vectors asked for and given, shape' },
-    ADDRESS:       { offset: 4, bytes: 4, access: 'rw', writable: 0xffff_fffc, text: 'where to write' },
-    ADDRESS_UPPER: { offset: 8, bytes: 4, access: 'rw', text: 'its upper half' },
-    DATA:          { offset: 12, bytes: 2, access: 'rw', text: 'what to write' },
-    MASK:          { offset: 16, bytes: 4, access: 'rw', text: 'vectors that wait' },
-    PENDING:       { offset: 20, bytes: 4, access: 'ro', text: 'vectors that would have been sent' },
-  }),
-} as const;
+export const MSI_NARROW = registerTable('msi-32', SOURCE, {
+  CONTROL: { offset: 2, bytes: 2, access: 'rw', writable: 0x71, text: 'enable, vectors asked for and given, shape' },
+  ADDRESS: { offset: 4, bytes: 4, access: 'rw', writable: 0xffff_fffc, text: 'where to write' },
+  DATA:    { offset: 8, bytes: 2, access: 'rw', text: 'what to write' },
+  MASK:    { offset: 12, bytes: 4, access: 'rw', text: 'vectors that wait' },
+  PENDING: { offset: 16, bytes: 4, access: 'ro', text: 'vectors that would have been sent' },
+});
+
+/** The same with an address of 64 bits. */
+// biome-ignore format: table
+export const MSI_WIDE = registerTable('msi-64', SOURCE, {
+  CONTROL:       { offset: 2, bytes: 2, access: 'rw', writable: 0x71, text: 'enable, vectors asked for and given, shape' },
+  ADDRESS:       { offset: 4, bytes: 4, access: 'rw', writable: 0xffff_fffc, text: 'where to write' },
+  ADDRESS_UPPER: { offset: 8, bytes: 4, access: 'rw', text: 'its upper half' },
+  DATA:          { offset: 12, bytes: 2, access: 'rw', text: 'what to write' },
+  MASK:          { offset: 16, bytes: 4, access: 'rw', text: 'vectors that wait' },
+  PENDING:       { offset: 20, bytes: 4, access: 'ro', text: 'vectors that would have been sent' },
+});
 
 /** Where a message goes; the value that the function sends there. */
 export type SendMessage = (address: number, data: number) => void;
@@ -45,6 +50,8 @@ export interface MsiSpec {
   readonly wide?: boolean;
   /** With a mask and a pending bit for each vector. */
   readonly masking?: boolean;
+  /** Offset of the capability; wherever there is room when absent. */
+  readonly at?: number;
 }
 
 /** The MSI capability of one function. */
@@ -70,7 +77,7 @@ export class Msi {
     this.#vectors = spec.vectors;
     this.#send = send;
     this.bytes = Msi.length(spec);
-    const table = this.#wide ? MSI_TABLES.wide : MSI_TABLES.narrow;
+    const table = this.#wide ? MSI_WIDE : MSI_NARROW;
     const vectorBits = spec.vectors === 32 ? 0xffff_ffff : 2 ** spec.vectors - 1;
     for (const [name, row] of Object.entries<RegisterRow>(table.rows)) {
       if (row.offset >= this.bytes || row.access !== 'rw') continue;

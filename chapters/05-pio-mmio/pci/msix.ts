@@ -3,6 +3,10 @@
 // MSI gives a function one address and a block of consecutive vectors: every queue of a network card then interrupts the same processor. MSI-X moves
 // the address and value of each vector into a table in the device's own memory, as many as {{MAX_MSIX_VECTORS}}, each with a mask. Masking one is
 // a store to that table; a vector that fires meanwhile is remembered in a second table of bits, and sent when the mask goes away.
+//
+// ::layout MSIX_CAPABILITY -- The capability, after the two bytes that every capability begins with.
+//
+// ::layout MSIX_ENTRY -- One entry of the table.
 
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { registerTable } from '../registers.ts';
@@ -14,10 +18,10 @@ export const CAP_MSIX = 0x11;
 /** Entries that a table can have. */
 export const MAX_MSIX_VECTORS = 2048;
 /** Size of a table entry. */
-export const MSIX_ENTRY_BYTES = 16;
+const MSIX_ENTRY_BYTES = 16;
 
 /** Bits of the message control register. */
-export const MSIX_CONTROL = { FUNCTION_MASK: 1 << 14, ENABLE: 1 << 15 } as const;
+const MSIX_CONTROL = { FUNCTION_MASK: 1 << 14, ENABLE: 1 << 15 } as const;
 
 const SOURCE = 'PCI Local Bus Specification 3.0, MSI-X Capability and Table Structures';
 
@@ -52,6 +56,8 @@ export interface MsixSpec {
   readonly vectors: number;
   readonly tableOffset: number;
   readonly pbaOffset: number;
+  /** Offset of the capability; wherever there is room when absent. */
+  readonly at?: number;
 }
 
 /** The MSI-X capability of one function, with its two tables. */

@@ -20,7 +20,7 @@ export const PINS = 4;
 export const PRIORITY = { CHIPSET: -1, BAR: -2 } as const;
 
 /** What lies above a bus: the chipset, or a bridge. */
-export interface Upstream {
+interface Upstream {
   readonly dma: DmaTarget;
   readonly msi: MsiTarget;
   /** The pin of a device on this bus, 0 for INTA#, is now asserted by at least one of its functions, or by none any more. */
@@ -88,7 +88,8 @@ export class PciBus {
     if (bus === own) return this.#functions[devfn] ?? null;
     for (const downstream of this.#below) {
       const numbers = downstream.numbers();
-      if (numbers && bus >= numbers.first && bus <= numbers.last) return downstream.secondary.find(numbers.first, bus, devfn);
+      const below = numbers && (bus === numbers.first || (bus > numbers.first && bus <= numbers.last));
+      if (below) return downstream.secondary.find(numbers.first, bus, devfn);
     }
     return null;
   }

@@ -9,18 +9,18 @@ import type { MovableWire, SharedLines } from './lines.ts';
 import { DEVICES, PINS } from './pci-bus.ts';
 
 /** PIRQs, A to H. */
-export const PIRQS = 8;
+const PIRQS = 8;
 /** The I/O APIC input of PIRQ A; the others follow. */
-export const FIRST_PIRQ_GSI = 16;
+const FIRST_PIRQ_GSI = 16;
 
 /** Devices from this one on are parts of the chipset and have routing registers. */
-export const FIRST_ROUTED_DEVICE = 25;
+const FIRST_ROUTED_DEVICE = 25;
 
 /** Value of a device's routing register after reset: INTA# to PIRQ A and so on. */
 export const DEVICE_ROUTE_RESET = 0x3210;
 
 /** ISA lines that a PIRQ can be routed to: those that no part of every PC needs for itself. */
-export const ROUTABLE_IRQS: readonly number[] = [3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15];
+const ROUTABLE_IRQS: readonly number[] = [3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15];
 
 /** In a PIRQ's routing register: not routed to an ISA line. */
 export const ROUTE_OFF = 0x80;
@@ -35,7 +35,7 @@ const wired = (device: number, pin: number): number => 4 + (device === SLOTS_BRI
 const hasRegister = (device: number): boolean => device >= FIRST_ROUTED_DEVICE && device !== SLOTS_BRIDGE;
 
 /** Where a pin ends. */
-export interface IntxRoute {
+interface IntxRoute {
   readonly device: number;
   /** 0 for INTA#. */
   readonly pin: number;

@@ -59,7 +59,13 @@ describe('configuration mechanism 1', () => {
     ports.write(0xcf8, 4, 0xffff_ffffn);
     expect(ports.read(0xcf8, 4)).toBe(0x80ff_fffcn);
     ports.write(0xcf8, 4, 0x8000_f800n);
-    for (const [port, width] of [[0xcf8, 1], [0xcf8, 2], [0xcfa, 2], [0xcfb, 1]] as const) ports.write(port, width, 0x1234n); // biome-ignore format: one line
+    for (const [port, width] of [
+      [0xcf8, 1],
+      [0xcf8, 2],
+      [0xcfa, 2],
+      [0xcfb, 1],
+    ] as const)
+      ports.write(port, width, 0x1234n);
     expect([ports.read(0xcf8, 4), ports.read(0xcf8, 2), ports.read(0xcfc, 4)]).toEqual([0x8000_f800n, 0xffffn, 0x2918_8086n]);
   });
   it('answers nothing while the address is not enabled', () => {
@@ -246,7 +252,6 @@ describe('interrupt routing', () => {
       [1, 0xfee0_0000],
       [0xffff_ffff, 0],
     ] as const) {
-      // biome-ignore format: one line
       write(0, 2, 0, at + 4, 4, low);
       write(0, 2, 0, at + 8, 4, high);
       fn.signal();
@@ -293,7 +298,6 @@ describe('a bridge', () => {
       [2, 1],
       [2, 255],
     ] as const) {
-      // biome-ignore format: one line
       write(0, 30, 0, 0x19, 1, first);
       write(0, 30, 0, 0x1a, 1, last);
       write(2, 1, 0, 0x19, 1, 2); // the inner one claims the bus that it is on

@@ -17,7 +17,7 @@ import { PirqRouter } from './pirq.ts';
 /** Slot of the LPC bridge. */
 export const LPC_DEVICE = 31;
 
-export interface Q35Options {
+interface Q35Options {
   readonly ports: Bus;
   readonly memory: Bus;
   readonly dma: DmaTarget;
