@@ -23,6 +23,8 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `pic`, `pit`, `rtc`: the two 8259s, the 8254 on IRQ 0, the MC146818 on IRQ 8, where a PC has them.
  * - `ioapic`: an I/O APIC at 0xfec00000, the 8254 on its pin 2. `x2apic`, `tsc-deadline`: these modes of the local APIC.
  * - `pci`: configuration mechanism 1, and something on bus 0. `acpi`: tables below 1 MiB, as PC firmware leaves them.
+ * - `ide`: an ATA disk as the first on the primary channel, of at least 64 sectors; it is written to. `ide-dma`: that, with a bus master on PCI.
+ * - `e1000`: an 82540EM on bus 0, and somebody who answers ARP for 10.0.2.2 at the other end of its wire.
  * - `reset`: a triple fault ends or resets the machine, visibly.
  */
 export type Capability =
@@ -46,6 +48,9 @@ export type Capability =
   | 'tsc-deadline'
   | 'pci'
   | 'acpi'
+  | 'ide'
+  | 'ide-dma'
+  | 'e1000'
   | 'reset';
 
 /** How the payload leaves after `RB1 done`: the debug-exit port (and a halt where there is none), a halt with interrupts off, or a triple fault. */
@@ -173,6 +178,9 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'acpi-tables', title: 'What the firmware says the machine is', chapter: CHAPTER_5, room: 32, source: 'src/acpi-tables.c', needs: ['acpi', 'pci'] }),
   payload({ name: 'pci-config', title: 'PCI, by its configuration space', chapter: CHAPTER_5, room: 32, source: 'src/pci-config.c', needs: ['pci'] }),
   payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['lapic', 'ioapic', 'pic', 'pit', 'uart'] }),
+  payload({ name: 'ide-pio', title: 'The disk, by its ports', chapter: CHAPTER_5, room: 32, source: 'src/ide-pio.c', needs: ['ide', 'pic'] }),
+  payload({ name: 'ide-dma', title: 'The disk, by its bus master', chapter: CHAPTER_5, room: 32, source: 'src/ide-dma.c', needs: ['ide-dma', 'pci', 'pic'] }),
+  payload({ name: 'e1000', title: 'A network card', chapter: CHAPTER_5, room: 32, source: 'src/e1000.c', needs: ['e1000', 'pci', 'pic'] }),
 ];
 
 /** The entry of that name, or undefined. */

@@ -77,14 +77,3 @@ export function memoryWire(clock: Clock, options: WireOptions = {}): readonly [W
   far.far = near;
   return [near, far];
 }
-
-/** Turns a link into a mirror: whatever arrives goes back with its two addresses exchanged. */
-export function echo(link: Link): void {
-  link.onFrame = (frame) => {
-    if (frame.length < 12) return;
-    const answer = frame.slice();
-    answer.set(frame.subarray(6, 12), 0);
-    answer.set(frame.subarray(0, 6), 6);
-    link.send(answer);
-  };
-}
