@@ -16,8 +16,8 @@
 // it in every other call. While a method's call runs that names a vCPU, that vCPU's VMCS is current: `vm.hardware.read` and `write` reach its fields.
 
 import type { Gpa, Hpa, Hva } from '../../01-hardware-background/physical-memory.ts';
-import type { EntryOutcome } from '../../01-hardware-background/vmx/vmx.ts';
 import { CR0, CR4 } from '../../01-hardware-background/state.ts';
+import type { EntryOutcome } from '../../01-hardware-background/vmx/vmx.ts';
 import type { MemorySlot } from './slots.ts';
 import type { SoftVcpu } from './vcpu.ts';
 
@@ -123,6 +123,11 @@ export interface MemoryVirtualization {
    * `count` pages from `first`. Includes the flush. Linux: `kvm_arch_mmu_enable_log_dirty_pt_masked()`.
    */
   writeProtect(slot: MemorySlot, first: number, count: number, mask?: Uint8Array): void;
+  /**
+   * Puts into the slot's bitmap what only the tables know of written pages; the tables forget it. A method that protects pages knows nothing else, and
+   * has no such call. Linux: `kvm_arch_sync_dirty_log()`.
+   */
+  collectDirty?(slot: MemorySlot): void;
   /** The kernel itself wrote guest memory: the emulator, or a walk that set accessed and dirty bits. Linux: `kvm_page_track_write()`. */
   wrote(gpa: Gpa, hpa: Hpa, bytes: number): void;
   /** Makes the translation of a page exist, as a read by the guest would: the bytes it covers from `gpa` on, or -errno. Linux: `kvm_tdp_map_page()`. */

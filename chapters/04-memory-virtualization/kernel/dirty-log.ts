@@ -44,6 +44,7 @@ function getDirtyLog(vm: SoftVm, _bytes: Uint8Array, view: DataView): number {
   const { ram, memory } = vm.hardware;
   const hpa = ram.hpaOf(Number(dirty_bitmap), slot.dirty.length);
   if (hpa < 0) return -ERRNO.EFAULT;
+  vm.mmu.collectDirty?.(slot);
   const taken = slot.dirty.slice();
   memory.slice(hpa, taken.length).set(taken);
   if (manual.has(vm)) return 0;
@@ -67,6 +68,7 @@ function clearDirtyLog(vm: SoftVm, _bytes: Uint8Array, view: DataView): number {
   const length = Math.ceil(num_pages / WORD_PAGES) * 8;
   const hpa = length === 0 ? 0 : vm.hardware.ram.hpaOf(Number(dirty_bitmap), length);
   if (hpa < 0) return -ERRNO.EFAULT;
+  vm.mmu.collectDirty?.(slot);
   const cleared = vm.hardware.memory.slice(hpa, length).slice();
   for (let n = 0; n < length; n++) {
     const at = first / 8 + n;

@@ -32,8 +32,8 @@ export function installMemoryVirtualization(kernel: SoftKernel, { method = 'ept'
 export type MemoryKernelOptions = SoftKernelOptions & { readonly instructionBound?: number; readonly memory?: MemoryMethod } & TwoDimensionalOptions;
 
 /** The software kernel with chapter 3's loop and this chapter's memory. */
-export function memoryKernel({ memory = 'ept', largest, ...options }: MemoryKernelOptions = {}): RunnableKernel {
+export function memoryKernel({ memory = 'ept', largest, dirty, ...options }: MemoryKernelOptions = {}): RunnableKernel {
   const kernel = new RunnableKernel(options);
-  installMemoryVirtualization(kernel, { method: memory, ...(largest && { largest }) });
+  installMemoryVirtualization(kernel, { method: memory, ...(largest && { largest }), ...(dirty && { dirty }) });
   return kernel;
 }

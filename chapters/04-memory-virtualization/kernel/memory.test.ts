@@ -30,6 +30,7 @@ const host = hostKernelAvailable();
 const kernels: { name: string; make: () => Kernel; reason: string | null; method: 'ept' | 'shadow' | 'host' }[] = [
   { name: 'soft', make: () => memoryKernel({ ramBytes: 16 << 20 }), reason: null, method: 'ept' },
   { name: 'soft, 4 KiB pages', make: () => memoryKernel({ ramBytes: 16 << 20, largest: LEVEL.PAGE_4K }), reason: null, method: 'ept' },
+  { name: 'soft, dirty bits', make: () => memoryKernel({ ramBytes: 16 << 20, dirty: 'bits' }), reason: null, method: 'ept' },
   { name: 'soft, shadow', make: () => memoryKernel({ ramBytes: 16 << 20, memory: 'shadow' }), reason: null, method: 'shadow' },
   { name: 'host', make: () => new HostKernel(), reason: host.available ? null : host.reason, method: 'host' },
 ];

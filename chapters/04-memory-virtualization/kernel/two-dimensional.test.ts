@@ -141,6 +141,47 @@ describe('dirty logging', () => {
   });
 });
 
+describe('dirty bits instead of protection', () => {
+  it('cost no exit, and miss nothing', () => {
+    const machine = guest({ dirty: 'bits' });
+    machine.slot({ flags: LOG });
+    const bitmap = machine.kvm.allocate(PAGE_BYTES);
+    const pages = (): number[] => {
+      machine.vm.getDirtyLog(0, bitmap);
+      return Array.from({ length: 4096 }, (_, n) => n).filter((n) => ((bitmap.bytes[n >> 3] as number) >> (n & 7)) & 1);
+    };
+    run(machine, touch(4 * MiB, 5 * MiB)); // every page is mapped now
+    expect(pages()).toEqual(Array.from({ length: 256 }, (_, n) => 1024 + n));
+    const before = violations(machine);
+    for (let round = 0; round < 3; round++) {
+      run(machine, touch(4 * MiB, 5 * MiB));
+      expect(pages()).toHaveLength(256);
+      expect(pages()).toEqual([]);
+    }
+    expect(violations(machine)).toBe(before);
+  });
+
+  it('are read before their entries go', () => {
+    const machine = guest({ dirty: 'bits' });
+    const extra = machine.kvm.allocate(4 * MiB);
+    const bitmap = machine.kvm.allocate(PAGE_BYTES);
+    machine.slot({ slot: 1, gpa: 64 * MiB, bytes: 4 * MiB, hva: extra.hva, flags: LOG });
+    for (const disturb of [
+      () => machine.mmu.zapAll(),
+      () => {
+        machine.mmu.tableLimit = 1; // all too many
+        machine.mmu.tableLimit = 64;
+      },
+      () => machine.slot({ slot: 1, gpa: 96 * MiB, bytes: 4 * MiB, hva: extra.hva, flags: LOG }),
+    ]) {
+      run(machine, [...store(64 * MiB + 0x3000), HLT]);
+      disturb();
+      machine.vm.getDirtyLog(1, bitmap);
+      expect(bitmap.bytes[0]).toBe(1 << 3);
+    }
+  });
+});
+
 describe('a slot that goes', () => {
   it('takes its own translations and leaves the others', () => {
     const machine = guest();

@@ -25,6 +25,8 @@ import { bytesAt, EptTables, LEVEL, type LeafLevel, RIGHTS } from './ept-tables.
 export interface TwoDimensionalOptions {
   /** The largest page to use. Linux's module parameter `hugepages` has less to say: it goes by what backs the memory. */
   readonly largest?: LeafLevel;
+  /** How writes to a logged slot are noticed. Default: `protect`. */
+  readonly dirty?: 'protect' | 'bits';
 }
 
 const logged = (slot: MemorySlot): boolean => (slot.flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES) !== 0;
@@ -36,12 +38,14 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
   readonly exits: ReadonlyMap<number, ExitHandler>;
   readonly #vm: SoftVm;
   readonly #largest: LeafLevel;
+  readonly #dirtyBits: boolean;
   #limit: number | null = null;
 
-  constructor(vm: SoftVm, { largest = LEVEL.PAGE_1G }: TwoDimensionalOptions = {}) {
+  constructor(vm: SoftVm, { largest = LEVEL.PAGE_1G, dirty = 'protect' }: TwoDimensionalOptions = {}) {
     super();
     this.#vm = vm;
     this.#largest = largest;
+    this.#dirtyBits = dirty === 'bits';
     this.tree = new EptTables(vm.hardware.memory, vm.hardware.ram);
     this.exits = eptExits(vm, (gpa, write) => this.fault(gpa, write));
   }
@@ -83,7 +87,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
       if (!slot) return false;
       const level = this.level(slot, gpa);
       const inside = gpa % bytesAt(level);
-      const writable = backing.writable && (write || !logged(slot));
+      const writable = backing.writable && (write || !this.#protects(slot));
       const replaced = this.tree.find(gpa);
       if (!this.tree.map(gpa - inside, level, backing.hpa - inside, writable ? RIGHTS.ALL : RIGHTS.READ | RIGHTS.EXECUTE)) return false;
       if (replaced && replaced.level !== level) this.#flush();
@@ -94,7 +98,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
       this.zapAll();
       if (!enter()) return 'full';
     }
-    if (write && slot && backing.kind === 'ram') this.#vm.slots.markDirty(slot, gpa);
+    if (write && slot && backing.kind === 'ram' && this.#protects(slot)) this.#vm.slots.markDirty(slot, gpa);
     return backing;
   }
 
@@ -113,6 +117,8 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
     const moved = !old || !now || old.gpa !== now.gpa;
     if (moved) {
       // Of a slot that is no more, the pages; where one is new, the marks that say "device".
+      this.#collectAll();
+      if (old && now) this.#collect(old, now);
       let changed = false;
       for (const slot of [old, now]) if (slot) changed = this.tree.zap(slot.gpa, slot.bytes) || changed;
       if (changed) this.#flush();
@@ -138,6 +144,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
 
   unmapped(hva: Hva, bytes: number): void {
     let changed = false;
+    this.#collectAll();
     for (const slot of this.#vm.slots.all) {
       const from = Math.max(hva, slot.hva);
       const to = Math.min(hva + bytes, slot.hva + slot.bytes);
@@ -153,16 +160,47 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
     for (const [from, pages] of mask ? runs(mask, count) : [[0, count] as const]) {
       const gpa = slot.gpa + (first + from) * PAGE_BYTES;
       changed = this.tree.split(gpa, pages * PAGE_BYTES) || changed;
-      changed = this.tree.protect(gpa, pages * PAGE_BYTES) > 0 || changed;
+      if (!this.#protects(slot)) changed = this.tree.harvestDirty(gpa, pages * PAGE_BYTES, () => {}) || changed;
+      else changed = this.tree.protect(gpa, pages * PAGE_BYTES) > 0 || changed;
     }
     if (changed) this.#flush();
+  }
+
+  // ## The other way to know
+  //
+  // Protecting costs an exit for each page and round. But the processor writes dirty bits into these tables in any case. So: leave the pages writable,
+  // clear the dirty bits, and read them when somebody asks. The guest then runs without a single exit for the log; what is paid instead is a scan of all
+  // its last-level entries for every question, by the one who asks. Intel built a third way on the same bits, *page-modification logging*, where the
+  // processor appends the address to a list whenever it sets one: no scan, and an exit for every 512 pages. A dirty bit must be read
+  // before its entry is dropped; everything below that drops entries collects first. And it comes without a name: for a ring, which vCPU wrote would have
+  // to be known, so there pages are protected whatever the option says.
+
+  /** Whether a write to the slot is noticed by a fault. */
+  #protects(slot: MemorySlot): boolean {
+    return logged(slot) && (!this.#dirtyBits || this.#vm.slots.dirtyRing !== null);
+  }
+
+  collectDirty(slot: MemorySlot): void {
+    if (this.#collect(slot, slot)) this.#flush();
+  }
+
+  /** Reads the dirty bits where `at` is mapped, for the bitmap of `slot`: of a slot that moves the bits are still at the old place. */
+  #collect(at: MemorySlot, slot: MemorySlot): boolean {
+    if (!logged(slot) || this.#protects(slot)) return false;
+    return this.tree.harvestDirty(at.gpa, at.bytes, (gpa, bytes) => {
+      for (let page = gpa; page < gpa + bytes; page += PAGE_BYTES) this.#vm.slots.markDirty(slot, slot.gpa + (page - at.gpa));
+    });
+  }
+
+  #collectAll(): void {
+    for (const slot of this.#vm.slots.all) this.#collect(slot, slot);
   }
 
   // ## The number of tables
   //
   // A guest chooses which addresses it touches, and thereby how many tables it takes from the host: one access to each gigabyte costs two tables apiece.
   // So there is a limit, and beyond it tables that the processor has not used lately are given up. A guest that needs more at a time than it may have
-  // gets slow, and nobody else does.
+  // gets slow, and nobody else does. (The limit cannot be set so low that one instruction's pages do not fit: it would fault for ever.)
 
   get tables(): number {
     return this.tree.tables;
@@ -177,6 +215,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
 
   // @clause kvm.mmu.table-limit
   #reclaim(): void {
+    this.#collectAll();
     this.tree.reclaim();
     // Nothing was idle, or not enough: the first pass has cleared the accessed bits, so that the second takes whatever is left.
     if (this.tables >= this.tableLimit) this.tree.clear();
@@ -184,6 +223,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
   }
 
   zapAll(): void {
+    this.#collectAll();
     this.tree.clear();
     this.#flush();
   }
