@@ -45,7 +45,9 @@ static u8 ata_data(void) {
   return ata_in(STATUS);
 }
 
+// Device 0 is selected first: of a device that is not there nobody would see that it is busy.
 static void ata_reset(void) {
+  ata_out(DEVICE, 0xa0);
   outb(ATA_CONTROL, SRST | NIEN);
   for (u32 i = 0; i < 20; i++) inb(ATA_CONTROL);
   outb(ATA_CONTROL, NIEN);
