@@ -10,17 +10,26 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Field, Fields, Layout } from '../../01-hardware-background/layout.ts';
 import { CAP, KVM_API_VERSION } from './capabilities.ts';
+import * as eventfds from './eventfd.ts';
 import * as events from './events.ts';
 import * as exits from './exits.ts';
 import { IOCTL, type RequestName, requestOf } from './ioctls.ts';
+import * as irqchip from './irqchip.ts';
 import * as memory from './memory.ts';
 import * as registers from './registers.ts';
 
 const isLayout = (value: unknown): value is Layout<Fields> => typeof value === 'object' && value !== null && 'encode' in value;
-const layouts = [events, exits, memory, registers].flatMap((module) => Object.values(module)).filter(isLayout);
+const layouts = [eventfds, events, exits, irqchip, memory, registers].flatMap((module) => Object.values(module)).filter(isLayout);
 
 /** Structures that headers of older kernels lack. */
-const NEWER = new Set(['kvm_run.memory_fault', 'kvm_userspace_memory_region2', 'kvm_run.hypercall.flags']);
+const NEWER = new Set([
+  'kvm_run.memory_fault',
+  'kvm_userspace_memory_region2',
+  'kvm_run.hypercall.flags',
+  'kvm_pre_fault_memory',
+  'kvm_clock_data.realtime',
+  'kvm_clock_data.host_tsc',
+]);
 
 /** A layout's field as a C member: some of our names flatten an inner structure. */
 function member(layout: string, field: string): { struct: string; path: string } {
@@ -29,6 +38,10 @@ function member(layout: string, field: string): { struct: string; path: string }
   if (layout === 'kvm_vcpu_events' && !/payload/.test(field)) path = field.replace(/^(exception|interrupt|nmi|smi|triple_fault)_/, '$1.');
   if (layout === 'kvm_guest_debug' && field === 'debugreg') path = 'arch.debugreg';
   if (layout === 'kvm_enable_cap') path = field.replace(/^arg(\d)$/, 'args[$1]');
+  if (layout === 'kvm_irq_routing_entry')
+    path = field.replace(/^(irqchip|pin)$/, 'u.irqchip.$1').replace(/^(address_lo|address_hi|data|devid)$/, 'u.msi.$1');
+  if (layout === 'kvm_irqchip' && field === 'chip') path = 'chip.dummy';
+  if (layout === 'kvm_coalesced_mmio' && field === 'pio') path = 'pio';
   if (layout === 'kvm_run.debug') path = `arch.${field}`;
   return { struct, path: union ? `${union}.${path}` : path };
 }
@@ -55,6 +68,13 @@ function questions(): { c: string; expected: Map<string, number> } {
     ...events.MP_STATE,
     ...events.GUESTDBG,
     ...memory.KVM_MEM,
+    ...memory.MANUAL_PROTECT,
+    ...eventfds.IRQFD_FLAG,
+    ...eventfds.IOEVENTFD_FLAG,
+    ...eventfds.CLOCK_FLAG,
+    ...irqchip.IRQCHIP,
+    ...irqchip.IRQ_ROUTING,
+    ...irqchip.PIT_FLAGS,
   })) {
     lines.push(`#ifdef ${name}`);
     ask(name, name, value);
