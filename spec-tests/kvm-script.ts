@@ -7,6 +7,7 @@
 
 import type { Field, Fields, Layout } from '../chapters/01-hardware-background/layout.ts';
 import { CAP } from '../chapters/02-kvm-objects/abi/capabilities.ts';
+import * as eventfds from '../chapters/02-kvm-objects/abi/eventfd.ts';
 import * as events from '../chapters/02-kvm-objects/abi/events.ts';
 import * as exits from '../chapters/02-kvm-objects/abi/exits.ts';
 import { IOCTL } from '../chapters/02-kvm-objects/abi/ioctls.ts';
@@ -58,6 +59,13 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   KVM_GET_DIRTY_LOG: shape(memory.KvmDirtyLog),
   KVM_CLEAR_DIRTY_LOG: shape(memory.KvmClearDirtyLog),
   KVM_PRE_FAULT_MEMORY: shape(memory.KvmPreFaultMemory),
+  KVM_IRQFD: shape(eventfds.KvmIrqfd),
+  KVM_IOEVENTFD: shape(eventfds.KvmIoeventfd),
+  KVM_REGISTER_COALESCED_MMIO: shape(eventfds.KvmCoalescedMmioZone),
+  KVM_UNREGISTER_COALESCED_MMIO: shape(eventfds.KvmCoalescedMmioZone),
+  KVM_GET_CLOCK: shape(eventfds.KvmClockData),
+  KVM_SET_CLOCK: shape(eventfds.KvmClockData),
+  KVM_REINJECT_CONTROL: shape(eventfds.KvmReinjectControl),
   KVM_IRQ_LINE: shape(irqchip.KvmIrqLevel),
   KVM_IRQ_LINE_STATUS: shape(irqchip.KvmIrqLevel),
   KVM_SIGNAL_MSI: shape(irqchip.KvmMsi),
@@ -118,6 +126,9 @@ const CONSTANTS: ReadonlyMap<string, number> = new Map(
     memory.KVM_MEM,
     memory.MANUAL_PROTECT,
     memory.KVM_DIRTY_GFN_F,
+    eventfds.IRQFD_FLAG,
+    eventfds.IOEVENTFD_FLAG,
+    eventfds.CLOCK_FLAG,
     irqchip.IRQCHIP,
     irqchip.IRQ_ROUTING,
     irqchip.PIT_FLAGS,
