@@ -33,7 +33,7 @@ const EPT = { READ: 1, WRITE: 2, FETCH: 4, PERMISSIONS: 7 << 3 } as const;
 const PF = { PRESENT: 1, WRITE: 2, USER: 4, FETCH: 16 } as const;
 
 /** What a method that fills EPT does about a fault. `full`: RAM has no room for tables. */
-export type FillEpt = (gpa: Gpa, write: boolean, fetch: boolean) => Backing | 'full';
+type FillEpt = (gpa: Gpa, write: boolean, fetch: boolean) => Backing | 'full';
 
 /** The handlers of EPT violation and misconfiguration. Linux: `handle_ept_violation()`, `handle_ept_misconfig()`, `kvm_mmu_page_fault()`. */
 export function eptExits(vm: SoftVm, fill: FillEpt): ReadonlyMap<number, ExitHandler> {

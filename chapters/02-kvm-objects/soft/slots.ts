@@ -102,6 +102,8 @@ export class MemorySlots {
       if (old.hva !== hva || old.bytes !== bytes || (old.flags ^ flags) & KVM_MEM.KVM_MEM_READONLY) return -ERRNO.EINVAL;
       if (old.gpa === gpa && old.flags === flags) return 0;
     }
+    // Two slots may show the same memory of the VMM; only guest physical addresses are unique.
+    // @clause kvm.memory.alias
     // @clause kvm.memory.overlap
     if (this.#sorted.some((other) => other.id !== id && gpa < other.gpa + other.bytes && other.gpa < gpa + bytes)) return -ERRNO.EEXIST;
     // @clause kvm.memory.move

@@ -29,10 +29,10 @@ const { KVM_DIRTY_GFN_F_DIRTY: DIRTY, KVM_DIRTY_GFN_F_RESET: RESET } = KVM_DIRTY
 /** KVM_DIRTY_RING_MAX_ENTRIES. */
 const MAX_ENTRIES = 65536;
 /** Entries that stay free when the ring counts as full: one exit of the guest may still have several pages to note. */
-export const RESERVED_ENTRIES = 64;
+const RESERVED_ENTRIES = 64;
 
 /** One vCPU's ring. */
-export class DirtyRing {
+class DirtyRing {
   readonly #flags: Int32Array;
   readonly #view: DataView;
   readonly #entries: number;

@@ -34,7 +34,7 @@ const REACH = 2 ** 48;
 export const bytesAt = (level: number): number => PAGE_BYTES * PAGES_PER_TABLE ** (level - 1);
 
 /** A leaf as it was found. */
-export interface Leaf {
+interface Leaf {
   readonly level: LeafLevel;
   /** First address that it maps, and where to. */
   readonly gpa: Gpa;

@@ -8,7 +8,8 @@ import { KVM_MEM } from '../../02-kvm-objects/abi/memory.ts';
 import { Kvm, type Vcpu } from '../../02-kvm-objects/kvm.ts';
 import { LEVEL } from './ept-tables.ts';
 import { type MemoryKernelOptions, memoryKernel } from './index.ts';
-import { runs, TwoDimensional } from './two-dimensional.ts';
+import { runs } from './runs.ts';
+import { TwoDimensional } from './two-dimensional.ts';
 
 const MiB = 1 << 20;
 const CODE = 0x1000;

@@ -21,6 +21,7 @@ import type { MemorySlot } from '../../02-kvm-objects/soft/slots.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import type { Backing, SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 import { bytesAt, EptTables, LEVEL, type LeafLevel, RIGHTS } from './ept-tables.ts';
+import { runs } from './runs.ts';
 
 export interface TwoDimensionalOptions {
   /** The largest page to use. Linux's module parameter `hugepages` has less to say: it goes by what backs the memory. */
@@ -235,19 +236,5 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
 
   free(): void {
     this.tree.free();
-  }
-}
-
-/** The runs of ones among the first `count` bits: where each begins and how long it is. */
-export function* runs(mask: Uint8Array, count: number): Generator<readonly [number, number]> {
-  for (let n = 0; n < count; ) {
-    if (mask[n >> 3] === 0) {
-      n += 8 - (n & 7);
-      continue;
-    }
-    let end = n;
-    while (end < count && ((mask[end >> 3] as number) >> (end & 7)) & 1) end++;
-    if (end > n) yield [n, end - n];
-    n = end + 1;
   }
 }
