@@ -336,3 +336,32 @@ describe.skipIf(IASL.error !== undefined)(`by Intel's own compiler${IASL.error ?
     }
   });
 });
+
+const ACPIEXEC = spawnSync('acpiexec', ['-v']);
+
+describe.skipIf(ACPIEXEC.error !== undefined)(`by the interpreter of Linux${ACPIEXEC.error ? ' (skipped: acpiexec is not installed)' : ''}`, () => {
+  const evaluate = (command: string): string => {
+    const directory = mkdtempSync(join(tmpdir(), 'ringbook-acpi-'));
+    try {
+      const { tables } = walk(placeTables(acpiTables(OPTIONS), PLACE), PLACE.rsdpGpa);
+      for (const signature of ['DSDT', 'FACP']) writeFileSync(join(directory, signature), tables.get(signature)?.bytes as Uint8Array);
+      return execFileSync('acpiexec', ['-b', command, 'DSDT', 'FACP'], { cwd: directory, encoding: 'utf8', stdio: 'pipe' });
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  };
+  it('are loaded', () => {
+    const told = evaluate('namespace');
+    expect(told).toMatch(/1 ACPI AML tables successfully acquired and loaded/);
+    expect(told).not.toMatch(/ACPI (Error|Exception)/);
+  });
+  it('strike out what the firmware keeps of PCI Express, and know no other question', () => {
+    const wants = '1 3 (00 00 00 00 00 00 00 00 1F 00 00 00)';
+    expect(evaluate(`evaluate \\_SB.PCI0._OSC (5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66) ${wants}`)).toContain(
+      '10 00 00 00 00 00 00 00 1D 00 00 00',
+    );
+    expect(evaluate(`evaluate \\_SB.PCI0._OSC (00 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66) ${wants}`)).toContain(
+      '04 00 00 00 00 00 00 00 1F 00 00 00',
+    );
+  });
+});

@@ -1,6 +1,6 @@
 // # The tables of this machine
 //
-// Six of them. FADT says where the registers of power management are; MADT lists processors and interrupt controllers; MCFG says where configuration space
+// FADT says where the registers of power management are; MADT lists processors and interrupt controllers; MCFG says where configuration space
 // is in memory; DSDT is the program; FACS is a place for firmware and system to leave each other notes; RSDT and XSDT list the others, with
 // narrow and with wide pointers.
 
