@@ -273,5 +273,19 @@ _Noreturn void main(void) {
   obs("pieces.same", checksum(frames[next], 200) == sent);
   give_back();
   obs("loopback.head", reg(RDH));
+
+  // Sixteen frames there and back, each by interrupt, as a driver would that has nothing else to do.
+  stage("burst");
+  INSTALL(0x2b);
+  set(IMS, RXT0);
+  u32 complete = 0;
+  for (u32 i = 0; i < 16; i++) {
+    forget();
+    send(200);
+    if (wait_for(1) == 1 && *(volatile u8 *)&rx[next].status & 1) complete++;
+    give_back();
+  }
+  set(IMC, 0xffffffffu);
+  obs("burst.complete", complete);
   done();
 }

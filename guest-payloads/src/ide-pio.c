@@ -138,12 +138,15 @@ _Noreturn void main(void) {
   irq_open(ATA_IRQ);
   INSTALL(0x2e);
   ata_28(6, 2, 0x20);
+  u32 interrupts = 0, statuses = 0;
   for (u32 i = 0; i < 2; i++) {
     forget();
-    obs("irq.count", wait_for(1));
-    obs("irq.status", status_at_interrupt);
+    interrupts += wait_for(1);
+    statuses = statuses << 8 | status_at_interrupt;
     in_words(ATA, sector + i * SECTOR_BYTES, SECTOR_BYTES / 2);
   }
+  obs("irq.count", interrupts);
+  obs("irq.statuses", statuses);
   obs("irq.checksum", checksum(sector, 2 * SECTOR_BYTES));
   // A write interrupts after the block, not before it.
   fill(sector, 43);
