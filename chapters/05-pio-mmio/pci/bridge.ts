@@ -64,11 +64,9 @@ export class PciBridge extends PciFunction implements Downstream {
       },
     });
     this.config.on(H.IO_BASE.offset, H.IO_LIMIT_UPPER.offset + 2 - H.IO_BASE.offset, () => this.decode());
-    let held = false;
     this.config.on(H.BRIDGE_CONTROL.offset, 2, () => {
       // @clause pci.bridge.secondary-reset
-      if (this.#held && !held) this.secondary.reset();
-      held = this.#held;
+      if (this.#held) this.secondary.reset();
     });
   }
 

@@ -53,13 +53,11 @@ export class ConfigRoot {
 
   read(bus: number, devfn: number, offset: number, width: ConfigWidth): number {
     const fn = this.find(bus, devfn);
-    if (!fn || offset >= fn.config.size) return width === 4 ? 0xffff_ffff : 2 ** (8 * width) - 1;
-    return fn.config.read(offset, width);
+    return fn ? fn.config.read(offset, width) : 0xffff_ffff;
   }
 
   write(bus: number, devfn: number, offset: number, width: ConfigWidth, value: number): void {
-    const fn = this.find(bus, devfn);
-    if (fn && offset < fn.config.size) fn.config.write(offset, width, value);
+    this.find(bus, devfn)?.config.write(offset, width, value);
   }
 }
 

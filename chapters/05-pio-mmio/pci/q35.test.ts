@@ -202,6 +202,8 @@ describe('the LPC bridge', () => {
     expect([q35.pirqs.pirqOf(30, 0), at(0x3142, 2)]).toEqual([4, 0]);
     q35.reset();
     expect([log(), q35.pirqs.pirqOf(27, 3), at(0x3148, 2)]).toEqual([['-20'], 3, 0xffff]);
+    write(0, 31, 0, 0xf0, 4, 0xfed1_c001);
+    expect(at(0x3148, 2)).toBe(0x3210);
   });
 });
 
