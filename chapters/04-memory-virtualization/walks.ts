@@ -18,7 +18,7 @@ import { ACCESS, Mmu, PRIVILEGE } from '../01-hardware-background/mmu/mmu.ts';
 import { ENTRY, FORMAT, type Format } from '../01-hardware-background/mmu/paging.ts';
 import { assert, PAGE_BYTES, PhysicalMemory } from '../01-hardware-background/physical-memory.ts';
 import { CpuState, CR0, CR4, EFER, OFFSET } from '../01-hardware-background/state.ts';
-import { Recorder, type Timed } from '../01-hardware-background/trace.ts';
+import { Recorder, type Timed, type TraceEvent } from '../01-hardware-background/trace.ts';
 import { EXIT_REASON } from '../01-hardware-background/vmx/exit-reasons.ts';
 import { RamOwners } from '../02-kvm-objects/soft/memory.ts';
 import { bytesAt, EptTables, LEVEL, type LeafLevel, RIGHTS } from './kernel/ept-tables.ts';
@@ -330,19 +330,27 @@ export interface WalkTotals {
   readonly stage2: number;
 }
 
-/** Sums up the walks in a trace that has the kinds `walk`, `tlb_fill`, `kvm_exit` and `exception`. */
-export function countWalks(events: readonly Timed[]): WalkTotals {
-  const totals = { walks: 0, filled: 0, stage1: 0, stage2: 0 };
-  let open = false;
-  for (const event of events) {
+/** Adds up walks as they are reported: events of the kinds `walk`, `tlb_fill`, `kvm_exit` and `exception`. */
+export class WalkCounter {
+  readonly totals = { walks: 0, filled: 0, stage1: 0, stage2: 0 };
+  #open = false;
+
+  see(event: TraceEvent): void {
+    const { totals } = this;
     if (event.kind === 'walk') {
-      if (!open) totals.walks++;
-      open = true;
+      if (!this.#open) totals.walks++;
+      this.#open = true;
       totals[event.stage === 1 ? 'stage1' : 'stage2']++;
     } else if (event.kind === 'tlb_fill' || event.kind === 'kvm_exit' || event.kind === 'exception') {
-      if (open && event.kind === 'tlb_fill') totals.filled++;
-      open = false;
+      if (this.#open && event.kind === 'tlb_fill') totals.filled++;
+      this.#open = false;
     }
   }
-  return totals;
+}
+
+/** The sums for a trace that was kept. */
+export function countWalks(events: readonly TraceEvent[]): WalkTotals {
+  const counter = new WalkCounter();
+  for (const event of events) counter.see(event);
+  return counter.totals;
 }
