@@ -189,7 +189,9 @@ export class ShadowMemory implements MemoryVirtualization {
     const { once } = shadowed;
     const outcome = this.interpreter.run(vcpu, shadowed, instructions, once);
     if (once) {
-      shadowed.once = false;
+      // A page that the software processor did not have yet: the instruction has not been executed.
+      const reason = this.#vm.hardware.read32(FIELD.VM_EXIT_REASON);
+      shadowed.once = outcome === 'entered' && (reason === EXIT_REASON.EPT_VIOLATION || reason === EXIT_REASON.EPT_MISCONFIG);
       this.mmu.syncAll();
     }
     shadowed.doubtful = true;
