@@ -105,6 +105,7 @@ export class Nic {
       read: (offset, width) => (E1000.at(offset) ? this.#file.read(offset, width) : 0n),
       write: (offset, width, value) => this.#file.write(offset, width, value),
     };
+    // @clause e1000.io-access
     const io = new RegisterFile(E1000_IO, {
       IOADDR: {
         read: () => this.#ioAddress,
