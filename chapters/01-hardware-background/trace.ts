@@ -26,6 +26,17 @@ export type TraceEvent =
   | { kind: 'kvm_mmio'; rw: 'read' | 'write'; gpa: number; len: number; value: bigint }
   | { kind: 'kvm_inj_virq'; vector: number }
   | { kind: 'kvm_page_fault'; gpa: number; errorCode: number }
+  // What lives in the kernel besides vCPUs (chapter 5)
+  | { kind: 'kvm_set_irq'; gsi: number; level: number; source: number }
+  | { kind: 'kvm_pic_set_irq'; chip: number; pin: number; coalesced: boolean }
+  | { kind: 'kvm_ioapic_set_irq'; pin: number; coalesced: boolean }
+  | { kind: 'kvm_msi_set_irq'; address: number; data: number }
+  | { kind: 'kvm_apic_accept_irq'; apic: number; mode: number; vector: number; levelTriggered: boolean }
+  | { kind: 'kvm_apic_ipi'; destination: number; vector: number; mode: number; shorthand: number }
+  | { kind: 'kvm_eoi'; apic: number; vector: number }
+  | { kind: 'kvm_ack_irq'; irqchip: string; pin: number }
+  | { kind: 'kvm_fast_mmio'; gpa: number }
+  | { kind: 'kvm_vcpu_wakeup'; ns: number; waited: boolean }
   // User space
   | { kind: 'ioctl'; fd: string; request: string; result: number }
   | { kind: 'device'; device: string; what: string; value?: number }

@@ -23,6 +23,8 @@ const WASM_PAGE_BYTES = 65536;
 export const TICK_MS = 10;
 /** While an alarm is set: how soon the signal comes again if it came outside KVM_RUN. */
 const RETRY_MS = 1;
+/** How often an interrupted KVM_CREATE_VM is tried again. */
+const RETRIES = 100;
 /** A real-time signal that neither glibc, Node nor a debugger uses. */
 const TICK_SIGNAL = 41;
 /** The largest that one WebAssembly.Memory can be. */
@@ -105,7 +107,9 @@ export class HostKernel implements Kernel {
         return -ERRNO.EINTR;
       }
     }
-    const result = this.libc.ioctl(fd, request, arg);
+    let result = this.libc.ioctl(fd, request, arg);
+    // Our own clock's signal can interrupt the making of a VM, too. Whoever asked for the VM knows nothing of that signal.
+    for (let n = 0; n < RETRIES && request === IOCTL.KVM_CREATE_VM && result === -ERRNO.EINTR; n++) result = this.libc.ioctl(fd, request, arg);
     return CREATES_DESCRIPTOR.has(request) ? this.#remember(result) : result;
   }
 

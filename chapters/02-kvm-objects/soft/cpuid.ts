@@ -71,7 +71,7 @@ export function cpuid(vcpu: SoftVcpu, leaf: number, index: number): CpuidAnswer 
 const INDEXED = new Set([4, 7, 0xb, 0xd]);
 
 /** The table that KVM_GET_SUPPORTED_CPUID offers: the processor's own answers, less what is not offered to guests. Linux: `__do_cpuid_func()`. */
-export function supportedCpuid(hardware: Hardware): CpuidEntry[] {
+export function supportedCpuid(hardware: Hardware, additions: readonly ((entries: CpuidEntry[]) => void)[] = []): CpuidEntry[] {
   const entries: CpuidEntry[] = [];
   const add = (leaf: number, index: number): CpuidAnswer => {
     const [eax, ebx, ecx, edx] = hardware.hostCpuid(leaf, index);
@@ -96,6 +96,7 @@ export function supportedCpuid(hardware: Hardware): CpuidEntry[] {
   };
   range(0);
   range(0x80000000);
+  for (const addTo of additions) addTo(entries);
   return entries;
 }
 

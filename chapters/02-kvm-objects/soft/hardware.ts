@@ -226,6 +226,11 @@ export class Hardware {
   /** Ticks of the time stamp counter that passed without an instruction. */
   idleTicks = 0;
 
+  /** Instructions executed, by whomever. */
+  get instructions(): number {
+    return this.ticks - this.idleTicks;
+  }
+
   /** Lets the time stamp counter run while the processor has nothing to do. */
   idle(ticks: number): void {
     this.idleTicks += ticks;

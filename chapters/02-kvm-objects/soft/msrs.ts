@@ -23,15 +23,16 @@ export const MSR = {
   KERNEL_GS_BASE: 0xc0000102, TSC_AUX: 0xc0000103,
 } as const;
 
-interface Register {
-  get(vcpu: SoftVcpu): bigint;
+export interface MsrRegister {
+  /** Null: there is no such register now. */
+  get(vcpu: SoftVcpu): bigint | null;
   /** False: not a legal value. `host`: written by the VMM. */
   set(vcpu: SoftVcpu, value: bigint, host: boolean): boolean;
 }
 
 const always = (): boolean => true;
 
-const inVmcs = (field: number, legal: (value: bigint) => boolean = always): Register => ({
+const inVmcs = (field: number, legal: (value: bigint) => boolean = always): MsrRegister => ({
   get: (vcpu) => vcpu.vm.hardware.read(field),
   set(vcpu, value) {
     if (!legal(value)) return false;
@@ -39,7 +40,7 @@ const inVmcs = (field: number, legal: (value: bigint) => boolean = always): Regi
     return true;
   },
 });
-const inProcessor = (offset: number, legal: (value: bigint) => boolean = always): Register => ({
+const inProcessor = (offset: number, legal: (value: bigint) => boolean = always): MsrRegister => ({
   get: (vcpu) => vcpu.vm.hardware.cpu.state.get64(offset),
   set(vcpu, value) {
     if (!legal(value)) return false;
@@ -48,7 +49,7 @@ const inProcessor = (offset: number, legal: (value: bigint) => boolean = always)
   },
 });
 /** A variable of the kernel's; a guest may write only what `legal` accepts, a VMM likewise. */
-const inKernel = (index: number, initial: bigint, legal: (value: bigint) => boolean = always): Register => ({
+const inKernel = (index: number, initial: bigint, legal: (value: bigint) => boolean = always): MsrRegister => ({
   get: (vcpu) => vcpu.msrs.get(index) ?? initial,
   set(vcpu, value) {
     if (!legal(value)) return false;
@@ -56,7 +57,7 @@ const inKernel = (index: number, initial: bigint, legal: (value: bigint) => bool
     return true;
   },
 });
-const readOnly = (value: bigint): Register => ({ get: () => value, set: (_vcpu, written, host) => host && written === value });
+const readOnly = (value: bigint): MsrRegister => ({ get: () => value, set: (_vcpu, written, host) => host && written === value });
 
 const memoryType = (type: bigint): boolean => type === 0n || type === 1n || (type >= 4n && type <= 6n);
 const validPat = (value: bigint): boolean => {
@@ -72,9 +73,8 @@ const fixedMtrr = (value: bigint): boolean => {
 };
 
 const SUPPORTED_VARIABLE_MTRRS = 8;
-const U64 = 0xffff_ffff_ffff_ffffn;
 
-const EFER_REGISTER: Register = {
+const EFER_REGISTER: MsrRegister = {
   get: (vcpu) => vcpu.efer,
   // @clause kvm.msr.efer
   set(vcpu, value, host) {
@@ -87,28 +87,27 @@ const EFER_REGISTER: Register = {
 
 // The guest's time stamp counter is the processor's plus an offset that the hardware adds. Setting the counter is setting the offset.
 
-const TSC_REGISTER: Register = {
-  get: ({ vm: { hardware } }) => (hardware.tsc + hardware.read(FIELD.TSC_OFFSET)) & U64,
+const TSC_REGISTER: MsrRegister = {
+  get: (vcpu) => vcpu.tsc,
   set(vcpu, value) {
-    const { hardware } = vcpu.vm;
-    hardware.write(FIELD.TSC_OFFSET, (value - hardware.tsc) & U64);
+    vcpu.tscOffset = value - vcpu.vm.hardware.tsc;
     return true;
   },
 };
-const TSC_ADJUST_REGISTER: Register = {
+const TSC_ADJUST_REGISTER: MsrRegister = {
   get: (vcpu) => vcpu.msrs.get(MSR.TSC_ADJUST) ?? 0n,
   set(vcpu, value, host) {
-    const { hardware } = vcpu.vm;
-    if (!host) hardware.write(FIELD.TSC_OFFSET, (hardware.read(FIELD.TSC_OFFSET) + value - TSC_ADJUST_REGISTER.get(vcpu)) & U64);
+    if (!host) vcpu.tscOffset += value - (vcpu.msrs.get(MSR.TSC_ADJUST) ?? 0n);
     vcpu.msrs.set(MSR.TSC_ADJUST, value);
     return true;
   },
 };
 
 // @clause kvm.msr.apic-base
-const APIC_BASE_REGISTER: Register = {
+const APIC_BASE_REGISTER: MsrRegister = {
   get: (vcpu) => vcpu.apicBase,
-  set(vcpu, value) {
+  set(vcpu, value, host) {
+    if (vcpu.interruptController) return vcpu.interruptController.setApicBase(value, host);
     const bits = BigInt(vcpu.vm.hardware.cpu.physicalAddressBits);
     const x2apic = ((vcpu.cpuid.find(1, 0)?.ecx ?? 0) >>> 21) & 1;
     const allowed = (((1n << bits) - 1n) & ~0xfffn) | 0x900n | (x2apic ? 0x400n : 0n);
@@ -121,7 +120,7 @@ const APIC_BASE_REGISTER: Register = {
 // A guest writes zero here before it reads: the microcode revision appears only after CPUID. So its writes are accepted and change nothing.
 
 const UCODE_REVISION = 1n << 32n;
-const UCODE_REGISTER: Register = {
+const UCODE_REGISTER: MsrRegister = {
   get: (vcpu) => vcpu.msrs.get(MSR.UCODE_REV) ?? UCODE_REVISION,
   set(vcpu, value, host) {
     if (host) vcpu.msrs.set(MSR.UCODE_REV, value);
@@ -129,7 +128,7 @@ const UCODE_REGISTER: Register = {
   },
 };
 
-const registers = new Map<number, Register>([
+const registers = new Map<number, MsrRegister>([
   [MSR.SYSENTER_CS, inVmcs(FIELD.GUEST_SYSENTER_CS, (value) => value < 1n << 32n)],
   [MSR.SYSENTER_ESP, inVmcs(FIELD.GUEST_SYSENTER_ESP, canonical)],
   [MSR.SYSENTER_EIP, inVmcs(FIELD.GUEST_SYSENTER_EIP, canonical)],
@@ -162,11 +161,15 @@ for (const index of [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x2
 /** The order of KVM_GET_MSR_INDEX_LIST: what a VMM must save. EFER, the bases and the APIC's are in SREGS, but harmless here. */
 export const MSR_LIST: readonly number[] = [...registers.keys()].filter((index) => index !== MSR.MTRR_CAP && index !== MSR.MCG_CAP);
 
+/** What later chapters install in the kernel comes first. */
+const registerAt = (vcpu: SoftVcpu, index: number): MsrRegister | undefined => vcpu.vm.msrs.get(index) ?? registers.get(index);
+
 /** The value, or null for an index that does not exist. Linux: `kvm_get_msr()`. */
-export const getMsr = (vcpu: SoftVcpu, index: number): bigint | null => registers.get(index)?.get(vcpu) ?? null;
+export const getMsr = (vcpu: SoftVcpu, index: number): bigint | null => registerAt(vcpu, index)?.get(vcpu) ?? null;
 
 /** False for an index that does not exist or a value that it cannot hold. Linux: `kvm_set_msr()`. */
-export const setMsr = (vcpu: SoftVcpu, index: number, value: bigint, host: boolean): boolean => registers.get(index)?.set(vcpu, value, host) ?? false;
+export const setMsr = (vcpu: SoftVcpu, index: number, value: bigint, host: boolean): boolean =>
+  registerAt(vcpu, index)?.set(vcpu, value, host) ?? false;
 
 // Some MSRs describe the processor instead of holding anything: which VMX controls there are, how it numbers its microcode. A VMM reads them from
 // the *system* descriptor, before there is a vCPU, to decide what the vCPU shall be.

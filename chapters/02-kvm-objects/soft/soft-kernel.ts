@@ -10,13 +10,13 @@ import { KvmDirtyLog, KvmEnableCap } from '../abi/memory.ts';
 import { KvmMsrEntry, KvmMsrList } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import { type Allocation, EFD, type Kernel } from '../kernel.ts';
-import { storeCpuid, supportedCpuid } from './cpuid.ts';
+import { type CpuidEntry, storeCpuid, supportedCpuid } from './cpuid.ts';
 import { IoctlTable } from './dispatch.ts';
 import { EventFd } from './eventfd.ts';
 import { FileTable, type OpenFile } from './files.ts';
 import { Hardware } from './hardware.ts';
 import { LazyEpt } from './lazy-ept.ts';
-import { featureMsr, MSR_FEATURES, MSR_LIST, msrList } from './msrs.ts';
+import { featureMsr, MSR_FEATURES, MSR_LIST, type MsrRegister, msrList } from './msrs.ts';
 import type { MemoryVirtualization } from './second-stage.ts';
 import { USER_SLOTS } from './slots.ts';
 import { RUN_BYTES, SoftVcpu } from './vcpu.ts';
@@ -31,7 +31,7 @@ const MAX_VCPU_ID = 4096;
 const TSS_LIMIT = 2 ** 32 - 3 * 4096;
 
 /** Switches one optional behaviour on: 0 or -errno. Linux: a case of `kvm_vm_ioctl_enable_cap()`. */
-export type VmOption = (vm: SoftVm, args: readonly [bigint, bigint, bigint, bigint], flags: number) => number;
+type VmOption = (vm: SoftVm, args: readonly [bigint, bigint, bigint, bigint], flags: number) => number;
 
 export interface SoftKernelOptions {
   /** RAM of the modelled machine: what the VMM may allocate, and the kernel's own pages. A multiple of 64 KiB. */
@@ -60,6 +60,14 @@ export class SoftKernel implements Kernel {
   readonly capabilities = new Map<number, number>();
   /** Optional behaviour of a VM, by capability number: what KVM_ENABLE_CAP does. */
   readonly vmOptions = new Map<number, VmOption>();
+  /** MSRs besides chapter 2's, and which of them are part of a vCPU's saved state. */
+  readonly msrs = new Map<number, MsrRegister>();
+  readonly savedMsrs: number[] = [];
+  /** Each adds to, or changes, what KVM_GET_SUPPORTED_CPUID says. */
+  readonly cpuidAdditions: ((entries: CpuidEntry[]) => void)[] = [];
+  /** Told of each new VM, and of its end. */
+  readonly vmCreated: ((vm: SoftVm) => void)[] = [];
+  readonly vmDestroyed: ((vm: SoftVm) => void)[] = [];
   /** Told of each new vCPU before its descriptor exists; a negative errno refuses it. Linux: `kvm_arch_vcpu_create()` and its callees. */
   readonly vcpuCreated: ((vcpu: SoftVcpu) => number)[] = [];
   /** Told when a vCPU goes, with its VM or because its creation failed later. */
@@ -193,8 +201,8 @@ export class SoftKernel implements Kernel {
     // @clause kvm.cap.unknown-is-zero
     on.onNumber('KVM_CHECK_EXTENSION', (kernel, capability) => kernel.capabilities.get(capability) ?? 0);
     on.onNumber('KVM_CREATE_VM', (kernel, type) => kernel.#createVm(type));
-    on.onStruct('KVM_GET_SUPPORTED_CPUID', (kernel, _bytes, view) => storeCpuid(view, supportedCpuid(kernel.hardware)));
-    on.onStruct('KVM_GET_MSR_INDEX_LIST', (_kernel, _bytes, view) => storeMsrList(view, MSR_LIST));
+    on.onStruct('KVM_GET_SUPPORTED_CPUID', (kernel, _bytes, view) => storeCpuid(view, supportedCpuid(kernel.hardware, kernel.cpuidAdditions)));
+    on.onStruct('KVM_GET_MSR_INDEX_LIST', (kernel, _bytes, view) => storeMsrList(view, [...MSR_LIST, ...kernel.savedMsrs]));
     on.onStruct('KVM_GET_MSR_FEATURE_INDEX_LIST', (_kernel, _bytes, view) => storeMsrList(view, MSR_FEATURES));
     on.onStruct('KVM_GET_MSRS', (_kernel, _bytes, view) =>
       msrList(view, (index, at) => {
@@ -210,14 +218,17 @@ export class SoftKernel implements Kernel {
   #createVm(type: number): number {
     if (type !== 0) return -ERRNO.EINVAL; // KVM_X86_DEFAULT_VM; the others need encrypted memory
     if (!this.hardware.enable()) return -ERRNO.EIO;
-    const vm = new SoftVm(this.hardware, this.makeMemoryVirtualization, () => {
+    const destroyed = (): void => {
+      for (const tell of this.vmDestroyed) tell(vm);
       this.#vms.delete(vm);
       this.hardware.disable();
-    });
+    };
+    const vm = new SoftVm(this.hardware, this.makeMemoryVirtualization, destroyed, this.msrs);
     if (!vm.mmu.ready) {
       this.hardware.disable();
       return -ERRNO.ENOMEM;
     }
+    for (const tell of this.vmCreated) tell(vm);
     const fd = this.#files.install({
       name: 'anon_inode:kvm-vm',
       object: vm,

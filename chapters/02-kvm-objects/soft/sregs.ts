@@ -6,6 +6,7 @@
 
 import { AR, CR0, CR4, EFER, SEG } from '../../01-hardware-background/state.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
+import { MP_STATE } from '../abi/events.ts';
 import { KvmDtable, KvmSegment, KvmSregs, KvmSregs2, U64 } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import { isLongMode, isPaging, loadPdptrs, validCr0, validCr3, validCr4 } from './control-registers.ts';
@@ -125,6 +126,9 @@ function writeCommon(vcpu: SoftVcpu, layout: Layout, view: DataView): number {
   vcpu.writeCr4(cr4);
   for (const name of names) writeSegment(vcpu, NAMES[name], view, layout.fields[name].offset);
   vcpu.vm.mmu.flushGuest(vcpu);
+  // A VMM from before KVM_SET_MP_STATE resets a halted processor by its registers alone.
+  const atReset = vcpu.rip === 0xfff0n && cs.selector === 0xf000 && cs.base === 0xffff_0000n && !has(cr0, CR0.PE);
+  if (atReset && vcpu.id === vcpu.vm.bootVcpuId) vcpu.mpState = MP_STATE.KVM_MP_STATE_RUNNABLE;
   return 0;
 }
 

@@ -205,6 +205,7 @@ function setVcpuEvents(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): numb
   vcpu.events.interrupt = { injected: e.interrupt_injected !== 0, vector: e.interrupt_nr, soft: e.interrupt_soft !== 0 };
   vcpu.events.nmi.injected = e.nmi_injected !== 0;
   if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_NMI_PENDING) vcpu.events.nmi.pending = Math.min(e.nmi_pending, 2);
+  if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_SIPI_VECTOR && vcpu.interruptController) vcpu.interruptController.sipiVector = e.sipi_vector;
   const { hardware } = vcpu.vm;
   let shadow = hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO) & ~NMI_BLOCKED;
   if (e.nmi_masked) shadow |= NMI_BLOCKED;
@@ -218,13 +219,35 @@ function setVcpuEvents(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): numb
 // Without an in-kernel interrupt controller there is nothing to wait for in the kernel: INIT and start-up messages are the VMM's, and a vCPU is
 // runnable always.
 
-function setMpState(_vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
+const WAITING: readonly number[] = [
+  MP_STATE.KVM_MP_STATE_UNINITIALIZED,
+  MP_STATE.KVM_MP_STATE_INIT_RECEIVED,
+  MP_STATE.KVM_MP_STATE_HALTED,
+  MP_STATE.KVM_MP_STATE_SIPI_RECEIVED,
+  MP_STATE.KVM_MP_STATE_AP_RESET_HOLD,
+];
+
+function getMpState(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
+  vcpu.interruptController?.acceptStartup();
+  KvmMpState.store(view, 0, { mp_state: vcpu.mpState });
+  return 0;
+}
+
+function setMpState(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
+  const { mp_state } = KvmMpState.load(view);
   // @clause kvm.mp-state.needs-irqchip
-  return KvmMpState.load(view).mp_state === MP_STATE.KVM_MP_STATE_RUNNABLE ? 0 : -ERRNO.EINVAL;
+  if (mp_state !== MP_STATE.KVM_MP_STATE_RUNNABLE && !(WAITING.includes(mp_state) && vcpu.interruptController)) return -ERRNO.EINVAL;
+  // SIPI_RECEIVED is not a state that lasts: the message is on its way.
+  if (mp_state === MP_STATE.KVM_MP_STATE_SIPI_RECEIVED) {
+    vcpu.mpState = MP_STATE.KVM_MP_STATE_INIT_RECEIVED;
+    vcpu.interruptController?.startUp();
+  } else vcpu.mpState = mp_state;
+  return 0;
 }
 
 // ## Translation
 
+// @clause kvm.translate
 function translate(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   const { linear_address } = KvmTranslation.load(view);
   const walked = walkGuest(vcpu.vm, pagingOf(vcpu), linear_address, null);
@@ -270,10 +293,7 @@ export function installVcpuRequests(table: IoctlTable<SoftVcpu>): void {
   table.onStruct('KVM_SET_DEBUGREGS', setDebugregs);
   table.onStruct('KVM_GET_VCPU_EVENTS', getVcpuEvents);
   table.onStruct('KVM_SET_VCPU_EVENTS', setVcpuEvents);
-  table.onStruct('KVM_GET_MP_STATE', (vcpu, _bytes, view) => {
-    KvmMpState.store(view, 0, { mp_state: vcpu.mpState });
-    return 0;
-  });
+  table.onStruct('KVM_GET_MP_STATE', getMpState);
   table.onStruct('KVM_SET_MP_STATE', setMpState);
   table.onStruct('KVM_TRANSLATE', translate);
   table.onStruct('KVM_ENABLE_CAP', () => -ERRNO.EINVAL);

@@ -13,10 +13,11 @@ import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../../01-hardware-b
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { ENTRY } from '../../01-hardware-background/vmx/controls.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
-import { GUESTDBG } from '../abi/events.ts';
+import { GUESTDBG, MP_STATE } from '../abi/events.ts';
 import { KvmRun } from '../abi/exits.ts';
 import { ERRNO } from '../errno.ts';
 import { CpuidTable } from './cpuid.ts';
+import type { VcpuInterruptController } from './interrupt-controller.ts';
 import { writeMsrBitmap } from './msrs.ts';
 import type { SoftVm } from './vm.ts';
 
@@ -32,7 +33,6 @@ const APIC_BASE_BSP = 0x100;
 const RESET_PAT = 0x0007_0406_0007_0406n;
 const RESET_DR6 = 0xffff0ff0n;
 const RESET_DR7 = 0x400n;
-const RESET_CR0 = CR0.CD | CR0.NW | CR0.ET;
 /** Family 6, the processor signature that RDX holds at reset when no CPUID table says otherwise. */
 const RESET_RDX = 0x600n;
 
@@ -90,10 +90,14 @@ export class SoftVcpu {
   readonly #runPages: Hpa;
   readonly vpid: number;
   cr2 = 0n;
-  cr8 = 0n;
   efer = 0n;
-  apicBase = BigInt(RESET_APIC_BASE);
-  mpState = 0;
+  /** The local APIC, if it is in the kernel. */
+  interruptController: VcpuInterruptController | null = null;
+  #cr8 = 0n;
+  #apicBase = BigInt(RESET_APIC_BASE);
+  #tscOffset = 0n;
+  /** An MP_STATE. */
+  mpState: number = MP_STATE.KVM_MP_STATE_RUNNABLE;
   /** The VMCS was launched since its last VMCLEAR: VMRESUME instead of VMLAUNCH. */
   launched = false;
   /** KVM_RUN has entered the guest at least once. */
@@ -121,7 +125,7 @@ export class SoftVcpu {
     this.run = hardware.memory.slice(pages.run, RUN_PAGES * PAGE_BYTES);
     this.runView = new DataView(this.run.buffer, this.run.byteOffset, this.run.length);
     this.#live = hardware.cpu.state.u64.subarray(SLOT.RAX, SLOT.RAX + 16);
-    if (id === 0) this.apicBase |= BigInt(APIC_BASE_BSP);
+    if (id === vm.bootVcpuId) this.apicBase |= BigInt(APIC_BASE_BSP);
     hardware.memory.view.setUint32(hardware.memory.offset(pages.vmcs), hardware.config.revision, true);
     writeMsrBitmap(hardware.memory.slice(pages.msrBitmap, PAGE_BYTES));
     hardware.vmx.vmclear(pages.vmcs);
@@ -232,14 +236,19 @@ export class SoftVcpu {
     hardware.write(FIELD.VMCS_LINK_POINTER, 0xffff_ffff_ffff_ffffn);
     hardware.write(FIELD.CR0_GUEST_HOST_MASK, ~BigInt(this.vm.mmu.cr0GuestOwned) & 0xffff_ffff_ffff_ffffn);
     hardware.write(FIELD.CR4_GUEST_HOST_MASK, ~BigInt(this.vm.mmu.cr4GuestOwned) & 0xffff_ffff_ffff_ffffn);
-    hardware.write(FIELD.TSC_OFFSET, -hardware.tsc & 0xffff_ffff_ffff_ffffn);
+    this.tscOffset = -hardware.tsc;
     hardware.writeHostState();
     this.vm.mmu.setUpVcpu(this);
   }
 
-  /** Registers as after power-on. Linux: `kvm_vcpu_reset()`, `vmx_vcpu_reset()`. */
-  reset(): void {
+  /**
+   * Registers as after power-on; or as after INIT, which leaves the caches, the FPU and most MSRs alone. Linux: `kvm_vcpu_reset()`,
+   * `vmx_vcpu_reset()`.
+   */
+  reset({ init = false }: { init?: boolean } = {}): void {
     const { hardware } = this.vm;
+    Object.assign(this.events, noEvents());
+    const caches = init ? this.cr0 & BigInt(CR0.CD | CR0.NW) : BigInt(CR0.CD | CR0.NW);
     this.regs.fill(0n);
     this.regs[SLOT.RDX] = RESET_RDX;
     hardware.write(FIELD.GUEST_RIP, 0xfff0n);
@@ -265,14 +274,29 @@ export class SoftVcpu {
     hardware.write(FIELD.GUEST_IA32_PAT, RESET_PAT);
     hardware.write32(FIELD.EXCEPTION_BITMAP, 0);
     this.setEfer(0n);
-    this.writeCr0(BigInt(RESET_CR0));
+    this.writeCr0(BigInt(CR0.ET) | caches);
     this.writeCr4(0n);
+    this.cr2 = 0n;
+    this.cr8 = 0n;
+    if (init) return;
     const { state } = hardware.cpu;
     for (const offset of SWAPPED) state.set64(offset, 0n);
     state.set64(OFFSET.XCR0, 1n);
     state.fpu.fill(0);
     new DataView(state.u8.buffer, state.u8.byteOffset + OFFSET.FPU).setUint16(0, 0x37f, true);
     new DataView(state.u8.buffer, state.u8.byteOffset + OFFSET.FPU).setUint32(24, 0x1f80, true);
+  }
+
+  /** INIT: everything that is about to happen is forgotten, too. Linux: `kvm_vcpu_reset(vcpu, true)`. */
+  init(): void {
+    this.reset({ init: true });
+    this.vm.mmu.flushGuest(this);
+  }
+
+  /** Begins at page `vector` of the first megabyte. Linux: `kvm_vcpu_deliver_sipi_vector()`. */
+  startAt(vector: number): void {
+    this.setSegment(SEG.CS, vector << 8, BigInt(vector) << 12n, 0xffff, AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED);
+    this.rip = 0n;
   }
 
   setSegment(seg: number, selector: number, base: bigint, limit: number, rights: number): void {
@@ -288,6 +312,36 @@ export class SoftVcpu {
   //
   // For CR0 and CR4 the VMCS has three words: the value the processor runs with, a mask of the bits that belong to the hypervisor, and a *read
   // shadow*, which is what the guest sees of those. So "the guest's CR0" has to be put together, and is never simply a field.
+
+  // The task priority and the APIC's base belong to the APIC, wherever that is.
+
+  get cr8(): bigint {
+    return this.interruptController?.cr8 ?? this.#cr8;
+  }
+  set cr8(value: bigint) {
+    if (this.interruptController) this.interruptController.cr8 = value;
+    else this.#cr8 = value;
+  }
+  get apicBase(): bigint {
+    return this.interruptController?.apicBase ?? this.#apicBase;
+  }
+  set apicBase(value: bigint) {
+    this.#apicBase = value;
+  }
+
+  /** What the hardware adds to its time stamp counter for this guest. */
+  get tscOffset(): bigint {
+    return this.#tscOffset;
+  }
+  set tscOffset(value: bigint) {
+    this.#tscOffset = BigInt.asUintN(64, value);
+    this.vm.hardware.write(FIELD.TSC_OFFSET, this.#tscOffset);
+    this.interruptController?.tscChanged();
+  }
+  /** The guest's time stamp counter. The vCPU need not be loaded. */
+  get tsc(): bigint {
+    return BigInt.asUintN(64, this.vm.hardware.tsc + this.#tscOffset);
+  }
 
   get rip(): bigint {
     return this.vm.hardware.read(FIELD.GUEST_RIP);

@@ -8,6 +8,8 @@
 
 import type { Gpa, Hpa, Hva } from '../../01-hardware-background/physical-memory.ts';
 import type { Hardware } from './hardware.ts';
+import { IoBus, type IoBuses } from './io-bus.ts';
+import type { MsrRegister } from './msrs.ts';
 import type { MemoryVirtualization } from './second-stage.ts';
 import { isReadOnly, MemorySlots } from './slots.ts';
 import type { SoftVcpu } from './vcpu.ts';
@@ -31,6 +33,12 @@ export class SoftVm {
   readonly mmu: MemoryVirtualization;
   // @clause kvm.vcpu.shared-memory
   readonly vcpus = new Map<number, SoftVcpu>();
+  /** Devices in the kernel. */
+  readonly buses: IoBuses = { mmio: new IoBus(), pio: new IoBus(), fastMmio: new IoBus() };
+  /** MSRs besides this chapter's own. */
+  readonly msrs: ReadonlyMap<number, MsrRegister>;
+  /** The vCPU that starts by itself (KVM_SET_BOOT_CPU_ID). */
+  bootVcpuId = 0;
   readonly #onDestroy: () => void;
   /** KVM_SET_TSS_ADDR and KVM_SET_IDENTITY_MAP_ADDR: pages that processors without unrestricted guest mode need, remembered and not used. */
   tssAddr: Gpa = 0;
@@ -39,8 +47,14 @@ export class SoftVm {
   /** What else must be looked at before each VM entry: 1 enter, 0 leave with the exit in the shared page, negative errno. Linux: `kvm_request_pending()`. */
   readonly entryChecks: ((vcpu: SoftVcpu) => number)[] = [];
 
-  constructor(hardware: Hardware, makeMmu: (vm: SoftVm) => MemoryVirtualization, onDestroy: () => void) {
+  constructor(
+    hardware: Hardware,
+    makeMmu: (vm: SoftVm) => MemoryVirtualization,
+    onDestroy: () => void,
+    msrs: ReadonlyMap<number, MsrRegister> = new Map(),
+  ) {
     this.hardware = hardware;
+    this.msrs = msrs;
     this.slots = new MemorySlots(2 ** Math.min(EPT_ADDRESS_BITS, hardware.cpu.physicalAddressBits));
     this.mmu = makeMmu(this);
     this.#onDestroy = onDestroy;
@@ -96,6 +110,7 @@ export class SoftVm {
     this.mmu.unmapped(hva, bytes);
   }
 
+  // @clause kvm.memory.hot-change
   /** KVM_SET_USER_MEMORY_REGION. */
   setMemoryRegion(view: DataView): number {
     return this.slots.set(view, (old, now) => this.mmu.slotChanged(old, now));

@@ -12,7 +12,7 @@ import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { singleStepAfterSkip, trapFlag } from './debug.ts';
 import type { Emulator, MmioAccess, StringPort } from './emulator.ts';
 import { queueException } from './events.ts';
-import { PIO_DATA, portExit, tracePio } from './pio.ts';
+import { kernelReads, kernelWrites, PIO_DATA, portExit, tracePio } from './pio.ts';
 import type { VcpuRun } from './run.ts';
 import { clearShadow } from './skip.ts';
 
@@ -58,8 +58,24 @@ function describe(vcpu: SoftVcpu, { gpa, bytes }: MmioAccess, write: boolean): v
   mmio.is_write.set(view, 0, write ? 1 : 0);
 }
 
-function readExit(run: VcpuRun, access: MmioAccess, then: (value: bigint) => number): 0 {
+// The kernel's own devices are asked first: the vCPU's local APIC, then the VM's bus.
+
+// @clause kvm.mmio.kernel-first
+/** Linux: `vcpu_mmio_read()`. */
+const kernelRead = ({ interruptController, vm }: SoftVcpu, gpa: number, bytes: number): bigint | null =>
+  interruptController?.page.read(gpa, bytes) ?? vm.buses.mmio.read(gpa, bytes);
+/** Linux: `vcpu_mmio_write()`. */
+const kernelWrite = ({ interruptController, vm }: SoftVcpu, { gpa, bytes, value }: MmioAccess): boolean =>
+  interruptController?.page.write(gpa, bytes, value) || vm.buses.mmio.write(gpa, bytes, value);
+
+function readExit(run: VcpuRun, access: MmioAccess, then: (value: bigint) => number): number {
   const { vcpu } = run;
+  const own = kernelRead(vcpu, access.gpa, access.bytes);
+  if (own !== null) {
+    const value = BigInt.asUintN(8 * access.bytes, own);
+    vcpu.trace?.emit({ kind: 'kvm_mmio', rw: 'read', gpa: access.gpa, len: access.bytes, value });
+    return then(value);
+  }
   describe(vcpu, access, false);
   run.completion = () => {
     const value = BigInt.asUintN(8 * access.bytes, vcpu.runView.getBigUint64(mmio.data.offset, true));
@@ -75,6 +91,10 @@ function writeExits(run: VcpuRun, writes: readonly MmioAccess[], index: number, 
   const access = writes[index];
   if (!access) return finish();
   const { vcpu } = run;
+  if (kernelWrite(vcpu, access)) {
+    vcpu.trace?.emit({ kind: 'kvm_mmio', rw: 'write', gpa: access.gpa, len: access.bytes, value: access.value });
+    return writeExits(run, writes, index + 1, finish);
+  }
   describe(vcpu, access, true);
   for (let n = 0; n < access.bytes; n++) vcpu.runView.setUint8(mmio.data.offset + n, Number((access.value >> BigInt(8 * n)) & 0xffn));
   vcpu.trace?.emit({ kind: 'kvm_mmio', rw: 'write', gpa: access.gpa, len: access.bytes, value: access.value });
@@ -84,17 +104,23 @@ function writeExits(run: VcpuRun, writes: readonly MmioAccess[], index: number, 
 
 // ## String ports
 
-function inputExit(run: VcpuRun, port: StringPort, then: (items: Uint8Array) => number): 0 {
+function inputExit(run: VcpuRun, port: StringPort, then: (items: Uint8Array) => number): number {
   const { vcpu } = run;
-  run.completion = () => {
+  const complete = (): number => {
     tracePio(vcpu, 'in', port.port, port.size, port.count);
     return then(vcpu.run.slice(PIO_DATA, PIO_DATA + port.size * port.count));
   };
+  if (kernelReads(vcpu, port)) return complete();
+  run.completion = complete;
   return portExit(vcpu, { ...port, out: false });
 }
 
-function outputExit(run: VcpuRun, port: StringPort & { value: number }, finish: () => number): 0 {
+function outputExit(run: VcpuRun, port: StringPort & { value: number }, finish: () => number): number {
   run.vcpu.runView.setUint32(PIO_DATA, port.value, true);
+  if (kernelWrites(run.vcpu, port)) {
+    tracePio(run.vcpu, 'out', port.port, port.size, port.count);
+    return finish();
+  }
   run.completion = finish;
   return portExit(run.vcpu, { ...port, out: true });
 }

@@ -15,6 +15,7 @@ import { INTERRUPTIBILITY, INTR_INFO } from '../../01-hardware-background/vmx/ex
 import { EVENT_TYPE } from '../../01-hardware-background/vmx/processor.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { GUESTDBG } from '../../02-kvm-objects/abi/events.ts';
+import { KvmRun } from '../../02-kvm-objects/abi/exits.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 
 const { VALID, DELIVER_CODE } = INTR_INFO.mask;
@@ -72,13 +73,33 @@ const needsReinjection = ({ events: { exception, interrupt, nmi } }: SoftVcpu): 
 
 // @clause kvm.run.ready-for-injection
 /** What `ready_for_interrupt_injection` tells the VMM. Linux: `kvm_vcpu_ready_for_interrupt_injection()`. */
-export const readyForInterrupt = (vcpu: SoftVcpu): boolean => interruptAllowed(vcpu) && !needsReinjection(vcpu) && !vcpu.events.exception.pending;
+export const readyForInterrupt = (vcpu: SoftVcpu): boolean =>
+  interruptAllowed(vcpu) && !needsReinjection(vcpu) && !vcpu.events.exception.pending && (vcpu.interruptController?.acceptsExternal ?? true);
+
+// ## With a local APIC in the kernel
+//
+// Then the kernel knows by itself what waits. A vCPU that executed HLT is woken by anything that it could take; and the VMM is asked for nothing but
+// the vectors of 8259s, if those are its own.
+
+/** The VMM has an interrupt to deliver and waits for the moment. Linux: `dm_request_for_irq_injection()`. */
+export const wantsWindow = (vcpu: SoftVcpu): boolean =>
+  KvmRun.fields.request_interrupt_window.get(vcpu.runView, 0) !== 0 && !vcpu.interruptController?.picInKernel;
+
+/** Something would go into a halted vCPU, or start one. The vCPU is loaded. Linux: `kvm_vcpu_has_events()`. */
+export function hasEvents(vcpu: SoftVcpu): boolean {
+  const { events, interruptController: controller } = vcpu;
+  if (controller?.startupPending || events.exception.pending) return true;
+  if (events.nmi.pending > 0 && nmiAllowed(vcpu)) return true;
+  return controller?.hasInterrupt() === true && interruptAllowed(vcpu);
+}
 
 // ## Injecting
 
 /** Prepares the one event that the coming entry delivers, and asks for windows for the rest. */
-export function injectPending(vcpu: SoftVcpu, wantsWindow: boolean): void {
-  const { events } = vcpu;
+export function injectPending(vcpu: SoftVcpu): void {
+  const { events, interruptController: controller } = vcpu;
+  const undisturbed = (vcpu.guestDebug & GUESTDBG.KVM_GUESTDBG_BLOCKIRQ) !== 0;
+  let window = wantsWindow(vcpu) && (controller?.acceptsExternal ?? true);
   let injected = true;
   if (events.exception.injected) injectException(vcpu);
   else if (events.exception.pending) injected = false;
@@ -93,16 +114,23 @@ export function injectPending(vcpu: SoftVcpu, wantsWindow: boolean): void {
     injectException(vcpu);
     injected = true;
   }
-  if (events.nmi.pending > 0) {
-    if (!injected && nmiAllowed(vcpu)) {
-      events.nmi.pending--;
-      events.nmi.injected = true;
-      injectNmi(vcpu);
+  if (events.nmi.pending > 0 && !injected && nmiAllowed(vcpu)) {
+    events.nmi.pending--;
+    events.nmi.injected = true;
+    injectNmi(vcpu);
+    injected = true;
+  }
+  // @clause kvm.irqchip.injection
+  if (controller?.hasInterrupt() && !undisturbed) {
+    if (!injected && interruptAllowed(vcpu)) {
+      events.interrupt = { injected: true, vector: controller.takeInterrupt(), soft: false };
+      injectInterrupt(vcpu);
     }
+    window ||= controller.hasInterrupt();
   }
   // @clause kvm.exit.irq-window
   vcpu.control(CPU_BASED.mask.NMI_WINDOW_EXITING, events.nmi.pending > 0);
-  vcpu.control(CPU_BASED.mask.INTR_WINDOW_EXITING, wantsWindow && !(vcpu.guestDebug & GUESTDBG.KVM_GUESTDBG_BLOCKIRQ));
+  vcpu.control(CPU_BASED.mask.INTR_WINDOW_EXITING, window && !undisturbed);
 }
 
 function write(vcpu: SoftVcpu, info: number): void {

@@ -9,6 +9,7 @@ import { CR0, SLOT } from '../../01-hardware-background/state.ts';
 import { CPU_BASED } from '../../01-hardware-background/vmx/controls.ts';
 import { EXIT_REASON, INTR_INFO } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
+import { MP_STATE } from '../../02-kvm-objects/abi/events.ts';
 import { EXIT, RunMemoryFault } from '../../02-kvm-objects/abi/exits.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { setCr0, setCr3, setCr4, setXcr0 } from '../../02-kvm-objects/soft/control-registers.ts';
@@ -18,7 +19,7 @@ import type { ExitServices } from '../../02-kvm-objects/soft/second-stage.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { debugExit, handleDebugException, handleDr } from './debug.ts';
 import { emulate } from './emulate.ts';
-import { queueException } from './events.ts';
+import { hasEvents, queueException } from './events.ts';
 import { fastPio, isString } from './pio.ts';
 import type { VcpuRun } from './run.ts';
 import { skipInstruction } from './skip.ts';
@@ -56,7 +57,11 @@ const handleCpuid: Handler = ({ vcpu }) => {
 
 // @clause kvm.exit.hlt
 const handleHlt: Handler = ({ vcpu }) => {
-  skipInstruction(vcpu);
+  const skipped = skipInstruction(vcpu);
+  if (vcpu.interruptController) {
+    if (!hasEvents(vcpu)) vcpu.mpState = MP_STATE.KVM_MP_STATE_HALTED;
+    return skipped;
+  }
   vcpu.exitReason = EXIT.KVM_EXIT_HLT; // even over a debugger's step
   return 0;
 };
@@ -143,7 +148,7 @@ function writeCr8(run: VcpuRun, value: bigint): number {
   if (value > 15n) return completeOrFault(run, false);
   vcpu.cr8 = value;
   const result = skipInstruction(vcpu);
-  if (result === 0 || before <= value) return result;
+  if (result === 0 || before <= value || vcpu.interruptController) return result;
   vcpu.exitReason = EXIT.KVM_EXIT_SET_TPR;
   return 0;
 }
@@ -215,6 +220,12 @@ export const exitServices = (run: VcpuRun): ExitServices => ({
 function emulateAccess(run: VcpuRun): number {
   const { vcpu } = run;
   const { hardware } = vcpu.vm;
+  // @clause kvm.ioeventfd.fast
+  // The exit says that the page is a device's, and so the address alone may be enough. Nobody has looked at the instruction: a read goes the same way.
+  if ((hardware.read32(FIELD.VM_EXIT_REASON) & 0xffff) === R.EPT_MISCONFIG && vcpu.vm.buses.fastMmio.write(faultingGpa(vcpu), 0, 0n)) {
+    vcpu.trace?.emit({ kind: 'kvm_fast_mmio', gpa: faultingGpa(vcpu) });
+    return skipInstruction(vcpu);
+  }
   if (!(hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD) & VALID)) return emulate(run, run.loop.emulator);
   return deliveryError(run, hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD));
 }

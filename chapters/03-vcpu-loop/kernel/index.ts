@@ -133,6 +133,7 @@ function installVcpuLoop(kernel: SoftKernel, instructionBound = DEFAULT_BOUND): 
     const { irq } = KvmInterrupt.load(view);
     // @clause kvm.interrupt.vector
     if (irq >= VECTORS) return -ERRNO.EINVAL;
+    if (vcpu.interruptController) return vcpu.interruptController.queueExternal(irq);
     vcpu.events.interrupt = { injected: true, vector: irq, soft: false };
     return 0;
   });

@@ -46,9 +46,17 @@ export function tracePio(vcpu: SoftVcpu, rw: 'in' | 'out', port: number, size: 1
   vcpu.trace?.emit({ kind: 'kvm_pio', rw, port, size, count, value: loadPort(vcpu, size) });
 }
 
-/** The first item of the port data, unsigned. */
-function loadPort({ runView }: SoftVcpu, size: 1 | 2 | 4): number {
-  return size === 1 ? runView.getUint8(PIO_DATA) : size === 2 ? runView.getUint16(PIO_DATA, true) : runView.getUint32(PIO_DATA, true);
+/** One item of the port data, unsigned. */
+function loadPort({ runView }: SoftVcpu, size: 1 | 2 | 4, index = 0): number {
+  const at = PIO_DATA + size * index;
+  return size === 1 ? runView.getUint8(at) : size === 2 ? runView.getUint16(at, true) : runView.getUint32(at, true);
+}
+
+function storePort({ runView }: SoftVcpu, size: 1 | 2 | 4, index: number, value: number): void {
+  const at = PIO_DATA + size * index;
+  if (size === 1) runView.setUint8(at, value);
+  else if (size === 2) runView.setUint16(at, value, true);
+  else runView.setUint32(at, value, true);
 }
 
 const QUALIFICATION = { SIZE: 7, IN: 1 << 3, STRING: 1 << 4, PORT_SHIFT: 16 } as const;
@@ -57,12 +65,17 @@ const QUALIFICATION = { SIZE: 7, IN: 1 << 3, STRING: 1 << 4, PORT_SHIFT: 16 } as
 export const isString = (qualification: number): boolean => (qualification & QUALIFICATION.STRING) !== 0;
 
 /** `in` or `out` of one item: out to user space, and what to do on the way back. Linux: `kvm_fast_pio()`. */
-export function fastPio(vcpu: SoftVcpu, qualification: number): { result: 0; completion: Completion } {
+export function fastPio(vcpu: SoftVcpu, qualification: number): { result: number; completion: Completion | null } {
   const size = ((qualification & QUALIFICATION.SIZE) + 1) as 1 | 2 | 4;
   const port = qualification >>> QUALIFICATION.PORT_SHIFT;
   const out = (qualification & QUALIFICATION.IN) === 0;
   const rax = lowHalf(vcpu.regs[SLOT.RAX] as bigint);
   if (out) vcpu.runView.setUint32(PIO_DATA, rax, true);
+  if (out ? kernelWrites(vcpu, { port, size, count: 1 }) : kernelReads(vcpu, { port, size, count: 1 })) {
+    tracePio(vcpu, out ? 'out' : 'in', port, size, 1);
+    if (!out) vcpu.regs[SLOT.RAX] = merged(vcpu, size);
+    return { result: skipInstruction(vcpu), completion: null };
+  }
   const at = vcpu.rip;
   return {
     result: portExit(vcpu, { port, size, count: 1, out }),
@@ -71,14 +84,42 @@ export function fastPio(vcpu: SoftVcpu, qualification: number): { result: 0; com
       if (vcpu.rip !== at) return 1; // the VMM moved RIP: the instruction is not ours to finish
       if (!out) {
         tracePio(vcpu, 'in', port, size, 1);
-        const value = loadPort(vcpu, size);
-        if (size === 4) vcpu.regs[SLOT.RAX] = BigInt(value);
-        else {
-          const mask = size === 1 ? 0xffn : 0xffffn;
-          vcpu.regs[SLOT.RAX] = ((vcpu.regs[SLOT.RAX] as bigint) & ~mask) | BigInt(value);
-        }
+        vcpu.regs[SLOT.RAX] = merged(vcpu, size);
       }
       return skipInstruction(vcpu);
     },
   };
+}
+
+/** RAX after an `in`: the upper bits stay, except that a 32-bit register clears its upper half. */
+function merged(vcpu: SoftVcpu, size: 1 | 2 | 4): bigint {
+  const value = BigInt(loadPort(vcpu, size));
+  if (size === 4) return value;
+  const mask = size === 1 ? 0xffn : 0xffffn;
+  return ((vcpu.regs[SLOT.RAX] as bigint) & ~mask) | value;
+}
+
+// ## Ports that the kernel serves
+//
+// Linux asks its bus about the first item of a string. If nobody takes it, the whole instruction goes to user space; if somebody does, the rest stays in
+// the kernel, even should the device refuse: it can only have gone away meanwhile, and then a write is lost and a read is zero.
+
+type Ports = Omit<PortAccess, 'out'>;
+
+/** Offers the port data to the kernel's devices. Linux: `emulator_pio_out()`. */
+export function kernelWrites(vcpu: SoftVcpu, { port, size, count }: Ports): boolean {
+  const { pio } = vcpu.vm.buses;
+  for (let n = 0; n < count; n++) if (!pio.write(port, size, BigInt(loadPort(vcpu, size, n))) && n === 0) return false;
+  return true;
+}
+
+/** Fills the port data from the kernel's devices. Linux: `emulator_pio_in()`. */
+export function kernelReads(vcpu: SoftVcpu, { port, size, count }: Ports): boolean {
+  const { pio } = vcpu.vm.buses;
+  for (let n = 0; n < count; n++) {
+    const value = pio.read(port, size);
+    if (value === null && n === 0) return false;
+    storePort(vcpu, size, n, Number(value ?? 0n));
+  }
+  return true;
 }

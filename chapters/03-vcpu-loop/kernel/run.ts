@@ -10,12 +10,13 @@
 import { OFFSET } from '../../01-hardware-background/state.ts';
 import { exitReasonName } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
+import { MP_STATE } from '../../02-kvm-objects/abi/events.ts';
 import { EXIT, exitName, INTERNAL_ERROR, KvmRun, RunFailEntry, RunInternal } from '../../02-kvm-objects/abi/exits.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import type { ExitServices } from '../../02-kvm-objects/soft/second-stage.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { enterWithDebugRegisters, leaveWithDebugRegisters } from './debug.ts';
-import { completeEvents, injectPending, readyForInterrupt } from './events.ts';
+import { completeEvents, hasEvents, injectPending, readyForInterrupt, wantsWindow } from './events.ts';
 import { dispatchExit, exitServices } from './exits.ts';
 import type { VcpuLoop } from './index.ts';
 
@@ -26,6 +27,8 @@ const head = KvmRun.fields;
 const ENTRY_FAILED = 0x8000_0000;
 const MAX_CR8 = 15n;
 const IF = 1 << 9;
+/** How much of KVM_RUN's bound one wait uses up: a guest that is woken by timers, and never takes their interrupt, must not stay for ever. */
+const BLOCK_EXITS = 1000;
 const U64 = 0xffff_ffff_ffff_ffffn;
 
 /** What KVM_RUN keeps between two calls for one vCPU. */
@@ -58,11 +61,14 @@ export class VcpuRun {
     const view = vcpu.runView;
     vcpu.hasRun = true;
     head.flags.set(view, 0, 0);
+    if (vcpu.mpState === MP_STATE.KVM_MP_STATE_UNINITIALIZED) return this.#awaitInit();
     const synced = this.loop.loadSyncRegs(vcpu);
     if (synced < 0) return synced;
     const cr8 = head.cr8.get(view, 0);
-    if (cr8 > MAX_CR8) return -ERRNO.EINVAL;
-    vcpu.cr8 = cr8;
+    if (!vcpu.interruptController) {
+      if (cr8 > MAX_CR8) return -ERRNO.EINVAL;
+      vcpu.cr8 = cr8;
+    }
     // The VMM had its hands on guest memory, and may have written code.
     vcpu.vm.hardware.cpu.engine.memoryChanged();
 
@@ -74,6 +80,11 @@ export class VcpuRun {
     }
     // @clause kvm.run.immediate-exit
     if (result > 0) result = head.immediate_exit.get(view, 0) ? -ERRNO.EINTR : this.#innerLoop();
+    return this.#leave(result);
+  }
+
+  #leave(result: number): number {
+    const { vcpu } = this;
     this.#tellUser();
     this.loop.storeSyncRegs(vcpu);
     vcpu.trace?.emit({ kind: 'kvm_userspace_exit', vcpu: vcpu.id, reason: result === -ERRNO.EINTR ? 'EINTR' : exitName(vcpu.exitReason) });
@@ -85,7 +96,7 @@ export class VcpuRun {
     const { vcpu } = this;
     const view = vcpu.runView;
     head.if_flag.set(view, 0, vcpu.vm.hardware.read32(FIELD.GUEST_RFLAGS) & IF ? 1 : 0);
-    head.ready_for_interrupt_injection.set(view, 0, readyForInterrupt(vcpu) ? 1 : 0);
+    head.ready_for_interrupt_injection.set(view, 0, vcpu.interruptController?.picInKernel || readyForInterrupt(vcpu) ? 1 : 0);
     head.cr8.set(view, 0, vcpu.cr8);
     head.apic_base.set(view, 0, vcpu.apicBase);
   }
@@ -99,31 +110,89 @@ export class VcpuRun {
   /** Linux: `vcpu_run()`. */
   #innerLoop(): number {
     const { vcpu, loop } = this;
-    const { clock } = loop.kernel;
-    const { state } = vcpu.vm.hardware.cpu;
-    const start = state.getNumber(OFFSET.ICOUNT);
+    const { clock, hardware } = loop.kernel;
+    const start = hardware.instructions;
     for (let exits = 0; ; exits++) {
-      // An exit counts as an instruction, so that a guest that only ever exits comes to an end as well.
       clock.timers.runDue();
-      const left = loop.instructionBound - (state.getNumber(OFFSET.ICOUNT) - start) - exits;
+      // An exit counts as an instruction, so that a guest that only ever exits comes to an end as well.
+      const left = loop.instructionBound - (hardware.instructions - start) - exits;
       // @clause kvm.run.eintr
       if (left <= 0 || loop.takeSignal(vcpu) || clock.takeAlarm()) {
         vcpu.exitReason = EXIT.KVM_EXIT_INTR;
         return -ERRNO.EINTR;
       }
-      const result = this.#enterGuest(clock.stepsUntilNext(left));
+      const runs = vcpu.mpState === MP_STATE.KVM_MP_STATE_RUNNABLE;
+      const result = runs ? this.#enterGuest(clock.stepsUntilNext(left)) : this.#block();
       if (result <= 0) return result;
+      if (!runs) exits += BLOCK_EXITS;
       // @clause kvm.exit.irq-window
-      if (this.#wantsWindow() && readyForInterrupt(vcpu)) {
+      if (wantsWindow(vcpu) && readyForInterrupt(vcpu)) {
         vcpu.exitReason = EXIT.KVM_EXIT_IRQ_WINDOW_OPEN;
         return 0;
       }
     }
   }
 
-  /** The VMM has an interrupt to deliver and waits for the moment. */
-  #wantsWindow(): boolean {
-    return head.request_interrupt_window.get(this.vcpu.runView, 0) !== 0;
+  // ## Waiting in the kernel
+  //
+  // With a local APIC in the kernel, a processor that waits for an interrupt waits here: Linux puts the thread to sleep until something wakes it. There
+  // is one thread for all processors of this kernel. If another one has work, the thread is needed there, and KVM_RUN returns, as it would for a
+  // signal. If none has, nothing can happen before the next timer, and so it happens now.
+
+  // @clause kvm.halt.in-kernel
+  /** Linux: `vcpu_block()`. */
+  #block(): number {
+    const { vcpu, loop } = this;
+    const { clock } = loop.kernel;
+    vcpu.interruptController?.acceptStartup();
+    if (vcpu.mpState === MP_STATE.KVM_MP_STATE_RUNNABLE) return 1;
+    if (vcpu.mpState === MP_STATE.KVM_MP_STATE_HALTED && hasEvents(vcpu)) {
+      vcpu.mpState = MP_STATE.KVM_MP_STATE_RUNNABLE;
+      return 1;
+    }
+    const { next } = clock;
+    if (next === null || this.#othersRun()) {
+      vcpu.exitReason = EXIT.KVM_EXIT_INTR;
+      return -ERRNO.EINTR;
+    }
+    const before = clock.now();
+    clock.advance(next);
+    if (vcpu.trace) {
+      vcpu.trace.now = vcpu.vm.hardware.ticks;
+      vcpu.trace.emit({ kind: 'kvm_vcpu_wakeup', ns: clock.now() - before, waited: true });
+    }
+    return 1;
+  }
+
+  /** Another processor of this VM has something to do. */
+  #othersRun(): boolean {
+    const { vcpu } = this;
+    let found = false;
+    for (const other of vcpu.vm.vcpus.values()) {
+      if (other === vcpu) continue;
+      const waits = other.mpState !== MP_STATE.KVM_MP_STATE_RUNNABLE;
+      if (waits && other.mpState !== MP_STATE.KVM_MP_STATE_HALTED) found = other.interruptController?.startupPending === true;
+      else {
+        other.load(); // what it could take is in its VMCS
+        found = !waits || hasEvents(other);
+      }
+      if (found) break;
+    }
+    vcpu.load();
+    return found;
+  }
+
+  // A processor that has never been started is not even asleep. On Linux the thread waits for INIT; then, and when a signal comes, the answer is an
+  // error, and the program calls again.
+
+  // @clause kvm.run.uninitialized
+  #awaitInit(): number {
+    const { vcpu, loop } = this;
+    if (head.immediate_exit.get(vcpu.runView, 0)) return this.#leave(-ERRNO.EINTR);
+    vcpu.interruptController?.acceptStartup();
+    if (!loop.takeSignal(vcpu) && !loop.kernel.clock.takeAlarm()) return this.#leave(-ERRNO.EAGAIN);
+    vcpu.exitReason = EXIT.KVM_EXIT_INTR;
+    return this.#leave(-ERRNO.EINTR);
   }
 
   // ## The inner door
@@ -142,9 +211,12 @@ export class VcpuRun {
       const checked = check(vcpu);
       if (checked <= 0) return checked;
     }
+    // @clause kvm.init.clears
+    vcpu.interruptController?.acceptStartup();
+    if (vcpu.mpState !== MP_STATE.KVM_MP_STATE_RUNNABLE) return 1;
     const prepared = vcpu.vm.mmu.prepareEntry(vcpu);
     if (prepared <= 0) return prepared;
-    injectPending(vcpu, this.#wantsWindow());
+    injectPending(vcpu);
     enterWithDebugRegisters(vcpu);
     vcpu.loadRegisters();
     if (trace) {
