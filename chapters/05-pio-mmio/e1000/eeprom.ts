@@ -8,7 +8,7 @@
 
 import { EECD } from './registers.ts';
 
-export const EEPROM_WORDS = 64;
+const EEPROM_WORDS = 64;
 export const CHECKSUM = 0xbaba;
 export const CHECKSUM_WORD = EEPROM_WORDS - 1;
 

@@ -6,8 +6,8 @@
 //
 // In a virtual machine each of these interrupts costs an exit or two more, so what was made for fast networks turns out to help slow emulators.
 
-import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
+import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Wire } from '../wires.ts';
 import { CAUSE, E1000 } from './registers.ts';
 

@@ -56,7 +56,7 @@ export function insertChecksum(
 
 export const PAYLOAD_LIMIT = 0x10_0000;
 /** The most frames that one packet is cut into; a hostile MSS of one would give a million. */
-export const SEGMENT_LIMIT = 4096;
+const SEGMENT_LIMIT = 4096;
 
 const TCP_FIN_PSH = 0x09;
 
@@ -99,7 +99,7 @@ export function segment(packet: Uint8Array, context: OffloadContext): Uint8Array
 // ## Checking what arrives
 
 /** What a card can tell of the checksums of a received frame. */
-export interface Checked {
+interface Checked {
   readonly ip: 'good' | 'bad' | 'unknown';
   readonly transport: 'good' | 'bad' | 'unknown';
 }

@@ -3,6 +3,8 @@
 // The controller moves frames; turning bits into voltages is the *PHY*'s work. It negotiates the speed with whoever is at the other end of the
 // cable, and the driver watches through a register that passes on reads and writes. The 82540EM's is a Marvell 88E1011. Here the other end
 // always agrees, {{NEGOTIATION_NS / 1000}} µs after it was asked.
+//
+// ::layout PHY -- The PHY's registers, sixteen bits each; the number of a register is half its offset here.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { registerTable } from '../registers.ts';

@@ -12,7 +12,7 @@ import type { Statistics } from './statistics.ts';
 import type { Ring } from './transmit.ts';
 
 /** What the card around it provides; the values are registers as they are now. */
-export interface ReceivePorts {
+interface ReceivePorts {
   readonly dma: DmaTarget;
   readonly ring: Ring;
   readonly statistics: Statistics;
@@ -47,7 +47,7 @@ const HASH_SHIFT = [4, 3, 2, 0] as const;
 const BUFFER_BYTES = [2048, 1024, 512, 256] as const;
 
 /** Size of each receive buffer: BSIZE, times sixteen with BSEX, where the first value is reserved. */
-export const bufferBytes = (rctl: number): number => {
+const bufferBytes = (rctl: number): number => {
   const size = (rctl >> 16) & 3;
   return (BUFFER_BYTES[size] as number) * (rctl & RCTL.BSEX && size > 0 ? 16 : 1);
 };

@@ -19,7 +19,7 @@ export interface Ring {
 }
 
 /** What the card around it provides. */
-export interface TransmitPorts {
+interface TransmitPorts {
   readonly dma: DmaTarget;
   readonly ring: Ring;
   /** VLAN mode is on: its ether type. Null when it is off. */
@@ -30,7 +30,7 @@ export interface TransmitPorts {
 }
 
 /** What a round of sending asks to be told: descriptors were written back, and whether each of them allowed the interrupt to wait. */
-export interface Sent {
+interface Sent {
   readonly reported: boolean;
   readonly mayWait: boolean;
   readonly empty: boolean;

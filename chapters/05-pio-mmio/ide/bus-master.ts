@@ -40,13 +40,13 @@ export const PhysicalRegionDescriptor = layout('physical region descriptor', {
 const END_OF_TABLE = 0x8000;
 const BLOCK_BYTES = 0x1_0000;
 
-export const BM_COMMAND = { START: 0x01, TO_MEMORY: 0x08 } as const;
-export const BM_STATUS = { ACTIVE: 0x01, ERROR: 0x02, INTERRUPT: 0x04, CAPABLE: 0x60 } as const;
+const BM_COMMAND = { START: 0x01, TO_MEMORY: 0x08 } as const;
+const BM_STATUS = { ACTIVE: 0x01, ERROR: 0x02, INTERRUPT: 0x04, CAPABLE: 0x60 } as const;
 
-// A table that fills its 64 KiB block has this many entries. The address wraps within the block, so a table without an end would be read for
+// A table that fills its 64 KiB block has {{TABLE_ENTRIES}} entries. The address wraps within the block, so a table without an end would be read for
 // ever: each entry may be as small as two bytes, and a command as large as 32 MiB. An engine that comes round again reports an error instead.
 
-/** The most entries that a table can have: {@link BLOCK_BYTES} of them. */
+/** The most entries that a table can have. */
 export const TABLE_ENTRIES = BLOCK_BYTES / PhysicalRegionDescriptor.bytes;
 
 /** The engine of one channel. */

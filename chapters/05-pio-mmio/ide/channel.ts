@@ -14,7 +14,7 @@ const EXECUTE_DEVICE_DIAGNOSTIC = 0x90;
 const DEVICE_RESET = 0x08;
 
 /** What a bus master, if there is one, listens to. */
-export interface ChannelListener {
+interface ChannelListener {
   /** INTRQ rose. */
   interrupted(): void;
   /** The selected device wants its data moved. */

@@ -22,7 +22,7 @@ export interface DmaPhase {
 }
 
 /** What a device tells the channel it is on. */
-export interface Cable {
+interface Cable {
   /** INTRQ or the status changed. */
   changed(): void;
   /** The device asserts DMARQ: it is ready for the bus master. */

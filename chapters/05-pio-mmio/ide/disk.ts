@@ -60,7 +60,7 @@ const POWER_ACTIVE = 0xff;
 /** The most that a bus-master transfer holds at a time. */
 const DMA_CHUNK_SECTORS = 128;
 
-export interface DiskOptions {
+interface DiskOptions {
   readonly clock: Clock;
   readonly block: BlockBackend;
   readonly serial?: string;

@@ -11,7 +11,7 @@ export interface Geometry {
 }
 
 /** What varies in the answer. */
-export interface IdentityState {
+interface IdentityState {
   readonly sectors: number;
   readonly serial: string;
   readonly firmware: string;
@@ -31,7 +31,7 @@ export const LBA28_LIMIT = 0x0fff_ffff;
 export const CHS_LIMIT = { cylinders: 16383, heads: 16, sectorsPerTrack: 63 } as const;
 
 /** SET FEATURES' transfer modes: the upper five bits are the kind, the lower three the number. */
-export const TRANSFER = { PIO: 0x08, MWDMA: 0x20, UDMA: 0x40 } as const;
+const TRANSFER = { PIO: 0x08, MWDMA: 0x20, UDMA: 0x40 } as const;
 export const TRANSFER_LIMIT = { [TRANSFER.PIO]: 4, [TRANSFER.MWDMA]: 2, [TRANSFER.UDMA]: 5 } as const;
 
 export const defaultGeometry = (sectors: number): Geometry => {
@@ -40,7 +40,7 @@ export const defaultGeometry = (sectors: number): Geometry => {
 };
 
 // Strings are stored two characters a word with the first in the high byte: they were once printed by a big-endian program.
-export function storeString(words: Uint16Array, at: number, length: number, text: string): void {
+function storeString(words: Uint16Array, at: number, length: number, text: string): void {
   const padded = text.slice(0, length * 2).padEnd(length * 2);
   for (let index = 0; index < length; index++) words[at + index] = (padded.charCodeAt(2 * index) << 8) | padded.charCodeAt(2 * index + 1);
 }

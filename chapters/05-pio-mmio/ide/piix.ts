@@ -6,6 +6,8 @@
 // The model is the PIIX3's, which every system since Windows 95 and Linux 2.0 has a driver for. Its timing registers set how fast the chip drives the
 // cable; there is no cable here, so they only keep what is written. One bit in each matters to software: bit 15 says that the channel is
 // enabled, and Linux skips a channel without it. Firmware sets the bits; on a machine started without firmware they are set already.
+//
+// ::layout PIIX_IDE_CONFIG -- What the function adds to its configuration space.
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
@@ -31,7 +33,7 @@ const BUS_MASTER_BAR = 4;
 /** Two drives of a channel: master and slave, as they were called. */
 export type Drives = readonly [AtaDevice | null, AtaDevice | null];
 
-export interface PiixIdeOptions {
+interface PiixIdeOptions {
   readonly primary: Drives;
   readonly secondary: Drives;
   /** Interrupt lines 14 and 15. */

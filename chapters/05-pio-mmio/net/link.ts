@@ -16,7 +16,7 @@ export interface Link {
 }
 
 /** The largest frame that any link carries. */
-export const LINK_FRAME_LIMIT = 16384;
+const LINK_FRAME_LIMIT = 16384;
 /** Shorter frames are padded to this; Ethernet needs the time to notice collisions. */
 export const SHORTEST_FRAME = 60;
 
@@ -28,7 +28,7 @@ interface WireOptions {
 }
 
 /** One end of a {@link memoryWire}. */
-export class WireEnd implements Link {
+class WireEnd implements Link {
   onFrame: ((frame: Uint8Array) => void) | null = null;
   /** Frames that were lost because too many were on their way. */
   dropped = 0;
