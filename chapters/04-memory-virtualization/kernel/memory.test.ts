@@ -217,6 +217,15 @@ for (const { name, make, reason, method } of kernels) {
         expect(run(vcpu, ...load(0x3000), ...store(0x5000), HLT)).toBe('KVM_EXIT_HLT');
         expect(dirty()).toEqual([5]);
       });
+      it('has a page that was read before it was written', () => {
+        region({ flags: LOG });
+        const vcpu = createVcpu();
+        dirty();
+        expect(run(vcpu, ...load(0x9000), HLT)).toBe('KVM_EXIT_HLT');
+        expect(dirty()).toEqual([]);
+        expect(run(vcpu, ...load(0x9000), ...store(0x9000), ...load(0xa000), ...store(0xa000), HLT)).toBe('KVM_EXIT_HLT');
+        expect(dirty()).toEqual([9, 10]);
+      });
       it('begins when the flag is set and ends when it is cleared, whatever was mapped before', () => {
         region({});
         const vcpu = createVcpu();

@@ -197,6 +197,15 @@ describe('a slot that goes', () => {
     expect(violations(machine)).toBe(before);
   });
 
+  it('is forgotten by the processor too', () => {
+    const machine = guest();
+    const extra = machine.kvm.allocate(4 * MiB);
+    machine.slot({ slot: 1, gpa: 64 * MiB, bytes: 4 * MiB, hva: extra.hva });
+    expect(run(machine, [...store(64 * MiB), HLT])).toBe('KVM_EXIT_HLT');
+    machine.slot({ slot: 1, bytes: 0 });
+    expect(run(machine, [...store(64 * MiB), HLT])).toBe('KVM_EXIT_MMIO');
+  });
+
   it('takes its translations when its memory does', () => {
     const machine = guest();
     const extra = machine.kvm.allocate(4 * MiB);
