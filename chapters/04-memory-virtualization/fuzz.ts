@@ -133,6 +133,13 @@ class World {
     for (let n = 0; n < ARENA.DATA_FRAMES; n++) this.#data(ARENA.DATA + n * 4096, n);
     for (let at = ARENA.LARGE; at < ARENA.LARGE_END; at += 4096) this.#data(at, at >> 12);
     for (const root of this.roots) for (const page of this.pages) this.#build(root, page);
+    // A malformed directory pointer would be refused when the registers are set, before the first step.
+    if (this.paging === 'pae')
+      for (const root of this.roots)
+        for (const n of [1, 2, 3]) {
+          this.view.setUint32(root + 8 * n, this.view.getUint32(root + 8 * n, true) & ~0x1e6, true);
+          this.view.setUint32(root + 8 * n + 4, 0, true);
+        }
   }
 
   #data(at: number, tag: number): void {
@@ -225,8 +232,7 @@ class World {
         continue;
       }
       const [low, high] = this.entry(level.level);
-      // A malformed directory pointer would be refused when the registers are set, before the first step.
-      this.view.setUint32(at, this.paging === 'pae' && level.level === 3 ? low & ~0x1e6 : low, true);
+      this.view.setUint32(at, low, true);
       if (size === 8) this.view.setUint32(at + 4, high & (this.control.nx ? -1 : 0x7fffffff), true);
       void hi;
       if (!(low & P) || (low & 0x80 && level.level > 1)) return;

@@ -67,8 +67,19 @@ export interface EptAccess {
   readonly linear: bigint | null;
 }
 
-/** Walks second-stage tables. The results of the last successful walk stay in its fields. */
-export class EptWalker {
+/** Who walks second-stage tables, in whatever format. The results of the last successful walk stay in the fields. */
+export interface SecondStage {
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly executable: boolean;
+  readonly dirty: boolean;
+  readonly refusal: VmExit | null;
+  translate(ept: EptContext, gpa: number, access: EptAccess): number;
+  find(ept: EptContext, gpa: number, access: EptAccess): number;
+}
+
+/** Walks Intel's. */
+export class EptWalker implements SecondStage {
   readable = false;
   writable = false;
   executable = false;

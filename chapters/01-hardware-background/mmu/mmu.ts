@@ -11,7 +11,7 @@ import type { EptContext } from '../intercepts.ts';
 import { assert, highHalf, lowHalf, type PhysicalMemory } from '../physical-memory.ts';
 import { type CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
 import type { Trace } from '../trace.ts';
-import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker } from './ept.ts';
+import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker, type SecondStage } from './ept.ts';
 import { canonical, ENTRY, FORMAT, type Format, NX_HIGH, PDPTE_RESERVED, PF, PHYSICAL_ADDRESS_BITS, PSE36_MASK, PSE36_SHIFT } from './paging.ts';
 import { BANK, TLB, Tlb } from './tlb.ts';
 
@@ -62,7 +62,7 @@ export class Mmu {
   readonly #host: MmuHost;
   readonly #memory: PhysicalMemory;
   readonly #state: CpuState;
-  readonly #ept: EptWalker;
+  readonly #ept: SecondStage;
   #pair: number = PAIR.ROOT;
   #smapTouched = false; // a supervisor bank holds user pages that EFLAGS.AC made accessible
 
@@ -80,12 +80,13 @@ export class Mmu {
   readonly #pathGpa = new Float64Array(4);
   #pathReadOnly = 0; // bit n: the second stage does not let entry n be written
 
-  constructor(host: MmuHost) {
+  /** `secondStage`: another format of second-stage tables than Intel's. */
+  constructor(host: MmuHost, secondStage: SecondStage = new EptWalker(host.memory, host.trace)) {
     this.#host = host;
     this.#memory = host.memory;
     this.#state = host.state;
     this.tlb = new Tlb(host.memory);
-    this.#ept = new EptWalker(host.memory, host.trace);
+    this.#ept = secondStage;
   }
 
   // ## What the interpreter asks
