@@ -49,14 +49,13 @@ export class ApicBus implements ApicMessageTarget {
 
   // @clause apic.destination.shorthand
   // @clause apic.lowest-priority
-  /** Sends a message; `source` is the sender of an interprocessor interrupt. The number of takers; -1 when nobody was addressed. */
+  /** Sends a message; `source` is the sender of an interprocessor interrupt. The number of takers; 0 also when nobody was addressed. */
   deliver(message: ApicMessage, source: ApicReceiver | null = null): number {
     const addressed = this.#receivers.filter((receiver) => receiver.enabled && this.#addresses(message, receiver, source));
-    if (addressed.length === 0) return -1;
     const { mode, vector, level, levelTriggered } = message;
     if (mode === DELIVERY.LOWEST_PRIORITY || message.redirectionHint) {
       const candidates = addressed.filter(({ softwareEnabled }) => softwareEnabled);
-      if (candidates.length === 0) return -1;
+      if (candidates.length === 0) return 0;
       return (candidates[vector % candidates.length] as ApicReceiver).deliver(mode, vector, level, levelTriggered);
     }
     let taken = 0;

@@ -31,7 +31,7 @@ export interface ApicMessage {
   readonly redirectionHint?: boolean;
 }
 
-/** Where messages go: {@link ApicBus}. The number of processors that took it; -1 when nobody was addressed. */
+/** Where messages go: {@link ApicBus}. The number of processors that took it. */
 export interface ApicMessageTarget {
   deliver(message: ApicMessage): number;
 }

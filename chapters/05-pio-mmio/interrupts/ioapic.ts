@@ -41,7 +41,7 @@ export const IOAPIC_PINS = 24;
 export const IOAPIC_BYTES = 0x100;
 
 export interface IoApicOptions {
-  /** Sends a message to the local APICs: how many took it, or -1. */
+  /** Sends a message to the local APICs: how many took it. */
   readonly send: (message: ApicMessage) => number;
   /** A level-triggered pin's interrupt has been ended: resample irqfds, KVM's acknowledge notifiers. */
   readonly onEoi?: (pin: number) => void;
@@ -59,6 +59,7 @@ export class IoApic {
   #select = 0;
   #id = 0;
   #levels = 0; // the inputs
+  #told = 0; // edges that have become messages: a saved state has only those that have not
   readonly #low = new Uint32Array(IOAPIC_PINS).fill(MASK);
   readonly #high = new Uint32Array(IOAPIC_PINS);
   readonly registers: Registers;
@@ -89,7 +90,10 @@ export class IoApic {
     const was = (this.#levels & mask) !== 0;
     this.#levels = level ? this.#levels | mask : this.#levels & ~mask;
     if (!level) return 1;
-    if (was && ((this.#low[pin] as number) & LEVEL) === 0) return 0;
+    if (((this.#low[pin] as number) & LEVEL) === 0) {
+      this.#told &= ~mask;
+      if (was) return 0;
+    }
     return this.#service(pin);
   }
 
@@ -97,8 +101,8 @@ export class IoApic {
   #service(pin: number): number {
     const entry = this.#low[pin] as number;
     if (entry & MASK || (entry & LEVEL && entry & REMOTE_IRR)) return -1;
+    if ((entry & LEVEL) === 0) this.#told |= 1 << pin;
     const taken = this.#send(this.message(pin));
-    // Set even when nobody was addressed, as KVM does: only an EOI of the vector or a change of the trigger mode gets the pin out of it.
     if (taken !== 0 && entry & LEVEL) this.#low[pin] = (this.#low[pin] as number) | REMOTE_IRR;
     return taken;
   }
@@ -174,7 +178,12 @@ export class IoApic {
 
   /** `struct kvm_ioapic_state`. */
   save(): Uint8Array {
-    const state = KvmIoapicState.encode({ base_address: BigInt(IOAPIC_BASE), ioregsel: this.#select, id: this.#id, irr: this.#levels >>> 0 });
+    const state = KvmIoapicState.encode({
+      base_address: BigInt(IOAPIC_BASE),
+      ioregsel: this.#select,
+      id: this.#id,
+      irr: (this.#levels & ~this.#told) >>> 0,
+    });
     const view = new DataView(state.buffer);
     for (let pin = 0; pin < IOAPIC_PINS; pin++) {
       view.setUint32(KvmIoapicState.fields.redirtbl.at(pin), this.#low[pin] as number, true);
@@ -183,7 +192,7 @@ export class IoApic {
     return state;
   }
 
-  /** Takes such a structure; wires that are up ask again, as after KVM_SET_IRQCHIP. */
+  /** Takes such a structure; wires that are up in it ask again, as after KVM_SET_IRQCHIP. */
   load(bytes: Uint8Array): void {
     const { ioregsel, id, irr } = KvmIoapicState.decode(bytes);
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -194,6 +203,7 @@ export class IoApic {
       this.#high[pin] = view.getUint32(KvmIoapicState.fields.redirtbl.at(pin) + 4, true);
     }
     this.#levels = 0;
+    this.#told = 0;
     this.#onRoutes();
     for (let pin = 0; pin < IOAPIC_PINS; pin++) if (irr & (1 << pin)) this.setIrq(pin, true);
   }

@@ -157,7 +157,11 @@ export class Pic {
       master.set(CASCADE, true);
       master.set(CASCADE, false);
     }
-    const output = master.request(true) >= 0;
+    this.#drive();
+  }
+
+  #drive(): void {
+    const output = this.#chips[0].request(true) >= 0;
     if (output === this.#output) return;
     this.#output = output;
     this.#onOutput(output);
@@ -218,14 +222,18 @@ export class Pic {
       state.irr &= state.elcr;
       state.isr = 0;
       if (!state.init4) Object.assign(state, { special_fully_nested_mode: 0, auto_eoi: 0 });
+      this.#drive(); // the cascade's edge is forgotten with the others
+      return;
     } else if (value & OCW3.OCW3) {
       if (value & OCW3.POLL) state.poll = 1;
       if (value & OCW3.RR) state.read_reg_select = value & OCW3.RIS;
-      if (value & OCW3.ESMM) state.special_mask = value & OCW3.SMM ? 1 : 0;
+      if (value & OCW3.ESMM) {
+        state.special_mask = value & OCW3.SMM ? 1 : 0;
+        this.#update();
+      }
     } else {
       this.#operate(index, value >> 5, value & 7);
     }
-    this.#update();
   }
 
   // @clause pic.eoi
@@ -236,12 +244,12 @@ export class Pic {
       case OCW2.CLEAR_ROTATE_AEOI:
       case OCW2.SET_ROTATE_AEOI:
         state.rotate_on_auto_eoi = operation === OCW2.SET_ROTATE_AEOI ? 1 : 0;
-        break;
+        return;
       case OCW2.EOI:
       case OCW2.ROTATE_EOI: {
         // Without a number: the highest that is in service. In special mask mode one that is masked does not count.
         const rank = chip.rank(state.special_mask ? state.isr & ~state.imr : state.isr);
-        if (rank === 8) break;
+        if (rank === 8) return;
         const highest = (rank + state.priority_add) & 7;
         if (operation === OCW2.ROTATE_EOI) state.priority_add = (highest + 1) & 7;
         this.#end(index, highest);
@@ -255,8 +263,10 @@ export class Pic {
         if (operation === OCW2.ROTATE_SPECIFIC_EOI) state.priority_add = (input + 1) & 7;
         this.#end(index, input);
         break;
-      default: // 2: no operation
+      default:
+        return; // 2: no operation
     }
+    this.#update();
   }
 
   #data(index: 0 | 1, value: number): void {
@@ -264,7 +274,8 @@ export class Pic {
     switch (state.init_state) {
       case 0:
         state.imr = value;
-        break;
+        this.#update();
+        return;
       case 1:
         state.irq_base = value & 0xf8;
         state.init_state = 2;
@@ -277,7 +288,7 @@ export class Pic {
         state.auto_eoi = value & ICW4.AEOI ? 1 : 0;
         state.init_state = 0;
     }
-    this.#update();
+    this.#drive();
   }
 
   // ## Reading, and the poll
