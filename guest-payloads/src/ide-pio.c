@@ -157,5 +157,23 @@ _Noreturn void main(void) {
   forget();
   obs("irq.write.count", wait_for(1));
   obs("irq.write.status", status_at_interrupt);
+
+  // The same as a driver does it, with nothing in between.
+  stage("driver");
+  u32 complete = 0;
+  ata_28(1, 4, 0x20);
+  for (u32 i = 0; i < 4; i++) {
+    forget();
+    complete += wait_for(1);
+    in_words(ATA, sector + i * SECTOR_BYTES, SECTOR_BYTES / 2);
+  }
+  ata_28(1, 4, 0x30);
+  ata_data();
+  for (u32 i = 0; i < 4; i++) {
+    forget();
+    out_words(ATA, sector + i * SECTOR_BYTES, SECTOR_BYTES / 2);
+    complete += wait_for(1);
+  }
+  obs("driver.complete", complete);
   done();
 }
