@@ -66,7 +66,7 @@ export function requestFor(testCase: LoadedCase, id: string): RunRequest {
   return {
     ...common,
     surface: 'guest',
-    guest: { payload, image: path, sha256, door, vcpus, memoryMiB, input: Buffer.from(input).toString('base64') },
+    guest: { payload, image: path, sha256, door, vcpus, memoryMiB, input: Buffer.from(input).toString('base64'), needs: testCase.requires },
   };
 }
 

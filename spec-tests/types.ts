@@ -166,6 +166,8 @@ export interface RunGuest {
     readonly vcpus: number;
     readonly memoryMiB: number;
     readonly input: string;
+    /** The capabilities that the case needs, for an adapter with several machines to choose one. */
+    readonly needs?: readonly string[];
   };
   readonly limits: WireLimits;
 }

@@ -160,12 +160,7 @@ export class Board<C extends Chassis = Platform> {
       throw error;
     }
     this.attention = this.vcpus.map((vcpu) => this.platform.attentionFor(vcpu));
-    if (small) small.injector.onRequest = (what) => this.attention[this.#answering]?.add(what); // to the processor that asked
-  }
-
-  /** The processor whose exit is being answered. */
-  get answering(): number {
-    return this.#answering;
+    this.platform.onInject = (what) => this.attention[this.#answering]?.add(what);
   }
 
   /**

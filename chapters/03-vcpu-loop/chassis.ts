@@ -68,6 +68,9 @@ export abstract class Chassis {
   /** Called when a processor that may be asleep has something to look at. Set by whoever can wake it. */
   onWake: (vcpu: number) => void = () => {};
 
+  /** Sends an external interrupt, or an NMI, straight to the processor whose access is being answered. Set by the board. */
+  onInject: (what: number | 'nmi') => void = () => {};
+
   /** Told after each return of KVM_RUN, before it is answered. */
   returned(_vcpu: Vcpu): void {}
 

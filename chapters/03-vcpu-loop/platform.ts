@@ -25,6 +25,7 @@ export class Platform extends Chassis {
     this.debugcon = new DebugConsole({ trace });
     this.debugExit = new DebugExit({ trace });
     this.injector = new Injector({ trace });
+    this.injector.onRequest = (what) => this.onInject(what); // to the processor that asked
     this.scratchPio = new Scratch('scratch-pio', SCRATCH_PORTS, { trace });
     this.scratchMmio = new Scratch('scratch-mmio', SCRATCH_BYTES, { trace });
     this.ports.attach(COM1_PORT, SERIAL_PORTS, this.serial);

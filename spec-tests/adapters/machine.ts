@@ -1,22 +1,36 @@
 // # Our own monitor on a kernel
 //
-// The embedded machine and the host's /dev/kvm differ in one object: the kernel. Everything above it (chapter 3's monitor, the script player) is the
-// same code, so a difference between the two columns of the results is a difference between two kernels and nothing else.
+// The embedded machine and the host's /dev/kvm differ in one object: the kernel. Everything above it (chapter 5's PC, the script player) is the same
+// code, so a difference between the two columns of the results is a difference between two kernels and nothing else.
 
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { Recorder, type Trace, traceLine } from '../../chapters/01-hardware-background/trace.ts';
+import { CAP } from '../../chapters/02-kvm-objects/abi/capabilities.ts';
 import type { Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
+import { Kvm } from '../../chapters/02-kvm-objects/kvm.ts';
 import type { Board, BoardOptions, RunResult } from '../../chapters/03-vcpu-loop/board.ts';
-import type { End as MachineEnd } from '../../chapters/03-vcpu-loop/chassis.ts';
+import type { Chassis, End as MachineEnd } from '../../chapters/03-vcpu-loop/chassis.ts';
 import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
+import { MemoryBlock, SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
+import { completeConfig, type MachineConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
+import '../../chapters/05-pio-mmio/machine/devices.ts';
+import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
 import type { Adapter, Door, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
 import { executeScript } from './kvm-execute.ts';
 
-/** The suite's names for doors, in the monitor's words. A disk needs firmware, which this monitor has not got. */
+/** The suite's names for doors, in the monitor's words. A disk is firmware's to read. */
 const DOORS: Readonly<Record<Door, DoorName | null>> = { multiboot: 'multiboot', pvh: 'pvh', long: 'long', disk: null };
+
+// The firmware is SeaBIOS, from wherever the host's distribution puts it.
+
+const FIRMWARE_PLACES = ['/usr/share/seabios/bios-256k.bin', '/usr/share/qemu/bios-256k.bin'];
+/** The firmware for the disk door; null when the host has none. */
+const findFirmware = (): string | null => FIRMWARE_PLACES.find((path) => existsSync(path)) ?? null;
+/** Less is not enough for firmware. */
+const FIRMWARE_MIB = 16;
 
 /** Ends that the protocol has no name for are an internal error with a detail: they can only come from a defect of ours. */
 const ENDS: Readonly<Partial<Record<MachineEnd, End>>> = {
@@ -29,39 +43,42 @@ const ENDS: Readonly<Partial<Record<MachineEnd, End>>> = {
   'internal-error': 'internal-error',
 };
 
-/**
- * How many guest instructions one KVM_RUN of the soft kernel executes at most. Processors take turns at these bounds, and one that waits for another uses
- * up its turn waiting, so with several the turns are short.
- */
-const boundFor = (vcpus: number): number => (vcpus > 1 ? 10_000 : 1_000_000);
-
 // ## What the monitor has, whatever kernel is below it
 
-const NO_APIC = 'the monitor of chapter 3 has no interrupt controller';
+const FIRMWARE = findFirmware();
 
 /** What the kernel has no part in. */
 export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
   capabilities: [
     ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'notices-halt', 'reset'],
-    ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'smp2-shared', 'uart'],
+    ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'uart', 'smp2', 'smp2-shared'],
+    ...['lapic', 'pic', 'pit', 'ioapic', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', ...(FIRMWARE ? ['door-disk'] : [])],
   ],
-  missing: { 'door-disk': 'the monitor of chapter 3 has no firmware to read a disk with', smp2: NO_APIC, lapic: NO_APIC, pic: NO_APIC },
+  missing: FIRMWARE ? {} : { 'door-disk': `there is no firmware at ${FIRMWARE_PLACES.join(' or ')}` },
 };
 
 /** What chapter 3's two machines have in common. Each knows the limits that it can measure. */
-type Runner = Board & {
-  run(limits: { bounds: number; timeoutMs: number; expired: () => boolean }): RunResult | Promise<RunResult>;
+type Runner = Board<Chassis> & {
+  run(limits: { exits: number; bounds: number; timeoutMs: number; expired: () => boolean }): RunResult | Promise<RunResult>;
 };
+
+/** How big a kernel a case needs. */
+export interface KernelSize {
+  readonly memoryMiB: number;
+  readonly cpus: number;
+}
+
+const SCRIPT_SIZE: KernelSize = { memoryMiB: 16, cpus: 1 };
 
 export interface MachineOptions {
   /** Everything that can only be known by looking: called once, at the start. */
   readonly probe: () => Unavailable | Omit<Started, 'type' | 'protocol'>;
   /** A fresh kernel for each case: no state survives. */
-  readonly makeKernel: (trace: Trace | null, instructionBound: number) => Kernel;
+  readonly makeKernel: (trace: Trace | null, size: KernelSize) => Kernel;
   /** Who runs the processors: in turn in this thread, or each in a thread of its own. */
-  readonly makeMachine: (options: BoardOptions) => Runner | Promise<Runner>;
-  /** Whether runs are deterministic, so that the trace has a digest to promise. */
-  readonly deterministic: boolean;
+  readonly makeMachine: <C extends Chassis>(options: BoardOptions<C>) => Runner | Promise<Runner>;
+  /** Guest instructions that a kernel has executed, where they are counted: then runs are deterministic, and the trace has a digest to promise. */
+  readonly executed: ((kernel: Kernel) => number) | null;
 }
 
 export class MachineAdapter implements Adapter {
@@ -77,35 +94,55 @@ export class MachineAdapter implements Adapter {
   }
 
   async run(request: RunRequest): Promise<RunReply> {
-    if (request.surface === 'kvm') return executeScript(this.#options.makeKernel(null, boundFor(1)), request);
+    if (request.surface === 'kvm') return executeScript(this.#options.makeKernel(null, SCRIPT_SIZE), request);
     return this.#boot(request);
   }
 
   async stop(): Promise<void> {}
   kill(): void {}
 
+  /** The machine for a case: a PC, with the image on its disk or not. */
+  async #build(guest: RunGuest['guest'], kernel: Kernel, disk: Uint8Array | null, trace: Trace | null): Promise<Runner> {
+    const { makeMachine } = this.#options;
+    const { vcpus, memoryMiB, needs = [] } = guest;
+    const input = Buffer.from(guest.input, 'base64');
+    // Only a machine without local APICs can start its second processor at once: chapter 3's.
+    if (needs.includes('smp2-shared')) return makeMachine({ kernel, ramBytes: memoryMiB << 20, vcpus, trace, input });
+    const start: MachineConfig = disk ? { firmware: FIRMWARE as string } : { kernel: guest.image };
+    const pc = new Pc({
+      kernel,
+      config: completeConfig({ ...DESCRIPTION, ...start, memoryMiB, cpus: vcpus, irqchip: irqchipFor(needs, kernel) }),
+      firmware: disk ? new Uint8Array(readFileSync(FIRMWARE as string)) : null,
+      blocks: new Map([['disk', new MemoryBlock(diskWith(disk))]]),
+      trace,
+    });
+    pc.serials[0]?.send(input);
+    return makeMachine(pc.board);
+  }
+
   async #boot({ id, guest, limits }: RunGuest): Promise<RunReply> {
-    const door = DOORS[guest.door];
-    if (door === null) return { type: 'error', id, reason: `no door '${guest.door}'` };
     const image = new Uint8Array(readFileSync(guest.image));
     const sha256 = createHash('sha256').update(image).digest('hex');
     if (sha256 !== guest.sha256)
       return { type: 'error', id, reason: `${guest.image} is not the image that the suite means: its digest is ${sha256}` };
-    // A real kernel interrupts KVM_RUN for reasons of its own, so only where instructions are counted do interruptions measure them.
-    const counted = this.#options.deterministic && limits.instructions !== undefined;
-    const bounds = counted ? Math.ceil(Number(BigInt(limits.instructions as string)) / boundFor(guest.vcpus)) : Number.MAX_SAFE_INTEGER;
-    const trace = this.#options.deterministic ? new Recorder() : null;
-    const machine = await this.#options.makeMachine({
-      kernel: this.#options.makeKernel(trace, boundFor(guest.vcpus)),
-      ramBytes: guest.memoryMiB << 20,
-      vcpus: guest.vcpus,
-      trace,
-      input: Buffer.from(guest.input, 'base64'),
-    });
+    const door = DOORS[guest.door];
+    if (door === null && !FIRMWARE) return { type: 'error', id, reason: MONITOR.missing['door-disk'] as string };
+    const { executed, makeKernel } = this.#options;
+    const trace = executed ? new Recorder() : null;
+    const memoryMiB = door === null ? Math.max(guest.memoryMiB, FIRMWARE_MIB) : guest.memoryMiB;
+    const kernel = makeKernel(trace, { memoryMiB, cpus: guest.vcpus });
+    const machine = await this.#build({ ...guest, memoryMiB }, kernel, door === null ? image : null, trace);
     try {
-      machine.load(image, { door });
+      if (door) machine.load(image, { door, ...(machine.platform instanceof Pc && machine.platform.handover) });
       const deadline = performance.now() + limits.timeoutMs;
-      const result = await machine.run({ bounds, timeoutMs: limits.timeoutMs, expired: () => performance.now() > deadline });
+      // A real kernel counts no instructions, so there only the time is a limit.
+      const most = executed && limits.instructions !== undefined ? Number(BigInt(limits.instructions)) : Number.POSITIVE_INFINITY;
+      const result = await machine.run({
+        exits: Number.POSITIVE_INFINITY,
+        bounds: Number.POSITIVE_INFINITY,
+        timeoutMs: limits.timeoutMs,
+        expired: () => performance.now() > deadline || (executed !== null && executed(kernel) > most),
+      });
       const end = ENDS[result.end];
       const total = Object.values(result.exits).reduce((sum, count) => sum + count, 0);
       const ran: RanGuest = {
@@ -120,7 +157,7 @@ export class MachineAdapter implements Adapter {
       return {
         ...ran,
         ...(result.exitCode !== null && { exitValue: hex(result.exitCode >> 1) }),
-        ...(trace && result.end !== 'timeout' && { traceHash: digest(trace), instructions: hex(trace.now) }),
+        ...(trace && executed && result.end !== 'timeout' && { traceHash: digest(trace), instructions: hex(executed(kernel)) }),
       };
     } catch (error) {
       if (error instanceof ImageError) return { type: 'error', id, reason: `the image cannot be loaded: ${error.message}` };
@@ -129,6 +166,40 @@ export class MachineAdapter implements Adapter {
       await machine.shutdown();
     }
   }
+}
+
+/** What every case's machine has: a disk, and a network with somebody in it. */
+const DESCRIPTION: MachineConfig = {
+  reboot: false,
+  serial: ['null'],
+  drives: [{ id: 'disk', file: 'in memory' }],
+  netdevs: [{ id: 'wire', type: 'echo' }],
+  devices: [
+    { type: 'ide-hd', drive: 'disk', bus: 'ide.0', unit: 0 },
+    { type: 'e1000', netdev: 'wire' },
+  ],
+};
+const DISK_SECTORS = 128;
+
+// Devices that inject a vector past every controller need the controllers out of the kernel, which would not take it. Everything else is run as everybody
+// runs it, with the controllers in the kernel.
+
+/** Where the interrupt controllers go. */
+function irqchipFor(needs: readonly string[], kernel: Kernel): 'on' | 'off' {
+  if (needs.includes('inject') || needs.includes('inject-nmi')) return 'off';
+  const kvm = Kvm.open(kernel);
+  try {
+    return kvm.checkExtension(CAP.KVM_CAP_IRQCHIP) > 0 && kvm.checkExtension(CAP.KVM_CAP_PIT2) > 0 ? 'on' : 'off';
+  } finally {
+    kvm.close();
+  }
+}
+
+/** A disk that begins with the image. */
+function diskWith(image: Uint8Array | null): Uint8Array {
+  const disk = new Uint8Array(Math.max(DISK_SECTORS, Math.ceil((image?.length ?? 0) / SECTOR_BYTES)) * SECTOR_BYTES);
+  if (image) disk.set(image);
+  return disk;
 }
 
 function digest(trace: Recorder): string {

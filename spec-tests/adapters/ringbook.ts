@@ -1,11 +1,12 @@
 // # The embedded machine
 //
-// Chapter 3's monitor on the kernel of this book. Nothing is probed: what the chapters implement is known, and a case that fails here is a defect of
+// Chapter 5's PC on the kernel of this book. Nothing is probed: what the chapters implement is known, and a case that fails here is a defect of
 // ours, so the list of what is missing is short and true by construction.
 
 import { readFileSync } from 'node:fs';
-import { softKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
+import type { RunnableKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
+import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
 import type { Started } from '../types.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 
@@ -26,11 +27,14 @@ const MISSING: Started['missing'] = {
   sse: 'the integer instruction set comes first; SSE is not part of chapter 1 yet',
 };
 
+/** Time passes while every processor sleeps, too; that part is not instructions. */
+const executed = ({ hardware }: RunnableKernel): number => hardware.cpu.instructions - hardware.idleTicks;
+
 export class RingbookAdapter extends MachineAdapter {
   constructor() {
     super({
-      deterministic: true,
-      makeKernel: (trace, instructionBound) => softKernel({ trace, instructionBound }),
+      executed: (kernel) => executed(kernel as RunnableKernel),
+      makeKernel: (trace, size) => machineKernel({ ...size, memory: 'ept' }, { trace }),
       makeMachine: (options) => new Machine(options),
       probe: () => ({ name: 'ringbook', version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
     });

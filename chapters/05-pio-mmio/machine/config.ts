@@ -24,7 +24,7 @@ export interface Drive {
 
 export interface Netdev {
   readonly id: string;
-  readonly type: 'loopback' | 'none';
+  readonly type: 'echo' | 'none';
 }
 
 /** The document. */

@@ -54,6 +54,13 @@ export function slotOf(value: string): { readonly device: number; readonly fn: n
   return { device, fn: Number(match[2] ?? 0) };
 }
 
+/** The places of a device with an `addr`: for {@link DeviceType.places}. */
+export function slotPlaces({ addr }: DeviceConfig): readonly string[] {
+  if (addr === undefined) return [];
+  const { device, fn } = slotOf(String(addr));
+  return [`PCI slot ${device.toString(16)}.${fn}`];
+}
+
 /** Reads a `mac` property. */
 export const macOf = (value: string): Uint8Array => Uint8Array.from(value.split(':'), (byte) => Number.parseInt(byte, 16));
 

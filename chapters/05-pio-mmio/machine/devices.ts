@@ -3,8 +3,9 @@
 // A type is a list of properties and a function that plugs one in. The disk is not a PCI device of its own: it goes to one of the four places of the
 // chipset's IDE function.
 
+import { E1000Function } from '../e1000/e1000.ts';
 import { AtaDisk } from '../ide/disk.ts';
-import { ConfigError, type DeviceType, deviceTypes } from './device-types.ts';
+import { ConfigError, type DeviceType, deviceTypes, macOf, slotOf, slotPlaces } from './device-types.ts';
 
 const CHANNELS = ['ide.0', 'ide.1'] as const;
 
@@ -38,4 +39,30 @@ const ideDisk: DeviceType = {
   },
 };
 
-deviceTypes.install(ideDisk);
+// ## A network card
+//
+// What a card is plugged into is a thing of its own, since several kinds of card can be plugged into several kinds of network.
+
+const e1000: DeviceType = {
+  name: 'e1000',
+  text: 'an Intel 82540EM network card',
+  properties: {
+    netdev: { kind: 'netdev', text: 'what it is plugged into; nothing by default' },
+    mac: { kind: 'mac', text: 'its address' },
+    addr: { kind: 'slot', text: 'its place on the PCI bus; the first free one by default' },
+  },
+  places: slotPlaces,
+  plug(pc, { netdev, mac, addr }) {
+    const link = pc.link(netdev === undefined ? null : String(netdev));
+    const { device, fn } = addr === undefined ? { device: pc.freeSlot(), fn: 0 } : slotOf(String(addr));
+    const card = new E1000Function({
+      clock: pc.timers,
+      link,
+      mac: mac === undefined ? pc.nextMac() : macOf(String(mac)),
+      trace: pc.trace,
+    });
+    pc.plug(card, device, fn);
+  },
+};
+
+for (const type of [ideDisk, e1000]) deviceTypes.install(type);

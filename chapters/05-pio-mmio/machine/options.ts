@@ -127,7 +127,7 @@ function addDrive(machine: Draft, text: string): void {
 function addNetdev(machine: Draft, text: string): void {
   const { type, id } = pairs('-netdev', text, ['type', 'id'], 'type');
   if (!id) throw new ConfigError('-netdev needs an id=');
-  machine.netdevs.push({ id, type: word('-netdev', 'type', type ?? '', ['loopback', 'none']) });
+  machine.netdevs.push({ id, type: word('-netdev', 'type', type ?? '', ['echo', 'none']) });
 }
 
 function addDevice(machine: Draft, text: string): void {
@@ -200,7 +200,7 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     },
   },
   drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off]', text: 'a disk', apply: addDrive },
-  netdev: { takes: 'loopback|none,id=ID', text: 'what a network device is connected to', apply: addNetdev },
+  netdev: { takes: 'echo|none,id=ID', text: 'what a network device is connected to', apply: addNetdev },
   device: { takes: 'TYPE[,PROPERTY=VALUE…]', text: 'a device; `help` lists them, `TYPE,help` one', apply: addDevice },
   serial: {
     takes: 'stdio|file:FILE|null',

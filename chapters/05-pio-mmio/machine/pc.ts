@@ -27,6 +27,9 @@ import type { AtaDevice } from '../ide/device.ts';
 import { PiixIde } from '../ide/piix.ts';
 import { interruptController } from '../interrupts/arrangements.ts';
 import type { InterruptController } from '../interrupts/controller.ts';
+import { LAPIC_BASE } from '../interrupts/lapic-registers.ts';
+import { type Link, memoryWire } from '../net/link.ts';
+import type { PciFunction } from '../pci/function.ts';
 import { rootRoutes } from '../pci/pirq.ts';
 import { LPC_DEVICE, Q35 } from '../pci/q35.ts';
 import { acpiTables, pciWindow } from '../platform/acpi/acpi.ts';
@@ -38,6 +41,7 @@ import { APM_PORT, PM_BASE, PowerManagement } from '../platform/pm.ts';
 import { BOOT_DEVICE, RTC_IRQ, RTC_PORT, RTC_PORTS, Rtc } from '../platform/rtc.ts';
 import type { CompleteConfig } from './config.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
+import { echoStation } from './echo-network.ts';
 import { ECAM_BUSES, ECAM_GPA, FOUR_GIB, PcMemory, SHADOW_WINDOW } from './memory.ts';
 
 /** Where SeaBIOS writes its log. */
@@ -99,6 +103,8 @@ export class Pc extends Chassis {
   readonly #hasFirmware: boolean;
   readonly #resets: (() => void)[] = [];
   #board: BareBoard | null = null;
+  #macs = 0;
+  #answering = 0;
 
   /** @throws ConfigError, RangeError for a machine that cannot be */
   constructor(options: PcOptions) {
@@ -168,6 +174,7 @@ export class Pc extends Chassis {
       this.scratchPio = new Scratch('scratch-pio', SCRATCH_PORTS, { trace });
       this.scratchMmio = new Scratch('scratch-mmio', SCRATCH_BYTES, { trace });
       this.injector = new Injector({ trace });
+      this.injector.onRequest = (what) => this.#inject(what);
       ports.attach(SCRATCH_PORT, SCRATCH_PORTS, this.scratchPio);
       mmio.attach(SCRATCH_GPA, SCRATCH_BYTES, this.scratchMmio);
       ports.attach(INJECT_PORT, INJECT_PORTS, this.injector);
@@ -194,6 +201,29 @@ export class Pc extends Chassis {
     const block = this.#blocks.get(id);
     if (!block) throw new ConfigError(`drive ${id} is not open`);
     return block;
+  }
+
+  /** What a network device is plugged into; null is nothing. @throws ConfigError */
+  link(id: string | null): Link {
+    const netdev = id === null ? { type: 'none' } : this.config.netdevs.find((each) => each.id === id);
+    if (!netdev) throw new ConfigError(`no netdev is called ${id}`);
+    const [near, far] = memoryWire(this.timers);
+    if (netdev.type === 'echo') echoStation(far);
+    return near;
+  }
+
+  /** The address of a network device that was given none: locally administered, and no two alike. */
+  nextMac(): Uint8Array {
+    return Uint8Array.of(0x52, 0x54, 0x00, 0x12, 0x34, 0x56 + this.#macs++);
+  }
+
+  /** Puts a function on the root bus. @throws ConfigError when the place is taken */
+  plug(fn: PciFunction, device: number, number: number): void {
+    try {
+      this.q35.add(fn, device, number);
+    } catch (error) {
+      throw error instanceof RangeError ? new ConfigError(error.message) : error;
+    }
   }
 
   /** A place on the root bus that nobody has. @throws ConfigError when all are taken */
@@ -314,7 +344,14 @@ export class Pc extends Chassis {
     return status === null ? super.takeWish() : ending('debug-exit', `status ${status}`, status);
   }
 
+  // With every controller in the kernel the only way to a processor is by its local APIC, which the guest must have switched on.
+  #inject(what: number | 'nmi'): void {
+    if (what === 'nmi' || this.interrupts.arrangement !== 'on') this.onInject(what);
+    else this.interrupts.msi.send(LAPIC_BASE + (this.#answering << 12), what);
+  }
+
   override returned(vcpu: Vcpu): void {
+    this.#answering = vcpu.id;
     this.interrupts.returned(vcpu);
   }
 
