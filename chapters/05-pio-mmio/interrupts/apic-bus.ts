@@ -36,6 +36,11 @@ export class ApicBus implements ApicMessageTarget {
     this.#receivers.sort((a, b) => a.id - b.id);
   }
 
+  remove(receiver: ApicReceiver): void {
+    const at = this.#receivers.indexOf(receiver);
+    if (at >= 0) this.#receivers.splice(at, 1);
+  }
+
   /** An I/O APIC, or whoever wants to hear of level-triggered EOIs. */
   addListener(listener: EoiListener): void {
     this.#listeners.push(listener);
@@ -47,8 +52,8 @@ export class ApicBus implements ApicMessageTarget {
   // modulo the number of members, which needs no memory, and keeps one device's interrupts on one processor. Receivers that software has not enabled do
   // not take part.
 
-  // @clause apic.destination.shorthand
-  // @clause apic.lowest-priority
+  // @clause lapic.destination
+  // @clause lapic.lowest-priority
   /** Sends a message; `source` is the sender of an interprocessor interrupt. The number of takers; 0 also when nobody was addressed. */
   deliver(message: ApicMessage, source: ApicReceiver | null = null): number {
     const addressed = this.#receivers.filter((receiver) => receiver.enabled && this.#addresses(message, receiver, source));

@@ -47,7 +47,7 @@ export interface ApicMessageTarget {
 //
 // The upper half of the address is zero on a machine without interrupt remapping. KVM lets it carry bits 31–8 of an x2APIC destination.
 
-// @clause apic.msi.format
+// @clause kvm.msi.signal
 /** Decodes a device's store. Intel SDM vol. 3, "Message Signalled Interrupts". */
 export function msiMessage(address: number, data: number): ApicMessage {
   const low = address >>> 0;

@@ -63,7 +63,6 @@ export class ApicTimer {
   }
 
   // Going to or from deadline mode disarms the timer; between the two counting modes it goes on.
-  // @clause apic.timer.mode-change
   set mode(mode: number) {
     if (mode === this.#mode) return;
     if (mode === TIMER_MODE.TSC_DEADLINE || this.#mode === TIMER_MODE.TSC_DEADLINE) this.stop();
@@ -85,7 +84,7 @@ export class ApicTimer {
     return this.#initial;
   }
 
-  // @clause apic.timer.initial-count
+  // @clause lapic.timer
   /** Starts the count; 0 stops it. `first` is what remains of the first round, for a state that is being restored. */
   start(initial: number, first: number = initial): void {
     if (this.#mode === TIMER_MODE.TSC_DEADLINE) return; // the register cannot be written then
@@ -103,7 +102,6 @@ export class ApicTimer {
     this.#timer.arm(this.#target);
   }
 
-  // @clause apic.timer.divide
   /** Sets the divider, 1–128. A count that is running keeps its value and changes its speed. */
   set divide(divide: number) {
     if (divide === this.#divide) return;
@@ -117,7 +115,7 @@ export class ApicTimer {
     this.#timer.arm(this.#target);
   }
 
-  // @clause apic.timer.current-count
+  // @clause lapic.timer
   get currentCount(): number {
     if (this.#period === 0 || this.#mode === TIMER_MODE.TSC_DEADLINE) return 0;
     const left = Math.max(0, this.#target - this.#clock.now());
@@ -136,7 +134,7 @@ export class ApicTimer {
   //
   // Reading it back gives zero once it has fired. Written in another mode it is ignored; written with a moment that has passed it fires at once.
 
-  // @clause apic.timer.tsc-deadline
+  // @clause lapic.deadline
   get deadline(): bigint {
     return this.#mode === TIMER_MODE.TSC_DEADLINE ? this.#deadline : 0n;
   }
@@ -177,7 +175,7 @@ export class ApicTimer {
   // interrupt: the local APIC has one bit for a vector, so the others could not be told anyway, and a model that made up for them one by one would not
   // return while the guest's period is shorter than the way through here.
 
-  // @clause apic.timer.periodic-coalesces
+  // @clause lapic.timer
   #expired(): void {
     if (this.#mode === TIMER_MODE.TSC_DEADLINE) {
       if (this.#deadline !== 0n) this.#armDeadline(); // fires, or was rounded and is a tick early

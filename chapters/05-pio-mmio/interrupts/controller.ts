@@ -59,7 +59,7 @@ export const TIMER_PIN = 2;
 const CASCADE_LINE = 2;
 
 /** The I/O APIC's pin of a line; null for the cascade. */
-// @clause pc.gsi.timer-override
+// @clause kvm.irqchip.default-routing
 export const ioapicPin = (gsi: number): number | null => (gsi === 0 ? TIMER_PIN : gsi === CASCADE_LINE ? null : gsi);
 /** The 8259s' input of a line; null beyond them and for the cascade. */
 export const picInput = (gsi: number): number | null => (gsi < ISA_LINES && gsi !== CASCADE_LINE ? gsi : null);

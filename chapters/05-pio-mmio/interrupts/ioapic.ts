@@ -81,8 +81,7 @@ export class IoApic {
   // A masked *level* is not lost: the wire is still up when the mask goes. A masked *edge* is lost, by the data sheet. KVM remembers it in the same
   // `irr` as the wire, and so an edge whose wire stays up is coalesced with the next.
 
-  // @clause ioapic.edge.once
-  // @clause ioapic.masked
+  // @clause ioapic.edge
   /** Drives an input. As KVM_IRQ_LINE_STATUS: negative when masked or not wanted, 0 coalesced, else the number of processors that took it. */
   setIrq(pin: number, level: boolean): number {
     if (!(pin >= 0 && pin < IOAPIC_PINS)) return -1;
@@ -97,7 +96,7 @@ export class IoApic {
     return this.#service(pin);
   }
 
-  // @clause ioapic.level.remote-irr
+  // @clause ioapic.level
   #service(pin: number): number {
     const entry = this.#low[pin] as number;
     if (entry & MASK || (entry & LEVEL && entry & REMOTE_IRR)) return -1;
@@ -107,6 +106,7 @@ export class IoApic {
     return taken;
   }
 
+  // @clause ioapic.destination
   /** What an entry sends. */
   message(pin: number): ApicMessage {
     const entry = this.#low[pin] as number;
@@ -129,7 +129,7 @@ export class IoApic {
   //
   // An EOI carries a vector, not a pin: two pins with one vector are both ended by it.
 
-  // @clause ioapic.eoi.retrigger
+  // @clause ioapic.level
   /** A processor has said EOI for a level-triggered vector. */
   eoi(vector: number): void {
     for (let pin = 0; pin < IOAPIC_PINS; pin++) {
@@ -143,6 +143,7 @@ export class IoApic {
 
   // ## The window
 
+  // @clause ioapic.registers
   #read(): number {
     switch (this.#select) {
       case IOAPIC_INDEX.ID:

@@ -45,6 +45,8 @@ export interface LocalApicOptions {
   readonly onInit: () => void;
   readonly onSipi: (vector: number) => void;
   readonly onSmi?: () => void;
+  /** Every EOI, edge-triggered vectors' too: KVM's acknowledge notifiers want to hear of those. Before the bus is told. */
+  readonly onEoi?: (vector: number, levelTriggered: boolean) => void;
   /** For TSC-deadline mode; without it LVT timer mode 2 cannot be chosen. */
   readonly tsc?: TimeStamp;
   /** The processor that starts first. Default: that with number 0. */
@@ -123,7 +125,7 @@ export class LocalApic implements ApicReceiver {
 
   // ## What the processor should see
 
-  // @clause apic.ppr
+  // @clause lapic.priority
   /** Processor priority. */
   get ppr(): number {
     const tpr = this.#get('TPR');
@@ -131,7 +133,7 @@ export class LocalApic implements ApicReceiver {
     return (tpr & 0xf0) >= (inService & 0xf0) ? tpr & 0xff : inService & 0xf0;
   }
 
-  // @clause apic.delivery.priority
+  // @clause lapic.tpr
   /** The vector that the processor should take now, or -1. */
   pending(): number {
     if (!this.enabled) return -1;
@@ -139,8 +141,8 @@ export class LocalApic implements ApicReceiver {
     return vector >= 0 && (vector & 0xf0) > (this.ppr & 0xf0) ? vector : -1;
   }
 
-  // @clause apic.ack.irr-to-isr
-  // @clause apic.spurious
+  // @clause lapic.self
+  // @clause lapic.spurious
   /** The processor takes it. When it is gone by then, the spurious vector, which is never in service and needs no EOI. */
   acknowledge(): number {
     const vector = this.pending();
@@ -151,7 +153,7 @@ export class LocalApic implements ApicReceiver {
   }
 
   // The 8259s of a PC sit on LINT0 of the first processor. Firmware leaves that pin open and in ExtINT mode, and so do APICs that are switched off.
-  // @clause apic.extint
+  // @clause kvm.irqchip.extint
   /** Whether the processor listens to the 8259s. */
   acceptsExtInt(): boolean {
     const lvt = this.#get('LINT0');
@@ -165,7 +167,7 @@ export class LocalApic implements ApicReceiver {
     this.#set('TPR', value & 0xff);
   }
 
-  // @clause apic.cr8
+  // @clause lapic.cr8
   get cr8(): number {
     return this.#get('TPR') >> 4;
   }
@@ -177,8 +179,7 @@ export class LocalApic implements ApicReceiver {
   //
   // One bit for each vector: a second request before the first is in service is the same request. The trigger mode is noted beside it, for the EOI.
 
-  // @clause apic.accept.fixed
-  // @clause apic.software-disable
+  // @clause lapic.irr
   /** Takes what a message or a local source asks for: 1, or 0 when it is not taken. */
   deliver(mode: number, vector: number, level: boolean, levelTriggered: boolean): number {
     switch (mode) {
@@ -231,10 +232,7 @@ export class LocalApic implements ApicReceiver {
   // A message from a device has an 8-bit destination even when the receiver is in x2APIC mode, and there 0xff must still mean everybody; from a
   // processor in x2APIC mode it means processor 255.
 
-  // @clause apic.destination.physical
-  // @clause apic.destination.flat
-  // @clause apic.destination.cluster
-  // @clause apic.destination.x2apic
+  // @clause lapic.destination
   matches(destination: number, logical: boolean, ipi: boolean): boolean {
     if (this.x2apicMode) {
       if (destination === BROADCAST.X2APIC || (!ipi && destination === BROADCAST.XAPIC)) return true;
@@ -280,7 +278,7 @@ export class LocalApic implements ApicReceiver {
   }
 
   // The error that an error interrupt's own vector is illegal is noted, but does not ask again.
-  // @clause apic.esr
+  // @clause lapic.illegal-vector
   #error(bits: number): void {
     const known = (this.#errors & bits) === bits;
     this.#errors |= bits;
@@ -290,18 +288,19 @@ export class LocalApic implements ApicReceiver {
 
   // ## Finishing
 
-  // @clause apic.eoi
-  // @clause apic.eoi.broadcast
+  // @clause lapic.eoi
+  // @clause ioapic.level
   #eoi(): void {
     const vector = this.#highest('ISR');
     if (vector < 0) return;
     this.#setBit('ISR', vector, false);
+    this.#options.onEoi?.(vector, this.#bit('TMR', vector));
     if (this.#bit('TMR', vector) && (this.#get('SVR') & SVR.SUPPRESS_EOI) === 0) this.#bus.eoi(vector);
   }
 
   // ## Sending
 
-  // @clause apic.icr
+  // @clause lapic.nmi
   #sendIpi(command: number, destination: number): void {
     const mode = (command >> 8) & 7;
     const vector = command & 0xff;
@@ -392,7 +391,7 @@ export class LocalApic implements ApicReceiver {
     for (const entry of Object.keys(LVT_WRITABLE) as LapicRegister[]) this.#set(entry, this.#get(entry) | LVT.MASK);
   }
 
-  // @clause apic.lvt.masked-when-disabled
+  // @clause lapic.software-disable
   #writeLvt(register: LapicRegister, value: number): void {
     const mask = this.#get('SVR') & SVR.ENABLE ? 0 : LVT.MASK;
     let writable = LVT_WRITABLE[register] as number;
@@ -416,7 +415,7 @@ export class LocalApic implements ApicReceiver {
   //
   // Only aligned words can be written; narrower reads work within a register. In x2APIC mode, and when switched off, the page is not there.
 
-  // @clause apic.mmio.width
+  // @clause lapic.registers
   #mmioRead(offset: number, width: Width): bigint {
     if (!this.enabled || this.x2apicMode) return (1n << BigInt(8 * width)) - 1n;
     const byte = offset & 0xf;
@@ -441,7 +440,7 @@ export class LocalApic implements ApicReceiver {
   //
   // The answer to a wrong access is a fault instead of silence.
 
-  // @clause apic.x2apic.msr
+  // @clause lapic.x2apic-registers
   /** RDMSR of 0x800–0x83f. Null: #GP. */
   readMsr(msr: number): bigint | null {
     const found = this.#msr(msr);
@@ -456,7 +455,7 @@ export class LocalApic implements ApicReceiver {
     if (!found || found.row.access === 'ro' || found.name === 'ID' || found.name === 'LDR') return false;
     if (found.name === 'ICR') this.#set('ICR2', Number(value >> 32n));
     else if (value >> 32n !== 0n) return false;
-    // @clause apic.x2apic.eoi-zero
+    // @clause lapic.x2apic-commands
     if ((found.name === 'EOI' || found.name === 'ESR') && value !== 0n) return false;
     if ((found.name === 'SELF_IPI' || found.name === 'TPR') && value > 0xffn) return false;
     this.#write(found.name, Number(value & 0xffff_ffffn));
@@ -481,8 +480,7 @@ export class LocalApic implements ApicReceiver {
     return Number(this.#base & APIC_BASE.ADDRESS);
   }
 
-  // @clause apic.base.transitions
-  // @clause apic.base.reserved
+  // @clause lapic.x2apic-states
   /** WRMSR of IA32_APIC_BASE. False: #GP. `host`: KVM_SET_MSRS and KVM_SET_SREGS may make any valid state. */
   setApicBase(value: bigint, host = false): boolean {
     const writable = (1n << BigInt(this.#options.physicalAddressBits ?? 52)) - 1n;
@@ -531,11 +529,11 @@ export class LocalApic implements ApicReceiver {
     this.#set('ID', this.id << 24);
     this.#set('LDR', 0);
     // A PC's firmware opens LINT0 to the 8259s. There may be no firmware: KVM opens it at reset.
-    // @clause kvm.lapic.lint0-reset
+    // @clause kvm.irqchip.extint
     if (bootstrap) this.#set('LINT0', DELIVERY.EXTINT << 8);
   }
 
-  // @clause apic.init-reset
+  // @clause lapic.init-sipi
   /** INIT: as power-up, but the ID and IA32_APIC_BASE stay. */
   init(): void {
     const [id, ldr] = [this.#get('ID'), this.#get('LDR')];
@@ -561,7 +559,7 @@ export class LocalApic implements ApicReceiver {
   // KVM_GET_LAPIC is the page as it is, with one thing repaired: a program from before x2APIC expects the ID in the upper eight bits, and gets it there
   // unless it has asked for 32-bit IDs.
 
-  // @clause kvm.lapic.x2apic-format
+  // @clause kvm.irqchip.state
   /** `struct kvm_lapic_state`. */
   save(x2apicFormat = false): Uint8Array {
     const out = this.#regs.slice();

@@ -55,8 +55,8 @@ class Chip {
   // the input must stay up until the acknowledge) and is what every emulation does, because a device that pulses its line would otherwise lose
   // interrupts. A level-triggered input requests for as long as it is up.
 
-  // @clause pic.trigger.edge
-  // @clause pic.trigger.level
+  // @clause pic.request
+  // @clause pic.level
   set(input: number, level: boolean): number {
     const { state } = this;
     const mask = 1 << input;
@@ -74,7 +74,8 @@ class Chip {
   //
   // Normally input 0 wins. Rotation moves the beginning: after it input `priority_add` wins, and the one before it is last.
 
-  // @clause pic.priority.rotate
+  // @clause pic.rotate
+  // @clause pic.priority
   /** How far from the beginning the first set bit of `bits` is; 8 when there is none. */
   rank(bits: number): number {
     for (let rank = 0; rank < 8; rank++) if (bits & (1 << ((rank + this.state.priority_add) & 7))) return rank;
@@ -149,6 +150,7 @@ export class Pic {
     return status;
   }
 
+  // @clause pic.cascade
   // The second chip does not hold the cascade input up: it pulses it each time that its own state is looked at, so an edge is made anew after every
   // acknowledge and every end of interrupt.
   #update(): void {
@@ -173,7 +175,7 @@ export class Pic {
   // all the same, and answers with its input 7 without setting any bit in ISR. A driver for input 7 or 15 has to read ISR to know a real one, and must
   // not send an end of interrupt for the other: it would end somebody else's.
 
-  // @clause pic.ack.moves-to-isr
+  // @clause pic.service
   // @clause pic.spurious
   /** INTA: the vector. */
   acknowledge(): number {
@@ -213,7 +215,7 @@ export class Pic {
   // Two ports, seven words. Which word a byte is depends on its bits, and after an ICW1 on what came before: ICW1 starts a sequence in which the
   // data port takes ICW2 (the vectors), ICW3 (the cascade, which a PC cannot change and the model ignores) and, when announced, ICW4.
 
-  // @clause pic.init.sequence
+  // @clause pic.mask
   #command(index: 0 | 1, value: number): void {
     const { state } = this.#chips[index];
     if (value & ICW1.ICW1) {

@@ -67,6 +67,7 @@ class Counter {
     this.gate = gate;
   }
 
+  // @clause pit.decimal
   /** The count as a number of ticks. */
   get ticks(): number {
     const full = this.bcd ? 10_000 : 0x1_0000;
@@ -89,7 +90,7 @@ class Counter {
   // | 4 | when a count is written | low for the one tick after the count |
   // | 5 | at a rising gate | low for the one tick after the count |
 
-  // @clause pit.modes.output
+  // @clause pit.mode2
   get out(): boolean {
     const { elapsed, mode } = this;
     const n = this.ticks;
@@ -111,7 +112,7 @@ class Counter {
   // The one-shot modes do not stop at zero: they wrap and go on. Mode 3 counts by twos, twice a round, so a single look at its count does not tell
   // which half it is in; that is what the status byte is for.
 
-  // @clause pit.modes.count
+  // @clause pit.count
   get value(): number {
     const { elapsed, mode } = this;
     const n = this.ticks;
@@ -133,7 +134,7 @@ class Counter {
 
   // ## The gate
 
-  // @clause pit.gate
+  // @clause pit.channel2
   setGate(gate: boolean): void {
     if (gate === this.gate) return;
     const { mode } = this;
@@ -164,7 +165,7 @@ class Counter {
     this.#status = null;
   }
 
-  // @clause pit.write.bytes
+  // @clause pit.access
   /** A byte of a count. Whether the count is complete. */
   write(byte: number): boolean {
     switch (this.#writeState) {
@@ -341,7 +342,7 @@ export class Pit {
   //
   // Of its output only the rising edges matter. They are computed from the moment of loading, not from one another, so that rounding does not add up.
 
-  // @clause pit.irq0
+  // @clause kvm.pit.interrupt
   #arm(): void {
     this.#timer.cancel();
     this.#ticked = 0;
@@ -367,7 +368,7 @@ export class Pit {
     return counter.mode === 4 ? counter.ticks + 1 : counter.ticks;
   }
 
-  // @clause pit.irq0.missed
+  // @clause pit.mode0
   #fire(): void {
     let rounds = 1;
     if (this.#periodic) {
@@ -419,7 +420,7 @@ export class Pit {
 
   // ## Port 0x61
 
-  // @clause pit.speaker-port
+  // @clause pit.channel2
   #readSpeaker(): number {
     const counter = this.#counters[2];
     const refresh = Math.floor(this.#clock.now() / REFRESH_SHIFT_NS) & 1;

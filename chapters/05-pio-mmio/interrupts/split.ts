@@ -40,7 +40,7 @@ class ExtIntAttention extends Attention {
   }
 }
 
-// @clause kvm.split-irqchip
+// @clause kvm.irqchip.split
 export class SplitController implements InterruptController {
   readonly arrangement = 'split';
   readonly sleepsInKernel = true;
@@ -102,7 +102,7 @@ export class SplitController implements InterruptController {
 
   returned(): void {}
 
-  // @clause kvm.exit.ioapic-eoi
+  // @clause kvm.irqchip.split
   answer(reason: number, vcpu: Vcpu): boolean {
     if (reason !== EXIT.KVM_EXIT_IOAPIC_EOI) return false;
     this.chips.ioapic.eoi(RunEoi.load(vcpu.page.view).vector);

@@ -18,7 +18,7 @@ const SIGNATURE = 0x600n;
 
 const ZERO = { rax: 0n, rbx: 0n, rcx: 0n, rsi: 0n, rdi: 0n, rsp: 0n, rbp: 0n, r8: 0n, r9: 0n, r10: 0n, r11: 0n, r12: 0n, r13: 0n, r14: 0n, r15: 0n };
 
-// @clause x86.init.state
+// @clause lapic.init-sipi
 /** Intel SDM vol. 3, "Processor State After Reset": the INIT column. FPU, MSRs and caches keep what they have. */
 export function initProcessor(vcpu: Vcpu): void {
   settle(vcpu);
@@ -60,7 +60,7 @@ function settle(vcpu: Vcpu): void {
   }
 }
 
-// @clause x86.sipi.vector
+// @clause lapic.init-sipi
 /** Begins at page `vector` of the first megabyte. */
 export function startProcessor(vcpu: Vcpu, vector: number): void {
   vcpu.setSregs({ cs: { ...CODE, base: BigInt(vector) << 12n, selector: vector << 8 } });
