@@ -40,7 +40,7 @@ export const defaultGeometry = (sectors: number): Geometry => {
 };
 
 // Strings are stored two characters a word with the first in the high byte: they were once printed by a big-endian program.
-function storeString(words: Uint16Array, at: number, length: number, text: string): void {
+export function storeString(words: Uint16Array, at: number, length: number, text: string): void {
   const padded = text.slice(0, length * 2).padEnd(length * 2);
   for (let index = 0; index < length; index++) words[at + index] = (padded.charCodeAt(2 * index) << 8) | padded.charCodeAt(2 * index + 1);
 }
