@@ -4,38 +4,68 @@
 // chipset's IDE function.
 
 import { E1000Function } from '../e1000/e1000.ts';
+import { AtapiCdrom } from '../ide/cdrom.ts';
+import type { AtaDevice } from '../ide/device.ts';
 import { AtaDisk } from '../ide/disk.ts';
-import { ConfigError, type DeviceType, deviceTypes, macOf, slotOf, slotPlaces } from './device-types.ts';
+import { ConfigError, type DeviceConfig, type DeviceType, deviceTypes, macOf, slotOf, slotPlaces } from './device-types.ts';
+import type { Pc } from './pc.ts';
 
 const CHANNELS = ['ide.0', 'ide.1'] as const;
+
+const idePlace = {
+  drive: { kind: 'drive', text: 'what is on it', required: true },
+  bus: { kind: 'string', text: 'which cable', words: CHANNELS },
+  unit: { kind: 'integer', text: 'which of the two drives on it', least: 0, most: 1 },
+} as const;
+
+const idePlaces = ({ bus, unit }: DeviceConfig): readonly string[] => (bus !== undefined && unit !== undefined ? [`IDE unit ${bus}/${unit}`] : []);
+
+/** Puts a drive at the place that was named, or at the first that is free. */
+function plugDrive(pc: Pc, { drive, bus, unit }: DeviceConfig, make: (isDevice1: boolean) => AtaDevice): void {
+  for (const [channel, name] of CHANNELS.entries()) {
+    for (const place of [0, 1] as const) {
+      const drives = pc.ideDrives[channel as 0 | 1];
+      if (drives[place] || (bus !== undefined && bus !== name) || (unit !== undefined && unit !== place)) continue;
+      drives[place] = make(place === 1);
+      return;
+    }
+  }
+  throw new ConfigError(`drive ${drive}: no place for a disk is free at the IDE controller`);
+}
 
 const ideDisk: DeviceType = {
   name: 'ide-hd',
   text: 'an ATA disk at the chipset’s IDE controller',
-  properties: {
-    drive: { kind: 'drive', text: 'what is on it', required: true },
-    bus: { kind: 'string', text: 'which cable', words: CHANNELS },
-    unit: { kind: 'integer', text: 'which of the two drives on it', least: 0, most: 1 },
-    serial: { kind: 'string', text: 'its serial number' },
-  },
-  places: ({ bus, unit }) => (bus !== undefined && unit !== undefined ? [`IDE unit ${bus}/${unit}`] : []),
-  plug(pc, { drive, bus, unit, serial }) {
-    for (const [channel, name] of CHANNELS.entries()) {
-      for (const place of [0, 1] as const) {
-        const drives = pc.ideDrives[channel as 0 | 1];
-        if (drives[place] || (bus !== undefined && bus !== name) || (unit !== undefined && unit !== place)) continue;
-        drives[place] = new AtaDisk({
+  properties: { ...idePlace, serial: { kind: 'string', text: 'its serial number' } },
+  places: idePlaces,
+  plug(pc, config) {
+    const { drive, serial } = config;
+    const block = pc.block(String(drive));
+    plugDrive(
+      pc,
+      config,
+      (isDevice1) =>
+        new AtaDisk({
           clock: pc.timers,
-          block: pc.block(String(drive)),
-          isDevice1: place === 1,
+          block,
+          isDevice1,
           name: String(drive),
           trace: pc.trace,
           ...(serial !== undefined && { serial: String(serial) }),
-        });
-        return;
-      }
-    }
-    throw new ConfigError(`drive ${drive}: no place for a disk is free at the IDE controller`);
+        }),
+    );
+  },
+};
+
+const ideCdrom: DeviceType = {
+  name: 'ide-cd',
+  text: 'a CD-ROM drive with a disc in it, at the chipset’s IDE controller',
+  properties: idePlace,
+  places: idePlaces,
+  plug(pc, config) {
+    const { drive } = config;
+    const block = pc.block(String(drive));
+    plugDrive(pc, config, () => new AtapiCdrom({ clock: pc.timers, block, name: String(drive), trace: pc.trace }));
   },
 };
 
@@ -65,4 +95,4 @@ const e1000: DeviceType = {
   },
 };
 
-for (const type of [ideDisk, e1000]) deviceTypes.install(type);
+for (const type of [ideDisk, ideCdrom, e1000]) deviceTypes.install(type);
