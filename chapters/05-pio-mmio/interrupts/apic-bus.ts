@@ -21,7 +21,7 @@ export interface ApicReceiver {
 }
 
 /** What the bus needs of an I/O APIC. */
-export interface EoiListener {
+interface EoiListener {
   eoi(vector: number): void;
 }
 

@@ -9,10 +9,10 @@
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 
 /** LVT timer, bits 18–17. */
-export const TIMER_MODE = { ONE_SHOT: 0, PERIODIC: 1, TSC_DEADLINE: 2 } as const;
+const TIMER_MODE = { ONE_SHOT: 0, PERIODIC: 1, TSC_DEADLINE: 2 } as const;
 
 /** The bus clock: KVM's local APICs count nanoseconds. */
-export const APIC_BUS_NS = 1;
+const APIC_BUS_NS = 1;
 
 /**
  * KVM's lower limit of a period. The guest chooses the period, but the host has to serve it: without a limit a guest could keep its host busy with

@@ -14,8 +14,7 @@ import type { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
 
-export const ARRANGEMENTS = ['on', 'split', 'off'] as const;
-export type Arrangement = (typeof ARRANGEMENTS)[number];
+export type Arrangement = 'on' | 'split' | 'off';
 
 /** What a machine asks of its interrupt controllers, in the order in which it asks. */
 export interface InterruptController {
@@ -54,7 +53,7 @@ export interface ControllerOptions {
 // has to mention: the timer, line 0, arrives at the I/O APIC's pin {{TIMER_PIN}}. The cascade, line 2, is not a line.
 
 export const GSIS = 24;
-export const ISA_LINES = 16;
+const ISA_LINES = 16;
 export const TIMER_PIN = 2;
 const CASCADE_LINE = 2;
 

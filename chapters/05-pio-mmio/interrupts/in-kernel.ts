@@ -35,7 +35,7 @@ export function routingTable(routes: readonly Route[]): Uint8Array {
 }
 
 /** The PC's lines, for a kernel that has the chips. Without it KVM connects line 0 to pin 0. */
-export function pcRoutes(): Route[] {
+function pcRoutes(): Route[] {
   const type = IRQ_ROUTING.KVM_IRQ_ROUTING_IRQCHIP;
   const routes: Route[] = [];
   for (let gsi = 0; gsi < GSIS; gsi++) {

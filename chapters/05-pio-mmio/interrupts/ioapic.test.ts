@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { KvmIoapicState } from '../../02-kvm-objects/abi/irqchip.ts';
 import type { ApicMessage } from './apic-message.ts';
-import { IoApic, type IoApicOptions } from './ioapic.ts';
+import { IoApic } from './ioapic.ts';
 
 const MASKED = 1 << 16;
 const LEVEL = 1 << 15;
 const REMOTE_IRR = 1 << 14;
 
-function bench(options: Partial<IoApicOptions> = {}) {
+function bench(options: Partial<ConstructorParameters<typeof IoApic>[0]> = {}) {
   const sent: ApicMessage[] = [];
   const ended: number[] = [];
   let taken = 1;

@@ -20,10 +20,10 @@ export const IOAPIC_REGISTERS = registerTable('82093AA', 'Intel 82093AA data she
 });
 
 /** Behind the window. */
-export const IOAPIC_INDEX = { ID: 0, VERSION: 1, ARBITRATION: 2, REDIRECTION: 0x10 } as const;
+const IOAPIC_INDEX = { ID: 0, VERSION: 1, ARBITRATION: 2, REDIRECTION: 0x10 } as const;
 
 /** The low half of a redirection entry; the destination is bits 31–24 of the high half. */
-export const REDIRECTION = bitfield('redirection entry', {
+const REDIRECTION = bitfield('redirection entry', {
   VECTOR: bits(0, 7),
   MODE: bits(8, 10, 'a DELIVERY'),
   LOGICAL: bit(11, 'the destination is a set of logical IDs'),
@@ -40,7 +40,7 @@ export const IOAPIC_BASE = 0xfec0_0000;
 export const IOAPIC_PINS = 24;
 export const IOAPIC_BYTES = 0x100;
 
-export interface IoApicOptions {
+interface IoApicOptions {
   /** Sends a message to the local APICs: how many took it. */
   readonly send: (message: ApicMessage) => number;
   /** A level-triggered pin's interrupt has been ended: resample irqfds, KVM's acknowledge notifiers. */

@@ -10,7 +10,6 @@ export const LAPIC_BASE = 0xfee0_0000;
 export const LAPIC_BYTES = 0x1000;
 export const X2APIC_MSR = 0x800;
 export const X2APIC_MSRS = 0x40;
-export const IA32_APIC_BASE = 0x1b;
 export const IA32_TSC_DEADLINE = 0x6e0;
 
 /** Version 0x14, six LVT entries: no corrected machine checks. */

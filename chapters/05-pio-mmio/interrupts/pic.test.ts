@@ -31,7 +31,8 @@ const SCENARIOS: Record<string, Step[]> = {
   'an edge requests once, and not again while the line stays up': [
     ['irq', 3, 1, 1], ['output', true], ['ack', 0x23], ['output', false], ['irq', 3, 1, 1], ['output', false], ['out', MASTER, EOI], ['output', false],
     ['irq', 3, 0, 1], ['irq', 3, 1, 1], ['output', true]],
-  'a second edge before the acknowledge is coalesced': [['irq', 3, 1, 1], ['irq', 3, 0, 1], ['irq', 3, 1, 0], ['ack', 0x23], ['out', MASTER, EOI], ['output', false]],
+  'a second edge before the acknowledge is coalesced': [
+    ['irq', 3, 1, 1], ['irq', 3, 0, 1], ['irq', 3, 1, 0], ['ack', 0x23], ['out', MASTER, EOI], ['output', false]],
   'a masked input latches its edge and says that it is masked': [
     ['out', 0x21, 0x08], ['irq', 3, 1, -1], ['output', false], ['out', MASTER, READ_IRR], ['in', MASTER, 0x08], ['out', 0x21, 0], ['output', true], ['ack', 0x23]],
   'a level asks again after the end of interrupt for as long as it is up': [
@@ -42,14 +43,16 @@ const SCENARIOS: Record<string, Step[]> = {
   'a spurious interrupt of the second chip puts the cascade in service': [
     ['out', 0x4d1, 0x02], ['irq', 9, 1], ['irq', 9, 0], ['output', true], ['ack', 0x2f], ['out', MASTER, READ_ISR, ], ['in', MASTER, 0x04],
     ['out', SLAVE, READ_ISR], ['in', SLAVE, 0], ['ended'], ['out', MASTER, EOI], ['ended', 2]],
-  'the timer, keyboard, cascade, clock and coprocessor stay edge-triggered': [['out', 0x4d0, 0xff, ], ['in', 0x4d0, 0xf8], ['out', 0x4d1, 0xff], ['in', 0x4d1, 0xde]],
+  'the timer, keyboard, cascade, clock and coprocessor stay edge-triggered': [
+    ['out', 0x4d0, 0xff, ], ['in', 0x4d0, 0xf8], ['out', 0x4d1, 0xff], ['in', 0x4d1, 0xde]],
   'input 0 outranks the others, and the second chip comes in at 2': [
     ['pulse', 7, 1, 12, 0], ['ack', 0x20], ['out', MASTER, EOI], ['ack', 0x21], ['out', MASTER, EOI], ['ack', 0x2c], ['out', SLAVE, EOI], ['out', MASTER, EOI],
     ['ack', 0x27], ['ended', 0, 1, 12, 2]],
   'a busy input keeps lower ones away, and lets higher ones through': [
     ['pulse', 4], ['ack', 0x24], ['pulse', 6], ['output', false], ['pulse', 1], ['output', true], ['ack', 0x21], ['out', MASTER, READ_ISR], ['in', MASTER, 0x12],
     ['out', MASTER, EOI], ['in', MASTER, 0x10], ['output', false], ['out', MASTER, EOI], ['output', true], ['ack', 0x26]],
-  'a specific end of interrupt ends what it names': [['pulse', 4], ['ack', 0x24], ['pulse', 1], ['ack', 0x21], ['out', MASTER, 0x64], ['out', MASTER, READ_ISR], ['in', MASTER, 0x02]],
+  'a specific end of interrupt ends what it names': [
+    ['pulse', 4], ['ack', 0x24], ['pulse', 1], ['ack', 0x21], ['out', MASTER, 0x64], ['out', MASTER, READ_ISR], ['in', MASTER, 0x02]],
   'an end of interrupt with nothing in service does nothing': [['out', MASTER, EOI], ['ended']],
   'a rotating end of interrupt makes the ended one last': [
     ['pulse', 4], ['ack', 0x24], ['out', MASTER, 0xa0], ['pulse', 4, 5], ['ack', 0x25], ['out', MASTER, EOI], ['ack', 0x24]],
@@ -59,7 +62,8 @@ const SCENARIOS: Record<string, Step[]> = {
     ['out', MASTER, 0x11], ['out', 0x21, 0x20, 4, 3], ['out', 0x21, 0], ['pulse', 3], ['ack', 0x23], ['ended', 3], ['out', MASTER, READ_ISR], ['in', MASTER, 0],
     ['pulse', 4], ['output', true]],
   'automatic end of interrupt with rotation': [
-    ['out', MASTER, 0x11], ['out', 0x21, 0x20, 4, 3], ['out', 0x21, 0], ['out', MASTER, 0x80], ['pulse', 3], ['ack', 0x23], ['pulse', 3, 4], ['ack', 0x24], ['ack', 0x23],
+    ['out', MASTER, 0x11], ['out', 0x21, 0x20, 4, 3], ['out', 0x21, 0], ['out', MASTER, 0x80], ['pulse', 3], ['ack', 0x23], ['pulse', 3, 4],
+    ['ack', 0x24], ['ack', 0x23],
     ['out', MASTER, 0x00], ['pulse', 0, 5], ['ack', 0x25], ['pulse', 5], ['ack', 0x25], ['ack', 0x20]],
   'special mask mode: a masked handler lets lower ones through': [
     ['pulse', 2 + 1], ['ack', 0x23], ['pulse', 5], ['out', 0x21, 0x08], ['output', false], ['out', MASTER, 0x68], ['output', true], ['ack', 0x25],
@@ -74,11 +78,14 @@ const SCENARIOS: Record<string, Step[]> = {
   'a poll is answered on the data port as well, once': [['out', 0x21, 0x40], ['pulse', 5], ['out', MASTER, POLL], ['in', 0x21, 0x85], ['in', 0x21, 0x40]],
   'a poll of the second chip leaves nothing behind in the first': [['pulse', 12], ['output', true], ['out', SLAVE, POLL], ['in', SLAVE, 0x84], ['output', false]],
   'ICW1 clears the mask, edges and rotation, and the read pointer': [
-    ['out', 0x21, 0xff], ['out', MASTER, 0xc2], ['out', MASTER, READ_ISR], ['pulse', 6], ['out', MASTER, 0x11], ['in', MASTER, 0], ['out', 0x21, 0x40, 4, 1], ['in', 0x21, 0],
+    ['out', 0x21, 0xff], ['out', MASTER, 0xc2], ['out', MASTER, READ_ISR], ['pulse', 6], ['out', MASTER, 0x11], ['in', MASTER, 0],
+    ['out', 0x21, 0x40, 4, 1], ['in', 0x21, 0],
     ['output', false], ['pulse', 1, 3], ['ack', 0x41]],
-  'ICW1 needs the edge again: a line that is up counts as one': [['irq', 6, 1], ['ack', 0x26], ['out', MASTER, 0x11], ['out', 0x21, 0x40, 4, 1], ['irq', 6, 1], ['ack', 0x46]],
+  'ICW1 needs the edge again: a line that is up counts as one': [
+    ['irq', 6, 1], ['ack', 0x26], ['out', MASTER, 0x11], ['out', 0x21, 0x40, 4, 1], ['irq', 6, 1], ['ack', 0x46]],
   'without ICW4 the sequence is three words, and its functions are off': [
-    ['out', MASTER, 0x11], ['out', 0x21, 0x20, 4, 3], ['out', MASTER, 0x10], ['out', 0x21, 0x30, 4], ['out', 0x21, 0xfe], ['in', 0x21, 0xfe], ['pulse', 0], ['ack', 0x30],
+    ['out', MASTER, 0x11], ['out', 0x21, 0x20, 4, 3], ['out', MASTER, 0x10], ['out', 0x21, 0x30, 4], ['out', 0x21, 0xfe], ['in', 0x21, 0xfe],
+    ['pulse', 0], ['ack', 0x30],
     ['out', MASTER, READ_ISR], ['in', MASTER, 0x01]],
   'the low three bits of a vector base are the input': [['out', MASTER, 0x11], ['out', 0x21, 0x2f, 4, 1], ['pulse', 1], ['ack', 0x29]],
   'OCW2 2 is no operation': [['pulse', 4], ['ack', 0x24], ['out', MASTER, 0x40], ['out', MASTER, READ_ISR], ['in', MASTER, 0x10]],

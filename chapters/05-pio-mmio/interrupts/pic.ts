@@ -40,7 +40,7 @@ type State = ReturnType<typeof KvmPicState.decode>;
 const BLANK = KvmPicState.decode(KvmPicState.encode());
 
 /** What KVM_IRQ_LINE_STATUS says of a request. */
-export const LINE = { MASKED: -1, COALESCED: 0, DELIVERED: 1 } as const;
+const LINE = { MASKED: -1, COALESCED: 0, DELIVERED: 1 } as const;
 
 class Chip {
   state: State;
@@ -99,7 +99,7 @@ class Chip {
   }
 }
 
-export interface PicOptions {
+interface PicOptions {
   /** The output of the first chip: the processor's INTR, or LINT0 of its local APIC. Told of changes. */
   readonly onOutput: (level: boolean) => void;
   /** An input has left service: what KVM's acknowledge notifiers hear. */
@@ -140,6 +140,12 @@ export class Pic {
   /** Whether the processor is being asked. */
   get output(): boolean {
     return this.#output;
+  }
+
+  /** Whether an input's mask bit is set. */
+  masked(irq: number): boolean {
+    const chip = this.#chips[irq >> 3];
+    return chip !== undefined && (chip.state.imr & (1 << (irq & 7))) !== 0;
   }
 
   /** Drives input `irq` (0–15). Returns a LINE, or -1 for an input that does not exist. */

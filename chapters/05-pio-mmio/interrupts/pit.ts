@@ -37,9 +37,9 @@ const STATUS = { OUT: 0x80, NULL_COUNT: 0x40 } as const;
 
 // Whole seconds apart, so that the product stays exact.
 /** Ticks in so many nanoseconds, rounded down. */
-export const ticksIn = (ns: number): number => Math.floor(ns / NS) * PIT_HZ + Math.floor(((ns % NS) * PIT_HZ) / NS);
+const ticksIn = (ns: number): number => Math.floor(ns / NS) * PIT_HZ + Math.floor(((ns % NS) * PIT_HZ) / NS);
 /** The first nanosecond at which so many ticks have passed. */
-export const nsOf = (ticks: number): number => Math.floor(ticks / PIT_HZ) * NS + Math.ceil(((ticks % PIT_HZ) * NS) / PIT_HZ);
+const nsOf = (ticks: number): number => Math.floor(ticks / PIT_HZ) * NS + Math.ceil(((ticks % PIT_HZ) * NS) / PIT_HZ);
 
 const fromBcd = (raw: number): number => [0, 4, 8, 12].reduce((sum, shift, digit) => sum + ((raw >> shift) & 15) * 10 ** digit, 0);
 const toBcd = (value: number): number => [0, 1, 2, 3].reduce((raw, digit) => raw | ((Math.floor(value / 10 ** digit) % 10) << (4 * digit)), 0);
@@ -271,7 +271,7 @@ class Counter {
   }
 }
 
-export interface PitOptions {
+interface PitOptions {
   readonly clock: Clock;
   /** Counter 0's output as IRQ 0 sees it: a pulse (true, then false) for each rising edge. */
   readonly onOutput: (level: boolean) => void;
