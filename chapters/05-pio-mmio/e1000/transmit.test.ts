@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { POPTS, TUCMD, TX_CMD } from './descriptors.ts';
+import { TimerQueue } from '../../02-kvm-objects/clock.ts';
+import { ContextDescriptor, DataDescriptor, POPTS, TUCMD, TX_CMD } from './descriptors.ts';
 import { frame, ipFrame, PEER, rig, TX_RING } from './laboratory.ts';
+import { Nic } from './nic.ts';
 import { onesSum, segment } from './offload.ts';
-import { CAUSE, CTRL, TCTL } from './registers.ts';
+import { CAUSE, CTRL, E1000, TCTL } from './registers.ts';
 
 describe('sending', () => {
   it('sends what lies between head and tail, reports, and interrupts', () => {
@@ -152,5 +154,44 @@ describe('sending', () => {
     r.go();
     expect([...r.sent[1]!.subarray(12, 18)]).toEqual([0x81, 0x00, 0x20, 0x64, 0x88, 0xb5]);
     expect(r.sent[1]!.length).toBe(84);
+  });
+
+  // @clause e1000.ring.bounded
+  it('pauses when small packets are cut into far more than they were', () => {
+    const memory = new Uint8Array(1 << 20);
+    const view = new DataView(memory.buffer);
+    let frames = 0;
+    const link = { send: () => void frames++, onFrame: null };
+    const dma = {
+      read: (gpa: number, into: Uint8Array) => {
+        into.set(memory.subarray(gpa, gpa + into.length));
+        return true;
+      },
+      write: () => true,
+    };
+    let now = 0;
+    const clock = new TimerQueue(() => now);
+    const nic = new Nic({ clock, link }, { dma, intx: { set: () => {} } });
+    const write = (name: 'CTRL' | 'TDBAL' | 'TDLEN' | 'TDT' | 'TCTL', value: number): void =>
+      nic.registers.write(E1000.rows[name].offset, 4, BigInt(value));
+    const [ring, descriptors] = [0x8_0000, 1024];
+    ContextDescriptor.store(view, ring, {
+      ...{ ipcss: 14, ipcso: 24, ipcse: 33, tucss: 34, tucso: 50, tucse: 0, status: 0, hdrlen: 255, mss: 1 },
+      command: (((TX_CMD.DEXT | TX_CMD.TSE | TUCMD.IPV4 | TUCMD.TCP) << 24) | 4000) >>> 0,
+    });
+    const command = (((TX_CMD.DEXT | TX_CMD.TSE | TX_CMD.EOP) << 24) | (1 << 20) | 4255) >>> 0;
+    for (let n = 1; n < descriptors; n++) DataDescriptor.store(view, ring + 16 * n, { address: 0n, command, status: 0, popts: 3, special: 0 });
+    write('CTRL', CTRL.SLU);
+    write('TDBAL', ring);
+    write('TDLEN', descriptors * 16);
+    write('TCTL', TCTL.EN);
+    write('TDT', descriptors - 1);
+    expect(frames).toBeGreaterThan(4000); // it did start
+    expect(frames).toBeLessThan(30_000); // all of them would be four million
+    const before = frames;
+    now = clock.next as number;
+    clock.runDue();
+    expect(frames - before).toBeGreaterThan(4000); // and goes on by itself
+    expect(frames - before).toBeLessThan(30_000);
   });
 });

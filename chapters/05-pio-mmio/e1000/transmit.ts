@@ -40,6 +40,9 @@ interface Sent {
 
 const NO_CONTEXT: OffloadContext = { ipcss: 0, ipcso: 0, ipcse: 0, tucss: 0, tucso: 0, tucse: 0, tcp: false, ipv4: false, hdrlen: 0, mss: 0 };
 const HEADER_LIMIT = 256;
+// What comes out can be far more than what goes in: a header of 255 bytes and a segment size of one make a megabyte of frames out of four kilobytes. So
+// the descriptors, the bytes read and the bytes sent all count.
+
 /** Bytes after which a round pauses. The largest ring of the largest pieces would be 64 GiB. */
 const ROUND_BYTES = 4 << 20;
 const PACKET_LIMIT = PAYLOAD_LIMIT + HEADER_LIMIT;
@@ -86,6 +89,7 @@ export class Transmitter {
       if (more) break;
       const at = ring.base + ring.head * DESCRIPTOR_BYTES;
       if (!dma.read(at, this.#bytes)) break;
+      this.#moved += DESCRIPTOR_BYTES;
       const command = this.#bytes[11] as number;
       this.#descriptor(command);
       if (command & TX_CMD.RS) {
@@ -172,6 +176,7 @@ export class Transmitter {
 
   // @clause e1000.vlan.insert
   #send(frame: Uint8Array, command: number, special: number): void {
+    this.#moved += frame.length;
     const type = this.#ports.vlanType();
     if (!(command & TX_CMD.VLE) || type === null || frame.length < 12) {
       this.#ports.send(frame);
