@@ -4,6 +4,7 @@
 
 import { readFileSync } from 'node:fs';
 import { type Timed, type Trace, type TraceEvent, traceLine } from '../../01-hardware-background/trace.ts';
+import { Errno } from '../../02-kvm-objects/errno.ts';
 import { HostKernel, hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
 import type { Kernel } from '../../02-kvm-objects/kernel.ts';
 import type { RunResult } from '../../03-vcpu-loop/board.ts';
@@ -29,7 +30,7 @@ function opened<T>(open: () => T): T {
   try {
     return open();
   } catch (error) {
-    throw error instanceof ConfigError ? error : new ConfigError((error as Error).message.split('\n')[0] as string);
+    throw error instanceof ConfigError || error instanceof Errno ? error : new ConfigError((error as Error).message.split('\n')[0] as string);
   }
 }
 

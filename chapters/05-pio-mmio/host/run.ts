@@ -3,6 +3,7 @@
 // The command line of the machine. Its exit status says how the guest ended, so that a test can be a shell script.
 
 import { readFileSync } from 'node:fs';
+import { Errno } from '../../02-kvm-objects/errno.ts';
 import type { RunResult } from '../../03-vcpu-loop/board.ts';
 import type { End } from '../../03-vcpu-loop/chassis.ts';
 import { completeConfig, type MachineConfig } from '../machine/config.ts';
@@ -36,7 +37,7 @@ Exit status:
   4         triple fault, with -no-reboot
   6         the time given by -timeout is over
   8         the guest reported a crash
-  10        the kernel gave up: the message says on what
+  10        the kernel refused something or gave up: the message says on what
   128+n     stopped by signal n`;
 
 const describeDevice = ({ name, text, properties }: DeviceType): string =>
@@ -95,7 +96,8 @@ async function main(argv: readonly string[]): Promise<number> {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  if (!(error instanceof ConfigError || error instanceof RangeError)) throw error;
-  console.error(`ringbook run: ${error.message}`);
-  process.exitCode = USAGE_STATUS;
+  const ours = error instanceof ConfigError || error instanceof RangeError;
+  if (!ours && !(error instanceof Errno)) throw error;
+  console.error(`ringbook run: ${ours ? '' : 'the kernel refused '}${error.message}`);
+  process.exitCode = ours ? USAGE_STATUS : INTERNAL_STATUS;
 }
