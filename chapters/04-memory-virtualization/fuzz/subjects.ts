@@ -169,7 +169,7 @@ export class Guest implements Subject {
     const gpas: number[] = [];
     for (let exits = 0; exits < MOST_EXITS; exits++) {
       const result = this.#kernel.ioctl(this.#vcpu.fd, IOCTL.KVM_RUN, 0);
-      if (result === -ERRNO.EINTR) continue;
+      if (result === -ERRNO.EINTR) break; // as many instructions and exits as a hundred runs should need
       const { page } = this.#vcpu;
       const reason = KvmRun.fields.exit_reason.get(page.view, 0);
       if (result === -ERRNO.EFAULT) return this.#ended('memory-fault', `${log}|${exitName(reason)}`, gpas);

@@ -56,6 +56,7 @@ export interface GuestWalk {
   gfn: number;
   /** Rights of the page: ANDed along the path, and without WRITE while the dirty bit is clear. */
   access: number;
+  dirty: boolean;
   /** Frame of the guest's table at each level, and rights of the path that leads to it. */
   readonly tableGfn: number[];
   readonly tableAccess: number[];
@@ -108,7 +109,7 @@ export class GuestWalker {
   readonly #entry: EntryReader;
   readonly #path = [0, 0, 0, 0, 0]; // guest physical addresses of the entries, by level
   readonly #found = [0, 0, 0, 0, 0]; // their low words
-  readonly #walk: GuestWalk = { errorCode: -1, level: 1, gfn: 0, access: 0, tableGfn: [0, 0, 0, 0, 0], tableAccess: [0, 0, 0, 0, 0] };
+  readonly #walk: GuestWalk = { errorCode: -1, level: 1, gfn: 0, access: 0, dirty: false, tableGfn: [0, 0, 0, 0, 0], tableAccess: [0, 0, 0, 0, 0] };
 
   constructor(vm: SoftVm) {
     this.#vm = vm;
@@ -127,6 +128,7 @@ export class GuestWalker {
       walk.level = 1;
       walk.gfn = lo >>> 12;
       walk.access = ACCESS.ALL;
+      walk.dirty = false;
       return walk;
     }
     const wide = format.entryBytes === 8;
@@ -164,6 +166,7 @@ export class GuestWalker {
       const first = base / PAGE_BYTES;
       walk.level = level;
       walk.gfn = first - (first % pages) + (shift === 12 ? 0 : (shift >= 32 ? lo >>> 12 : (lo >>> 12) & (pages - 1)));
+      walk.dirty = dirty;
       walk.access = dirty ? rights : rights & ~ACCESS.WRITE;
       return walk;
     }

@@ -54,6 +54,15 @@ export class ShadowContext {
   }
 }
 
+/** A shadow page that a path needs. */
+interface Wanted {
+  readonly level: number;
+  readonly gfn: number;
+  readonly access: number;
+  readonly direct: boolean;
+  readonly dirty?: boolean;
+}
+
 /** What a fault came to. */
 export type Faulted =
   | { readonly kind: 'mapped' }
@@ -146,10 +155,10 @@ export class ShadowMmu {
   // both written freely and tracked.
 
   // @clause kvm.shadow.role
-  #get(context: ShadowContext, { level, gfn, access, direct }: { level: number; gfn: number; access: number; direct: boolean }, quadrant: number): ShadowPage {
+  #get(context: ShadowContext, { level, gfn, access, direct, dirty = false }: Wanted, quadrant: number): ShadowPage {
     const mode = modeKey(context.mode);
     if (!this.#modes.has(mode)) this.#modes.set(mode, context.mode);
-    const role = roleOf({ level, quadrant, access, direct, mode: direct ? 0 : mode });
+    const role = roleOf({ level, quadrant, access, direct, dirty, mode });
     if (!direct && level > 1) for (const other of this.pages.shadowsOf(gfn)) if (other.unsync) this.pages.zap(other);
     const found = this.pages.find(gfn, role);
     if (found) {
@@ -174,7 +183,7 @@ export class ShadowMmu {
     this.#linked = false;
     const slot = this.#vm.slots.find(walk.gfn * PAGE_BYTES);
     if (!slot) {
-      const { page, index } = this.#descend(context, top, linear, walk, walk.access, 1);
+      const { page, index } = this.#descend(context, top, linear, walk, 1);
       this.pages.setLeaf(page, index, walk.gfn, SPTE.DEVICE, DEVICE_HIGH);
       return DEVICE;
     }
@@ -196,7 +205,7 @@ export class ShadowMmu {
       if (context.mode.smep && walk.access & ACCESS.USER) rights &= ~ACCESS.EXECUTE;
     }
     const level = this.#mappingLevel(context, walk, slot);
-    const { page, index } = this.#descend(context, top, linear, walk, rights, level);
+    const { page, index } = this.#descend(context, top, linear, walk, level);
     const first = walk.gfn - (walk.gfn % framesAt(level));
     let writable = (rights & ACCESS.WRITE) !== 0 && !isReadOnly(slot) && (slot.dirty === null || access.write);
     // A frame that this very path has just begun to shadow is protected by now.
@@ -235,11 +244,13 @@ export class ShadowMmu {
 
   // Above the guest's own leaf the shadow follows the guest's tables. Below it, where a large guest page is mapped in smaller pieces, there is no guest table
   // to follow: those pages are *direct*, and they are filed with the rights of the large page. So two directory entries that map the same large page with
-  // different rights get different shadows, and do not take turns in destroying each other's.
+  // different rights get different shadows, and do not take turns in destroying each other's. The rights are the guest's own, before anything is done
+  // for a clear CR0.WP: else an instruction that reads one small piece and writes another would have its two pieces in two shadows, never both at once.
+  // And of two entries that grant the same, one may be dirty and the other not, and a write through the other has to be seen.
 
   // @clause kvm.shadow.direct-access
   /** Goes down from `top` to the page at `level`, making what is missing. */
-  #descend(context: ShadowContext, top: ShadowPage, linear: bigint, walk: GuestWalk, rights: number, level: number): { page: ShadowPage; index: number } {
+  #descend(context: ShadowContext, top: ShadowPage, linear: bigint, walk: GuestWalk, level: number): { page: ShadowPage; index: number } {
     let page = top;
     for (;;) {
       const index = indexAt(linear, page.level);
@@ -248,7 +259,7 @@ export class ShadowMmu {
       const follows = context.mode.format !== null && below >= walk.level;
       const wanted = follows
         ? { level: below, gfn: walk.tableGfn[below] as number, access: walk.tableAccess[below] as number, direct: false }
-        : { level: below, gfn: walk.gfn - (walk.gfn % framesAt(page.level)), access: rights, direct: true };
+        : { level: below, gfn: walk.gfn - (walk.gfn % framesAt(page.level)), access: walk.access, direct: true, dirty: walk.dirty };
       const quadrant = follows && isFourByte(context.mode) ? indexAt(linear, 2) & 1 : 0;
       const child = this.#get(context, wanted, quadrant);
       if (this.pages.child(page, index) !== child) {

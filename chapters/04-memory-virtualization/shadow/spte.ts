@@ -59,14 +59,16 @@ export interface RoleParts {
   readonly access: number;
   /** Made from a large guest page, or for a guest that does not page: there is no guest table. */
   readonly direct: boolean;
+  /** Of a direct page: the large guest page is dirty. */
+  readonly dirty: boolean;
   /** Everything about the guest's mode that changes how an entry is read: see `modeKey`. */
   readonly mode: number;
 }
 
 /** A role as a number. */
-export const roleOf = ({ level, quadrant, access, direct, mode }: RoleParts): number =>
-  level | (quadrant << 3) | (access << 5) | ((direct ? 1 : 0) << 8) | (mode << 9);
+export const roleOf = ({ level, quadrant, access, direct, dirty, mode }: RoleParts): number =>
+  level | (quadrant << 3) | (access << 5) | ((direct ? 1 : 0) << 8) | ((dirty ? 1 : 0) << 9) | (mode << 10);
 export const levelOf = (role: number): number => role & 7;
 export const quadrantOf = (role: number): number => (role >> 3) & 3;
 export const isDirect = (role: number): boolean => (role & (1 << 8)) !== 0;
-export const modeOfRole = (role: number): number => role >> 9;
+export const modeOfRole = (role: number): number => role >> 10;
