@@ -12,7 +12,7 @@ import { BUS_MASTER } from './ide/bus-master.ts';
 import { PRIMARY_PORTS, TASK_FILE } from './ide/task-file.ts';
 
 /** How many exits stayed in the kernel, and how many went on to user space. */
-export interface Handled {
+interface Handled {
   readonly kernel: number;
   readonly user: number;
 }
@@ -67,7 +67,7 @@ type DiskPart = (typeof DISK_PARTS)[number];
 const COMMAND_PORT = PRIMARY_PORTS.command + TASK_FILE.rows.STATUS_COMMAND.offset;
 const PRDT_OFFSET = BUS_MASTER.rows.PRDT.offset;
 
-export interface DiskRequest {
+interface DiskRequest {
   /** The command's name in the standard. */
   readonly command: string;
   readonly sectors: number;
@@ -127,7 +127,7 @@ export function diskRequests(events: readonly Timed[], device: string, master = 
 const CARD_PARTS = ['doorbell', 'buffers', 'causes', 'other', 'interrupt'] as const;
 type CardPart = (typeof CARD_PARTS)[number];
 
-export interface CardTraffic {
+interface CardTraffic {
   readonly sent: number;
   readonly received: number;
   readonly interrupts: number;

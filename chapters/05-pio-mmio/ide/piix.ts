@@ -31,7 +31,7 @@ const CLASS_IDE_LEGACY_MASTER = 0x01_01_80;
 const BUS_MASTER_BAR = 4;
 
 /** Two drives of a channel: master and slave, as they were called. */
-export type Drives = readonly [AtaDevice | null, AtaDevice | null];
+type Drives = readonly [AtaDevice | null, AtaDevice | null];
 
 interface PiixIdeOptions {
   readonly primary: Drives;
