@@ -92,15 +92,16 @@ export interface Walk {
 //
 // The byte is always at the same guest physical address, whatever the size of the page around it, so that walks can be compared entry by entry.
 
-const GPA = 0x345678;
-const GUEST_TABLES = 0x10000; // guest physical address of the guest's first table
+export const GPA = 0x345678;
+export const GUEST_TABLES = 0x10000; // guest physical address of the guest's first table
 /** How far host physical addresses are from guest physical ones. A 1 GiB page can only be where the host's first gigabyte is. */
 const DISTANCE = { '4K': 0x200000, '2M': 0x200000, '1G': 0 } as const;
 const RAM = 8 << 20;
 const SECOND_STAGE_LEVEL = { '4K': LEVEL.PAGE_4K, '2M': LEVEL.PAGE_2M, '1G': LEVEL.PAGE_1G } as const satisfies Record<string, LeafLevel>;
 const LEAF_LEVEL = { '4K': 1, '2M': 2, '4M': 2, '1G': 3 } as const;
 
-interface Mode {
+/** A guest's paging mode: the format of its entries, the registers that choose it, the address that is asked for. */
+export interface Mode {
   readonly format: Format;
   readonly linear: bigint;
   readonly cr4: number;
@@ -108,7 +109,7 @@ interface Mode {
   readonly sizes: readonly PageSize[];
   readonly names: readonly string[];
 }
-const MODES: Record<GuestFormat, Mode> = {
+export const MODES: Record<GuestFormat, Mode> = {
   '4-level': {
     format: FORMAT.level4,
     linear: 0xffff_8123_4000_0000n + BigInt(GPA),
@@ -136,6 +137,28 @@ const MODES: Record<GuestFormat, Mode> = {
 };
 const NESTED_NAMES = ['', 'EPT table', 'EPT directory', 'EPT directory pointers', 'EPT PML4'];
 
+/** The entries of a guest that maps the one byte, and where they are in its memory. */
+export function guestTables({ format, linear, sizes }: Mode, page: PageSize): { readonly gpa: number; readonly value: bigint }[] {
+  if (!sizes.includes(page)) throw new RangeError(`this format has no pages of ${page}`);
+  const user = ENTRY.mask.P | ENTRY.mask.RW | ENTRY.mask.US;
+  const entries: { gpa: number; value: bigint }[] = [];
+  let table = GUEST_TABLES;
+  if (format === FORMAT.pae) {
+    entries.push({ gpa: table + 8 * Number(linear >> 30n), value: BigInt(table + PAGE_BYTES) | 1n });
+    table += PAGE_BYTES;
+  }
+  for (const { level, shift, indexBits } of format.levels) {
+    const index = Number((linear >> BigInt(shift)) & ((1n << BigInt(indexBits)) - 1n));
+    const leaf = level === LEAF_LEVEL[page];
+    const target = leaf ? GPA - (GPA % 2 ** shift) : table + PAGE_BYTES;
+    const bits = user | (leaf && level > 1 ? ENTRY.mask.PS : 0);
+    entries.push({ gpa: table + index * format.entryBytes, value: BigInt(target) | BigInt(bits) });
+    if (leaf) break;
+    table = target;
+  }
+  return entries;
+}
+
 /** Paging structures of one configuration in the memory of one machine. */
 class Bench {
   readonly mode: Mode;
@@ -148,7 +171,6 @@ class Bench {
 
   constructor({ guest = '4-level', page = '4K', nested = null }: WalkConfig) {
     this.mode = MODES[guest];
-    if (!this.mode.sizes.includes(page)) throw new RangeError(`${guest} paging has no pages of ${page}`);
     this.state = new CpuState(this.memory);
     this.#ept = nested && this.#secondStage(nested);
     this.#distance = nested ? DISTANCE[nested] : 0;
@@ -178,22 +200,8 @@ class Bench {
   }
 
   #guestTables(page: PageSize): void {
-    const { format, linear, cr4, efer } = this.mode;
-    const user = ENTRY.mask.P | ENTRY.mask.RW | ENTRY.mask.US;
-    let table = GUEST_TABLES;
-    if (format === FORMAT.pae) {
-      this.poke(table + 8 * Number(linear >> 30n), BigInt(table + PAGE_BYTES) | 1n, 8);
-      table += PAGE_BYTES;
-    }
-    for (const { level, shift, indexBits } of format.levels) {
-      const index = Number((linear >> BigInt(shift)) & ((1n << BigInt(indexBits)) - 1n));
-      const leaf = level === LEAF_LEVEL[page];
-      const target = leaf ? GPA - (GPA % 2 ** shift) : table + PAGE_BYTES;
-      const bits = user | (leaf && level > 1 ? ENTRY.mask.PS : 0);
-      this.poke(table + index * format.entryBytes, BigInt(target) | BigInt(bits), format.entryBytes);
-      if (leaf) break;
-      table = target;
-    }
+    const { format, cr4, efer } = this.mode;
+    for (const { gpa, value } of guestTables(this.mode, page)) this.poke(gpa, value, format.entryBytes);
     this.state.set64(OFFSET.CR0, BigInt((CR0.PE | CR0.PG | CR0.WP) >>> 0));
     this.state.set64(OFFSET.CR4, BigInt(cr4));
     this.state.set64(OFFSET.EFER, BigInt(efer));
@@ -220,20 +228,21 @@ class Bench {
     if (register) this.mmu.loadPdptes(BigInt(GUEST_TABLES));
   }
 
-  walk({ access = 'read', privilege = 'supervisor' }: WalkConfig): Walk {
+  walk(config: WalkConfig): Walk {
     const { linear } = this.mode;
     this.mmu.flush();
     this.trace.events.length = 0;
-    const kind = access === 'read' ? ACCESS.READ : access === 'write' ? ACCESS.WRITE : ACCESS.FETCH;
-    const result = attempt(() => this.mmu.physical(linear, kind, privilege === 'user' ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR));
+    const result = attempt(this.mmu, linear, config);
     const unreached = result.kind === 'exit' ? result.gpa : GPA;
     return { linear, gpa: GPA, references: describe(this.mode, this.trace.of('walk'), unreached), result };
   }
 }
 
-function attempt(translate: () => number): WalkResult {
+/** Asks an MMU for an address as the configuration says. */
+export function attempt(mmu: Mmu, linear: bigint, { access = 'read', privilege = 'supervisor' }: WalkConfig): WalkResult {
+  const kind = access === 'read' ? ACCESS.READ : access === 'write' ? ACCESS.WRITE : ACCESS.FETCH;
   try {
-    return { kind: 'translated', hpa: translate() };
+    return { kind: 'translated', hpa: mmu.physical(linear, kind, privilege === 'user' ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR) };
   } catch (thrown) {
     if (thrown instanceof Fault) return { kind: 'fault', errorCode: thrown.errorCode ?? 0 };
     if (!(thrown instanceof VmExit)) throw thrown;
@@ -251,7 +260,7 @@ function attempt(translate: () => number): WalkResult {
 type WalkEvent = Extract<Timed, { kind: 'walk' }>;
 
 /** `last`: the guest physical address that a group of stage 2 was for when no reference of stage 1 follows it. */
-function describe({ format, linear, names }: Mode, events: readonly WalkEvent[], last: number): Reference[] {
+export function describe({ format, linear, names }: Mode, events: readonly WalkEvent[], last: number): Reference[] {
   return events.map(({ stage, level, entry, value }, at) => {
     const n = at + 1;
     const next = events.findIndex((event, index) => index >= at && event.stage === 1);

@@ -20,8 +20,8 @@ const CODE = 0x1000;
 const ROOTS = [1 * MiB, 2 * MiB] as const; // two processes: the same mapping in tables of their own
 const DATA = 4 * MiB;
 const WINDOW = 14 * MiB; // where the third guest maps its pages
-/** Pages that the first guest touches: 8 MiB. */
-export const TOUCHED = 2048;
+/** Pages that the first guest touches: more than its processor's TLB holds. */
+export const TOUCHED = 1024;
 /** How often the second one switches, and the pages it uses in between. */
 export const SWITCHES = 64;
 export const WORKING_SET = 16;
