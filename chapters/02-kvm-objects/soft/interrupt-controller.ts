@@ -24,8 +24,6 @@ export interface VcpuInterruptController {
   readonly apicBase: bigint;
   /** False: not a value that the register can take. */
   setApicBase(value: bigint, host: boolean): boolean;
-  /** The guest's time stamp counter was written. */
-  tscChanged(): void;
   /** The registers, where the guest has them in memory. */
   readonly page: KernelDevice;
 

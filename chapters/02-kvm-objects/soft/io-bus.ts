@@ -58,7 +58,8 @@ export class IoBus {
 
   /** Whether anybody took it. Linux: `kvm_io_bus_write()`. */
   write(address: number, bytes: number, value: bigint): boolean {
-    for (const entry of this.#entries) if (covers(entry, address, bytes) && entry.device.write(address, bytes, value)) return true;
+    const written = BigInt.asUintN(8 * bytes, value);
+    for (const entry of this.#entries) if (covers(entry, address, bytes) && entry.device.write(address, bytes, written)) return true;
     return false;
   }
 }

@@ -96,6 +96,8 @@ export class SoftVcpu {
   #cr8 = 0n;
   #apicBase = BigInt(RESET_APIC_BASE);
   #tscOffset = 0n;
+  /** Called when the guest's time stamp counter has been set. */
+  readonly tscWatchers: (() => void)[] = [];
   /** An MP_STATE. */
   mpState: number = MP_STATE.KVM_MP_STATE_RUNNABLE;
   /** The VMCS was launched since its last VMCLEAR: VMRESUME instead of VMLAUNCH. */
@@ -336,7 +338,7 @@ export class SoftVcpu {
   set tscOffset(value: bigint) {
     this.#tscOffset = BigInt.asUintN(64, value);
     this.vm.hardware.write(FIELD.TSC_OFFSET, this.#tscOffset);
-    this.interruptController?.tscChanged();
+    for (const tell of this.tscWatchers) tell();
   }
   /** The guest's time stamp counter. The vCPU need not be loaded. */
   get tsc(): bigint {

@@ -304,7 +304,10 @@ export class LocalApic implements ApicReceiver {
   #sendIpi(command: number, destination: number): void {
     const mode = (command >> 8) & 7;
     const vector = command & 0xff;
-    if (vector < FIRST_LEGAL_VECTOR && (mode === DELIVERY.FIXED || mode === DELIVERY.LOWEST_PRIORITY)) this.#error(ESR.SEND_ILLEGAL);
+    if (vector < FIRST_LEGAL_VECTOR && (mode === DELIVERY.FIXED || mode === DELIVERY.LOWEST_PRIORITY)) {
+      this.#error(ESR.SEND_ILLEGAL); // and nothing is sent
+      return;
+    }
     const message = {
       vector,
       mode,
