@@ -62,6 +62,11 @@ export class TimerQueue implements Clock {
     return this.#armed[0]?.at ?? null;
   }
 
+  /** How many timers are armed. */
+  get armed(): number {
+    return this.#armed.length;
+  }
+
   // A timer that arms itself again for a moment already past would keep this loop for ever, so each call takes only those that were due when it began.
   /** Fires what is due. Returns how many timers that were. */
   runDue(): number {

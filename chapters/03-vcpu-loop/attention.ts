@@ -7,6 +7,9 @@
 import type { Vcpu } from '../02-kvm-objects/kvm.ts';
 import type { RunPage } from '../02-kvm-objects/run-page.ts';
 
+/** Vectors that wait at most. A guest can ask for more of them than it ever takes; an interrupt controller, which has one bit for each, loses those too. */
+const WAITING_LIMIT = 256;
+
 /** What waits for one processor. */
 export class Attention {
   halted = false;
@@ -16,7 +19,7 @@ export class Attention {
 
   add(what: number | 'nmi'): void {
     if (what === 'nmi') this.#nmi = true;
-    else this.#vectors.push(what);
+    else if (this.#vectors.length < WAITING_LIMIT) this.#vectors.push(what);
   }
 
   /** Whether an external interrupt waits. */
