@@ -39,7 +39,7 @@ const image = (name: keyof typeof PROGRAMS): string => {
   );
   return path;
 };
-const program = (name: keyof typeof PROGRAMS): string[] => ['-kernel', image(name), '-door', 'flat', '-m', '2', '-machine', 'kernel-irqchip=off'];
+const program = (name: keyof typeof PROGRAMS): string[] => ['-kernel', image(name), '-door', 'flat', '-m', '2'];
 
 function run(args: readonly string[], input = ''): { status: number | null; out: string; err: string } {
   const { status, stdout, stderr } = spawnSync(process.execPath, [...NODE, ...args], { input, encoding: 'utf8', timeout: 60_000 });

@@ -4,7 +4,8 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { RunnableKernel } from '../../03-vcpu-loop/kernel/index.ts';
-import { type MemoryMethod, memoryKernel } from '../../04-memory-virtualization/kernel/index.ts';
+import type { MemoryMethod } from '../../04-memory-virtualization/kernel/index.ts';
+import { platformKernel } from '../kernel/index.ts';
 
 const MIB = 1 << 20;
 /** Firmware, and the kernel's own pages: tables of the second stage or shadow tables, vCPUs. */
@@ -34,5 +35,5 @@ export function machineKernel(
   { trace = null, instructionBound }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
-  return memoryKernel({ ramBytes, memory, trace, instructionBound: instructionBound ?? boundFor(cpus) });
+  return platformKernel({ ramBytes, memory, trace, instructionBound: instructionBound ?? boundFor(cpus) });
 }
