@@ -131,6 +131,12 @@ export class Bus {
     return this.#placed.size;
   }
 
+  /** Who answers at an address, and at which of its offsets; null: nobody. Nothing is accessed. */
+  whoAnswers(address: number): { readonly device: Registers; readonly offset: number } | null {
+    const found = this.#find(address);
+    return found && address >= found.from ? { device: found.device, offset: address - found.start } : null;
+  }
+
   /** @internal A region tells that it has moved. */
   moved(region: Region): void {
     if (region.start === null) this.#placed.delete(region);

@@ -1,0 +1,41 @@
+// # What an address is called
+//
+// A trace speaks of port 0x3f8 and of address 0xfee000b0. A reader wants the words of the data sheet, and the tables have them: a bus says which
+// device answers at an address and at which of its offsets, the device's table says which register that is.
+
+import type { Bus } from '../03-vcpu-loop/devices/bus.ts';
+import { E1000, E1000_IO } from './e1000/registers.ts';
+import { BUS_MASTER } from './ide/bus-master.ts';
+import { CONTROL_BLOCK, TASK_FILE } from './ide/task-file.ts';
+import { IOAPIC_REGISTERS } from './interrupts/ioapic.ts';
+import { LAPIC_REGISTERS } from './interrupts/lapic-registers.ts';
+import { ELCR_REGISTERS, PIC_REGISTERS } from './interrupts/pic.ts';
+import { PIT_REGISTERS, SPEAKER_REGISTERS } from './interrupts/pit.ts';
+import { CONFIG_PORTS } from './pci/config-access.ts';
+import { fwCfgTable } from './platform/fw-cfg.ts';
+import { i8042Table } from './platform/i8042.ts';
+import { pmTable } from './platform/pm.ts';
+import type { RegisterTable } from './registers.ts';
+import type { Answerer, Lookup } from './route.ts';
+
+// A table whose offsets are not those of its region would give wrong names, so only those are here that lie in the bus as they are printed.
+
+// biome-ignore format: table
+const TABLES: readonly RegisterTable[] = [
+  PIC_REGISTERS, ELCR_REGISTERS, PIT_REGISTERS, SPEAKER_REGISTERS, IOAPIC_REGISTERS, LAPIC_REGISTERS, CONFIG_PORTS, fwCfgTable, i8042Table, pmTable,
+  TASK_FILE, CONTROL_BLOCK, BUS_MASTER, E1000, E1000_IO,
+];
+const byDevice = new Map(TABLES.map((table) => [table.device, table]));
+
+/** Looks up addresses in a machine's buses and its devices' tables. */
+export const lookupIn =
+  ({ ports, mmio }: { readonly ports: Bus; readonly mmio: Bus }): Lookup =>
+  (space, address): Answerer | null => {
+    const found = (space === 'port' ? ports : mmio).whoAnswers(address);
+    if (!found) return null;
+    const { device, offset } = found;
+    const own = (device as { readonly table?: RegisterTable }).table ?? byDevice.get(device.name);
+    const register = own?.at(offset) ?? null;
+    const index = register && (register.row.count ?? 1) > 1 ? `[${register.index}]` : '';
+    return { device: device.name, offset, register: register ? `${register.name}${index}` : null, text: register?.row.text ?? '' };
+  };
