@@ -1,12 +1,13 @@
 // # Tables that nobody would write
 //
-// Payloads show that the methods agree on what an operating system does. A hostile guest does other things: tables that contain themselves, one frame as
-// a directory here and a page there, large pages over the tables that map them, reserved bits, entries in read-only memory. The fuzzer makes such
-// tables at random, in every paging mode, and changes them while a program uses them.
+// Payloads show that the methods agree on what an operating system does. A hostile guest does other things: tables that contain themselves, one
+// frame as a directory here and a page there, large pages over the tables that map them, reserved bits, entries in read-only memory. The fuzzer
+// makes such tables at random, in every paging mode, and changes them while a program uses them.
 //
-// It has two ways to know what is right. With **flushes** after every change the architecture leaves no choice: the two methods, a bare processor and the
-// oracle must agree to the last bit, accessed and dirty bits in the tables included. **Without** them a processor may use what it remembers; then each
-// machine runs by itself, and each answer must be one that the oracle can put together from what the entries have been since the last flush.
+// It has two ways to know what is right. With **flushes** after every change the architecture leaves no choice: the two methods, a bare processor
+// and the oracle must agree to the last bit, accessed and dirty bits in the tables included. **Without** them a processor may use what it remembers;
+// then each machine runs by itself, and each answer must be one that the oracle can put together from what the entries have been since the last
+// flush.
 //
 // Everything is a function of the seed. A failure names its seed and step.
 
@@ -253,7 +254,9 @@ class World {
   isHonest(ram: Uint8Array): boolean {
     const view = new DataView(ram.buffer, ram.byteOffset, ram.length);
     const size = entryBytes(this.paging);
-    return this.roots.every((root) => HONEST_ENTRIES.every((n) => (size === 8 && n > 0) || (view.getUint32(root + n * size, true) & AD_MASK) === this.#honest[n]));
+    return this.roots.every((root) =>
+      HONEST_ENTRIES.every((n) => (size === 8 && n > 0) || (view.getUint32(root + n * size, true) & AD_MASK) === this.#honest[n]),
+    );
   }
 
   get oracleMode(): OracleMode {
@@ -314,7 +317,8 @@ function programOf(world: World, access: Access, ram: Uint8Array): Program {
 
 const describe = ({ end, rax, code, cr2, log }: Ended): string =>
   `${end} rax ${rax.toString(16)}${end === 'page-fault' ? ` code ${code} cr2 ${cr2.toString(16)}` : ''} ${log}`;
-const kindOf = (routine: Access['routine']): OracleAccess['kind'] => (routine === 'exec' ? 'exec' : routine === 'read' || routine === 'push' || routine === 'movs' ? 'read' : 'write');
+const kindOf = (routine: Access['routine']): OracleAccess['kind'] =>
+  routine === 'exec' ? 'exec' : routine === 'read' || routine === 'push' || routine === 'movs' ? 'read' : 'write';
 const showAccess = ({ routine, linear, second, user, ac }: Access): string =>
   `${user ? 'user' : 'kernel'}${ac ? ' with AC' : ''} ${routine} 0x${linear.toString(16)}${routine === 'movs' ? ` to 0x${second.toString(16)}` : ''}`;
 
@@ -342,7 +346,12 @@ class LockStep {
     this.ends = ends;
   }
 
-  episode(random: Random, steps: number, modes: readonly PagingMode[], verbose: ((line: string) => void) | undefined): { failure: string | null; done: number } {
+  episode(
+    random: Random,
+    steps: number,
+    modes: readonly PagingMode[],
+    verbose: ((line: string) => void) | undefined,
+  ): { failure: string | null; done: number } {
     const first = this.subjects[0] as Subject;
     const world = new World(random, first.ram, modes, true);
     const subjects = this.subjects.filter((subject) => world.plain || subject.readOnly);
@@ -357,8 +366,8 @@ class LockStep {
       const results = subjects.map((subject) => subject.run(program));
       const ended = results[0] as Ended;
       this.ends[ended.end] = (this.ends[ended.end] ?? 0) + 1;
-      // When a table lies in read-only memory, EPT has every instruction on that path emulated, and KVM's emulator does not know them all: it gives up, or
-      // in user mode injects #UD. That is a known limit, and no answer.
+      // When a table lies in read-only memory, EPT has every instruction on that path emulated, and KVM's emulator does not know them all: it gives
+      // up, or in user mode injects #UD. That is a known limit, and no answer.
       const beyond = ({ end, log }: Ended): boolean => end === 'fault' || (end === 'other' && log.includes('INTERNAL_ERROR'));
       if (!world.plain && results.some(beyond)) return { ended: { ...ended, end: 'shutdown' }, failure: null };
       // A table in a slot without memory: with EPT the kernel cannot resolve the processor's walk, without it there is simply no entry.
@@ -384,11 +393,18 @@ class LockStep {
     return { failure: null, done: steps };
   }
 
-  #step(world: World, subjects: readonly Subject[], all: (program: Program, what: string) => { ended: Ended; failure: string | null }): string | 'end' | null {
+  #step(
+    world: World,
+    subjects: readonly Subject[],
+    all: (program: Program, what: string) => { ended: Ended; failure: string | null },
+  ): string | 'end' | null {
     const { random } = world;
     const over = ({ end }: Ended): boolean => end === 'shutdown' || end === 'other' || end === 'memory-fault';
     const flush = (): string | 'end' | null => {
-      const programs = world.cr4 & CR4.PGE ? [world.cr4 & ~CR4.PGE, world.cr4].map((value) => simple('setCr4', BigInt(value))) : [simple('setCr3', BigInt(world.cr3))];
+      const programs =
+        world.cr4 & CR4.PGE
+          ? [world.cr4 & ~CR4.PGE, world.cr4].map((value) => simple('setCr4', BigInt(value)))
+          : [simple('setCr3', BigInt(world.cr3))];
       for (const program of programs) {
         const { ended, failure } = all(program, 'flush');
         if (failure) return failure;
@@ -404,7 +420,10 @@ class LockStep {
       const found = world.entryAt(world.view, linear, depth);
       if (!found || world.isGround(found.gpa)) return null;
       const entry = world.entry(found.level);
-      const stored = all(storeProgram(world, found.gpa, entry), `store ${entry.map((word) => word.toString(16)).join(':')} at 0x${found.gpa.toString(16)} level ${found.level}`);
+      const stored = all(
+        storeProgram(world, found.gpa, entry),
+        `store ${entry.map((word) => word.toString(16)).join(':')} at 0x${found.gpa.toString(16)} level ${found.level}`,
+      );
       return stored.failure ?? (over(stored.ended) ? 'end' : flush());
     }
     if (choice < 26) {
@@ -444,13 +463,14 @@ class LockStep {
   ): string | 'end' | null {
     const access = world.randomAccess();
     const expected = presentAnswer(world, world.view, access.linear, access);
-    if (access.routine === 'exec' && 'gpa' in expected && !isGadget(expected.gpa)) return null; // whatever lies there is no program
+    if (access.routine === 'exec' && 'gpa' in expected && !isGadget(world.view, expected.gpa)) return null; // whatever lies there is no program
     const tables = world.ram.slice(ARENA.TABLES, TABLES_END);
     let program!: Program;
     for (const subject of subjects) program = programOf(world, access, subject.ram);
     const { ended, failure } = all(program, showAccess(access));
     if (failure) return failure;
-    const wrong = access.routine === 'fxsave' || (Number(access.linear & 0xfffn) > 0xffc && access.routine !== 'exec') ? null : judge(access, ended, [expected]);
+    const wrong =
+      access.routine === 'fxsave' || (Number(access.linear & 0xfffn) > 0xffc && access.routine !== 'exec') ? null : judge(access, ended, [expected]);
     if (wrong) return `${showAccess(access)}: ${wrong}`;
     if (over(ended)) return 'end';
     // The program has written to a table (not only accessed and dirty bits): from now on the old translations may be used, so they are flushed.
@@ -458,7 +478,10 @@ class LockStep {
   }
 }
 
-const isGadget = (gpa: number): boolean => (gpa >= ARENA.DATA && gpa < ARENA.DATA + ARENA.DATA_FRAMES * 4096) || (gpa >= ARENA.LARGE && gpa < ARENA.LARGE_END);
+/** There is still `mov al, n; int 0x80` at this address of a data page. */
+const isGadget = (view: DataView, gpa: number): boolean =>
+  ((gpa >= ARENA.DATA && gpa < ARENA.DATA + ARENA.DATA_FRAMES * 4096) || (gpa >= ARENA.LARGE && gpa < ARENA.LARGE_END)) &&
+  (view.getUint32(gpa, true) & 0xffff00ff) >>> 0 === 0x80cd00b0;
 
 function tablesChanged(before: Uint8Array, ram: Uint8Array): boolean {
   const a = new Uint32Array(before.buffer, before.byteOffset, before.length >> 2);
@@ -475,6 +498,8 @@ function fillReadOnly(bytes: Uint8Array, random: Random, world: World): void {
   }
 }
 
+const hex = (value: number): string => `0x${value.toString(16)}`;
+
 function compareMemory(subjects: readonly Subject[], whole: boolean): string | null {
   const [first, ...others] = subjects as [Subject, ...Subject[]];
   const words = ({ ram }: Subject): Uint32Array => new Uint32Array(ram.buffer, ram.byteOffset, ARENA.RAM_BYTES >> 2);
@@ -483,8 +508,7 @@ function compareMemory(subjects: readonly Subject[], whole: boolean): string | n
   for (const other of others) {
     const b = words(other);
     for (let n = ARENA.TABLES >> 2; n < end; n++)
-      if (a[n] !== b[n])
-        return `memory at 0x${(4 * n).toString(16)}: ${first.name} has ${(a[n] as number).toString(16)}, ${other.name} has ${(b[n] as number).toString(16)}`;
+      if (a[n] !== b[n]) return `memory at ${hex(4 * n)}: ${first.name} has ${hex(a[n] as number)}, ${other.name} has ${hex(b[n] as number)}`;
   }
   return null;
 }
@@ -493,7 +517,11 @@ function compareMemory(subjects: readonly Subject[], whole: boolean): string | n
 
 function presentAnswer(world: World, view: DataView, linear: bigint, access: Access): Answer {
   const values: EntryValues = (gpa) => presentEntry(world, view, gpa);
-  return answers(world.oracleMode, world.cr3, world.pdptes, values, linear, { kind: kindOf(access.routine), user: access.user, ac: access.ac })[0] as Answer;
+  return answers(world.oracleMode, world.cr3, world.pdptes, values, linear, {
+    kind: kindOf(access.routine),
+    user: access.user,
+    ac: access.ac,
+  })[0] as Answer;
 }
 
 let readOnlyImage: DataView | null = null;
@@ -550,7 +578,12 @@ class Stale {
     this.ends = ends;
   }
 
-  episode(random: Random, steps: number, modes: readonly PagingMode[], verbose: ((line: string) => void) | undefined): { failure: string | null; done: number } {
+  episode(
+    random: Random,
+    steps: number,
+    modes: readonly PagingMode[],
+    verbose: ((line: string) => void) | undefined,
+  ): { failure: string | null; done: number } {
     const { subject } = this;
     const world = new World(random, subject.ram, modes, false);
     fillReadOnly(subject.readOnly, new Random(7), world);
@@ -593,7 +626,10 @@ class Stale {
     world.pdptes = pdptesOf(world);
     for (let step = 0; step < steps; step++) {
       const choice = random.below(100);
-      const fail = (what: string): { failure: string; done: number } => ({ failure: `${subject.name}, ${world.paging}, without flushes, step ${step}: ${what}`, done: step });
+      const fail = (what: string): { failure: string; done: number } => ({
+        failure: `${subject.name}, ${world.paging}, without flushes, step ${step}: ${what}`,
+        done: step,
+      });
       if (choice < 25) {
         const linear = random.pick(world.pages);
         const found = world.entryAt(world.view, linear, random.below(LEVELS[world.paging].length));
@@ -636,13 +672,15 @@ class Stale {
       const kind = kindOf(access.routine);
       const allowed = answers(world.oracleMode, world.cr3, world.pdptes, values, access.linear, { kind, user: access.user, ac: access.ac }, 512);
       if (allowed.length >= 512) continue; // too many to be a test
-      if (kind === 'exec' && allowed.some((answer) => 'gpa' in answer && !isGadget(answer.gpa))) continue;
+      if (kind === 'exec' && allowed.some((answer) => 'gpa' in answer && !isGadget(world.view, answer.gpa))) continue;
       const marker = BigInt(0xc0de0000 + (memory.now & 0xffff));
       const before = allowed.map((answer) => ('gpa' in answer && answer.gpa + 4 <= ARENA.RAM_BYTES ? world.view.getUint32(answer.gpa, true) : null));
       const ended = run(programOf(world, { ...access, value: marker }, subject.ram), showAccess(access));
       if (!world.isHonest(subject.ram)) return { failure: null, done: step };
       if (ended.end === 'shutdown' || ended.end === 'other' || ended.end === 'memory-fault') return { failure: null, done: step };
-      const wrong = judge(access, ended, allowed) ?? (ended.end === 'done' && ended.gpas.length === 0 ? where(world, access, ended, allowed, before, marker) : null);
+      const wrong =
+        judge(access, ended, allowed) ??
+        (ended.end === 'done' && ended.gpas.length === 0 ? where(world, access, ended, allowed, before, marker) : null);
       if (wrong) return fail(`${showAccess(access)}: ${wrong}`);
       note();
     }
@@ -651,7 +689,14 @@ class Stale {
 }
 
 /** Checks by the data where an access went. */
-function where(world: World, access: Access, ended: Ended, allowed: readonly Answer[], before: readonly (number | null)[], marker: bigint): string | null {
+function where(
+  world: World,
+  access: Access,
+  ended: Ended,
+  allowed: readonly Answer[],
+  before: readonly (number | null)[],
+  marker: bigint,
+): string | null {
   const show = allowed.map((answer) => ('code' in answer ? `#PF(${answer.code})` : `0x${answer.gpa.toString(16)}`)).join(', ');
   const matches = allowed.some((answer, n) => {
     if (!('gpa' in answer)) return false;
@@ -679,7 +724,17 @@ const isTable = (gpa: number): boolean => gpa >= ARENA.TABLES && gpa < TABLES_EN
 // ## The campaign
 
 /** Runs the fuzzer. Stops at the first failure. */
-export function fuzz({ seed, steps, episode = EPISODE, shadow = makeShadowMemory, ept = (vm) => new TwoDimensional(vm), modes = PAGING_MODES, onProgress, only, verbose }: FuzzOptions): FuzzResult {
+export function fuzz({
+  seed,
+  steps,
+  episode = EPISODE,
+  shadow = makeShadowMemory,
+  ept = (vm) => new TwoDimensional(vm),
+  modes = PAGING_MODES,
+  onProgress,
+  only,
+  verbose,
+}: FuzzOptions): FuzzResult {
   const ends: Record<string, number> = {};
   const guests = [new Guest('ept', ept), new Guest('shadow', shadow)] as const;
   const lockStep = new LockStep([...guests, new Bare()], ends);

@@ -1,8 +1,8 @@
 // # The arena of the fuzzer
 //
-// A random page table that maps nothing useful is easy to make, and tests nothing: the program that would use it cannot run. So one top-level entry is
-// kept honest. Below it lie the program, its stacks, its descriptor tables, and a *window* onto the rest of memory through which the program, like a
-// real kernel, writes the tables that everything else hangs from. All other entries are the fuzzer's.
+// A random page table that maps nothing useful is easy to make, and tests nothing: the program that would use it cannot run. So one top-level entry
+// is kept honest. Below it lie the program, its stacks, its descriptor tables, and a *window* onto the rest of memory through which the program,
+// like a real kernel, writes the tables that everything else hangs from. All other entries are the fuzzer's.
 //
 // ```text
 //  0x001000  GDT, IDT, TSS      0x004000  kernel code   0x005000  user code   0x008000, 0x00a000  stacks
@@ -38,7 +38,10 @@ export const ARENA = {
 export const PAGING_MODES = ['bits32', 'pse', 'pae', 'long'] as const;
 export type PagingMode = (typeof PAGING_MODES)[number];
 
-/** Levels, widest first, of the tables that are read from memory: shift and index bits of each. PAE's top level is registers, but its table is in memory as well. */
+/**
+ * Levels, widest first, of the tables that are read from memory: shift and index bits of each. PAE's top level is registers, but its table is in
+ * memory as well.
+ */
 export const LEVELS: Readonly<Record<PagingMode, readonly { readonly level: number; readonly shift: number; readonly bits: number }[]>> = {
   bits32: [
     { level: 2, shift: 22, bits: 10 },
@@ -66,8 +69,8 @@ export const indexAt = (linear: bigint, { shift, bits }: { shift: number; bits: 
 
 // ## The program
 //
-// A dozen two-instruction routines: do one thing, then tell (`out` to a port, which exits). User-mode routines tell by INT 0x80. An exception tells by its
-// handler. All registers come from outside, so one run is one access.
+// A dozen two-instruction routines: do one thing, then tell (`out` to a port, which exits). User-mode routines tell by INT 0x80. An exception tells
+// by its handler. All registers come from outside, so one run is one access.
 
 /** Ports that tell how it went. */
 export const PORT = { DONE: 0xe0, PAGE_FAULT: 0xe1, FAULT: 0xe3 } as const;
@@ -88,7 +91,14 @@ const routines = {
 } as const;
 export type Routine = keyof typeof routines | 'store' | 'enterUser' | 'handlePageFault' | 'handleFault' | 'handleCall';
 const EACH = 16;
-const ORDER: readonly Routine[] = [...(Object.keys(routines) as (keyof typeof routines)[]), 'store', 'enterUser', 'handlePageFault', 'handleFault', 'handleCall'];
+const ORDER: readonly Routine[] = [
+  ...(Object.keys(routines) as (keyof typeof routines)[]),
+  'store',
+  'enterUser',
+  'handlePageFault',
+  'handleFault',
+  'handleCall',
+];
 const at = (name: Routine): number => ORDER.indexOf(name) * EACH;
 export const routineAt = (name: Routine, user = false): number => (user ? ARENA.USER_CODE : ARENA.CODE) + at(name);
 

@@ -1,9 +1,9 @@
 // # What the architecture allows
 //
 // A second opinion, written from the manual and not from the code under test: where does an access go, or which fault does it cause? With all
-// entries as they are now there is one answer. When software has changed entries and not said INVLPG there can be several, because a processor may have
-// kept any part of an old translation; then the answer is a *set*: every walk that can be put together from values that the entries have had since the last
-// flush.
+// entries as they are now there is one answer. When software has changed entries and not said INVLPG there can be several, because a processor may
+// have kept any part of an old translation; then the answer is a *set*: every walk that can be put together from values that the entries have had
+// since the last flush.
 
 import { indexAt, LEVELS, type PagingMode } from './arena.ts';
 
@@ -30,7 +30,15 @@ const ADDRESS_HIGH = 0xff; // 40 bits
 const bit = (word: number, n: number): boolean => ((word >>> n) & 1) !== 0;
 
 /** Every answer that the values allow; one, when each entry has one value. At most `limit` are followed. */
-export function answers(mode: OracleMode, cr3: number, pdptes: readonly (readonly [number, number])[], values: EntryValues, linear: bigint, access: OracleAccess, limit = 64): Answer[] {
+export function answers(
+  mode: OracleMode,
+  cr3: number,
+  pdptes: readonly (readonly [number, number])[],
+  values: EntryValues,
+  linear: bigint,
+  access: OracleAccess,
+  limit = 64,
+): Answer[] {
   const { paging, nx } = mode;
   const wide = paging === 'pae' || paging === 'long';
   const out: Answer[] = [];

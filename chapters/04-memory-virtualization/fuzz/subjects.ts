@@ -65,7 +65,11 @@ export interface Subject {
 
 export const efer = ({ paging, nx }: Control): number => (nx ? EFER.NXE : 0) | (paging === 'long' ? EFER.LME | EFER.LMA : 0);
 /** Control registers of a mode, with the choices that are free. */
-export const control = (paging: PagingMode, cr3: number, { wp, nx, smep, smap, pge }: { wp: boolean; nx: boolean; smep: boolean; smap: boolean; pge: boolean }): Control => ({
+export const control = (
+  paging: PagingMode,
+  cr3: number,
+  { wp, nx, smep, smap, pge }: { wp: boolean; nx: boolean; smep: boolean; smap: boolean; pge: boolean },
+): Control => ({
   paging,
   cr0: (CR0.PE | CR0.ET | CR0.NE | (wp ? CR0.WP : 0) | CR0.PG) >>> 0,
   cr3,
@@ -136,7 +140,20 @@ export class Guest implements Subject {
     this.#vm.setUserMemoryRegion({ slot: 0, guest_phys_addr: 0, memory_size: 0, userspace_addr: this.#main.hva });
     this.#slot(0);
     const long = c.paging === 'long';
-    const flat = { base: 0n, limit: 0xffffffff, present: 1, s: 1, g: 1, db: 1, l: 0, dpl: 0, type: 3, avl: 0, unusable: 0, selector: SELECTOR.DATA } as const;
+    const flat = {
+      base: 0n,
+      limit: 0xffffffff,
+      present: 1,
+      s: 1,
+      g: 1,
+      db: 1,
+      l: 0,
+      dpl: 0,
+      type: 3,
+      avl: 0,
+      unusable: 0,
+      selector: SELECTOR.DATA,
+    } as const;
     const sregs = this.#vcpu.getSregs();
     const segment = (base: object): (typeof sregs)['cs'] => ({ ...sregs.cs, ...base });
     this.#vcpu.setSregs({
@@ -144,7 +161,20 @@ export class Guest implements Subject {
       // A return to user mode would empty data segments that are the kernel's alone.
       ...Object.fromEntries(['ds', 'es', 'fs', 'gs'].map((name) => [name, segment({ ...flat, dpl: 3, selector: SELECTOR.USER_DATA })])),
       ss: segment(flat),
-      tr: segment({ base: BigInt(ARENA.TSS), limit: 0x67, present: 1, s: 0, g: 0, db: 0, l: 0, dpl: 0, type: 11, avl: 0, unusable: 0, selector: SELECTOR.TSS }),
+      tr: segment({
+        base: BigInt(ARENA.TSS),
+        limit: 0x67,
+        present: 1,
+        s: 0,
+        g: 0,
+        db: 0,
+        l: 0,
+        dpl: 0,
+        type: 11,
+        avl: 0,
+        unusable: 0,
+        selector: SELECTOR.TSS,
+      }),
       ldt: segment({ base: 0n, limit: 0, present: 0, s: 0, g: 0, db: 0, l: 0, dpl: 0, type: 0, avl: 0, unusable: 1, selector: 0 }),
       gdt: { ...sregs.gdt, base: BigInt(ARENA.GDT), limit: 0x2f },
       idt: { ...sregs.idt, base: BigInt(ARENA.IDT), limit: 0xfff },
@@ -153,7 +183,15 @@ export class Guest implements Subject {
       cr4: BigInt(c.cr4),
       efer: BigInt(efer(c)),
     });
-    this.#vcpu.setVcpuEvents({ exception_injected: 0, exception_pending: 0, interrupt_injected: 0, nmi_injected: 0, nmi_pending: 0, interrupt_shadow: 0, nmi_masked: 0 });
+    this.#vcpu.setVcpuEvents({
+      exception_injected: 0,
+      exception_pending: 0,
+      interrupt_injected: 0,
+      nmi_injected: 0,
+      nmi_pending: 0,
+      interrupt_shadow: 0,
+      nmi_masked: 0,
+    });
   }
 
   run(program: Program): Ended {
@@ -182,7 +220,8 @@ export class Guest implements Subject {
         continue;
       }
       if (reason === EXIT.KVM_EXIT_IO) {
-        const end = page.ioPort === PORT.DONE ? 'done' : page.ioPort === PORT.PAGE_FAULT ? 'page-fault' : page.ioPort === PORT.FAULT ? 'fault' : 'other';
+        const end =
+          page.ioPort === PORT.DONE ? 'done' : page.ioPort === PORT.PAGE_FAULT ? 'page-fault' : page.ioPort === PORT.FAULT ? 'fault' : 'other';
         return this.#ended(end, log, gpas);
       }
       if (reason === EXIT.KVM_EXIT_SHUTDOWN) return this.#ended('shutdown', log, gpas);

@@ -30,6 +30,8 @@ const result = fuzz({
     console.log(`${steps} steps, ${Math.round((performance.now() - started) / 1000)} s`);
   },
 });
-console.log(`${result.steps} steps in ${result.episodes} episodes, ${Math.round((performance.now() - started) / 1000)} s: ${JSON.stringify(result.ends)}`);
+console.log(
+  `${result.steps} steps in ${result.episodes} episodes, ${Math.round((performance.now() - started) / 1000)} s: ${JSON.stringify(result.ends)}`,
+);
 console.log(result.failure ?? 'no difference that the architecture does not allow');
 process.exitCode = result.failure === null ? 0 : 1;

@@ -31,7 +31,9 @@ function run({ guest }: Case, memory: 'ept' | 'shadow'): { end: string; console:
   const kernel = memoryKernel({ memory, ramBytes: 64 << 20, instructionBound: vcpus > 1 ? 10_000 : 1_000_000 });
   const machine = new Machine({ kernel, ramBytes: (guest.memoryMiB ?? 16) << 20, vcpus, input: Buffer.from(guest.input ?? '', 'utf8') });
   try {
-    machine.load(new Uint8Array(readFileSync(path(`guest-payloads/images/${guest.payload}.elf`))), { door: (guest.door ?? 'multiboot') as 'multiboot' });
+    machine.load(new Uint8Array(readFileSync(path(`guest-payloads/images/${guest.payload}.elf`))), {
+      door: (guest.door ?? 'multiboot') as 'multiboot',
+    });
     const { end, console: bytes } = machine.run({ bounds: BOUNDS, exits: 400_000 });
     return { end, console: Buffer.from(bytes).toString('latin1') };
   } finally {

@@ -176,10 +176,14 @@ describe('nested paging', () => {
     for (let round = 0; round < 100; round++) {
       const labs = [new Laboratory('ept'), new Laboratory('npt')] as const;
       const frames = Array.from({ length: 8 }, () => ({ there: random.chance(0.9), write: random.chance(0.85), execute: random.chance(0.8) }));
-      const entries = Array.from({ length: 16 }, () => [
-        random.chance(0.9) ? (random.below(8) << 12) | (random.next() & 0x67) | (random.chance(0.9) ? 1 : 0) : 0,
-        random.chance(0.15) ? 0x80000000 : random.chance(0.05) ? 0x100 : 0,
-      ] as const);
+      const entries = Array.from(
+        { length: 16 },
+        () =>
+          [
+            random.chance(0.9) ? (random.below(8) << 12) | (random.next() & 0x67) | (random.chance(0.9) ? 1 : 0) : 0,
+            random.chance(0.15) ? 0x80000000 : random.chance(0.05) ? 0x100 : 0,
+          ] as const,
+      );
       for (const lab of labs) {
         frames.forEach(({ there, write, execute }, n) => {
           if (there) lab.map(n * 4096, write, execute);
@@ -192,7 +196,8 @@ describe('nested paging', () => {
       for (let n = 0; n < 12; n++) {
         const kind = random.pick([ACCESS.READ, ACCESS.WRITE, ACCESS.MODIFY, ACCESS.FETCH]);
         const privilege = random.pick([PRIVILEGE.USER, PRIVILEGE.SUPERVISOR]);
-        const linear = (BigInt(random.below(4)) << 39n) | (BigInt(random.below(4)) << 30n) | (BigInt(random.below(4)) << 21n) | (BigInt(random.below(4)) << 12n);
+        const linear =
+          (BigInt(random.below(4)) << 39n) | (BigInt(random.below(4)) << 30n) | (BigInt(random.below(4)) << 21n) | (BigInt(random.below(4)) << 12n);
         const [ept, npt] = labs.map((lab) => lab.access(kind, privilege, linear));
         expect(npt, `round ${round}`).toBe(ept);
       }

@@ -1,16 +1,16 @@
 // # The other second stage
 //
 // AMD had nested paging a year before Intel had EPT, and took the shorter way: the second stage is an ordinary page table. The hypervisor that can
-// fill its own can fill the guest's, with the same code and the same bits; KVM's `kvm_mmu` for NPT is the one that it uses for a host-format walk. What an
-// ordinary page table has and a second stage does not need was given a meaning, or a rule:
+// fill its own can fill the guest's, with the same code and the same bits; KVM's `kvm_mmu` for NPT is the one that it uses for a host-format walk.
+// What an ordinary page table has and a second stage does not need was given a meaning, or a rule:
 //
-// - *User.* An ordinary table tells user pages from kernel pages. Every nested access counts as a user access, so each entry of the nested table must have the
-//   user bit, and the guest's own kernel and user rights are left to the guest's table.
-// - *Guest page tables.* The processor reads them, and may write accessed and dirty bits into them. Their nested accesses count as user *writes*, always, so
-//   that a hypervisor which write-protects them learns of every walk. (EPT does so only when it has accessed and dirty bits of its own.)
+// - *User.* An ordinary table tells user pages from kernel pages. Every nested access counts as a user access, so each entry of the nested table must
+//   have the user bit, and the guest's own kernel and user rights are left to the guest's table.
+// - *Guest page tables.* The processor reads them, and may write accessed and dirty bits into them. Their nested accesses count as user *writes*,
+//   always, so that a hypervisor which write-protects them learns of every walk. (EPT does so only when it has accessed and dirty bits of its own.)
 // - *Execute.* There is the NX bit, and nothing that would let a page be executed but not read.
-// - *Errors.* A page fault's error code already says what went wrong. It is reported in EXITINFO1 of a nested page fault, with two bits more: was it the
-//   guest's page, or a table on the way to it? The guest physical address is in EXITINFO2. There is no misconfiguration: a reserved bit is a page
+// - *Errors.* A page fault's error code already says what went wrong. It is reported in EXITINFO1 of a nested page fault, with two bits more: was
+//   it the guest's page, or a table on the way to it? The guest physical address is in EXITINFO2. There is no misconfiguration: a reserved bit is a page
 //   fault with RSV set, and KVM's mark for device pages is one.
 //
 // The walker below has the interface of chapter 1's EPT walker, so the same MMU can run on either.

@@ -150,7 +150,8 @@ export class GuestWalker {
       const high = this.#entry.hi;
       if (!(entry & P.P)) return this.#fault(mode, access, 0);
       const leaf = level === 1 || (largePages && (entry & P.PS) !== 0);
-      if ((entry & (leaf ? reservedPage : reservedTable)) !== 0 || (wide && (high & reservedHigh) !== 0)) return this.#fault(mode, access, E.P | E.RSVD);
+      if ((entry & (leaf ? reservedPage : reservedTable)) !== 0 || (wide && (high & reservedHigh) !== 0))
+        return this.#fault(mode, access, E.P | E.RSVD);
       rights &= rightsOf(entry, high, wide);
       this.#path[level] = at;
       this.#found[level] = entry;
@@ -165,7 +166,7 @@ export class GuestWalker {
       const pages = 2 ** (shift - 12);
       const first = base / PAGE_BYTES;
       walk.level = level;
-      walk.gfn = first - (first % pages) + (shift === 12 ? 0 : (shift >= 32 ? lo >>> 12 : (lo >>> 12) & (pages - 1)));
+      walk.gfn = first - (first % pages) + (shift === 12 ? 0 : shift >= 32 ? lo >>> 12 : (lo >>> 12) & (pages - 1));
       walk.dirty = dirty;
       walk.access = dirty ? rights : rights & ~ACCESS.WRITE;
       return walk;
@@ -182,7 +183,10 @@ export class GuestWalker {
   }
 
   // @clause kvm.shadow.accessed-dirty
-  /** Sets A along the path and D at its end, in the guest's own tables. A table in read-only memory stays as it is. Returns whether D is (as good as) set. */
+  /**
+   * Sets A along the path and D at its end, in the guest's own tables. A table in read-only memory stays as it is. Returns whether D is (as good as)
+   * set.
+   */
   #mark(format: Format, leaf: number, write: boolean): boolean {
     const top = format.levels[0]?.level as number;
     let dirty = false;

@@ -1,16 +1,16 @@
 // # What the hardware cannot hold
 //
-// Shadow paging belongs to processors without a second stage, and those have no *unrestricted guest* either: in VMX non-root operation protection and
-// paging are always on. A guest that is in real mode, or between real and protected mode with segment registers that no descriptor ever described, cannot be
-// entered at all. On such processors KVM has two ways out. It can disguise real mode as virtual-8086 mode, with a task-state segment and an identity map in
-// guest memory (the pages of KVM_SET_TSS_ADDR), and catch what differs; or it can give up on the hardware and *emulate*, instruction by instruction,
-// until the state is one that the hardware accepts (`emulate_invalid_guest_state`, the default). The second way is exact as far as the emulator goes, and
-// KVM's emulator goes as far as firmware needs.
+// Shadow paging belongs to processors without a second stage, and those have no *unrestricted guest* either: in VMX non-root operation protection
+// and paging are always on. A guest that is in real mode, or between real and protected mode with segment registers that no descriptor ever
+// described, cannot be entered at all. On such processors KVM has two ways out. It can disguise real mode as virtual-8086 mode, with a task-state
+// segment and an identity map in guest memory (the pages of KVM_SET_TSS_ADDR), and catch what differs; or it can give up on the hardware and
+// *emulate*, instruction by instruction, until the state is one that the hardware accepts (`emulate_invalid_guest_state`, the default). The second
+// way is exact as far as the emulator goes, and KVM's emulator goes as far as firmware needs.
 //
-// This kernel takes the second way with an emulator that goes all the way: a whole processor of chapter 1, as a piece of kernel software. It has a register file,
-// a TLB and decoded code of its own. The guest's state comes from the vCPU's VMCS and goes back there, the exit information included, so that the
-// loop cannot tell who ran the guest. Nested in software there *is* a second stage, whatever the hardware lacks: a plain tree from guest physical
-// to host physical addresses, in which shadowed page tables are not present. Touching one gives its shadow up.
+// This kernel takes the second way with an emulator that goes all the way: a whole processor of chapter 1, as a piece of kernel software. It has a
+// register file, a TLB and decoded code of its own. The guest's state comes from the vCPU's VMCS and goes back there, the exit information included,
+// so that the loop cannot tell who ran the guest. Nested in software there *is* a second stage, whatever the hardware lacks: a plain tree from guest
+// physical to host physical addresses, in which shadowed page tables are not present. Touching one gives its shadow up.
 
 import { Cpu } from '../../01-hardware-background/cpu.ts';
 import { FORMAT } from '../../01-hardware-background/mmu/paging.ts';
@@ -47,7 +47,9 @@ class SoftwareProcessor {
     });
   }
 
-  /** Runs the guest whose VMCS is current on the hardware, for at most `instructions`. `once`: INVLPG and INVPCID are to be executed, not reported. */
+  /**
+   * Runs the guest whose VMCS is current on the hardware, for at most `instructions`. `once`: INVLPG and INVPCID are to be executed, not reported.
+   */
   run(hardware: Hardware, root: number, instructions: number, once: boolean): EntryOutcome {
     const { cpu, vmx } = this;
     const host = hardware.cpu.state;

@@ -102,9 +102,9 @@ export class ShadowMmu {
 
   // ## Roots
   //
-  // A long-mode guest has one root, the shadow of the table that its CR3 names. All others get the four entries of a PAE root: for a PAE guest each is
-  // the shadow of one of its page directories, for a guest with 4-byte entries each is a quarter of its single directory, and for a guest that does not
-  // page each is a gigabyte of guest memory, one to one.
+  // A long-mode guest has one root, the shadow of the table that its CR3 names. All others get the four entries of a PAE root: for a PAE guest each
+  // is the shadow of one of its page directories, for a guest with 4-byte entries each is a quarter of its single directory, and for a guest that
+  // does not page each is a gigabyte of guest memory, one to one.
 
   /** Forgets the roots: they are made again before the next entry. */
   unload(context: ShadowContext): void {
@@ -151,8 +151,8 @@ export class ShadowMmu {
   // ## Finding or making a shadow
   //
   // A page found in the cache may be unsync. Its old users may go on with stale entries until they flush, but a *new* link is a new translation, and
-  // must not begin its life stale. And when a frame that was an unsync last-level table turns up as a directory, its unsync shadow goes: a frame cannot be
-  // both written freely and tracked.
+  // must not begin its life stale. And when a frame that was an unsync last-level table turns up as a directory, its unsync shadow goes: a frame
+  // cannot be both written freely and tracked.
 
   // @clause kvm.shadow.role
   #get(context: ShadowContext, { level, gfn, access, direct, dirty = false }: Wanted, quadrant: number): ShadowPage {
@@ -196,8 +196,8 @@ export class ShadowMmu {
     if (access.write && isReadOnly(slot)) return DEVICE;
     let rights = walk.access;
     // With CR0.WP clear the guest's kernel may write where its tables say read-only. The processor always runs with WP set, so the page is given to
-    // the kernel alone, writable, until a user access takes it back. Then it must not become executable for a kernel under SMEP; and SMAP could not be
-    // enforced on it at all, so there the instruction is emulated.
+    // the kernel alone, writable, until a user access takes it back. Then it must not become executable for a kernel under SMEP; and SMAP could not
+    // be enforced on it at all, so there the instruction is emulated.
     // @clause kvm.shadow.wp-clear
     if (access.write && !access.user && !(rights & ACCESS.WRITE)) {
       if (context.mode.smap && rights & ACCESS.USER) return SMAP;
@@ -223,8 +223,8 @@ export class ShadowMmu {
     return this.#vm.hardware.ram.hpaOf(slot.hva + (gfn * PAGE_BYTES - slot.gpa), frames * PAGE_BYTES);
   }
 
-  // A large shadow entry needs everything to agree: the guest's page is large, the slot covers all of it, the host's memory is contiguous and as aligned,
-  // and nothing inside has to be told apart, be it a page table of the guest or a page of a logged slot.
+  // A large shadow entry needs everything to agree: the guest's page is large, the slot covers all of it, the host's memory is contiguous and as
+  // aligned, and nothing inside has to be told apart, be it a page table of the guest or a page of a logged slot.
 
   // @clause kvm.shadow.large-pages
   /** The level of the entry that will map the page. Linux: `kvm_mmu_hugepage_adjust()`. */
@@ -242,11 +242,12 @@ export class ShadowMmu {
     return 1;
   }
 
-  // Above the guest's own leaf the shadow follows the guest's tables. Below it, where a large guest page is mapped in smaller pieces, there is no guest table
-  // to follow: those pages are *direct*, and they are filed with the rights of the large page. So two directory entries that map the same large page with
-  // different rights get different shadows, and do not take turns in destroying each other's. The rights are the guest's own, before anything is done
-  // for a clear CR0.WP: else an instruction that reads one small piece and writes another would have its two pieces in two shadows, never both at once.
-  // And of two entries that grant the same, one may be dirty and the other not, and a write through the other has to be seen.
+  // Above the guest's own leaf the shadow follows the guest's tables. Below it, where a large guest page is mapped in smaller pieces, there is no
+  // guest table to follow: those pages are *direct*, and they are filed with the rights of the large page. So two directory entries that map the
+  // same large page with different rights get different shadows, and do not take turns in destroying each other's. The rights are the guest's own,
+  // before anything is done for a clear CR0.WP: else an instruction that reads one small piece and writes another would have its two pieces in two
+  // shadows, never both at once. And of two entries that grant the same, one may be dirty and the other not, and a write through the other has to be
+  // seen.
 
   // @clause kvm.shadow.direct-access
   /** Goes down from `top` to the page at `level`, making what is missing. */
@@ -272,10 +273,10 @@ export class ShadowMmu {
 
   // ## Letting go of a last-level table
   //
-  // A kernel that maps a file writes a hundred entries of one table, one after the other. Emulating each would be ruin. But for a last-level table the
-  // architecture itself gives a way out: a processor may go on using an old translation until software says INVLPG. So the guest is allowed to write, the
-  // shadow is marked as possibly stale, and it is compared when the guest flushes. An entry that becomes *present* needs no flush, and gets none: its shadow
-  // is empty, faults, and is made from what the table says then.
+  // A kernel that maps a file writes a hundred entries of one table, one after the other. Emulating each would be ruin. But for a last-level table
+  // the architecture itself gives a way out: a processor may go on using an old translation until software says INVLPG. So the guest is allowed to
+  // write, the shadow is marked as possibly stale, and it is compared when the guest flushes. An entry that becomes *present* needs no flush, and
+  // gets none: its shadow is empty, faults, and is made from what the table says then.
 
   // @clause kvm.shadow.unsync
   /** Makes all shadows of a frame unsync. False when one of them is a directory: its writes must be seen. Linux: `mmu_try_to_unsync_pages()`. */
@@ -297,7 +298,8 @@ export class ShadowMmu {
     page.unsync = false;
     this.pages.unsync.delete(page);
     this.pages.counts.synced++;
-    for (let index = 0; index < ENTRIES; index++) if (isPresent(this.pages.low(page, index)) && !this.#isCurrent(page, index)) this.pages.clear(page, index);
+    for (let index = 0; index < ENTRIES; index++)
+      if (isPresent(this.pages.low(page, index)) && !this.#isCurrent(page, index)) this.pages.clear(page, index);
     this.pages.writeProtect(page.gfn);
     this.pages.onTracked(page.gfn);
   }
@@ -335,8 +337,8 @@ export class ShadowMmu {
 
   // ## Writes that the kernel makes for the guest
   //
-  // An emulated instruction has written to a tracked frame. The entries made from the bytes that changed are dropped; the next access makes them again. A
-  // frame that is written to over and over, or in odd places, is probably no table any more: its shadow goes.
+  // An emulated instruction has written to a tracked frame. The entries made from the bytes that changed are dropped; the next access makes them
+  // again. A frame that is written to over and over, or in odd places, is probably no table any more: its shadow goes.
 
   // @clause kvm.shadow.emulated-write
   /** Linux: `kvm_mmu_track_write()`. */
@@ -400,7 +402,10 @@ export class ShadowMmu {
   }
 }
 
-/** A write that no one makes to a page table: it crosses entries, or is narrow, and not the one byte of status bits. Linux: `detect_write_misaligned()`. */
+/**
+ * A write that no one makes to a page table: it crosses entries, or is narrow, and not the one byte of status bits. Linux:
+ * `detect_write_misaligned()`.
+ */
 function isOdd(offset: number, bytes: number, size: 4 | 8): boolean {
   if (bytes === 1 && offset % size === 0) return false;
   return bytes < 4 || Math.floor(offset / size) !== Math.floor((offset + bytes - 1) / size);

@@ -3,10 +3,10 @@
 // Building a shadow is expensive, and most of it stays right when the guest switches to another address space and back. So shadow pages are kept,
 // filed under the guest frame that they shadow and their role, until their number reaches a limit and the oldest make room.
 //
-// Three indices hold it together. The *hash* finds the shadows of a guest frame: a new translation asks it for a page to link, a write by the guest asks
-// it what has become wrong. *Parents* of a shadow page are the entries that lead to it; when the page goes, they are cleared. The *reverse map* finds
-// every leaf that maps a guest frame, in whatever table: to take write permission away from the frame when it turns out to be a page table, or when
-// the dirty log wants to see writes. Without the reverse map each of these would be a search through all tables.
+// Three indices hold it together. The *hash* finds the shadows of a guest frame: a new translation asks it for a page to link, a write by the guest
+// asks it what has become wrong. *Parents* of a shadow page are the entries that lead to it; when the page goes, they are cleared. The *reverse map*
+// finds every leaf that maps a guest frame, in whatever table: to take write permission away from the frame when it turns out to be a page table, or
+// when the dirty log wants to see writes. Without the reverse map each of these would be a search through all tables.
 //
 // A guest frame that is shadowed is *tracked*: no leaf may let the guest write to it unnoticed. A last-level table may be let go of for a while
 // (`unsync`): then the shadow is what a TLB would be, stale until the guest flushes.
@@ -102,8 +102,8 @@ export class ShadowPages {
 
   // ## Room
   //
-  // A fault needs up to one page for each level. They are set aside before it begins, so that nothing on the path under construction has to be given up
-  // half way. Linux: `mmu_topup_memory_caches()` and `make_mmu_pages_available()`.
+  // A fault needs up to one page for each level. They are set aside before it begins, so that nothing on the path under construction has to be given
+  // up half way. Linux: `mmu_topup_memory_caches()` and `make_mmu_pages_available()`.
 
   // @clause kvm.shadow.bounded
   /** Makes sure that `count` pages can be made. False when RAM is full even of other things. */

@@ -1,7 +1,7 @@
 // # Shadow paging as the kernel sees it
 //
-// The tables are one half. The other half is to keep from the guest that they are there: its CR3 is not in CR3, CR0.WP is set whatever it says, NX is on
-// behind its back, page faults come to the hypervisor first. This file is that half. It answers for the registers, and it has the handlers of
+// The tables are one half. The other half is to keep from the guest that they are there: its CR3 is not in CR3, CR0.WP is set whatever it says, NX
+// is on behind its back, page faults come to the hypervisor first. This file is that half. It answers for the registers, and it has the handlers of
 // the exits that only this method needs.
 
 import { PF } from '../../01-hardware-background/mmu/paging.ts';
@@ -200,8 +200,8 @@ export class ShadowMemory implements MemoryVirtualization {
 
   // ## Registers
   //
-  // Run in software, the guest has its own values. Run by the hardware, it has PAE or 4-level paging on, always, and NX with it; a guest that does not page
-  // runs through an identity map, where SMEP and SMAP would see user pages everywhere and so must be off.
+  // Run in software, the guest has its own values. Run by the hardware, it has PAE or 4-level paging on, always, and NX with it; a guest that does
+  // not page runs through an identity map, where SMEP and SMAP would see user pages everywhere and so must be off.
 
   // @clause kvm.shadow.registers
   hardwareCr0(vcpu: SoftVcpu, cr0: bigint): bigint {
@@ -300,8 +300,8 @@ export class ShadowMemory implements MemoryVirtualization {
     }
   }
 
-  // A page fault while a page fault is being delivered is a double fault, and the processor has written CR2 for the second by then. (Linux leaves the first
-  // address there: the payload of an exception that turns into another is lost.)
+  // A page fault while a page fault is being delivered is a double fault, and the processor has written CR2 for the second by then. (Linux leaves
+  // the first address there: the payload of an exception that turns into another is lost.)
 
   // @clause kvm.shadow.reflect
   #reflect(exit: ExitServices, errorCode: number, linear: bigint): number {
@@ -315,8 +315,8 @@ export class ShadowMemory implements MemoryVirtualization {
     return exit.emulate();
   }
 
-  // The shadow grants what has just been refused. One reason is legitimate: an implicit access by the kernel to a user page, which SMAP forbids whatever
-  // AC says, and the error code does not tell implicit from explicit. The walk that ignores AC finds the fault.
+  // The shadow grants what has just been refused. One reason is legitimate: an implicit access by the kernel to a user page, which SMAP forbids
+  // whatever AC says, and the error code does not tell implicit from explicit. The walk that ignores AC finds the fault.
 
   #unchanged(exit: ExitServices, shadowed: Shadowed, access: GuestAccess, linear: bigint): number {
     this.mmu.pages.stale = true;
@@ -331,9 +331,9 @@ export class ShadowMemory implements MemoryVirtualization {
 
   // ## Writes to tables
   //
-  // The emulator does what the instruction does, and its store is reported to `wrote`. Where it cannot (an event is being delivered onto a page table; an
-  // instruction is beyond it), the whole of the next instruction is left to the software processor. Linux unprotects the table and lets the guest try
-  // again, which for a table that maps itself would go on for ever, and it checks for that.
+  // The emulator does what the instruction does, and its store is reported to `wrote`. Where it cannot (an event is being delivered onto a page
+  // table; an instruction is beyond it), the whole of the next instruction is left to the software processor. Linux unprotects the table and lets
+  // the guest try again, which for a table that maps itself would go on for ever, and it checks for that.
 
   #writeToTable(exit: ExitServices, shadowed: Shadowed): number {
     const { hardware } = this.#vm;

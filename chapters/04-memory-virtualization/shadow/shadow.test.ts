@@ -23,7 +23,11 @@ const FLAGS = 2 | (3 << 12);
 class Bench {
   readonly guest: Guest;
   readonly view: DataView;
-  constructor(method: 'ept' | 'shadow', options: { wp?: boolean; smep?: boolean; smap?: boolean } = {}, entries: readonly (readonly [number, number])[] = []) {
+  constructor(
+    method: 'ept' | 'shadow',
+    options: { wp?: boolean; smep?: boolean; smap?: boolean } = {},
+    entries: readonly (readonly [number, number])[] = [],
+  ) {
     this.guest = new Guest(method, method === 'shadow' ? (vm) => new ShadowMemory(vm) : (vm) => new TwoDimensional(vm));
     const { ram } = this.guest;
     this.view = new DataView(ram.buffer, ram.byteOffset, ram.length);
@@ -32,7 +36,9 @@ class Bench {
     this.poke(POINTERS, DIRECTORY | P | RW | US);
     this.poke(DIRECTORY + 8 * 8, TABLE | P | RW | US);
     for (const [at, value] of entries) this.poke(at, value);
-    this.guest.begin(control('long', ROOT, { wp: options.wp ?? true, nx: true, smep: options.smep ?? false, smap: options.smap ?? false, pge: false }));
+    this.guest.begin(
+      control('long', ROOT, { wp: options.wp ?? true, nx: true, smep: options.smep ?? false, smap: options.smap ?? false, pge: false }),
+    );
   }
   get shadow(): ShadowMemory {
     return this.guest.memory as ShadowMemory;

@@ -3,11 +3,11 @@
 // Shadow tables are read by the processor, so their format is the processor's: the 8-byte entry of PAE and 4-level paging, whatever the guest itself
 // uses. A 64-bit kernel always runs such tables, and a guest with 4-byte entries gets shadow tables of twice the number.
 //
-// Four kinds of entry occur. Nothing (zero): the first access will fault, and the fault builds what is missing. A *table*: the next shadow page, with all
-// rights, because rights are judged in the last entry only. A *leaf*: a host page, with the rights that the whole guest path grants, and never more.
-// And a *device*: a present entry with an address bit that the processor does not have. Touching it is a page fault whose error code says "reserved bit",
-// which no entry made from the guest's tables can cause, so the fault says by itself that it was an access to a device. Linux does the same
-// (`mark_mmio_spte()`).
+// Four kinds of entry occur. Nothing (zero): the first access will fault, and the fault builds what is missing. A *table*: the next shadow page,
+// with all rights, because rights are judged in the last entry only. A *leaf*: a host page, with the rights that the whole guest path grants, and
+// never more. And a *device*: a present entry with an address bit that the processor does not have. Touching it is a page fault whose error code
+// says "reserved bit", which no entry made from the guest's tables can cause, so the fault says by itself that it was an access to a device. Linux
+// does the same (`mark_mmio_spte()`).
 
 import { ENTRY, NX_HIGH, PHYSICAL_ADDRESS_BITS } from '../../01-hardware-background/mmu/paging.ts';
 import { ACCESS } from './guest-mode.ts';
