@@ -386,9 +386,13 @@ export class LocalApic implements ApicReceiver {
     }
   }
 
-  #writeSvr(value: number): void {
+  get #svrWritable(): number {
     const suppress = this.#get('VERSION') & VERSION_SUPPRESS_EOI ? SVR.SUPPRESS_EOI : 0;
-    this.#set('SVR', value & (SVR.VECTOR | SVR.ENABLE | SVR.FOCUS | suppress));
+    return SVR.VECTOR | SVR.ENABLE | SVR.FOCUS | suppress;
+  }
+
+  #writeSvr(value: number): void {
+    this.#set('SVR', value & this.#svrWritable);
     if (value & SVR.ENABLE) return;
     // Switching off masks every local source; switching on again leaves them masked.
     for (const entry of Object.keys(LVT_WRITABLE) as LapicRegister[]) this.#set(entry, this.#get(entry) | LVT.MASK);
@@ -461,6 +465,7 @@ export class LocalApic implements ApicReceiver {
     // @clause lapic.x2apic-commands
     if ((found.name === 'EOI' || found.name === 'ESR') && value !== 0n) return false;
     if ((found.name === 'SELF_IPI' || found.name === 'TPR') && value > 0xffn) return false;
+    if (found.name === 'SVR' && Number(value) & ~this.#svrWritable) return false;
     this.#write(found.name, Number(value & 0xffff_ffffn));
     return true;
   }

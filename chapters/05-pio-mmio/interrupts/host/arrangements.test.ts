@@ -7,10 +7,11 @@ import { Kvm, type Vcpu } from '../../../02-kvm-objects/kvm.ts';
 import type { Attention } from '../../../03-vcpu-loop/attention.ts';
 import { Chassis } from '../../../03-vcpu-loop/chassis.ts';
 import { DEBUG_EXIT_PORT, DebugExit } from '../../../03-vcpu-loop/devices/debug-exit.ts';
-import { softKernel } from '../../../03-vcpu-loop/kernel/index.ts';
+import { platformKernel } from '../../kernel/index.ts';
 import { interruptController } from '../arrangements.ts';
 import type { Arrangement, InterruptController } from '../controller.ts';
 import { LAPIC } from '../lapic-registers.ts';
+import { UserController } from '../user-space.ts';
 
 // Guests of a few dozen bytes, in real mode, the one mode that every kernel can run. A segment whose base the test sets reaches the APICs' pages.
 
@@ -135,7 +136,7 @@ function machine(kernel: Kernel, arrangement: Arrangement, parts: Readonly<Recor
 
 const here = hostKernelAvailable();
 const KERNELS: { name: string; make: () => Kernel & { dispose?(): void }; arrangements: readonly Arrangement[]; reason: string | null }[] = [
-  { name: 'the soft kernel', make: () => softKernel(), arrangements: ['off'], reason: null },
+  { name: 'the soft kernel', make: () => platformKernel(), arrangements: ['on', 'split', 'off'], reason: null },
   { name: "the host's kernel", make: () => new HostKernel(), arrangements: ['on', 'split', 'off'], reason: here.available ? null : here.reason },
 ];
 
@@ -217,6 +218,32 @@ for (const { name, make, arrangements, reason } of KERNELS) {
           sent = result();
         });
         expect(result()).toBe(2);
+      });
+
+      it('holds a vector back while TPR is above it, and is as new after a reset', () => {
+        kernel = make();
+        const { run, result, interrupts, vcpus } = machine(kernel, arrangement, {
+          [CODE]: [
+            CLI,
+            ...vector(0x51, HANDLER),
+            ...lapic(LAPIC.SVR, 0x1ff),
+            ...lapic(LAPIC.TPR, 0x55),
+            ...lapic(LAPIC.ICR, 0x4_0051),
+            STI,
+            ...out(0x80, 1, 2, 3),
+            ...[0xa1, ...word(RESULT), 0xa3, ...word(RESULT + 2)], // what has been counted so far
+            ...lapic(LAPIC.TPR, 0x4f),
+            ...untilCounted(1),
+            ...LEAVE,
+          ],
+          [HANDLER]: [...count(), ...lapic(LAPIC.EOI, 0), IRET],
+        });
+        run();
+        expect([result(2), result()]).toEqual([0, 1]);
+        if (interrupts instanceof UserController) {
+          expect([interrupts.lapic(0)?.tpr, vcpus[0]?.getSregs().cr8]).toEqual([0x4f, 4n]);
+        }
+        interrupts.reset();
       });
 
       it('starts a second processor by INIT and SIPI, which answers with an interrupt', () => {
