@@ -37,6 +37,7 @@ export interface Suite {
 /** The implementations every reader will look for, run or not. */
 const EXPECTED: readonly (readonly [string, string])[] = [
   ['ringbook', 'Ringbook, embedded'],
+  ['ringbook-shadow', 'Ringbook, shadow paging'],
   ['host-kvm', 'the host’s /dev/kvm'],
   ['qemu', 'QEMU (TCG)'],
 ];

@@ -17,7 +17,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -31,13 +31,15 @@ import { Qmp } from './qmp.ts';
 const PROGRAM = 'qemu-system-x86_64';
 const POLL_MS = 40;
 const STDERR_KEPT = 8000;
+/** Every machine has a disk of its own, which it may write: 128 sectors, or what the image takes. */
+const DISK_BYTES = 65_536;
 
 /** RFLAGS.IF, as `info registers` prints the flags. */
 const IF = 0x200;
 
 const CAPABILITIES = [
   ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'smp2', 'uart'],
-  ...['lapic', 'ioapic', 'pic', 'pit', 'rtc', 'pci', 'acpi'],
+  ...['lapic', 'ioapic', 'pic', 'pit', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000'],
   ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'sse'],
 ];
@@ -57,7 +59,7 @@ const MISSING: Readonly<Record<string, string>> = {
 /** A path inside an option of QEMU's, where a comma separates. */
 const quote = (path: string): string => path.replaceAll(',', ',,');
 
-/** QEMU under its own translator.. */
+/** QEMU under its own translator. */
 export class QemuAdapter implements Adapter {
   readonly #program: string;
   readonly #children = new Set<ChildProcess>();
@@ -97,13 +99,16 @@ export class QemuAdapter implements Adapter {
     this.#children.clear();
   }
 
-  #commandLine({ guest }: RunGuest, serial: string): string[] {
+  #commandLine({ guest }: RunGuest, serial: string, disk: string): string[] {
     const { door, image, vcpus, memoryMiB } = guest;
-    const boot = door === 'disk' ? ['-drive', `file=${quote(image)},format=raw,if=ide,snapshot=on`, '-boot', 'c'] : ['-kernel', image];
+    const boot = door === 'disk' ? ['-boot', 'c'] : ['-kernel', image];
     return [
       ...['-M', 'pc', '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
       ...['-nodefaults', '-display', 'none', '-chardev', serial, '-serial', 'chardev:com1', '-no-reboot', '-d', 'cpu_reset'],
       ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
+      ...['-drive', `file=${quote(disk)},format=raw,if=ide,index=0`],
+      // No boot ROM on the card. The station on its wire is QEMU's own, and nothing gets further than that.
+      ...['-netdev', 'user,id=wire,restrict=on', '-device', 'e1000,netdev=wire,romfile='],
       ...['-S', '-chardev', 'socket,id=monitor,fd=3', '-mon', 'chardev=monitor,mode=control'],
       ...boot,
     ];
@@ -127,13 +132,16 @@ export class QemuAdapter implements Adapter {
     if (found !== sha256) return { type: 'error', id: request.id, reason: `${image} is not the image that the suite means: its digest is ${found}` };
     const output = join(folder, 'output');
     writeFileSync(output, '');
+    const disk = join(folder, 'disk');
+    writeFileSync(disk, request.guest.door === 'disk' ? readFileSync(image) : '');
+    truncateSync(disk, Math.max(DISK_BYTES, Math.ceil(statSync(disk).size / 512) * 512));
     let serial = `file,id=com1,path=${quote(output)}`;
     const input = Buffer.from(request.guest.input, 'base64');
     if (input.length > 0) {
       writeFileSync(join(folder, 'input'), input);
       serial += `,input-path=${quote(join(folder, 'input'))}`;
     }
-    const child = spawnGroup(this.#program, this.#commandLine(request, serial), { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
+    const child = spawnGroup(this.#program, this.#commandLine(request, serial, disk), { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
     this.#children.add(child);
     let stderr = '';
     let tripleFault = false;

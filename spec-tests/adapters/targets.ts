@@ -1,19 +1,20 @@
 // # Which machine
 //
-// A target's name says what to judge. The three built-in ones are loaded only when asked for, because loading one may need what the host does not have.
+// A target's name says what to judge. The built-in ones are loaded only when asked for, because loading one may need what the host does not have.
 
 import { fileURLToPath } from 'node:url';
 import type { Adapter } from '../types.ts';
 import { ExecAdapter } from './exec.ts';
 
-export const BUILT_IN = ['ringbook', 'host-kvm', 'qemu'] as const;
+export const BUILT_IN = ['ringbook', 'ringbook-shadow', 'host-kvm', 'qemu'] as const;
 export type BuiltIn = (typeof BUILT_IN)[number];
 
 export const isBuiltIn = (name: string): name is BuiltIn => (BUILT_IN as readonly string[]).includes(name);
 
 /** A built-in machine in this process, or null for a name that is none. */
 export async function makeBuiltIn(name: string): Promise<Adapter | null> {
-  if (name === 'ringbook') return new (await import('./ringbook.ts')).RingbookAdapter();
+  if (name === 'ringbook') return new (await import('./ringbook.ts')).RingbookAdapter('ept');
+  if (name === 'ringbook-shadow') return new (await import('./ringbook.ts')).RingbookAdapter('shadow');
   if (name === 'host-kvm') return new (await import('./host-kvm.ts')).HostKvmAdapter();
   if (name === 'qemu') return new (await import('./qemu.ts')).QemuAdapter();
   return null;
@@ -31,7 +32,7 @@ export interface TargetOptions {
 }
 
 /**
- * The adapter for a target's name. `ringbook` and `host-kvm` run in a process of their own, because a synchronous machine that loops cannot be
+ * The adapter for a target's name. Our own machine and `host-kvm` run in a process of their own, because a synchronous machine that loops cannot be
  * interrupted from within; QEMU already is a process.
  * @throws RangeError for a name that is no target.
  */
