@@ -168,6 +168,7 @@ export const PAYLOADS: readonly Payload[] = [
     source: 'src/page-alias.c', defines: { PAE: 1 }, needs: ['pae', 'nx'] }),
   payload({ name: 'paging-switch', title: 'Between paging modes', chapter: CHAPTER_4, room: 32, source: 'src/paging-switch.c', needs: ['pae'] }),
   ...widths([32, 64], { name: 'straddle', title: 'Across the edge of a page', chapter: CHAPTER_4, source: 'src/straddle.c' }),
+  payload({ name: 'hostile-page-tables', title: 'Tables that nobody would write', chapter: CHAPTER_4, room: 64, source: 'src/hostile-page-tables.c', needs: ['nx'] }),
   payload({ name: 'pic', title: 'Two 8259s', chapter: CHAPTER_5, room: 32, source: 'src/pic.c', needs: ['pic', 'pit', 'rtc', 'uart'] }),
   payload({ name: 'pit', title: 'The 8254', chapter: CHAPTER_5, room: 32, source: 'src/pit.c', needs: ['pic', 'pit'] }),
   payload({ name: 'rtc', title: 'The clock chip', chapter: CHAPTER_5, room: 32, source: 'src/rtc.c', needs: ['pic', 'rtc'] }),
@@ -181,6 +182,7 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'ide-pio', title: 'The disk, by its ports', chapter: CHAPTER_5, room: 32, source: 'src/ide-pio.c', needs: ['ide', 'pic'] }),
   payload({ name: 'ide-dma', title: 'The disk, by its bus master', chapter: CHAPTER_5, room: 32, source: 'src/ide-dma.c', needs: ['ide-dma', 'pci', 'pic'] }),
   payload({ name: 'e1000', title: 'A network card', chapter: CHAPTER_5, room: 32, source: 'src/e1000.c', needs: ['e1000', 'pci', 'pic'] }),
+  payload({ name: 'hostile-io', title: 'A guest that means harm', chapter: CHAPTER_5, room: 32, source: 'src/hostile-io.c', needs: ['pci'] }),
 ];
 
 /** The entry of that name, or undefined. */
