@@ -7,8 +7,8 @@
 // When there is nothing to execute, a real processor waits. Here waiting would be for nothing; the clock is put forward to the next thing that will
 // happen. Skipped time is counted apart (`Hardware.idleTicks`), for those who want to know how many instructions there really were.
 
-import type { KernelClock } from '../kernel.ts';
 import { TimerQueue } from '../clock.ts';
+import type { KernelClock } from '../kernel.ts';
 import type { Hardware } from './hardware.ts';
 
 /** One step of the instruction count. The time stamp counter thus runs at 100 MHz. */

@@ -5,6 +5,8 @@
 // (`complete_userspace_io`).
 
 import { VECTOR } from '../../01-hardware-background/faults.ts';
+import { decode } from '../../01-hardware-background/isa/decoder.ts';
+import { AR, EFER, MODE } from '../../01-hardware-background/state.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { EXIT, INTERNAL_ERROR, RunEmulationFailure, RunInternal, RunMmio } from '../../02-kvm-objects/abi/exits.ts';
 import { pagingOf, walkGuest } from '../../02-kvm-objects/soft/guest-walk.ts';
@@ -60,7 +62,7 @@ function describe(vcpu: SoftVcpu, { gpa, bytes }: MmioAccess, write: boolean): v
 
 // The kernel's own devices are asked first: the vCPU's local APIC, then the VM's bus.
 
-// @clause kvm.mmio.kernel-first
+// @clause kvm.exit.kernel-device
 /** Linux: `vcpu_mmio_read()`. */
 const kernelRead = ({ interruptController, vm }: SoftVcpu, gpa: number, bytes: number): bigint | null =>
   interruptController?.page.read(gpa, bytes) ?? vm.buses.mmio.read(gpa, bytes);
@@ -162,6 +164,26 @@ const EXIT_INFO = [
   FIELD.VM_EXIT_INTR_INFO,
   FIELD.VM_EXIT_INTR_ERROR_CODE,
 ] as const;
+
+// ## Skipping without executing
+//
+// The hardware reports an instruction's length only for exits that the instruction asked for. Where an exit has another cause, and nothing but the place of
+// the next instruction is wanted, the decoder has to say it.
+
+/** Goes past the instruction at RIP; null when it cannot be read or is none. Linux: `kvm_emulate_instruction(vcpu, EMULTYPE_SKIP)`. */
+export function skipDecoded(vcpu: SoftVcpu): number | null {
+  const bytes = instructionBytes(vcpu);
+  const { hardware } = vcpu.vm;
+  const code = hardware.read32(FIELD.GUEST_CS_AR_BYTES);
+  const long = (vcpu.efer & BigInt(EFER.LMA)) !== 0n && (code & AR.L) !== 0;
+  const decoded = decode(bytes, 0, bytes.length, long ? MODE.CODE64 : code & AR.DB ? MODE.CODE32 : MODE.CODE16);
+  if (typeof decoded === 'string') return null;
+  const traps = trapFlag(vcpu);
+  const next = vcpu.rip + BigInt(decoded.insn.length);
+  vcpu.rip = long ? next : next & 0xffff_ffffn;
+  clearShadow(vcpu);
+  return traps ? singleStepAfterSkip(vcpu) : 1;
+}
 
 /** The bytes at RIP, as far as they can be read. */
 function instructionBytes(vcpu: SoftVcpu): Uint8Array {

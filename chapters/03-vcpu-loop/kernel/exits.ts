@@ -18,7 +18,7 @@ import { getMsr, setMsr } from '../../02-kvm-objects/soft/msrs.ts';
 import type { ExitServices } from '../../02-kvm-objects/soft/second-stage.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { debugExit, handleDebugException, handleDr } from './debug.ts';
-import { emulate } from './emulate.ts';
+import { emulate, skipDecoded } from './emulate.ts';
 import { hasEvents, queueException } from './events.ts';
 import { fastPio, isString } from './pio.ts';
 import type { VcpuRun } from './run.ts';
@@ -222,9 +222,10 @@ function emulateAccess(run: VcpuRun): number {
   const { hardware } = vcpu.vm;
   // @clause kvm.ioeventfd.fast
   // The exit says that the page is a device's, and so the address alone may be enough. Nobody has looked at the instruction: a read goes the same way.
-  if ((hardware.read32(FIELD.VM_EXIT_REASON) & 0xffff) === R.EPT_MISCONFIG && vcpu.vm.buses.fastMmio.write(faultingGpa(vcpu), 0, 0n)) {
+  const { fastMmio } = vcpu.vm.buses;
+  if (fastMmio.size > 0 && (hardware.read32(FIELD.VM_EXIT_REASON) & 0xffff) === R.EPT_MISCONFIG && fastMmio.write(faultingGpa(vcpu), 0, 0n)) {
     vcpu.trace?.emit({ kind: 'kvm_fast_mmio', gpa: faultingGpa(vcpu) });
-    return skipInstruction(vcpu);
+    return skipDecoded(vcpu) ?? run.internalError('KVM_INTERNAL_ERROR_EMULATION');
   }
   if (!(hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD) & VALID)) return emulate(run, run.loop.emulator);
   return deliveryError(run, hardware.read32(FIELD.IDT_VECTORING_INFO_FIELD));

@@ -46,7 +46,7 @@ export class CoalescedMmio {
     vcpu.mappings.set(COALESCED_PAGE, this.#page);
   }
 
-  // @clause kvm.coalesced.zone
+  // @clause kvm.coalesced.ring
   /** KVM_REGISTER_COALESCED_MMIO. */
   register(view: DataView): number {
     const { addr, size, pio } = KvmCoalescedMmioZone.load(view);

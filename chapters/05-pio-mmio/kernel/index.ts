@@ -28,13 +28,13 @@ const DEFAULT_EPOCH_SECONDS = 946_684_800;
 
 const apicOf = ({ interruptController }: SoftVcpu): VcpuApic | null => (interruptController instanceof VcpuApic ? interruptController : null);
 
-// @clause kvm.x2apic.msrs
+// @clause lapic.x2apic-registers
 const x2apicRegister = (index: number): MsrRegister => ({
   get: (vcpu) => apicOf(vcpu)?.apic.readMsr(index) ?? null,
   set: (vcpu, value) => apicOf(vcpu)?.apic.writeMsr(index, value) ?? false,
 });
 
-// @clause kvm.tsc-deadline.msr
+// @clause lapic.deadline
 const TSC_DEADLINE: MsrRegister = {
   get: (vcpu) => apicOf(vcpu)?.apic.tscDeadline ?? 0n,
   set(vcpu, value) {

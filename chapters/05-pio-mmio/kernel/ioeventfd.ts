@@ -13,11 +13,15 @@ import type { EventFd } from '../../02-kvm-objects/soft/eventfd.ts';
 import type { IoBuses, KernelDevice } from '../../02-kvm-objects/soft/io-bus.ts';
 
 const { KVM_IOEVENTFD_FLAG_DATAMATCH: DATAMATCH, KVM_IOEVENTFD_FLAG_PIO: PIO, KVM_IOEVENTFD_FLAG_DEASSIGN: DEASSIGN } = IOEVENTFD_FLAG;
+/** Flags 3 and 4 are s390's bus and one that the kernel sets for itself; a program that sets them is not refused. */
+const CCW = 8;
+const KNOWN = 0x1f;
 const LENGTHS = new Set([0, 1, 2, 4, 8]);
 const U64_END = 1n << 64n;
 
 interface Doorbell {
-  readonly bus: keyof IoBuses;
+  /** `ccw` is not x86's: who is there is never found. */
+  readonly bus: keyof IoBuses | 'ccw';
   readonly addr: bigint;
   readonly len: number;
   /** Null: any value. */
@@ -38,7 +42,7 @@ export class IoEventFds {
   /** KVM_IOEVENTFD. `eventBehind` finds the counter of a descriptor. Linux: `kvm_ioeventfd()`. */
   request(view: DataView, eventBehind: (fd: number) => EventFd | number): number {
     const { addr, len, fd, flags, datamatch } = KvmIoeventfd.load(view);
-    const bus = flags & PIO ? 'pio' : 'mmio';
+    const bus = flags & PIO ? 'pio' : flags & CCW ? 'ccw' : 'mmio';
     const wanted = { addr, len, datamatch: flags & DATAMATCH ? datamatch : null };
     const fast = len === 0 && bus === 'mmio';
     if (flags & DEASSIGN) {
@@ -48,8 +52,8 @@ export class IoEventFds {
       if (fast) this.#deassign({ ...wanted, bus: 'fastMmio', event });
       return result;
     }
-    // @clause kvm.ioeventfd.arguments
-    if (!LENGTHS.has(len) || addr + BigInt(len) >= U64_END || flags & ~(DATAMATCH | PIO | DEASSIGN)) return -ERRNO.EINVAL;
+    // @clause kvm.ioeventfd.wildcard
+    if (!LENGTHS.has(len) || addr + BigInt(len) >= U64_END || flags & ~KNOWN) return -ERRNO.EINVAL;
     if (len === 0 && flags & DATAMATCH) return -ERRNO.EINVAL;
     const event = eventBehind(fd | 0);
     if (typeof event === 'number') return event;
@@ -67,7 +71,9 @@ export class IoEventFds {
         (other.len === 0 || len === 0 || (other.len === len && (other.datamatch === null || datamatch === null || other.datamatch === datamatch))),
     );
     if (taken) return -ERRNO.EEXIST;
-    // @clause kvm.ioeventfd.match
+    // @clause kvm.ioeventfd.signal
+    // @clause kvm.ioeventfd.datamatch
+    // @clause kvm.ioeventfd.wildcard
     const device: KernelDevice = {
       read: () => null,
       write(_address, bytes, value) {
@@ -79,7 +85,7 @@ export class IoEventFds {
       },
     };
     this.#doorbells = [...this.#doorbells, { ...wanted, device }];
-    this.#buses[bus].add(Number(addr), len, device, { limited: false });
+    if (bus !== 'ccw') this.#buses[bus].add(Number(addr), len, device, { limited: false });
     return 0;
   }
 
@@ -90,7 +96,7 @@ export class IoEventFds {
     );
     if (!found) return -ERRNO.ENOENT;
     this.#doorbells = this.#doorbells.filter((other) => other !== found);
-    this.#buses[bus].remove(found.device, { limited: false });
+    if (bus !== 'ccw') this.#buses[bus].remove(found.device, { limited: false });
     return 0;
   }
 }

@@ -128,6 +128,7 @@ export class KernelIrqchip {
   }
 
   // An 8254 tick can also be an NMI, for a guest that has opened LINT0 in that mode to watch over itself.
+  // @clause kvm.pit.interrupt
   #pitOutput(level: boolean): void {
     this.setIrq(SOURCE.PIT, TIMER_GSI, level);
     if (!level) for (const { apic } of this.apics) apic.pitTick();

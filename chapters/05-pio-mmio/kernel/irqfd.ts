@@ -39,7 +39,7 @@ export class IrqFds {
     if (typeof event === 'number') return event;
     const resample = flags & RESAMPLE ? eventBehind(resamplefd | 0) : null;
     if (typeof resample === 'number') return resample;
-    // @clause kvm.irqfd.one-gsi
+    // @clause kvm.irqfd.signal
     for (const other of this.#irqfds) if (other.event === event) return -ERRNO.EBUSY;
     const irqfd: IrqFd = {
       gsi,
@@ -60,7 +60,7 @@ export class IrqFds {
     return 0;
   }
 
-  // @clause kvm.irqfd.inject
+  // @clause kvm.irqfd.signal
   #raise({ gsi, resample }: IrqFd, irqchip: KernelIrqchip): void {
     if (resample) {
       irqchip.setIrq(SOURCE.RESAMPLE, gsi, true);

@@ -22,15 +22,19 @@ import { TSC_KHZ, type VirtualClock } from '../../02-kvm-objects/soft/virtual-cl
 import type { SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 
 /** What a guest reads: `struct pvclock_vcpu_time_info`. */
-export const PvclockTime = layout('pvclock_vcpu_time_info', {
-  version: u32le(0), // odd while the rest changes
-  pad0: u32le(4),
-  tsc_timestamp: u64le(8),
-  system_time: u64le(16),
-  tsc_to_system_mul: u32le(24),
-  tsc_shift: u8(28), // signed
-  flags: u8(29), // PVCLOCK
-}, 32);
+export const PvclockTime = layout(
+  'pvclock_vcpu_time_info',
+  {
+    version: u32le(0), // odd while the rest changes
+    pad0: u32le(4),
+    tsc_timestamp: u64le(8),
+    system_time: u64le(16),
+    tsc_to_system_mul: u32le(24),
+    tsc_shift: u8(28), // signed
+    flags: u8(29), // PVCLOCK
+  },
+  32,
+);
 
 /** The date at the moment when `system_time` was 0: `struct pvclock_wall_clock`. */
 export const PvclockWall = layout('pvclock_wall_clock', { version: u32le(0), sec: u32le(4), nsec: u32le(8) });

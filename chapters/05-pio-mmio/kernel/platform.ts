@@ -3,11 +3,11 @@
 // Chapter 2's VM has slots and vCPUs. This is what the present chapter adds to each: interrupt controllers when they are asked for, a clock always, and
 // the eventfds that stand in for devices.
 
-import type { SoftKernel } from '../../02-kvm-objects/soft/soft-kernel.ts';
-import type { EventFd } from '../../02-kvm-objects/soft/eventfd.ts';
 import { MP_STATE } from '../../02-kvm-objects/abi/events.ts';
 import { EXIT } from '../../02-kvm-objects/abi/exits.ts';
 import { RunEoi } from '../../02-kvm-objects/abi/irqchip.ts';
+import type { EventFd } from '../../02-kvm-objects/soft/eventfd.ts';
+import type { SoftKernel } from '../../02-kvm-objects/soft/soft-kernel.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import type { SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 import { CoalescedMmio } from './coalesced.ts';
@@ -38,7 +38,7 @@ export class VmPlatform {
     vm.entryChecks.push((vcpu) => eoiExit(vcpu));
   }
 
-  // @clause kvm.mp-state.initial
+  // @clause kvm.mp-state.uninitialized
   /** A vCPU joins. With interrupt controllers in the kernel it gets a local APIC, and waits to be started unless it is the one that starts by itself. */
   attach(vcpu: SoftVcpu): void {
     this.coalesced.attach(vcpu);

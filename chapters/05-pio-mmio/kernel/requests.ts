@@ -105,7 +105,7 @@ function installIrqchip(kernel: SoftKernel, find: Find): void {
     }
   });
 
-  // @clause kvm.irqline
+  // @clause kvm.irqchip.line
   const irqLine = (vm: SoftVm, view: DataView): number => {
     const { irqchip } = find(vm);
     if (!irqchip) return -ENXIO;
@@ -139,7 +139,7 @@ function installIrqchip(kernel: SoftKernel, find: Find): void {
 /** The 8254. */
 function installPit(kernel: SoftKernel, find: Find): void {
   const on = kernel.vmRequests;
-  // @clause kvm.pit.create
+  // @clause kvm.irqchip.create
   const create = (vm: SoftVm, flags: number): number => {
     const { irqchip } = find(vm);
     if (irqchip?.pit) return -EEXIST;
@@ -206,7 +206,7 @@ function installTime(kernel: SoftKernel, find: Find): void {
 function installLapic(kernel: SoftKernel, find: Find): void {
   const apicOf = (vcpu: SoftVcpu): VcpuApic | null => (vcpu.interruptController instanceof VcpuApic ? vcpu.interruptController : null);
   const format = (vcpu: SoftVcpu): boolean => find(vcpu.vm).x2apicFormat;
-  // @clause kvm.lapic.state
+  // @clause kvm.irqchip.state
   kernel.vcpuRequests.onStruct('KVM_GET_LAPIC', (vcpu, bytes) => {
     const apic = apicOf(vcpu);
     if (!apic) return -EINVAL;

@@ -4,12 +4,7 @@
 // in the kernel, two chips at once (the lower sixteen lines of a PC go to the 8259s *and* to the I/O APIC, and the guest listens to one of them), or a
 // message. The VMM replaces the table as a whole. That is how an MSI-X vector of a device becomes a number to which an eventfd can be tied.
 
-import {
-  IRQ_ROUTING,
-  IRQCHIP,
-  KvmIrqRouting,
-  KvmIrqRoutingEntry,
-} from '../../02-kvm-objects/abi/irqchip.ts';
+import { IRQ_ROUTING, IRQCHIP, KvmIrqRouting, KvmIrqRoutingEntry } from '../../02-kvm-objects/abi/irqchip.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { IOAPIC_PINS } from '../interrupts/ioapic.ts';
 import { PIC_INPUTS } from '../interrupts/pic.ts';
@@ -50,7 +45,7 @@ export class GsiRoutes {
   }
 }
 
-// @clause kvm.gsi.default-routes
+// @clause kvm.irqchip.default-routing
 /** What KVM_CREATE_IRQCHIP makes: GSI n is pin n. A PC wants line 0 at the I/O APIC's pin 2, and its VMM says so. */
 export function defaultRoutes(): Route[] {
   const routes: Route[] = [];
@@ -69,7 +64,7 @@ interface Limits {
   readonly x2apicFormat: boolean;
 }
 
-// @clause kvm.gsi.table
+// @clause kvm.gsi-routing
 /** The argument of KVM_SET_GSI_ROUTING; -errno when it is not a table. Linux: `kvm_set_irq_routing()`. */
 export function parseRoutes(bytes: Uint8Array, view: DataView, limits: Limits): Route[] | number {
   const { nr, flags } = KvmIrqRouting.load(view);

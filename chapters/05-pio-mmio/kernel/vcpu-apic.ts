@@ -114,6 +114,7 @@ export class VcpuApic implements VcpuInterruptController {
     return this.#hasExternal || this.apic.pending() >= 0;
   }
 
+  // @clause kvm.irqchip.extint
   takeInterrupt(): number {
     if (!this.#hasExternal) return this.apic.acknowledge();
     if (this.#irqchip.chips) return this.#irqchip.chips.pic.acknowledge();
@@ -158,7 +159,7 @@ export class VcpuApic implements VcpuInterruptController {
     return this.#init || this.#sipi;
   }
 
-  // @clause kvm.mp-state.init-sipi
+  // @clause lapic.init-sipi
   acceptStartup(): void {
     const { vcpu } = this;
     if (this.#init) {
