@@ -10,9 +10,9 @@ import { type GuestProgram, out, place, startState } from './guest-program.ts';
 import type { Arrangement } from './interrupts/controller.ts';
 import { completeConfig } from './machine/config.ts';
 import './machine/devices.ts';
+import { platformKernel } from './kernel/index.ts';
 import type { DeviceConfig } from './machine/device-types.ts';
 import { Pc } from './machine/pc.ts';
-import { platformKernel } from './kernel/index.ts';
 import { lookupIn } from './register-names.ts';
 import type { Lookup } from './route.ts';
 
@@ -21,6 +21,8 @@ const MARK_PORT = 0x80;
 export const mark = out(MARK_PORT, 0);
 
 const MEMORY_MIB = 2;
+/** The guest's memory, and room for the kernel's own pages. */
+const KERNEL_BYTES = 8 << 20;
 const EXIT_LIMIT = 100_000;
 
 interface BenchOptions {
@@ -65,7 +67,7 @@ export function runOnBench(program: GuestProgram, { irqchip = 'off', disk, devic
     netdevs: [{ id: 'wire', type: 'echo' }],
     devices,
   });
-  const kernel = platformKernel({ ramBytes: 64 << 20, trace });
+  const kernel = platformKernel({ ramBytes: KERNEL_BYTES, trace });
   const pc = new Pc({ kernel, config, blocks: new Map(disk ? [['disk', new MemoryBlock(disk)]] : []), trace });
   const machine = new Machine(pc.board);
   place(machine.ram, program);

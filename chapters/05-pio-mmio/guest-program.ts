@@ -4,6 +4,8 @@
 // that to this register, wait until an interrupt has come so many times. Each word below is the machine code of one of them, in 32-bit protected mode
 // with flat segments, so that a program reads like the driver that it stands for and still runs on any kernel.
 
+import { LAPIC, LAPIC_BASE } from './interrupts/lapic-registers.ts';
+
 /** Machine code. */
 export type Code = readonly number[];
 
@@ -57,7 +59,7 @@ export const sleepUntil = (counter: number, count: number): Code => [
 export const letIn: Code = [0xfb, 0x90, 0xfa]; // sti; nop; cli
 
 /** Ends the run: there is nothing to wait for with interrupts off. */
-export const halt: Code = [0xfa, 0xf4];
+const halt: Code = [0xfa, 0xf4];
 
 /** An interrupt handler that keeps the registers. */
 export const handler = (...body: readonly Code[]): Code => [0x60, ...body.flat(), 0x61, 0xcf]; // pusha; ...; popa; iret
@@ -77,7 +79,7 @@ const [CODE_SELECTOR, DATA_SELECTOR] = [8, 16];
 const VECTORS = 256;
 
 /** Where the 8259s' interrupts begin after {@link movePics}. */
-export const PIC_VECTOR = 0x20;
+const PIC_VECTOR = 0x20;
 /** Initializes both 8259s, with vectors from {@link PIC_VECTOR} on; `open` are the lines that are not masked. */
 export const movePics = (...open: readonly number[]): Code => {
   const mask = open.reduce((bits, line) => bits & ~(1 << line) & (line > 7 ? ~4 : -1), 0xffff);
@@ -88,6 +90,21 @@ export const movePics = (...open: readonly number[]): Code => {
 };
 /** What a handler of an 8259's line ends with. */
 export const endOfPic = (line: number): Code => (line > 7 ? [...out(0xa0, 0x20), ...out(0x20, 0x20)] : out(0x20, 0x20));
+
+// The APICs are in memory. Of the I/O APIC's inputs each has a redirection entry of two halves, reached by an index register and a data register.
+
+const IOAPIC = 0xfec0_0000;
+/** Address of a register of the local APIC. */
+export const apic = (register: keyof typeof LAPIC): number => LAPIC_BASE + LAPIC[register];
+/** Switches the local APIC on. */
+export const APIC_ON = store(apic('SVR'), 0x1ff);
+export const END_OF_INTERRUPT = store(apic('EOI'), 0);
+/** Ties an input of the I/O APIC to a vector, level-triggered. */
+export const redirect = (pin: number, vector: number): Code =>
+  [store(IOAPIC, 0x11 + 2 * pin), store(IOAPIC + 0x10, 0), store(IOAPIC, 0x10 + 2 * pin), store(IOAPIC + 0x10, 0x8000 | vector)].flat();
+
+/** The dword that handlers count in. */
+export const COUNTER = 0x7000;
 
 /** A whole guest: its code, its handlers by vector, and what else is in memory. */
 export interface GuestProgram {

@@ -27,20 +27,33 @@
 //
 // The first guest says hello to the serial port, asks CPUID who it runs on, stores to one address where a device is and to another where none is.
 
-import { type Bus, Bus as DeviceBus, type Registers, type Width } from '../03-vcpu-loop/devices/bus.ts';
 import { KvmIoeventfd } from '../02-kvm-objects/abi/eventfd.ts';
+import { Bus, type Registers, type Width } from '../03-vcpu-loop/devices/bus.ts';
 import { type BenchRun, mark, runOnBench } from './bench.ts';
-import { SECTOR_BYTES } from './block/block.ts';
-import { ReceiveDescriptor, TransmitDescriptor, TX_CMD } from './e1000/descriptors.ts';
-import { CAUSE, CTRL, E1000, type E1000Register, RCTL, TCTL } from './e1000/registers.ts';
-import { add, type Code, cpuid, endOfPic, handler, input, inputWords, letIn, load, movePics, out, sleepUntil, store, times } from './guest-program.ts';
-import { PhysicalRegionDescriptor } from './ide/bus-master.ts';
-import { PRIMARY_PORTS, TASK_FILE } from './ide/task-file.ts';
+import { E1000 } from './e1000/registers.ts';
+import {
+  APIC_ON,
+  add,
+  apic,
+  COUNTER,
+  type Code,
+  cpuid,
+  END_OF_INTERRUPT,
+  handler,
+  input,
+  letIn,
+  load,
+  movePics,
+  out,
+  redirect,
+  sleepUntil,
+  store,
+  times,
+} from './guest-program.ts';
 import type { Arrangement } from './interrupts/controller.ts';
-import { LAPIC, LAPIC_BASE } from './interrupts/lapic-registers.ts';
-import { CONFIG_PORT } from './pci/config-access.ts';
+import { CARD_BAR, CARD_DEVICE } from './operations.ts';
+import { ConfigDriver } from './pci/config-driver.ts';
 import { COMMAND, HEADER_0 } from './pci/header.ts';
-import { LPC_DEVICE } from './pci/q35.ts';
 import { RegisterFile, registerTable } from './registers.ts';
 
 const COM1 = 0x3f8;
@@ -116,7 +129,7 @@ export function awkwardAccesses(): AwkwardAccess[] {
     },
     write: (offset, width, value) => void seen.push(`${name}: ${width} at ${offset}, 0x${value.toString(16)}`),
   });
-  const bus = new DeviceBus('example', 0x100);
+  const bus = new Bus('example', 0x100);
   bus.attach(0x10, 8, device('wide', 0x8877_6655_4433_2211n, { min: 4, max: 4 }));
   bus.attach(0x18, 1, device('byte', 0x99n, { min: 1, max: 1 }));
   const read = (address: number, width: Width): AwkwardAccess => {
@@ -159,14 +172,24 @@ export const TALLY = registerTable('tally', 'this page', {
 export function tally(): RegisterFile<keyof typeof TALLY.rows & string> {
   let [limit, count, passed] = [3, 0, 0];
   return new RegisterFile(TALLY, {
-    LIMIT: { read: () => limit, write: (value) => void (limit = value) },
+    LIMIT: {
+      read: () => limit,
+      write: (value) => {
+        limit = value;
+      },
+    },
     COUNT: {
       read: () => {
         if (++count > limit) passed = 1;
         return count & 0xff;
       },
     },
-    PASSED: { read: () => passed, write: (ones) => void (passed &= ~ones) },
+    PASSED: {
+      read: () => passed,
+      write: (ones) => {
+        passed &= ~ones;
+      },
+    },
   });
 }
 
@@ -201,48 +224,11 @@ export function askTally(asked: number): { readonly count: number; readonly pass
 // ::include pci/header.ts
 //
 // A driver for that, in the guest's place: the same port accesses, made on the running machine's bus.
+//
+// ::include pci/config-driver.ts
+//
+// With it, the function below sizes the network card's BAR and then moves the card about.
 
-/** The driver's side of configuration mechanism 1. */
-export class ConfigDriver {
-  readonly ports: Bus;
-  readonly log: { readonly what: string; readonly value: number }[] = [];
-
-  constructor(ports: Bus) {
-    this.ports = ports;
-  }
-
-  #select(device: number, fn: number, register: number): void {
-    this.ports.write(CONFIG_PORT, 4, BigInt((0x8000_0000 | (device << 11) | (fn << 8) | register) >>> 0));
-  }
-  read(device: number, fn: number, register: number): number {
-    this.#select(device, fn, register);
-    return Number(this.ports.read(CONFIG_PORT + 4, 4));
-  }
-  write(device: number, fn: number, register: number, value: number): void {
-    this.#select(device, fn, register);
-    this.ports.write(CONFIG_PORT + 4, 4, BigInt(value >>> 0));
-  }
-
-  /** How much room a memory BAR wants: the classic dance, noted step by step. */
-  sizeBar(device: number, fn: number, index: number): number {
-    const register = HEADER_0.rows.BAR.offset + 4 * index;
-    const note = (what: string, value: number): number => {
-      this.log.push({ what, value });
-      return value;
-    };
-    const command = note('read the command register', this.read(device, fn, HEADER_0.rows.COMMAND.offset) & 0xffff);
-    this.write(device, fn, HEADER_0.rows.COMMAND.offset, note('write it without the decode bits', command & ~(COMMAND.IO | COMMAND.MEMORY)));
-    const before = note('read the BAR', this.read(device, fn, register));
-    this.write(device, fn, register, note('write all ones', 0xffff_ffff));
-    const mask = note('read what stuck', this.read(device, fn, register));
-    this.write(device, fn, register, note('write the old value back', before));
-    this.write(device, fn, HEADER_0.rows.COMMAND.offset, note('and the command register', command));
-    return note('so the size is', (~(mask & ~0xf) + 1) >>> 0);
-  }
-}
-
-const CARD_DEVICE = 1;
-const CARD_BAR = 0xd000_0000;
 const PLACES = [CARD_BAR, 0xe000_0000, 0x10_0000] as const;
 
 /** Sizes the network card's BAR and moves it about. For each place: who answers there afterwards, to a device's access and to the guest's. */
@@ -338,18 +324,9 @@ export function moveCard() {
 // APIC, level-triggered as PCI lines are; and then it sends itself as many interprocessor interrupts. For the first two it sleeps; the third it takes
 // when it next opens its interrupt flag. Each handler ends as a driver's would.
 
-const COUNTER = 0x7000;
-const IOAPIC = 0xfec0_0000;
-const apic = (register: keyof typeof LAPIC): number => LAPIC_BASE + LAPIC[register];
 const [TIMER_VECTOR, DEVICE_VECTOR, IPI_VECTOR] = [0x40, 0x50, 0x60];
 const TO_SELF = 0x4_0000; // ICR: destination shorthand
-const END_OF_INTERRUPT = store(apic('EOI'), 0);
-const APIC_ON = store(apic('SVR'), 0x1ff);
 const COM1_LINE = 4;
-
-/** Ties an input of the I/O APIC to a vector: two halves of a redirection entry, each by index and data. */
-const redirect = (pin: number, vector: number): Code =>
-  [store(IOAPIC, 0x11 + 2 * pin), store(IOAPIC + 0x10, 0), store(IOAPIC, 0x10 + 2 * pin), store(IOAPIC + 0x10, 0x8000 | vector)].flat();
 
 export const TICKS = 10;
 
@@ -361,7 +338,14 @@ export function interruptsUnder(irqchip: Arrangement): BenchRun {
   // The transmitter of the serial port is empty, so enabling its interrupt raises it; reading IIR takes it back.
   const sent = each((n) => [...out(IER, 0), ...out(IER, 2), ...sleepUntil(COUNTER, TICKS + n + 1)]);
   const called = each(() => [...store(apic('ICR'), TO_SELF | IPI_VECTOR), ...letIn]);
-  const setUp = [movePics(), APIC_ON, redirect(COM1_LINE, DEVICE_VECTOR), out(COM1 + 4, 8), store(apic('TIMER'), TIMER_VECTOR), store(apic('DIVIDE'), 0xb)];
+  const setUp = [
+    movePics(),
+    APIC_ON,
+    redirect(COM1_LINE, DEVICE_VECTOR),
+    out(COM1 + 4, 8),
+    store(apic('TIMER'), TIMER_VECTOR),
+    store(apic('DIVIDE'), 0xb),
+  ];
   return runOnBench(
     {
       code: [...setUp, mark, ...ticks, ...sent, ...called, mark],
@@ -511,58 +495,10 @@ export function doorbell(kind: 'exit' | 'eventfd'): { readonly run: BenchRun; re
 // ## What a sector costs
 //
 // Now the two devices for which all this was made. They are *fully emulated*: real hardware, modelled well enough for the drivers that were written
-// for it. The disk first, read in three ways.
-
-const ATA = PRIMARY_PORTS.command;
-const ATA_VECTOR = 0x2e;
-const [BUFFER, REGIONS, MASTER] = [0x3_0000, 0x9000, 0xc000];
-const FIRST_SECTOR = 1;
-export const SECTORS = 4;
-
-const ataRegister = (name: keyof typeof TASK_FILE.rows): number => ATA + TASK_FILE.rows[name].offset;
-/** The form: how many, from where, which drive, and the command that sends it off. */
-const command = (code: number): Code =>
-  [
-    out(ataRegister('SECTOR_COUNT'), SECTORS),
-    out(ataRegister('LBA_LOW'), FIRST_SECTOR),
-    out(ataRegister('LBA_MID'), 0),
-    out(ataRegister('LBA_HIGH'), 0),
-    out(ataRegister('DEVICE'), 0xe0),
-    out(ataRegister('STATUS_COMMAND'), code),
-  ].flat();
-const acknowledge = input(ataRegister('STATUS_COMMAND'));
-const configWrite = (device: number, fn: number, register: number, value: number): Code => [
-  ...out(CONFIG_PORT, (0x8000_0000 | (device << 11) | (fn << 8) | register) >>> 0, 4),
-  ...out(CONFIG_PORT + 4, value, 4),
-];
-
-/** How the data gets from the disk to memory. */
-export type Transfer = 'word by word' | 'string' | 'bus master';
-
-/** Reads {@link SECTORS} sectors with an interrupt for each, or one for all. @throws Error when they did not arrive */
-export function readDisk(by: Transfer, irqchip: Arrangement = 'on'): BenchRun {
-  const disk = Uint8Array.from({ length: 16 * SECTOR_BYTES }, (_, n) => (n * 7 + (n >> 9)) & 0xff);
-  const words = SECTOR_BYTES / 2;
-  const sector = (n: number): Code =>
-    by === 'string' ? inputWords(ATA, BUFFER + n * SECTOR_BYTES, words) : times(words, input(ATA, 2), [0x66, 0xab]); // stosw
-  const byPorts = (): Code[] => [command(0x20), ...Array.from({ length: SECTORS }, (_, n) => [...sleepUntil(COUNTER, n + 1), ...sector(n)])];
-  const byMaster = [out(MASTER, 8), out(MASTER + 2, 6), out(MASTER + 4, REGIONS, 4), command(0xc8), out(MASTER, 9), sleepUntil(COUNTER, 1), out(MASTER, 0)];
-  const regions = PhysicalRegionDescriptor.encode({ address: BUFFER, count: SECTORS * SECTOR_BYTES, flags: 0x8000 });
-  const placeMaster = [configWrite(LPC_DEVICE, 1, 0x20, MASTER | 1), configWrite(LPC_DEVICE, 1, 4, COMMAND.IO | COMMAND.MASTER)];
-  const atEnd: Code = by === 'bus master' ? [...input(MASTER + 2), ...out(MASTER + 2, 4), ...acknowledge] : acknowledge;
-  const run = runOnBench(
-    {
-      code: [movePics(14), ...placeMaster, [0xbf, BUFFER & 0xff, BUFFER >> 8, BUFFER >> 16, 0], mark, ...(by === 'bus master' ? byMaster : byPorts()), mark],
-      handlers: { [ATA_VECTOR]: handler(atEnd, add(COUNTER, 1), endOfPic(14)) },
-      data: { [REGIONS]: regions },
-    },
-    { irqchip, disk, devices: [{ type: 'ide-hd', drive: 'disk' }] },
-  );
-  const wanted = disk.subarray(FIRST_SECTOR * SECTOR_BYTES, (FIRST_SECTOR + SECTORS) * SECTOR_BYTES);
-  if (wanted.some((byte, n) => run.ram[BUFFER + n] !== byte)) throw new Error(`${by}: the sectors did not arrive`);
-  return run;
-}
-
+// for it. The disk first, read in three ways; then a card that sends frames to a station which sends them back.
+//
+// ::include operations.ts
+//
 // ::figure disk-costs -- {{words(SECTORS)}} sectors in three ways. An exit belongs to what the driver was doing.
 //
 // Word by word, a sector is {{diskCosts.words.data / SECTORS}} exits for its data alone. The string instruction makes one of them: KVM's emulator collects the
@@ -582,56 +518,8 @@ export function readDisk(by: Transfer, irqchip: Arrangement = 'on'): BenchRun {
 //
 // ## What a packet costs
 //
-// A network card has done its homework already. Frames are described in rings in memory, and the driver moves an index. Our guest sends {{FRAMES}} frames to a
-// station that sends each of them back.
-
-const RING = 16;
-const [RX_RING, TX_RING, FRAME, RX_BUFFERS] = [0xa000, 0xb000, 0x4_0000, 0x5_0000];
-const CARD_PIN = 21; // where INTA# of device 1 ends
-const FRAME_BYTES = 60;
-export const FRAMES = 8;
-export const cardBase = CARD_BAR;
-
-const card = (register: E1000Register): number => CARD_BAR + E1000.rows[register].offset;
-
-/** What a driver leaves in memory: two rings, and one frame to send again and again. */
-function rings(): Record<number, Uint8Array> {
-  const [received, sent] = [new Uint8Array(RING * ReceiveDescriptor.bytes), new Uint8Array(RING * TransmitDescriptor.bytes)];
-  for (let n = 0; n < RING; n++) {
-    ReceiveDescriptor.store(new DataView(received.buffer), n * ReceiveDescriptor.bytes, { address: BigInt(RX_BUFFERS + 2048 * n) });
-    const descriptor = { address: BigInt(FRAME), length: FRAME_BYTES, cmd: TX_CMD.EOP | TX_CMD.RS };
-    TransmitDescriptor.store(new DataView(sent.buffer), n * TransmitDescriptor.bytes, descriptor);
-  }
-  const frame = new Uint8Array(FRAME_BYTES);
-  frame.set([0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 0x88, 0xb5]); // to the station, from the card, of a type for experiments
-  return { [RX_RING]: received, [TX_RING]: sent, [FRAME]: frame };
-}
-
-/** {@link FRAMES} frames there and back. */
-export function framesThereAndBack(irqchip: Arrangement = 'on'): BenchRun {
-  const setUp: readonly Code[] = [
-    APIC_ON,
-    redirect(CARD_PIN, DEVICE_VECTOR),
-    configWrite(CARD_DEVICE, 0, HEADER_0.rows.BAR.offset, CARD_BAR),
-    configWrite(CARD_DEVICE, 0, HEADER_0.rows.COMMAND.offset, COMMAND.MEMORY | COMMAND.MASTER),
-    store(card('CTRL'), CTRL.SLU),
-    ...[store(card('RDBAL'), RX_RING), store(card('RDLEN'), RING * ReceiveDescriptor.bytes), store(card('RDT'), RING - 1)],
-    ...[store(card('TDBAL'), TX_RING), store(card('TDLEN'), RING * TransmitDescriptor.bytes)],
-    ...[store(card('TCTL'), TCTL.EN | TCTL.PSP), store(card('RCTL'), RCTL.EN | RCTL.BAM | RCTL.SECRC)],
-    ...[store(card('IMS'), CAUSE.RXT0), load(card('ICR'))],
-  ];
-  // Ring the doorbell, sleep until the frame is back, give its buffer to the card again.
-  const frame = (n: number): Code => [...store(card('TDT'), n + 1), ...sleepUntil(COUNTER, n + 1), ...store(card('RDT'), n)];
-  return runOnBench(
-    {
-      code: [...setUp, mark, ...Array.from({ length: FRAMES }, (_, n) => frame(n)), mark],
-      handlers: { [DEVICE_VECTOR]: handler(load(card('ICR')), add(COUNTER, 1), END_OF_INTERRUPT) },
-      data: rings(),
-    },
-    { irqchip, devices: [{ type: 'e1000', netdev: 'wire' }] },
-  );
-}
-
+// A network card has done its homework already. Frames are described in rings in memory, and the driver moves an index.
+//
 // ::figure frame-costs -- {{FRAMES}} frames there and back: exits by register, and by who settled them.
 //
 // For each frame there and back that makes {{frameCosts.perFrame}} exits, of which {{frameCosts.userPerFrame}} go to user space, with all interrupt

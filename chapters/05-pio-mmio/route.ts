@@ -19,7 +19,7 @@ export interface Stop {
 }
 
 /** What the guest wanted. */
-export interface Access {
+interface Access {
   readonly space: 'port' | 'memory';
   readonly write: boolean;
   readonly address: number;
@@ -50,10 +50,16 @@ export interface Answerer {
 }
 
 /** Asks a machine's buses. Null: nobody answers there. */
-export type Lookup = (space: Access['space'], address: number) => Answerer | null;
+export type Lookup = (space: 'port' | 'memory', address: number) => Answerer | null;
 
 const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
-const REPORTS: ReadonlySet<Timed['kind']> = new Set(['device', 'console']);
+/** What a device model says of itself. */
+const reported = (event: Timed): string =>
+  event.kind === 'device'
+    ? `${event.device}: ${event.what}`
+    : event.kind === 'console'
+      ? `sends ${JSON.stringify(String.fromCharCode(event.byte))}`
+      : '';
 
 /** Follows the processor from one exit to the entry that ends it. `last` is the index of the last event that belongs to the exit. */
 function span(events: readonly Timed[], from: number): number {
@@ -132,7 +138,8 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
       case 'kvm_pio':
       case 'kvm_mmio': {
         const value = `value ${hex(event.value)}`;
-        if (access?.write) step('kernel', settledBy === 'kernel' ? 'a device in the kernel takes it' : 'no device of the kernel’s own is there', value);
+        if (access?.write)
+          step('kernel', settledBy === 'kernel' ? 'a device in the kernel takes it' : 'no device of the kernel’s own is there', value);
         else step('kernel', settledBy === 'kernel' ? 'a device in the kernel answers' : 'the kernel puts the answer into the register', value);
         break;
       }
@@ -140,7 +147,8 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
         step('kernel', 'an eventfd is signalled', 'the instruction is not even decoded');
         break;
       case 'kvm_page_fault':
-        step('kernel', 'a page of the second stage', `the entry for ${hex(event.gpa)} is filled in`);
+        if (access) step('kernel', 'no memory slot has the address', 'the entry is marked: a device’s');
+        else step('kernel', 'a page of the second stage', `the entry for ${hex(event.gpa)} is filled in`);
         break;
       case 'kvm_set_irq':
       case 'kvm_ioapic_set_irq':
@@ -163,8 +171,8 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
         step('guest', 'the next instruction', `VM entry at RIP ${hex(event.rip)}`);
         break;
       default:
-        if (REPORTS.has(event.kind))
-          step('user', event.kind === 'device' ? `${event.device}: ${event.what}` : 'console', 'value' in event ? `value ${hex(event.value ?? 0)}` : '');
+        if (event.kind === 'device' || event.kind === 'console')
+          step('user', reported(event), 'value' in event && event.value !== undefined ? `value ${hex(event.value)}` : '');
     }
   }
   return { access, reason: exit.reason, stops, settledBy, from, to };
@@ -176,7 +184,7 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
 // had to go all the way up.
 
 /** Exits of one reason, by who settled them. */
-export interface Settled {
+interface Settled {
   readonly reason: string;
   readonly kernel: number;
   readonly user: number;

@@ -1,5 +1,5 @@
 import { table } from '../../01-hardware-background/figures/drawing.ts';
-import { FRAMES } from '../index.ts';
+import { FRAMES } from '../operations.ts';
 import { frameExits, frameRest, frameTraffic } from './index.ts';
 
 /** A frame there and back, register by register. */

@@ -3,25 +3,14 @@
 import { PORT_COUNT } from '../../03-vcpu-loop/devices/bus.ts';
 import type { BenchRun } from '../bench.ts';
 import { cardTraffic, diskRequests } from '../counts.ts';
-import {
-  askTally,
-  cardBase,
-  doorbell,
-  FRAMES,
-  firstGuest,
-  framesThereAndBack,
-  interruptsUnder,
-  moveCard,
-  readDisk,
-  SECTORS,
-  TICKS,
-  type Transfer,
-} from '../index.ts';
+import { askTally, doorbell, firstGuest, interruptsUnder, moveCard, TICKS } from '../index.ts';
 import type { Arrangement } from '../interrupts/controller.ts';
 import { LAPIC, LAPIC_BASE, LAPIC_BYTES } from '../interrupts/lapic-registers.ts';
+import { CARD_BAR, FRAMES, framesThereAndBack, MASTER, readDisk, SECTORS, type Transfer } from '../operations.ts';
 import { CONFIG_BYTES, EXTENDED_CONFIG_BYTES } from '../pci/config-space.ts';
 import { crossings, settled } from '../route.ts';
 
+export { FRAMES, SECTORS };
 export const first = firstGuest();
 
 /** A stretch of ports with one answer. */
@@ -88,7 +77,7 @@ export const bells = { rings: crossings(bellRuns.exit.run.marked).exits, counted
 
 type DiskRequest = ReturnType<typeof diskRequests>[number];
 const request = (by: Transfer): DiskRequest => {
-  const [found] = diskRequests(readDisk(by).marked, 'disk', 0xc000);
+  const [found] = diskRequests(readDisk(by).marked, 'disk', MASTER);
   if (!found) throw new Error(`${by}: no request in the trace`);
   return found;
 };
@@ -106,7 +95,7 @@ export const diskCosts = {
 };
 
 const frames = framesThereAndBack();
-export const frameTraffic = cardTraffic(frames.marked, cardBase);
+export const frameTraffic = cardTraffic(frames.marked, CARD_BAR);
 export const frameExits = crossings(frames.marked);
 export const frameCosts = { perFrame: frameExits.exits / FRAMES, userPerFrame: frameExits.user / FRAMES };
 /** Exits of the run that touched the local APIC's page, and those by which the guest went to sleep. */
