@@ -274,7 +274,7 @@ export class SoftVcpu {
     this.updateDr7();
     this.cr3 = 0n;
     hardware.write(FIELD.GUEST_IA32_PAT, RESET_PAT);
-    hardware.write32(FIELD.EXCEPTION_BITMAP, 0);
+    if (!init) hardware.write32(FIELD.EXCEPTION_BITMAP, 0); // whoever runs this vCPU has written what it needs
     this.setEfer(0n);
     this.writeCr0(BigInt(CR0.ET) | caches);
     this.writeCr4(0n);
