@@ -52,7 +52,7 @@ export async function bundleClient(site: string): Promise<Map<string, string | U
       cssCodeSplit: false,
       chunkSizeWarningLimit: 4096,
       rolldownOptions: {
-        input: { live: join(site, 'live/main.ts') },
+        input: { live: join(site, 'live/main.ts'), walk: join(site, 'live/walk.ts') },
         output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' },
       },
     },

@@ -7,6 +7,7 @@ import { addHome, addSearchPage } from './pages/home.ts';
 import { addLive } from './pages/live.ts';
 import { addPayloads } from './pages/payloads.ts';
 import { addSuite } from './pages/suite.ts';
+import { addWalk } from './pages/walk.ts';
 import { readPayloads } from './payloads.ts';
 import { Site } from './site.ts';
 import { readSuite } from './suite.ts';
@@ -32,6 +33,7 @@ export async function renderTree(root: string, { colour, apiPages, results = [] 
   await addPayloads(site);
   addSuite(site);
   addLive(site);
+  addWalk(site);
   addHome(site);
   addSearchPage(site);
   return site;

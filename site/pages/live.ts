@@ -35,6 +35,7 @@ export function addLive(site: Site): void {
     body: `<h1 class="live-title">A guest, live</h1>
 <noscript><p class="note">This page runs a machine in your browser and needs JavaScript.
 <a href="../payloads/index.html">The payloads can be read without it.</a></p></noscript>
+<p class="file">Also live: <a href="walk.html">a page walk through two stages</a>.</p>
 <p class="note" id="trouble" role="alert" hidden></p>
 <div id="live">
 <div class="controls" role="toolbar" aria-label="The machine">
@@ -57,6 +58,16 @@ export function addLive(site: Site): void {
 <div class="track" id="track" tabindex="0" role="group" aria-label="Exits; use the left and right arrow keys">
 <div class="wide"></div><canvas></canvas></div></div>
 <div class="detail" id="detail" aria-live="polite"><p>Run or step the guest; then choose a crossing to see why it left.</p></div>
+</section>
+<section class="route" id="route" aria-label="The route of one access">
+<div class="timeline-head"><h2>The route of one access</h2><span class="zoom">
+<button type="button" id="route-before" title="The access before (b)">previous access</button>
+<button type="button" id="route-after" title="The access after (n)">next access</button>
+<button type="button" id="route-back" aria-label="Step back">◂</button>
+<button type="button" id="route-on" aria-label="Step on">▸</button></span></div>
+<p class="route-about" id="route-about" role="status">An access to a device leaves the guest and comes back. Run the guest, then take the first access, or choose an event.</p>
+<div class="route-lanes" aria-hidden="true"><span class="guest">guest</span><span class="processor">processor</span><span class="kernel">kernel</span><span class="user">user space</span></div>
+<ol class="route-stops" id="route-stops" aria-label="The stops of the route; use the arrow keys"></ol>
 </section>
 <div class="two">
 <div class="stack">
