@@ -10,7 +10,7 @@
 
 #include "paging.h"
 
-#define ROUNDS 1500
+#define ROUNDS 500
 #define TABLES 12
 #define ENTRIES 512
 

@@ -6,6 +6,7 @@
 
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../block/block.ts';
+import { openForReading } from './read-file.ts';
 
 /** Files that are open here: how many readers, and whether there is a writer. */
 const open = new Map<string, { readers: number; writer: boolean }>();
@@ -19,7 +20,7 @@ export class FileBlock implements BlockBackend {
   /** @throws Error when the file is missing, not a regular file, not whole sectors, or already in use */
   constructor(path: string, { readOnly = false }: { readonly readOnly?: boolean } = {}) {
     this.readOnly = readOnly;
-    this.#fd = openSync(path, readOnly ? 'r' : 'r+');
+    this.#fd = readOnly ? openForReading(path) : openSync(path, 'r+'); // for writing too, nothing is waited for
     try {
       const stat = fstatSync(this.#fd, { bigint: true });
       if (!stat.isFile()) throw new Error(`${path}: a raw disk image is a regular file`);

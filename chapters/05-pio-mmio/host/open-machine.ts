@@ -2,7 +2,6 @@
 //
 // The description names files, a kernel, terminals. Here they are opened; whatever was opened is closed again, in every case.
 
-import { readFileSync } from 'node:fs';
 import { type Timed, type Trace, type TraceEvent, traceLine } from '../../01-hardware-background/trace.ts';
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import { HostKernel, hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
@@ -16,6 +15,7 @@ import { ConfigError } from '../machine/device-types.ts';
 import { Pc } from '../machine/pc.ts';
 import { machineKernel } from '../machine/soft-machine.ts';
 import { FileBlock } from './file-block.ts';
+import { readRegularFile } from './read-file.ts';
 import { LineFile, openSink, type Sink } from './streams.ts';
 import { takeTerminal } from './terminal.ts';
 
@@ -24,6 +24,8 @@ const SLICE_MS = 10;
 /** A machine in virtual time that is ahead of a person's waits so long at most before it looks again. */
 const WAIT_MS = 50;
 const NS_PER_MS = 1e6;
+/** More than any firmware that a PC can hold; an image of a kernel has to fit the machine's memory. */
+const FIRMWARE_LIMIT_BYTES = 64 << 20;
 
 /** Opens a file that the description names. @throws ConfigError in one line */
 function opened<T>(open: () => T): T {
@@ -65,8 +67,9 @@ export class OpenMachine {
   }
 
   static async #open(config: CompleteConfig, closing: (() => void)[]): Promise<OpenMachine> {
-    const read = (path: string | undefined): Uint8Array | null => (path === undefined ? null : opened(() => new Uint8Array(readFileSync(path))));
-    const [firmware, image] = [read(config.firmware), read(config.kernel)];
+    const read = (path: string | undefined, limitBytes: number): Uint8Array | null =>
+      path === undefined ? null : opened(() => readRegularFile(path, limitBytes));
+    const [firmware, image] = [read(config.firmware, FIRMWARE_LIMIT_BYTES), read(config.kernel, config.memoryMiB * 2 ** 20)];
     const blocks = new Map<string, FileBlock>();
     for (const { id, file, readonly } of config.drives) {
       const block = opened(() => new FileBlock(file, { readOnly: readonly ?? false }));

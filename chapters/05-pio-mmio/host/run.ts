@@ -2,18 +2,21 @@
 //
 // The command line of the machine. Its exit status says how the guest ended, so that a test can be a shell script.
 
-import { readFileSync } from 'node:fs';
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import type { RunResult } from '../../03-vcpu-loop/board.ts';
 import type { End } from '../../03-vcpu-loop/chassis.ts';
-import { completeConfig, type MachineConfig } from '../machine/config.ts';
+import type { MachineConfig } from '../machine/config.ts';
 import { ConfigError, type DeviceType, deviceTypes } from '../machine/device-types.ts';
 import '../machine/devices.ts';
 import { mergeConfigs, optionHelp, readOptions } from '../machine/options.ts';
+import { checkedConfig } from './checked-config.ts';
 import { OpenMachine } from './open-machine.ts';
+import { readRegularFile } from './read-file.ts';
 
 // A guest's own status is odd, as QEMU makes it. Ours are even, so the two cannot be taken for each other.
 
+/** A description is a page or two. */
+const DOCUMENT_LIMIT_BYTES = 1 << 20;
 const USAGE_STATUS = 2;
 /** Exit statuses of ends that carry none of their own. */
 const STATUS: Readonly<Partial<Record<End, number>>> = { shutdown: 0, halt: 0, reset: 0, stopped: 0, 'triple-fault': 4, timeout: 6, crash: 8 };
@@ -50,8 +53,12 @@ const describeDevice = ({ name, text, properties }: DeviceType): string =>
 
 function readDocument(file: string): MachineConfig {
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as MachineConfig;
+    const document: unknown = JSON.parse(new TextDecoder().decode(readRegularFile(file, DOCUMENT_LIMIT_BYTES)));
+    if (document === null || typeof document !== 'object' || Array.isArray(document))
+      throw new ConfigError(`${file} is not a machine: not an object`);
+    return document as MachineConfig;
   } catch (error) {
+    if (error instanceof ConfigError) throw error;
     throw new ConfigError(error instanceof SyntaxError ? `${file} is not JSON: ${error.message}` : (error as Error).message);
   }
 }
@@ -69,7 +76,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   const base = asked.file === null ? {} : readDocument(asked.file);
-  const config = completeConfig(mergeConfigs(base, asked.document));
+  const config = checkedConfig(mergeConfigs(base, asked.document));
   if (asked.what === 'print-config') {
     console.log(JSON.stringify(config, null, 2));
     return 0;

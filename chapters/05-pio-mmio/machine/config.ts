@@ -5,12 +5,10 @@
 // published schema; the command line is one way to write it.
 //
 // A description that contradicts itself is refused, and the message names what is wrong and what there is instead. The schema finds the wrong
-// words; what it cannot say is checked below it.
+// words; what it cannot say is checked here.
 
-import { Ajv, type ErrorObject } from 'ajv';
 import type { DoorName } from '../../03-vcpu-loop/doors.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
-import schema from './machine.schema.json' with { type: 'json' };
 
 /** Where a character device's other end is. */
 export type Stream = 'stdio' | 'null' | { readonly file: string };
@@ -75,27 +73,15 @@ const DEFAULTS = {
 /** Firmware needs room for itself and for what it leaves behind. */
 const FIRMWARE_LEAST_MIB = 8;
 
-const validate = new Ajv({ allErrors: false, allowUnionTypes: true }).compile<MachineConfig>(schema);
-
-function wording({ instancePath, keyword, params, message }: ErrorObject): string {
-  const where = instancePath.slice(1).replaceAll('/', '.') || 'the machine';
-  if (keyword === 'additionalProperties') {
-    const known = instancePath === '' ? Object.keys(schema.properties) : [];
-    return `${where} has no '${params.additionalProperty}'${known.length > 0 ? `; there are ${known.join(', ')}` : ''}`;
-  }
-  if (keyword === 'enum') return `${where} is one of ${(params.allowedValues as unknown[]).join(', ')}`;
-  return `${where} ${message}`;
-}
-
 /**
- * Checks a description and fills in what it leaves open.
+ * Checks a description that follows the schema, and fills in what it leaves open.
  * @throws ConfigError for the first thing that is wrong
  */
-export function completeConfig(document: unknown, registry: DeviceRegistry = deviceTypes): CompleteConfig {
-  if (!validate(document)) throw new ConfigError(wording((validate.errors as ErrorObject[])[0] as ErrorObject));
+export function completeConfig(document: MachineConfig, registry: DeviceRegistry = deviceTypes): CompleteConfig {
   if (document.accel === 'kvm' && document.memory !== undefined)
     throw new ConfigError(`memory=${document.memory} is the soft kernel's choice; the host's KVM makes its own`);
-  const config: CompleteConfig = { ...DEFAULTS, ...document };
+  const said = Object.fromEntries(Object.entries(document).filter(([, value]) => value !== undefined)) as MachineConfig;
+  const config: CompleteConfig = { ...DEFAULTS, ...said };
   checkStart(config);
   checkNames(config);
   checkStreams(config);

@@ -8,7 +8,7 @@ import type { Drive, MachineConfig, Netdev, Stream } from './config.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
 
 /** What a command line asks for. */
-export interface Asked {
+interface Asked {
   readonly what: 'run' | 'print-config' | 'help';
   /** The machine's description, not yet checked. */
   readonly document: MachineConfig;
@@ -52,7 +52,7 @@ interface Draft {
 
 /** `a=b,c=d`; a doubled comma is a comma of the value. The first part may be a bare word, which is the value of `first`. */
 function pairs(option: string, text: string, known: readonly string[] | null, first?: string): Record<string, string> {
-  const found: Record<string, string> = {};
+  const found = Object.create(null) as Record<string, string>; // any name is a name, `__proto__` too
   for (const [index, part] of text.replaceAll(',,', '\0').split(',').entries()) {
     const equals = part.indexOf('=');
     const bare = equals < 0 && index === 0 && first !== undefined;
@@ -295,7 +295,10 @@ export function readOptions(argv: readonly string[], registry: DeviceRegistry = 
 
 /** A document from a file, changed by one from the command line: single values are replaced, lists grow. */
 export function mergeConfigs(base: MachineConfig, change: MachineConfig): MachineConfig {
-  const list = <K extends 'drives' | 'netdevs' | 'devices'>(key: K): Partial<MachineConfig> =>
-    base[key] || change[key] ? { [key]: [...(base[key] ?? []), ...(change[key] ?? [])] } : {};
+  const list = <K extends 'drives' | 'netdevs' | 'devices'>(key: K): Partial<MachineConfig> => {
+    const [ours, theirs] = [base[key] ?? [], change[key] ?? []];
+    if (!Array.isArray(ours)) return { [key]: ours }; // to be refused with the rest
+    return base[key] || change[key] ? { [key]: [...ours, ...theirs] } : {};
+  };
   return { ...base, ...change, ...list('drives'), ...list('netdevs'), ...list('devices') };
 }
