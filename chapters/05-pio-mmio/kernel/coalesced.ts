@@ -2,7 +2,7 @@
 //
 // Some registers are written much more often than their effect matters: one pixel after another, a packet's bytes. For a *zone* of such registers
 // the kernel does not exit but notes the write in a ring, and the VMM reads the ring when it comes by for another reason. The ring is a page that the
-// mapping of a vCPU has behind the port data: the third. When it is full, the write exits like any other.
+// mapping of a vCPU has behind the port data: the third. It has {{COALESCED_MAX}} places, one of which stays empty. When it is full, the write exits like any other.
 //
 // Linux has one ring for each VM, and every vCPU's mapping shows it. A mapping here is one piece of memory and cannot show a page twice; so the ring is in
 // the third page of the VM's first vCPU, which is where QEMU looks for it, and any vCPU's descriptor gives it when it is mapped by itself.

@@ -1,7 +1,8 @@
 // # kvmclock: telling the guest the time without being asked
 //
 // A guest that wants the time reads a device, and each reading is an exit. But it has a clock without exits: the time stamp counter. All it lacks is what
-// the counter means, and that can be written down once. The guest names a page by an MSR; the kernel writes there a moment of the counter, the time at that
+// the counter means, and that can be written down once. The guest names a page by an MSR
+// (number {{KVMCLOCK_MSR.SYSTEM_TIME_NEW.toString(16)}} in hexadecimal); the kernel writes there a moment of the counter, the time at that
 // moment, and the factor between the two:
 //
 // ```text
@@ -21,6 +22,8 @@ import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { TSC_KHZ, type VirtualClock } from '../../02-kvm-objects/soft/virtual-clock.ts';
 import type { SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 
+// ::layout PvclockTime -- What the guest reads: the version, a moment of the counter, the time at that moment, and the factor.
+
 /** What a guest reads: `struct pvclock_vcpu_time_info`. */
 export const PvclockTime = layout(
   'pvclock_vcpu_time_info',
@@ -36,11 +39,13 @@ export const PvclockTime = layout(
   32,
 );
 
+// ::layout PvclockWall -- A second, smaller page tells the date.
+
 /** The date at the moment when `system_time` was 0: `struct pvclock_wall_clock`. */
 export const PvclockWall = layout('pvclock_wall_clock', { version: u32le(0), sec: u32le(4), nsec: u32le(8) });
 
 /** `pvclock_vcpu_time_info.flags`. */
-export const PVCLOCK = { TSC_STABLE: 1, GUEST_STOPPED: 2 } as const;
+const PVCLOCK = { TSC_STABLE: 1, GUEST_STOPPED: 2 } as const;
 
 export const KVMCLOCK_MSR = { WALL_CLOCK: 0x11, SYSTEM_TIME: 0x12, WALL_CLOCK_NEW: 0x4b564d00, SYSTEM_TIME_NEW: 0x4b564d01 } as const;
 
@@ -55,7 +60,7 @@ export const CLOCK_FLAGS = CLOCK_FLAG.KVM_CLOCK_TSC_STABLE | CLOCK_FLAG.KVM_CLOC
 // frequency is first shifted until it lies between one and two times a thousand million.
 
 /** Multiplier and shift that make nanoseconds of a counter at `khz`. Linux: `kvm_get_time_scale()`. */
-export function timeScale(khz: number): { readonly mul: number; readonly shift: number } {
+function timeScale(khz: number): { readonly mul: number; readonly shift: number } {
   assert(khz > 0, 'a counter that counts');
   let shift = 0;
   let hz = BigInt(khz) * 1000n;

@@ -15,7 +15,7 @@ const SIGNATURE_LEAF = 0x40000000;
 const FEATURES_LEAF = 0x40000001;
 
 /** KVM_FEATURE bits of the features leaf, EAX. */
-export const FEATURE = {
+const FEATURE = {
   CLOCKSOURCE: 1 << 0, // kvmclock, by the old MSRs
   NOP_IO_DELAY: 1 << 1, // ports need no pauses between accesses
   CLOCKSOURCE2: 1 << 3, // kvmclock, by the new MSRs
