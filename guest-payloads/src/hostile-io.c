@@ -76,12 +76,12 @@ static void port(u32 at, u32 width, u32 write, u32 with) {
   }
 }
 
-// An interrupt controller can be told to send more than interrupts: INIT stops the processor, SMI hands it to the firmware.
+// An interrupt controller can be told to send more than interrupts: INIT stops the processor, SMI hands it to the firmware, and an NMI cannot be kept out.
 static u32 peaceful(u32 at, u32 with) {
   u32 entry = at >= 0xfec00000 && at < 0xfec00100;
   u32 local = at >= 0xfedffff0 && at < 0xfee01000;
   if (!entry && !local) return with;
-  return (with & ~0x700u) | (below(4) ? 0 : below(2) ? 0x400 : 0x100);
+  return (with & ~0x700u) | (below(4) ? 0 : 0x100);
 }
 
 static void touch(u32 at, u32 width, u32 write, u32 with) {
@@ -132,17 +132,15 @@ static void region(void) {
   else if (bar >= 0x80000000 && bar < 0xfec00000) touch((bar & ~15u) + offset, width, below(2), value());
 }
 
-// ## What else may happen
+// ## The run
 //
-// Interrupts are off, and stay off. An NMI cannot be kept out; it is counted by nobody.
+// Interrupts are off, and stay off.
 
 static void on_interrupt(u32 vector) {
   (void)vector;
 }
-HANDLER(2)
 
 _Noreturn void main(void) {
-  INSTALL(2);
   for (u32 n = 0; n < CANARY_BYTES / 4; n++) canaries[n] = n * 0x9e3779b1u;
   stage("harm");
   u32 survived = 0;
