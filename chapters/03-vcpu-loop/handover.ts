@@ -136,7 +136,8 @@ export function startInfo(low: LowMemory, map: readonly MemoryRange[], commandLi
 
 // biome-ignore format: table
 const BootParams = layout('boot_params', {
-  acpi_rsdp_addr: u64le(0x70), e820_entries: u8(0x1e8), boot_flag: u16le(0x1fe), header: u32le(0x202), version: u16le(0x206), type_of_loader: u8(0x210), cmd_line_ptr: u32le(0x228),
+  acpi_rsdp_addr: u64le(0x70),
+  e820_entries: u8(0x1e8), boot_flag: u16le(0x1fe), header: u32le(0x202), version: u16le(0x206), type_of_loader: u8(0x210), cmd_line_ptr: u32le(0x228),
   e820_table: bytes(0x2d0, 20 * 128),
 }, PAGE_BYTES);
 const E820Entry = layout('boot_e820_entry', { addr: u64le(0), size: u64le(8), type: u32le(16) });

@@ -7,7 +7,8 @@ import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { ImageError } from '../../03-vcpu-loop/elf.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
-import { completeConfig, type MachineConfig } from '../machine/config.ts';
+import type { MachineConfig } from '../machine/config.ts';
+import { checkedConfig } from './checked-config.ts';
 import { ConfigError } from '../machine/device-types.ts';
 import { mergeConfigs, readOptions } from '../machine/options.ts';
 import { Pc } from '../machine/pc.ts';
@@ -63,7 +64,7 @@ describe('a description of a machine that may be anything', () => {
 
   it('is a machine or is refused', () => {
     fc.assert(
-      fc.property(value, (document) => refusedOrDone(() => completeConfig(document))),
+      fc.property(value, (document) => refusedOrDone(() => checkedConfig(document))),
       { numRuns: 300 },
     );
   });
@@ -87,7 +88,7 @@ describe('a description of a machine that may be anything', () => {
         const last = steps.pop() as string;
         const place = steps.reduce<Record<string, unknown>>((into, step) => into[step] as Record<string, unknown>, document);
         Object.defineProperty(place, last, { value: to, enumerable: true, configurable: true, writable: true });
-        refusedOrDone(() => completeConfig(document));
+        refusedOrDone(() => checkedConfig(document));
       }),
       { numRuns: 400 },
     );
@@ -98,8 +99,8 @@ describe('a description of a machine that may be anything', () => {
     for (const wrong of [5, 'abc', { 0: 1 }, true])
       for (const key of ['drives', 'netdevs', 'devices']) {
         const base = { [key]: wrong } as unknown as MachineConfig;
-        expect(() => completeConfig(mergeConfigs(base, document))).toThrow(ConfigError);
-        expect(() => completeConfig(mergeConfigs(base, { firmware: 'b' }))).toThrow(ConfigError);
+        expect(() => checkedConfig(mergeConfigs(base, document))).toThrow(ConfigError);
+        expect(() => checkedConfig(mergeConfigs(base, { firmware: 'b' }))).toThrow(ConfigError);
       }
   });
 
@@ -147,11 +148,11 @@ describe('a description of a machine that may be anything', () => {
     );
     const word = fc.oneof(fc.constantFrom(...words), fc.constantFrom(...values), fc.string({ maxLength: 12 }));
     fc.assert(
-      fc.property(fc.array(word, { maxLength: 8 }), (argv) => refusedOrDone(() => completeConfig(readOptions(argv).document))),
+      fc.property(fc.array(word, { maxLength: 8 }), (argv) => refusedOrDone(() => checkedConfig(readOptions(argv).document))),
       { numRuns: 500 },
     );
     expect(() => readOptions(['-device', 'e1000,__proto__=x'])).not.toThrow();
-    expect(() => completeConfig({ firmware: 'b', ...readOptions(['-device', 'e1000,__proto__=x']).document })).toThrow('__proto__');
+    expect(() => checkedConfig({ firmware: 'b', ...readOptions(['-device', 'e1000,__proto__=x']).document })).toThrow('__proto__');
   });
 });
 
@@ -185,11 +186,11 @@ describe('a file that may be anything', () => {
 
   it.each(['firmware', 'kernel'])('is refused as %s in one line, and nothing stays open', async (what) => {
     for (const path of [at('large'), folder, '/dev/zero', at('none')]) {
-      const config = completeConfig({ [what]: path, memoryMiB: 16, serial: ['null'] });
+      const config = checkedConfig({ [what]: path, memoryMiB: 16, serial: ['null'] });
       await expect(OpenMachine.open(config)).rejects.toThrow(ConfigError);
     }
     writeFileSync(at('random'), new Uint8Array(5000).fill(0xa5)); // no whole page, and no image
-    await expect(OpenMachine.open(completeConfig({ [what]: at('random'), memoryMiB: 16, serial: ['null'] }))).rejects.toThrow(ConfigError);
+    await expect(OpenMachine.open(checkedConfig({ [what]: at('random'), memoryMiB: 16, serial: ['null'] }))).rejects.toThrow(ConfigError);
   });
 
   it('is refused as a description by the program itself', () => {
@@ -218,7 +219,7 @@ describe('an image with damaged bytes', () => {
       fc.property(damage, fc.constantFrom(undefined, 'pvh' as const, 'long' as const, 'flat' as const), (changes, door) => {
         const damaged = image.slice();
         for (const [where, to] of changes) damaged[where] = to;
-        const config = completeConfig({ kernel: 'image', memoryMiB: 4, serial: ['null'], reboot: false });
+        const config = checkedConfig({ kernel: 'image', memoryMiB: 4, serial: ['null'], reboot: false });
         const pc = new Pc({ kernel, config });
         const machine = new Machine(pc.board);
         try {

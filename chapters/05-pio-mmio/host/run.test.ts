@@ -7,9 +7,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
-import { completeConfig } from '../machine/config.ts';
 import { ConfigError } from '../machine/device-types.ts';
 import { readOptions } from '../machine/options.ts';
+import { checkedConfig } from './checked-config.ts';
 import { OpenMachine } from './open-machine.ts';
 import { Escape } from './terminal.ts';
 
@@ -94,7 +94,7 @@ describe('ringbook run', () => {
     [['-bios', image('halt')], 'firmware is a whole number'],
     [[...program('halt'), '-device', 'e1000,addr=0'], 'both want slot 0.0'],
   ])('%j cannot be opened', async (args, message) => {
-    const opening = OpenMachine.open(completeConfig(readOptions(args).document));
+    const opening = OpenMachine.open(checkedConfig(readOptions(args).document));
     await expect(opening).rejects.toThrow(ConfigError);
     await expect(opening).rejects.toThrow(message);
   });

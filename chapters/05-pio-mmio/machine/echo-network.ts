@@ -6,8 +6,8 @@
 import type { Link } from '../net/link.ts';
 
 /** The station's addresses: those that QEMU's built-in network gives its gateway. */
-export const ECHO_IP: readonly number[] = [10, 0, 2, 2];
-export const ECHO_MAC: readonly number[] = [0x52, 0x55, 10, 0, 2, 2];
+const ECHO_IP: readonly number[] = [10, 0, 2, 2];
+const ECHO_MAC: readonly number[] = [0x52, 0x55, 10, 0, 2, 2];
 
 const HEADER_BYTES = 14;
 const TYPE_AT = 12;

@@ -23,7 +23,7 @@ import { PAM_AREAS, PAM_START, type PamArea, type PamMode } from '../pci/mch.ts'
 import type { DmaTarget } from '../wires.ts';
 
 /** Where the device window begins: Q35 puts the configuration space of PCI Express here. */
-export const LOW_RAM_LIMIT = 0xb000_0000;
+const LOW_RAM_LIMIT = 0xb000_0000;
 /** Configuration space in memory begins where RAM below 4 GiB ends. */
 export const ECAM_GPA = LOW_RAM_LIMIT;
 export const ECAM_BUSES = 256;
@@ -41,11 +41,14 @@ const SLOT = { LOW: 0, SHADOW: 1, HIGH_OF_LOW: 14, ROM: 15, ABOVE: 16, ADDED: 17
 // ## Thirteen switches
 //
 // Reading a ROM chip was slow, so firmware copies itself into the RAM beneath and switches the chipset over: *shadowing*. The host bridge has two
-// bits for each of {{PAM_AREAS.length}} areas: whether reads go to RAM, and whether writes do. Three of the four settings can be slots. The fourth, read the ROM and
+// bits for each of {{SHADOW_AREAS}} areas: whether reads go to RAM, and whether writes do. Three of the four settings can be slots. The fourth, read the ROM and
 // write the RAM, is how firmware copies itself in place: there the ROM is a read-only slot, a write to it exits, and the write is done here.
 
 const READ = 1;
 const WRITE = 2;
+
+/** Areas with switches of their own. */
+export const SHADOW_AREAS = PAM_AREAS.length;
 
 interface Mapped {
   readonly gpa: Gpa;
@@ -61,7 +64,7 @@ interface Where {
   readonly readOnly?: boolean;
 }
 
-export interface MemorySize {
+interface MemorySize {
   readonly ramBytes: number;
   /** Firmware that ends at 4 GiB and shows at the end of the first megabyte; without one, RAM has no hole. */
   readonly rom?: Uint8Array | null;

@@ -1,12 +1,13 @@
 // Command lines, and descriptions that are no machine.
 
 import { describe, expect, it } from 'vitest';
-import { completeConfig, type MachineConfig } from './config.ts';
+import { checkedConfig } from '../host/checked-config.ts';
+import type { MachineConfig } from './config.ts';
 import './devices.ts';
 import { mergeConfigs, optionHelp, readOptions } from './options.ts';
 
 const config = (line: string): MachineConfig => readOptions(line.split(' ').filter(Boolean)).document;
-const complete = (line: string): ReturnType<typeof completeConfig> => completeConfig(config(line));
+const complete = (line: string): ReturnType<typeof checkedConfig> => checkedConfig(config(line));
 
 describe('the command line', () => {
   it('reads QEMU’s options', () => {
@@ -119,7 +120,7 @@ describe('a description', () => {
   });
   it('comes back from its own JSON', () => {
     const once = complete('-bios b -m 64 -smp 2 -drive file=d -serial null');
-    expect(completeConfig(JSON.parse(JSON.stringify(once)))).toEqual(once);
+    expect(checkedConfig(JSON.parse(JSON.stringify(once)))).toEqual(once);
   });
   it.each([
     ['', 'nothing to start'],
@@ -148,5 +149,5 @@ describe('a description', () => {
     [{ kernel: 'k', drives: [{ file: 'x' }] }, "drives.0 must have required property 'id'"],
     [{ kernel: 3 }, 'kernel must be string'],
     [[], 'the machine must be object'],
-  ])('%j is refused', (document, message) => expect(() => completeConfig(document)).toThrow(message));
+  ])('%j is refused', (document, message) => expect(() => checkedConfig(document)).toThrow(message));
 });

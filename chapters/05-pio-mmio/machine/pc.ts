@@ -45,7 +45,7 @@ import { echoStation } from './echo-network.ts';
 import { ECAM_BUSES, ECAM_GPA, FOUR_GIB, PcMemory, SHADOW_WINDOW } from './memory.ts';
 
 /** Where SeaBIOS writes its log. */
-export const FIRMWARE_LOG_PORT = 0x402;
+const FIRMWARE_LOG_PORT = 0x402;
 const IDE_FUNCTION = 1;
 const IDE_IRQS = [14, 15] as const;
 const RCBA_GPA = 0xfed1_c000;
@@ -56,7 +56,7 @@ const TABLES_GPA = 0xe_0040;
 const FIRST_SLOT = 1;
 
 /** A machine's description, with what it names opened. */
-export interface PcOptions {
+interface PcOptions {
   readonly kernel: Kernel;
   readonly config: CompleteConfig;
   readonly firmware?: Uint8Array | null;

@@ -16,7 +16,7 @@ const TABLES_PART = 64;
 // other ever gets it. SeaBIOS waits for its second processor in just such a loop.
 
 /** How many instructions one KVM_RUN executes at most. */
-export const boundFor = (cpus: number): number => (cpus > 1 ? 19_997 : 999_983);
+const boundFor = (cpus: number): number => (cpus > 1 ? 19_997 : 999_983);
 
 interface MachineSize {
   readonly memoryMiB: number;
