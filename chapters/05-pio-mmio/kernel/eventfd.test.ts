@@ -20,7 +20,7 @@ import { APIC, CODE, DEVICE, EOI, HLT, IRET, kernels, laboratory, load, outb, ou
 for (const which of kernels) {
   const { name, reason } = which;
   describe.skipIf(reason !== null)(`the ${name} kernel's platform${reason ? ` (skipped: ${reason})` : ''}`, () => {
-    const { open, ask, machine, run, reported, setLapic, chip, setPic, setPin, line, endedEarly, routing, eventfd, count, ring, settle } =
+    const { open, ask, machine, run, reported, setLapic, chip, setPic, setPin, endedEarly, routing, eventfd, count, ring, settle } =
       laboratory(which);
 
     describe('ioeventfds', () => {

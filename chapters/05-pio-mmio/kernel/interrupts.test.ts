@@ -48,7 +48,7 @@ import {
 for (const which of kernels) {
   const { name, reason } = which;
   describe.skipIf(reason !== null)(`the ${name} kernel's platform${reason ? ` (skipped: ${reason})` : ''}`, () => {
-    const { open, ask, vcpuAsk, machine, run, reported, mpState, setLapic, lapic, chip, setPic, setPin, line, endedEarly, signal, routing, count } =
+    const { ask, vcpuAsk, machine, run, reported, mpState, setLapic, lapic, chip, setPic, setPin, line, endedEarly, signal, routing } =
       laboratory(which);
 
     describe('interrupts', () => {
@@ -229,6 +229,26 @@ for (const which of kernels) {
         setLapic(vm, vcpu, { [LAPIC.TIMER]: 0x40071 });
         expect(reported(vcpu)).toBe(0x71);
         expect(vcpu.getMsrs([0x6e0])[0]).toBe(0n);
+      });
+    });
+
+    describe('the alarm', () => {
+      it('ends a run that would not end, and a sleep', () => {
+        const spinning = machine({ code: [0xeb, 0xfe] });
+        const { clock } = spinning.kernel;
+        const at = clock.now() + 2e6;
+        clock.alarm(at);
+        expect(spinning.vcpu.run()).toBe(EXIT.KVM_EXIT_INTR);
+        if (name === 'soft') expect(clock.now()).toBe(at); // to the instruction; a host is a little late, or interrupts for reasons of its own
+        const asleep = machine({ code: [...STI, ...HLT] });
+        const until = clock.now() + 5e6;
+        clock.alarm(until);
+        for (let n = 0; n < 30 && clock.now() < until; n++) {
+          expect(asleep.vcpu.run()).toBe(EXIT.KVM_EXIT_INTR);
+          if (clock.now() < until) clock.alarm(until);
+        }
+        expect(clock.now()).toBeGreaterThanOrEqual(until);
+        clock.alarm(null);
       });
     });
 

@@ -25,7 +25,7 @@ import { APIC, type Entry, HLT, kernels, laboratory, report, reportAl, SECOND, s
 for (const which of kernels) {
   const { name, reason } = which;
   describe.skipIf(reason !== null)(`the ${name} kernel's platform${reason ? ` (skipped: ${reason})` : ''}`, () => {
-    const { open, ask, vcpuAsk, machine, run, reported, mpState, setLapic, lapic, chip, setPic, line, routing } = laboratory(which);
+    const { open, ask, vcpuAsk, machine, reported, mpState, setLapic, lapic, chip, setPic, line, routing } = laboratory(which);
 
     describe('making them', () => {
       it('makes the chips once, before the first vCPU', () => {
