@@ -19,7 +19,7 @@ export interface Stop {
 }
 
 /** What the guest wanted. */
-interface Access {
+export interface Access {
   readonly space: 'port' | 'memory';
   readonly write: boolean;
   readonly address: number;
@@ -33,6 +33,7 @@ export interface Route {
   /** Null when the guest left for something that is no access: CPUID, HLT, an interrupt of the host's. */
   readonly access: Access | null;
   readonly reason: string;
+  readonly qualification: bigint;
   readonly stops: readonly Stop[];
   /** Who finished the instruction. */
   readonly settledBy: 'kernel' | 'user';
@@ -175,7 +176,7 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
           step('user', reported(event), 'value' in event && event.value !== undefined ? `value ${hex(event.value)}` : '');
     }
   }
-  return { access, reason: exit.reason, stops, settledBy, from, to };
+  return { access, reason: exit.reason, qualification: exit.qualification, stops, settledBy, from, to };
 }
 
 // ## Counting
@@ -213,4 +214,38 @@ export function crossings(events: readonly Timed[]): { readonly exits: number; r
   const rows = settled(events);
   const [kernel, user] = [rows.reduce((sum, row) => sum + row.kernel, 0), rows.reduce((sum, row) => sum + row.user, 0)];
   return { exits: kernel + user, kernel, user };
+}
+
+/** How often a trace has an access to the same address, and who settled them. */
+export function accessesTo(
+  events: readonly Timed[],
+  { space, address }: Pick<Access, 'space' | 'address'>,
+): { readonly kernel: number; readonly user: number } {
+  const count = { kernel: 0, user: 0 };
+  let up = false;
+  let hit = false;
+  const close = (): void => {
+    if (hit) count[up ? 'user' : 'kernel']++;
+    hit = up = false;
+  };
+  for (const event of events) {
+    if (event.kind === 'kvm_exit') close();
+    else if (event.kind === 'kvm_userspace_exit') up ||= event.reason !== 'EINTR';
+    else if (
+      space === 'port'
+        ? event.kind === 'kvm_pio' && event.port === address
+        : 'gpa' in event && event.kind !== 'kvm_page_fault' && event.gpa === address
+    )
+      hit = true;
+  }
+  close();
+  return count;
+}
+
+/** The next exit with an access after `index`, or the last one before it. Null when there is none. */
+export function nextAccess(events: readonly Timed[], index: number, step: 1 | -1): number | null {
+  for (let at = index + step; at >= 0 && at < events.length; at += step) {
+    if (events[at]?.kind === 'kvm_exit' && accessOf(events.slice(at, span(events, at) + 1))) return at;
+  }
+  return null;
 }

@@ -7,6 +7,8 @@ import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
 import { type Segment, type Sregs, VcpuState } from '../../chapters/02-kvm-objects/vcpu-state.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
+import { lookupIn } from '../../chapters/05-pio-mmio/register-names.ts';
+import type { Lookup } from '../../chapters/05-pio-mmio/route.ts';
 import { PAUSED, PacedKernel } from './paced-kernel.ts';
 import type { CodeAtRip, Ending, RegisterGroup } from './protocol.ts';
 import type { Session, Start } from './session.ts';
@@ -80,6 +82,10 @@ export class BookSession implements Session {
   }
   get console(): Uint8Array {
     return this.#machine.platform.serial.output;
+  }
+
+  get lookup(): Lookup {
+    return lookupIn(this.#machine.platform);
   }
 
   advance(count: number): void {

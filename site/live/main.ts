@@ -8,6 +8,7 @@ import './live.css';
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
 import { type Place, readPlace, writePlace } from './place.ts';
 import type { Command, Report, Snapshot } from './protocol.ts';
+import { RoutePanel } from './route-panel.ts';
 import { type Axis, Timeline } from './timeline.ts';
 import { explain, oneLine } from './words.ts';
 
@@ -37,6 +38,7 @@ const buttons = {
 const status = get('status');
 const trouble = get('trouble');
 const timeline = new Timeline(get('track'));
+const routePanel = new RoutePanel();
 
 /** The events that the list and the timeline's details can show. */
 const events: Timed[] = [];
@@ -156,10 +158,19 @@ function choose(index: number | null): void {
     }
     detail.replaceChildren(head, make('p', sentence), table);
   }
+  routePanel.chosen = index;
+  if (index !== null) send({ do: 'route', event: index, step: 0 });
   showEvents();
   writeHash();
 }
 timeline.onSelect = choose;
+routePanel.onAsk = (event, step) => send({ do: 'route', event, step });
+routePanel.onStop = (event) => {
+  place = { ...place, event };
+  timeline.select(event);
+  showEvents();
+  writeHash();
+};
 get('events').addEventListener('click', (event) => {
   const button = (event.target as Element).closest<HTMLElement>('button[data-event]');
   if (button) choose(Number(button.dataset.event));
@@ -203,6 +214,8 @@ function receive(report: Report): void {
     fail(report.message);
     showStatus();
     buttons.reset.disabled = false;
+  } else if (report.say === 'route') {
+    routePanel.show(report);
   } else if (report.say === 'hash') {
     get('hash').textContent = report.hash === null ? 'The hash needs a page served from this computer or over https.' : `trace sha256 ${report.hash}`;
     get('hash').dataset.hash = report.hash ?? '';
@@ -216,6 +229,7 @@ function receive(report: Report): void {
     const firstReport = loading;
     loading = false;
     showStatus();
+    routePanel.enable(events.length > 0);
     showRegisters(report.snapshot);
     showCode(report.snapshot);
     if (report.snapshot.ending && events.length > 0 && axisByOrder()) timeline.fit(14);
@@ -253,6 +267,7 @@ async function load(to: Place): Promise<void> {
   events.length = 0;
   shownRegisters = new Map();
   timeline.clear();
+  routePanel.clear();
   terminal.reset();
   fitTerminal();
   get('hash').textContent = 'The hash appears when the run has ended.';
@@ -296,7 +311,7 @@ addEventListener('hashchange', () => {
 });
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || (event.target as Element).closest('input, select, textarea, .xterm')) return;
-  const key = { r: buttons.run, p: buttons.pause, s: buttons.step, e: buttons.exit }[event.key];
+  const key = { r: buttons.run, p: buttons.pause, s: buttons.step, e: buttons.exit, ...routePanel.keys }[event.key];
   if (key && !key.disabled) key.click();
 });
 const axisByOrder = (): boolean => document.querySelector<HTMLInputElement>('input[name=axis]:checked')?.value === 'order';

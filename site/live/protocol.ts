@@ -4,6 +4,7 @@
 // with the state it reached, and with what happened on the way. All of it is plain data.
 
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+import type { Route } from '../../chapters/05-pio-mmio/route.ts';
 
 /** Registers by group, in the order in which they are shown. Values are hexadecimal without 0x, at their natural width. */
 export interface RegisterGroup {
@@ -41,12 +42,20 @@ export interface CodeAtRip {
   readonly bytes: Uint8Array | null;
 }
 
+/** Exits, by who settled them. */
+export interface Settled {
+  readonly kernel: number;
+  readonly user: number;
+}
+
 export type Command =
   | { readonly do: 'load'; readonly image: Uint8Array; readonly vcpus: number; readonly input: string; readonly at: number; readonly events: number }
   | { readonly do: 'run'; readonly perSecond: number }
   | { readonly do: 'pause' }
   | { readonly do: 'step' }
-  | { readonly do: 'exit' };
+  | { readonly do: 'exit' }
+  /** The route of the exit to which an event belongs; or of the next access after it, or of the last before it. */
+  | { readonly do: 'route'; readonly event: number; readonly step: -1 | 0 | 1 };
 
 export type Report =
   | { readonly say: 'ready' }
@@ -58,5 +67,6 @@ export type Report =
       readonly events: readonly Timed[];
       readonly console: Uint8Array;
     }
+  | { readonly say: 'route'; readonly route: Route | null; readonly same: Settled; readonly all: Settled; readonly step: -1 | 0 | 1 }
   | { readonly say: 'hash'; readonly hash: string | null }
   | { readonly say: 'failed'; readonly message: string };

@@ -7,6 +7,7 @@
 // same image advanced to the same position is the same machine.
 
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+import type { Lookup } from '../../chapters/05-pio-mmio/route.ts';
 import type { CodeAtRip, Ending, RegisterGroup } from './protocol.ts';
 
 export interface Session {
@@ -28,6 +29,8 @@ export interface Session {
   toExit(count: number): void;
   registers(): RegisterGroup[];
   code(): CodeAtRip;
+  /** Who is at an address of the machine's buses, now. */
+  readonly lookup: Lookup;
   dispose(): void;
 }
 

@@ -2,6 +2,7 @@
 //
 // Runs a session in slices, between which it listens: a pause takes effect within a slice. Positions in a link are reached here too, by running to them.
 
+import { accessesTo, crossings, exitOf, nextAccess, routeAt } from '../../chapters/05-pio-mmio/route.ts';
 import { BookSession } from './book-session.ts';
 import type { Command, Report, Snapshot } from './protocol.ts';
 import type { Session } from './session.ts';
@@ -97,6 +98,15 @@ function seek(to: Session, at: number, events: number): void {
   while (to.ending === null && to.events.length < events && to.instructions <= at) to.toExit(1);
 }
 
+/** Follows an access: the one that an event belongs to, or a neighbour of it. */
+function follow(of: Session, event: number, step: -1 | 0 | 1): void {
+  const { events } = of;
+  const from = step === 0 ? exitOf(events, event) : nextAccess(events, event, step);
+  const route = from === null ? null : routeAt(events, from, of.lookup);
+  const same = route?.access ? accessesTo(events, route.access) : { kernel: 0, user: 0 };
+  post({ say: 'route', route, same, all: crossings(events), step });
+}
+
 function obey(command: Command): void {
   if (command.do === 'load') {
     running = false;
@@ -111,7 +121,9 @@ function obey(command: Command): void {
     return;
   }
   if (!session) return;
-  if (command.do === 'pause') {
+  if (command.do === 'route') {
+    follow(session, command.event, command.step);
+  } else if (command.do === 'pause') {
     if (running) {
       running = false;
       report();

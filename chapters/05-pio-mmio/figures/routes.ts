@@ -4,7 +4,7 @@ import type { Route, Stop, World } from '../route.ts';
 const ACTORS: readonly (Actor & { readonly world: World })[] = [
   { world: 'user', name: 'VMM', ink: 'user' },
   { world: 'kernel', name: 'kernel', ink: 'kernel' },
-  { world: 'processor', name: 'processor', ink: 'accent' },
+  { world: 'processor', name: 'processor', ink: 'ink-2' },
   { world: 'guest', name: 'guest', ink: 'guest' },
 ];
 const laneOf = (world: World): number => ACTORS.findIndex((actor) => actor.world === world);
