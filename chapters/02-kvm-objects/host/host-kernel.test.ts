@@ -69,7 +69,9 @@ describe.skipIf(reason !== null)(`the host kernel${reason ? ` (skipped: ${reason
     vcpu.setSregs({ cs: { ...vcpu.getSregs().cs, base: 0n, selector: 0 } });
     vcpu.setRegs({ rip: 0x1000n });
     bytes.set([0xc6, 0x06, 0x00, 0x20, 0x2a, 0xf4], 0x1000); // mov byte [0x2000], 42; hlt
-    expect(vcpu.run()).toBe(EXIT.KVM_EXIT_HLT);
+    let exit: number = EXIT.KVM_EXIT_INTR;
+    for (let n = 0; n < 100 && exit === EXIT.KVM_EXIT_INTR; n++) exit = vcpu.run(); // a busy machine may not get there within one tick
+    expect(exit).toBe(EXIT.KVM_EXIT_HLT);
     expect(bytes[0x2000]).toBe(42);
     expect(vcpu.getRegs().rip).toBe(0x1006n);
   });
