@@ -104,10 +104,10 @@ export function fourAddresses(memory: MemoryMethod = 'ept'): FourAddresses {
   return { gva: GVA, gpa, hva, hpa, seen, cached };
 }
 
-// ::figure four-addresses -- The run of the program above: each arrow is a step that it asked somebody for, and the lowest line is what the processor keeps.
+// ::figure four-addresses -- The run of the program above: each arrow is a step that it asked somebody for; the long one is what the processor keeps.
 //
 // The guest loaded {{hex(four.seen[0])}} from {{hex(four.gva)}}, the VMM has {{hex(four.seen[1])}} at {{hex(four.hva)}}, and the memory holds
-// {{hex(four.seen[2])}} at {{hex(four.hpa)}}. Look at the last line of the figure. After the guest's load the TLB has the GVA's page *at its host physical
+// {{hex(four.seen[2])}} at {{hex(four.hpa)}}. Look at the long arrow of the figure. After the guest's load the TLB has the GVA's page *at its host physical
 // address*: {{hex(four.cached)}}. All four names are for software. The processor keeps the first and the last, and what is between them must have
 // been multiplied out before. Who does that, and when, is the only difference between the two methods.
 //
@@ -149,7 +149,7 @@ const touch = (gpa: number, value: number | null): readonly number[] => {
   return [0xb8, segment & 0xff, segment >> 8, 0x8e, 0xd8, ...access, HLT]; // mov ax, segment; mov ds, ax
 };
 
-/** A machine that gets memory, loses it, and gets it back read-only. Takes either kernel. @throws Errno for what it does not expect to be refused */
+/** A machine that gets memory, loses it, and gets it back read-only. Takes either kernel. */
 export function slotStory(kernel: Kernel): SlotStep[] {
   const kvm = Kvm.open(kernel);
   const vm = kvm.createVm();
@@ -180,7 +180,8 @@ export function slotStory(kernel: Kernel): SlotStep[] {
       if (reason !== EXIT.KVM_EXIT_MMIO) break;
       if (!vcpu.page.mmioWrite) vcpu.page.mmioData()[0] = 0xff; // nobody is there
     }
-    steps.push({ did, came: `${came.join(', ')}${value === null ? `; AL is 0x${(vcpu.getRegs().rax & 0xffn).toString(16)}` : ''}` });
+    if (value === null) came[came.length - 1] += `; AL is 0x${(vcpu.getRegs().rax & 0xffn).toString(16)}`;
+    steps.push({ did, came: came.join(', ') });
   };
 
   run('the guest stores to 0x50000', 0x50000, 0x11);
@@ -237,6 +238,12 @@ export function slotStory(kernel: Kernel): SlotStep[] {
 //
 // ## Layout: what a shadow is made of
 //
+// There is a shadow page for each guest table that was walked, of the processor's format, whatever the guest's. The two formats need not fit. A 64-bit guest's
+// tables have one shadow each. A PAE guest's four directory pointers become a root of four entries. A table with 4-byte entries holds twice as many as the
+// processor's, so a last-level table has two shadows and the directory four. A guest that has not switched paging on at all, and whose linear addresses *are*
+// its physical ones, gets direct pages, which shadow no table. And the same guest table can need several shadows at once, if it is reached by paths of
+// different rights or as a table here and a directory there; what tells them apart is the *role*.
+//
 // ::include shadow/index.ts
 // ::include shadow/guest-mode.ts
 // ::include shadow/spte.ts
@@ -244,9 +251,31 @@ export function slotStory(kernel: Kernel): SlotStep[] {
 //
 // ## Algorithm: a fault and its five answers
 //
+// Everything begins with a page fault, since that is the one event that an incomplete table has. Page faults of the guest therefore exit, *all* of them, and the
+// handler first finds out whose it is. It walks the guest's tables, as the processor would have: if they forbid the access, the fault is injected into the
+// guest, with the error code that the guest's own registers call for. If they allow it, the fault is the shadow's, and the walk that was just made says what is missing.
+//
+// The other half is noticing changes, in three places. **A store to a guest table** must not go unseen, or the copy would rot: so a guest page that is
+// shadowed is write-protected in every shadow entry that maps it, which the reverse map finds. The store then faults and is emulated, and the entries made from
+// those bytes are dropped. For a last-level table that is too dear, so after the first such fault the page is let go, *unsync*, and may differ from then on.
+// **INVLPG** exits: it drops the one entry, if its table is unsync. **A load of CR3** exits: it compares all unsync tables with the guest's, write-protects them
+// again, and looks for the new root in the cache. These are the moments at which a processor would forget its TLB, and that is no coincidence.
+//
 // ::include shadow/mmu.ts
 // ::include shadow/shadow-memory.ts
 // ::include shadow/interpreter.ts
+//
+// What the leaf of a shadow may grant follows from what the guest must be able to observe. The next figure shows it for one page, at the end of a walk in which the
+// guest's last entry, and now and then one above it, has fewer rights:
+//
+// ::figure shadow-rights -- The shadow's leaf after one access, by what the guest's tables say. Each row is a run; the error code is what the guest gets.
+//
+// Rights of all levels meet in the leaf. A page that was only read is mapped read-only although the guest's entry says writable: the guest's *dirty* bit is
+// clear, and the first write must fault so that somebody sets it. The accessed bit needs no such care, because the walk that built the entry has set it; a guest
+// that clears it says INVLPG, if it means it. What cannot be expressed in a page table's bits has to be arranged. With CR0.WP clear the guest's
+// kernel may write where its tables say read-only, but the real processor runs with WP set, always, since otherwise its kernel mode could write anywhere in the
+// shadow. So the page becomes writable and *supervisor*, and turns back at the next access by user mode: two rights that the guest's entry grants at once, granted
+// in turns.
 //
 // ## Trace: one load on shadow tables
 //
@@ -408,8 +437,9 @@ export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
 // {{SWITCHES}} switches, and nothing under EPT. After it the TLB is empty either way, and the {{WORKING_SET}} pages of the working set come back by walks:
 // {{perSwitch(shadowSwitch.warm)}} references for each switch there, {{perSwitch(eptSwitch.warm)}} here. So the exit may cost as much as
 // {{perSwitch(eptSwitch.warm) - perSwitch(shadowSwitch.warm)}} references before EPT wins. With references that hit the cache that is some thousand cycles, and an
-// exit with its handler is of the same order. So it was a question of generations: early VT-x exits were slow, and the second stage was a great gain; as
-// exits got faster and memories larger, the large pages had to carry it.
+// exit with its handler is of the same order. On the first processors with VT-x it was several times
+// that, and the second stage was a gain at once. Exits have become faster since; what keeps it ahead is large pages, the caches that processors have for the
+// upper levels of both trees, and the third guest.
 //
 // The guest that **remaps** is the one that decides it. Each page mapped, written, unmapped and flushed takes {{perPage(shadowRemap.warm)}} exits on shadow tables: the
 // store into the tracked table, the fault on the new page, the INVLPG. Under EPT it takes {{words(total(eptRemap.warm.exits) - 1)}}. An operating system that starts

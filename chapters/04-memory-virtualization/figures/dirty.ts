@@ -1,7 +1,7 @@
 import { table } from '../../01-hardware-background/figures/drawing.ts';
 import { bits, protect } from './index.ts';
 
-const HEADS = ['first touch', 'again', 'log on', 'after a reading', 'and another'];
+const HEADS = ['first touch', 'again', 'with the log', 'after a reading', 'and another'];
 
 /** Exits by round, and what the log found. */
 export const render = (): string =>

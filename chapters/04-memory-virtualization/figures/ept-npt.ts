@@ -7,7 +7,7 @@ const COLUMNS = [
   { at: 420, width: 34 },
 ] as const;
 const LINE = 17;
-const WIDTH = 672;
+const WIDTH = 690;
 
 /** Breaks a sentence into lines of at most `width` characters, at blanks. */
 function wrap(sentence: string, width: number): string[] {

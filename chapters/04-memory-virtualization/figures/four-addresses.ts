@@ -34,7 +34,7 @@ export function render(): string {
   body.push(arrow(edge, bottom, LEFT + WIDE + 3, bottom, 'accent'));
   const middle = (top + bottom) / 2;
   body.push(text(edge + 12, middle - 22, 'the TLB, after the load:', { size: 12, ink: 'accent', bold: true }));
-  body.push(text(edge + 12, middle - 2, `${hex(gva - (gva % 0x1000n))}`, { size: 12, mono: true }));
+  body.push(text(edge + 12, middle - 2, `${hex((gva >> 12n) << 12n)}`, { size: 12, mono: true }));
   body.push(text(edge + 12, middle + 16, `is at ${hex(cached)}`, { size: 12, mono: true }));
   return figure('One byte under four addresses, as the program found them', edge + 190, 8 + 3 * STEP + BOX + 8, body);
 }

@@ -3,7 +3,7 @@ import { recordWalk } from '../walks.ts';
 
 const CELL = 104;
 const ROW = 54;
-const LEFT = 118;
+const LEFT = 136;
 const TOP = 30;
 const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
 
@@ -33,7 +33,7 @@ export function render(): string {
   });
   return figure(
     `One translation through two stages: ${references.length} references in their order; each box says what its entry points to`,
-    LEFT + 5 * CELL - 10,
+    LEFT + 5 * CELL + 6,
     TOP + rows.length * ROW,
     body,
   );
