@@ -205,8 +205,8 @@ export function askTally(asked: number): { readonly count: number; readonly pass
   return { passed: device.read(TALLY.rows.PASSED.offset, 1) === 1n, count: Number(device.read(TALLY.rows.COUNT.offset, 1)) - 1 };
 }
 
-// A guest that sets the limit to five and asks {{words(asked.count)}} times finds that it was passed: {{asked.passed}}. Reading that register *changes* it,
-// which is common in hardware and rare in software, and the reason why a debugger that displays a device's registers must not use the bus. It is also why
+// A guest sets the limit to five and asks {{words(asked.count)}} times. Was the limit passed? The device says {{asked.passed}}. Reading that register
+// *changes* it, which is common in hardware and rare in software, and the reason why a debugger that displays a device's registers must not use the bus. It is also why
 // the table has a column for access: `rc` is cleared by reading, `rw1c` is cleared by writing ones, so that a driver can acknowledge
 // what it has seen without losing what has come since.
 //
@@ -295,7 +295,7 @@ export function moveCard() {
 //
 // ## Interrupt controllers, in three places
 //
-// A PC has five kinds of interrupt hardware, because none was ever removed. The two 8259s of 1984; the 8254 timer beside them; and, since processors
+// A PC has four kinds of interrupt hardware, because none was ever removed. The two 8259s of 1984; the 8254 timer beside them; and, since processors
 // come in numbers, a local APIC in each processor and an I/O APIC for the wires. An operating system uses the second pair and masks the first; firmware
 // does it the other way round.
 //
@@ -311,8 +311,8 @@ export function moveCard() {
 //
 // These are ordinary devices: registers, timers, wires. They could be in user space with all the others, and in KVM's first year they were. What speaks
 // against it is how often they are used. A busy guest touches its local APIC several times for *each* interrupt, and every touch is an exit, decoded
-// and sent up. So the chips moved into the kernel. Then, ten years later, most of them moved out again: a PIT and two 8259s are thousands of lines of kernel
-// code that hostile guests can poke at and hardly any guest uses. What stayed is what is hot. QEMU calls the three arrangements
+// and sent up. So the chips moved into the kernel. Then, eight years later, most of them moved out again: a PIT and two 8259s are thousands of lines of
+// kernel code that hostile guests can poke at and few guests use. What stayed is what is hot. QEMU calls the three arrangements
 // `kernel-irqchip=on`, `off` and `split`.
 //
 // ::include interrupts/controller.ts
@@ -383,7 +383,7 @@ export function interruptsUnder(irqchip: Arrangement): BenchRun {
 // ### Without exits
 //
 // Even in the kernel each EOI was an exit: {{saved.eoi}} of them here, and {{saved.page}} accesses to the local APIC's page in all. The guest's processor has
-// a local APIC of its own, of course, but it is the host's, and the guest must not have it. What Intel built in 2012 is a second one, in memory. *APIC
+// a local APIC of its own, of course, but it is the host's, and the guest must not have it. What Intel has built into its server processors since 2013 is a second one, in memory. *APIC
 // virtualization* lets the guest read and write a page, the virtual-APIC page, without leaving. *Virtual-interrupt delivery* goes further: the
 // hypervisor sets a bit in that page's request register and a byte in the VMCS, *RVI*, the highest vector that waits; and the processor evaluates
 // priorities, delivers at the next boundary where the guest allows it, and carries out the EOI, by the rules of the local APIC, in microcode. For

@@ -19,7 +19,7 @@ export interface Stop {
 }
 
 /** What the guest wanted. */
-export interface Access {
+interface Access {
   readonly space: 'port' | 'memory';
   readonly write: boolean;
   readonly address: number;
@@ -145,7 +145,7 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
         break;
       }
       case 'kvm_fast_mmio':
-        step('kernel', 'an eventfd is signalled', 'the instruction is not even decoded');
+        step('kernel', 'an eventfd is signalled', 'by the address alone: nobody looks at the value');
         break;
       case 'kvm_page_fault':
         if (access) step('kernel', 'no memory slot has the address', 'the entry is marked: a device’s');

@@ -65,8 +65,10 @@ export function addLive(site: Site): void {
 <button type="button" id="route-after" title="The access after (n)">next access</button>
 <button type="button" id="route-back" aria-label="Step back">◂</button>
 <button type="button" id="route-on" aria-label="Step on">▸</button></span></div>
-<p class="route-about" id="route-about" role="status">An access to a device leaves the guest and comes back. Run the guest, then take the first access, or choose an event.</p>
-<div class="route-lanes" aria-hidden="true"><span class="guest">guest</span><span class="processor">processor</span><span class="kernel">kernel</span><span class="user">user space</span></div>
+<p class="route-about" id="route-about" role="status">An access to a device leaves the guest and comes back.
+Run the guest, then take the next access, or choose an event.</p>
+<div class="route-lanes" aria-hidden="true"><span class="guest">guest</span><span class="processor">processor</span>
+<span class="kernel">kernel</span><span class="user">user space</span></div>
 <ol class="route-stops" id="route-stops" aria-label="The stops of the route; use the arrow keys"></ol>
 </section>
 <div class="two">
