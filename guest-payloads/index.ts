@@ -25,6 +25,8 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `pci`: configuration mechanism 1, and something on bus 0. `acpi`: tables below 1 MiB, as PC firmware leaves them.
  * - `ide`: an ATA disk as the first on the primary channel, of at least 64 sectors; it is written to. `ide-dma`: that, with a bus master on PCI.
  * - `e1000`: an 82540EM on bus 0, and somebody who answers ARP for 10.0.2.2 at the other end of its wire.
+ * - `q35`: the memory controller of the Q35 at 00:00.0 and the ICH9 at 00:1f.0. `i8042`: the keyboard controller, and port 0x92 beside it.
+ * - `soft-off`: a machine that is switched off by ACPI ends, visibly.
  * - `reset`: a triple fault ends or resets the machine, visibly.
  */
 export type Capability =
@@ -51,10 +53,16 @@ export type Capability =
   | 'ide'
   | 'ide-dma'
   | 'e1000'
+  | 'q35'
+  | 'i8042'
+  | 'soft-off'
   | 'reset';
 
-/** How the payload leaves after `RB1 done`: the debug-exit port (and a halt where there is none), a halt with interrupts off, or a triple fault. */
-export type PayloadEnd = 'debug-exit' | 'halt' | 'triple-fault';
+/**
+ * How the payload leaves after `RB1 done`: the debug-exit port (and a halt where there is none), a halt with interrupts off, a triple fault, another reset, or
+ * by switching the machine off.
+ */
+export type PayloadEnd = 'debug-exit' | 'halt' | 'triple-fault' | 'reset' | 'soft-off';
 
 export interface Payload {
   readonly name: string;
@@ -178,6 +186,14 @@ export const PAYLOADS: readonly Payload[] = [
   ...widths([32, 64], { name: 'smp-ipi', title: 'Messages between processors', chapter: CHAPTER_5, source: 'src/smp-ipi.c', needs: ['lapic'], vcpus: 2 }),
   payload({ name: 'acpi-tables', title: 'What the firmware says the machine is', chapter: CHAPTER_5, room: 32, source: 'src/acpi-tables.c', needs: ['acpi', 'pci'] }),
   payload({ name: 'pci-config', title: 'PCI, by its configuration space', chapter: CHAPTER_5, room: 32, source: 'src/pci-config.c', needs: ['pci'] }),
+  payload({ name: 'pci-decode', title: 'Who answers at an address', chapter: CHAPTER_5, room: 32, source: 'src/pci-decode.c', needs: ['e1000', 'pci', 'pic'] }),
+  payload({ name: 'q35', title: 'What the chipset lets software move', chapter: CHAPTER_5, room: 32, source: 'src/q35.c', needs: ['q35', 'e1000', 'pci', 'pic'] }),
+  payload({ name: 'pam', title: 'RAM beneath the ROM', chapter: CHAPTER_5, room: 32, source: 'src/pam.c', needs: ['q35', 'pci'] }),
+  payload({ name: 'reset-control', title: 'Reset, by the chipset', chapter: CHAPTER_5, room: 32, source: 'src/reset.c', defines: { WAY: 1 }, needs: ['pci', 'reset'], end: 'reset' }),
+  payload({ name: 'reset-keyboard', title: 'Reset, by the keyboard controller', chapter: CHAPTER_5, room: 32,
+    source: 'src/reset.c', defines: { WAY: 2 }, needs: ['i8042', 'reset'], end: 'reset' }),
+  payload({ name: 'reset-fast', title: 'Reset, by port 92h', chapter: CHAPTER_5, room: 32, source: 'src/reset.c', defines: { WAY: 3 }, needs: ['i8042', 'reset'], end: 'reset' }),
+  payload({ name: 'power-off', title: 'Off', chapter: CHAPTER_5, room: 32, source: 'src/power-off.c', needs: ['acpi', 'soft-off'], end: 'soft-off' }),
   payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['lapic', 'ioapic', 'pic', 'pit', 'uart'] }),
   payload({ name: 'ide-pio', title: 'The disk, by its ports', chapter: CHAPTER_5, room: 32, source: 'src/ide-pio.c', needs: ['ide', 'pic'] }),
   payload({ name: 'ide-dma', title: 'The disk, by its bus master', chapter: CHAPTER_5, room: 32, source: 'src/ide-dma.c', needs: ['ide-dma', 'pci', 'pic'] }),

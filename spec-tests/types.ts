@@ -6,7 +6,7 @@
 
 export type Surface = 'guest' | 'kvm';
 export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
-export type End = 'debug-exit' | 'halt' | 'triple-fault' | 'timeout' | 'reset' | 'internal-error' | 'fail-entry';
+export type End = 'debug-exit' | 'halt' | 'triple-fault' | 'timeout' | 'reset' | 'soft-off' | 'internal-error' | 'fail-entry';
 
 /** A set of allowed values as written in a case. A bare string is the set of that value alone. */
 export type AllowedSet =

@@ -3,70 +3,31 @@
 // An operating system finds processors, interrupt controllers and timers in tables that begin with a signature on a 16-byte boundary somewhere below one megabyte.
 // Each table sums to zero. What they claim is tried here as well: the timer counts, and configuration space is where they say.
 
-#include "irq.h"
-
-struct header {
-  u32 signature, length;
-  u8 revision, checksum, oem[6], oem_table[8];
-  u32 oem_revision, creator, creator_revision;
-} __attribute__((packed));
-struct rsdp {
-  u8 signature[8], checksum, oem[6], revision;
-  u32 rsdt, length;
-  u64 xsdt;
-  u8 extended_checksum, reserved[3];
-} __attribute__((packed));
-
-#define NAME(a, b, c, d) ((u32)(a) | (u32)(b) << 8 | (u32)(c) << 16 | (u32)(d) << 24)
-
-static u8 sum(const volatile void *from, u32 bytes) {
-  u8 total = 0;
-  for (u32 i = 0; i < bytes; i++) total = (u8)(total + ((const volatile u8 *)from)[i]);
-  return total;
-}
-static const volatile struct rsdp *find(word from, word to) {
-  static const u8 wanted[8] = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '};
-  for (word at = from; at < to; at += 16) {
-    u32 same = 0;
-    while (same < 8 && ((const volatile u8 *)at)[same] == wanted[same]) same++;
-    if (same == 8 && sum((const volatile void *)at, 20) == 0) return (const volatile struct rsdp *)at;
-  }
-  return 0;
-}
+#include "acpi.h"
 
 static u32 bad_sums, bad_lengths, tables;
-static const volatile struct header *look(u32 signature, const volatile struct rsdp *root) {
-  u32 wide = root->revision >= 2 && root->xsdt != 0;
-  const volatile struct header *list = (const volatile struct header *)(word)(wide ? (u32)root->xsdt : root->rsdt);
-  u32 count = (list->length - 36) / (wide ? 8 : 4);
-  for (u32 n = 0; n < count && n < 64; n++) {
-    const volatile struct header *table = (const volatile struct header *)(word) * (const volatile u32 *)((word)list + 36 + n * (wide ? 8 : 4));
-    if (signature == 0) {
-      tables++;
-      if (table->length < 36 || table->length > 0x100000) bad_lengths++;
-      else if (sum(table, table->length)) bad_sums++;
-    } else if (table->signature == signature) return table;
+static void check_all(const volatile struct rsdp *root) {
+  const volatile struct header *table;
+  for (u32 n = 0; (table = table_at(root, n)) != 0; n++) {
+    tables++;
+    if (table->length < 36 || table->length > 0x100000) bad_lengths++;
+    else if (sum(table, table->length)) bad_sums++;
   }
-  return 0;
-}
-static u32 u32_at(const volatile struct header *table, u32 offset) {
-  return *(const volatile u32 *)((word)table + offset);
 }
 
 _Noreturn void main(void) {
   stage("root");
-  const volatile struct rsdp *root = find((word) * (volatile u16 *)0x40e << 4, ((word) * (volatile u16 *)0x40e << 4) + 1024);
-  if (!root) root = find(0xe0000, 0x100000);
+  const volatile struct rsdp *root = find_root();
   obs("root.found", root != 0);
   if (!root) done();
   obs("root.extended", root->revision < 2 ? 0 : sum(root, root->length));
-  look(0, root);
+  check_all(root);
   obs("tables", tables > 0);
   obs("tables.sums", bad_sums);
   obs("tables.lengths", bad_lengths);
 
   stage("fixed");
-  const volatile struct header *fadt = look(NAME('F', 'A', 'C', 'P'), root);
+  const volatile struct header *fadt = find_table(NAME('F', 'A', 'C', 'P'), root);
   obs("fixed.found", fadt != 0);
   if (fadt) {
     const volatile struct header *dsdt = (const volatile struct header *)(word)u32_at(fadt, 40);
@@ -82,7 +43,7 @@ _Noreturn void main(void) {
   }
 
   stage("interrupts");
-  const volatile struct header *madt = look(NAME('A', 'P', 'I', 'C'), root);
+  const volatile struct header *madt = find_table(NAME('A', 'P', 'I', 'C'), root);
   obs("interrupts.found", madt != 0);
   if (madt) {
     u32 processors = 0, controllers = 0, malformed = 0, timer_pin = 0;
@@ -106,7 +67,7 @@ _Noreturn void main(void) {
 
   // Where there is memory-mapped configuration space it shows what the two ports show.
   stage("configuration");
-  const volatile struct header *mcfg = look(NAME('M', 'C', 'F', 'G'), root);
+  const volatile struct header *mcfg = find_table(NAME('M', 'C', 'F', 'G'), root);
   if (mcfg) {
     u32 base = u32_at(mcfg, 44), differ = 0, seen = 0;
     for (u32 device = 0; device < 32; device++) {

@@ -31,15 +31,15 @@ import { Qmp } from './qmp.ts';
 const PROGRAM = 'qemu-system-x86_64';
 const POLL_MS = 40;
 const STDERR_KEPT = 8000;
-/** Every machine has a disk of its own, which it may write: 128 sectors, or what the image takes. */
-const DISK_BYTES = 65_536;
+/** Every machine has a disk of its own, which it may write. On one with less than a cylinder the firmware's geometry has none. */
+const DISK_BYTES = 1 << 20;
 
 /** RFLAGS.IF, as `info registers` prints the flags. */
 const IF = 0x200;
 
 const CAPABILITIES = [
   ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'smp2', 'uart'],
-  ...['lapic', 'ioapic', 'pic', 'pit', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000'],
+  ...['lapic', 'ioapic', 'pic', 'pit', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', 'q35', 'i8042', 'soft-off'],
   ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'sse'],
 ];
@@ -100,10 +100,12 @@ export class QemuAdapter implements Adapter {
   }
 
   #commandLine({ guest }: RunGuest, serial: string, disk: string): string[] {
-    const { door, image, vcpus, memoryMiB } = guest;
+    const { door, image, vcpus, memoryMiB, needs = [] } = guest;
+    // The Q35 has no IDE channels at the old ports, so it is for those that ask for it.
+    const board = needs.includes('q35') ? 'q35' : 'pc';
     const boot = door === 'disk' ? ['-boot', 'c'] : ['-kernel', image];
     return [
-      ...['-M', 'pc', '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
+      ...['-M', board, '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
       ...['-nodefaults', '-display', 'none', '-chardev', serial, '-serial', 'chardev:com1', '-no-reboot', '-d', 'cpu_reset'],
       ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
       ...['-drive', `file=${quote(disk)},format=raw,if=ide,index=0`],
@@ -189,7 +191,10 @@ export class QemuAdapter implements Adapter {
     if (ready && code !== null && code % 2 === 1) return reply('debug-exit', { exitValue: hex(code >> 1) });
     if (ready && tripleFault) return reply('triple-fault');
     const shutdown = qmp.events.find(({ event }) => event === 'SHUTDOWN');
-    if (ready && code === 0 && shutdown?.data?.guest === true) return reply('reset', { detail: `QEMU: ${String(shutdown.data.reason)}` });
+    if (ready && code === 0 && shutdown?.data?.guest === true) {
+      const { reason } = shutdown.data;
+      return reply(reason === 'guest-shutdown' ? 'soft-off' : 'reset', { detail: `QEMU: ${String(reason)}` });
+    }
     // Among the registers that the reset log prints, what QEMU itself has to say begins with its name.
     const own = stderr.split('\n').filter((line) => line.startsWith('qemu'));
     const words = (own.length > 0 ? own.join('\n') : stderr).trim().slice(-600);

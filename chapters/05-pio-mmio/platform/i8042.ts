@@ -105,6 +105,7 @@ export class I8042 {
       () => (this.a20 ? PORT_92_A20 : 0),
       (value) => {
         this.#gate((value & PORT_92_A20) !== 0);
+        // @clause pc.reset.port-92
         if (value & PORT_92_RESET) this.#pulseReset();
       },
     );
