@@ -45,6 +45,8 @@ const DIVISOR_9600 = 12;
 
 /** How much console output is kept for the caller; a guest that prints for ever costs no more than this. */
 const OUTPUT_LIMIT_BYTES = 1 << 20;
+/** How many bytes of the input are remembered after they were taken. */
+const KEPT_BYTES = 4096;
 
 interface SerialOptions {
   readonly trace?: Trace | null;
@@ -110,6 +112,11 @@ export class Serial implements Registers {
     for (const byte of bytes) this.#fromHost.push({ byte, error: 0 });
     this.#refill();
     this.#update();
+  }
+
+  /** How many of those wait outside: whoever sends can wait until the guest has read some. */
+  get waiting(): number {
+    return this.#fromHost.length - this.#taken;
   }
 
   /** The other end holds the line low: arrives as a zero byte that is marked. */
@@ -288,8 +295,9 @@ export class Serial implements Registers {
   #refill(): void {
     if (this.#mcr & MCR.LOOP) return; // the plug is out
     while (this.#taken < this.#fromHost.length && this.#received.length < this.#capacity) this.#arrive(this.#fromHost[this.#taken++] as Received);
-    if (this.#taken === this.#fromHost.length) {
-      this.#fromHost = [];
+    // What was taken is let go of now and then; a stream that never quite dries up would otherwise be kept whole.
+    if (this.#taken === this.#fromHost.length || this.#taken >= KEPT_BYTES) {
+      this.#fromHost = this.#fromHost.slice(this.#taken);
       this.#taken = 0;
     }
   }

@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,11 +8,11 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { ImageError } from '../../03-vcpu-loop/elf.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
 import type { MachineConfig } from '../machine/config.ts';
-import { checkedConfig } from './checked-config.ts';
 import { ConfigError } from '../machine/device-types.ts';
 import { mergeConfigs, readOptions } from '../machine/options.ts';
 import { Pc } from '../machine/pc.ts';
 import { machineKernel } from '../machine/soft-machine.ts';
+import { checkedConfig } from './checked-config.ts';
 import { FileBlock } from './file-block.ts';
 import '../machine/devices.ts';
 import { OpenMachine } from './open-machine.ts';
@@ -205,6 +205,29 @@ describe('a file that may be anything', () => {
       });
       expect([name, status, stderr.trimEnd().split('\n').length]).toEqual([name, 2, 1]);
     }
+  });
+});
+
+describe('input without end', () => {
+  it('waits for a guest that does not read it', async () => {
+    writeFileSync(at('forever'), Uint8Array.of(0xeb, 0xfe)); // jmp to itself
+    const main = fileURLToPath(new URL('run.ts', import.meta.url));
+    const args = ['--disable-warning=ExperimentalWarning', main, '-kernel', at('forever'), '-door', 'flat', '-m', '4', '-timeout', '2'];
+    const child = spawn(process.execPath, args, { stdio: ['pipe', 'ignore', 'ignore'] });
+    const chunk = new Uint8Array(1 << 16);
+    let taken = 0;
+    const more = (): void => {
+      child.stdin.write(chunk, (error) => {
+        if (error) return;
+        taken += chunk.length;
+        setImmediate(more);
+      });
+    };
+    child.stdin.on('error', () => {}); // it has ended
+    more();
+    const status = await new Promise((resolve) => child.once('exit', resolve));
+    expect(status).toBe(6);
+    expect(taken).toBeLessThan(2 << 20);
   });
 });
 

@@ -24,6 +24,8 @@ const SLICE_MS = 10;
 /** A machine in virtual time that is ahead of a person's waits so long at most before it looks again. */
 const WAIT_MS = 50;
 const NS_PER_MS = 1e6;
+/** What waits for the guest at a serial port before its sender waits too. */
+const INPUT_LIMIT_BYTES = 64 << 10;
 /** More than any firmware that a PC can hold; an image of a kernel has to fit the machine's memory. */
 const FIRMWARE_LIMIT_BYTES = 64 << 20;
 
@@ -54,6 +56,8 @@ export class OpenMachine {
   /** Ends the present wait for input. */
   #arrived: () => void = () => {};
   #giveBack: () => void = () => {};
+  /** Standard input waits for the guest. */
+  #held = false;
 
   /** @throws ConfigError for what cannot be opened, in one line */
   static async open(config: CompleteConfig): Promise<OpenMachine> {
@@ -124,6 +128,7 @@ export class OpenMachine {
       this.#giveBack = takeTerminal({
         onBytes: (bytes) => {
           pc.serials[port]?.send(bytes);
+          this.#regulate();
           this.#arrived();
         },
         onEnd: () => {
@@ -164,13 +169,25 @@ export class OpenMachine {
     let next = 0;
     return (idle) => {
       const now = performance.now();
-      if (idle) return this.pc.inputOpen ? this.#wait(null) : undefined;
+      // A guest that sleeps although so much waits for it already is not woken by more.
+      if (idle) return this.pc.inputOpen && !this.#held ? this.#wait(null) : undefined;
       if (now < next) return undefined;
       next = now + SLICE_MS;
       this.#flush();
       const aheadMs = paced ? (clock.now() - startNs) / NS_PER_MS - (now - startMs) : 0;
       return this.#wait(aheadMs > SLICE_MS ? Math.min(aheadMs, WAIT_MS) : 0);
     };
+  }
+
+  // A guest need not read what is typed, and whoever types may be a file without end. Then standard input has to wait, and its writer with it.
+
+  #regulate(): void {
+    const port = this.#config.serial.indexOf('stdio');
+    const waiting = this.pc.serials[port]?.waiting ?? 0;
+    if (waiting > INPUT_LIMIT_BYTES === this.#held || !this.pc.inputOpen) return;
+    this.#held = !this.#held;
+    if (this.#held) process.stdin.pause();
+    else process.stdin.resume();
   }
 
   /** Resolves at the next input, or after so long; null is for ever. */
@@ -198,6 +215,7 @@ export class OpenMachine {
 
   #flush(): void {
     for (const sink of this.#sinks) sink.flush();
+    this.#regulate();
   }
 
   /** Gives everything back. */

@@ -85,7 +85,7 @@ describe('ringbook run', () => {
 
   it.each([
     [['-kernel', '/nonexistent'], 'ENOENT'],
-    [['-bios', folder], 'EISDIR'],
+    [['-bios', folder], 'not a regular file'],
     [[...program('halt'), '-drive', 'file=/nonexistent'], 'ENOENT'],
     [[...program('halt'), '-drive', `file=${RUN}`], 'whole sectors'],
     [[...program('halt'), '-serial', 'file:/nonexistent/x'], 'ENOENT'],
