@@ -135,6 +135,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
       'suite/index.html',
       'suite/clauses.html',
       'live/index.html',
+      'live/walk.html',
       'search.html',
     ]) {
       await open(path);
@@ -230,6 +231,33 @@ describe.skipIf(!executablePath)('in a browser', () => {
     await page.reload();
     await page.waitForSelector('#trouble:not([hidden])');
     expect(await page.textContent('#trouble')).toContain('nonesuch');
+  });
+
+  it('steps through a page walk by keys, and shows what a cleared bit does', async () => {
+    await open('live/walk.html');
+    const count = (): Promise<string | null> => page.textContent('#count');
+    expect(await count()).toBe('1 of 24 references');
+    for (const key of ['ArrowRight', 'ArrowRight', 'ArrowLeft']) await page.keyboard.press(key);
+    expect(await count()).toBe('2 of 24 references');
+    await page.keyboard.press('End');
+    expect(await page.textContent('#two-end')).toContain('24 references. The byte is at host physical address');
+    expect(await page.textContent('#native-end')).toContain('4 references.');
+    expect(await page.textContent('#shadow-end')).toContain('1 exit the first time; from then on 4 references for each miss.');
+    await page.click('#two [data-reference="20"]');
+    await page.click('#entry [data-bit="P"]');
+    for (const id of ['two', 'native', 'shadow']) expect(await page.textContent(`#${id}-end`), id).toContain('Page fault for the guest');
+    const link = page.url();
+    await page.keyboard.press('Enter'); // the same bit, which has the focus
+    expect(await count()).toBe('24 of 24 references');
+    await page.goto(link);
+    await page.reload();
+    expect(await page.textContent('#two-end')).toContain('20 references. Page fault');
+    await page.selectOption('#nested', '2M');
+    await page.selectOption('#page', '2M');
+    expect(await count()).toBe('15 of 15 references');
+    await page.click('#two [data-reference="15"]');
+    await page.click('#entry [data-bit="R"]');
+    expect(await page.textContent('#two-end')).toContain('EPT misconfiguration');
   });
 
   it('asked nobody else for anything, and raised no error', () => {

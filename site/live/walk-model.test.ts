@@ -10,6 +10,7 @@ import {
   readShown,
   type Shown,
   START,
+  settled,
   toggled,
   writeShown,
 } from './walk-model.ts';
@@ -40,7 +41,7 @@ describe('the address bar', () => {
   });
   it('cannot be given what does not exist', () => {
     expect(readShown('#guest=32-bit&page=1G&nested=7&at=-4&edits=1-zz-0,%00,9999-1-1')).toEqual({ ...START, guest: '32-bit' });
-    expect(perform(readShown('#edits=200-1-1')).nested.result.kind).toBe('translated');
+    expect(perform(settled(readShown('#edits=200-1-1'))).nested.result.kind).toBe('translated');
   });
 });
 
@@ -75,6 +76,11 @@ describe('the three walks', () => {
 });
 
 describe('a bit', () => {
+  it('of an entry that is read twice has one name', () => {
+    const { edits } = settled(readShown('#edits=6-0-1'));
+    expect(edits).toEqual([{ reference: 1, set: 0n, clear: 1n }]);
+    expect(about(perform({ ...START, edits }).nested.references[0] ?? never(), perform(START))).toContain('the guest’s PML4 entry');
+  });
   it('pressed twice is as it was', () => {
     for (const name of ['R', 'A', '51']) expect(bit(bit(START, 24, name), 24, name)).toEqual(START);
   });
@@ -88,7 +94,11 @@ describe('a bit', () => {
 
 it('has a sentence for every reference', () => {
   for (const guest of GUEST_FORMATS) {
-    const { references } = perform({ ...START, guest }).nested;
-    for (const reference of references) expect(about(reference, references)).toMatch(/holds 0x[0-9a-f]+ and (maps|leads)/);
+    const walks = perform({ ...START, guest });
+    for (const reference of walks.nested.references) expect(about(reference, walks)).toMatch(/holds 0x[0-9a-f]+ and (maps|leads)/);
   }
 });
+
+function never(): never {
+  throw new Error('the walk has no reference');
+}

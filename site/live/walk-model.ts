@@ -98,20 +98,33 @@ export interface Walks {
   readonly shadow: ShadowWalk;
 }
 
+/** The same with each changed entry named once, by its first reference, and nothing changed that is not there. */
+export function settled(shown: Shown): Shown {
+  if (shown.edits.length === 0) return shown;
+  const { guest, page, nested, access, privilege } = shown;
+  const unedited = recordWalk({ guest, page, nested, access, privilege });
+  const edits = new Map<number, Edit>();
+  for (const { reference, set, clear } of shown.edits) {
+    const named = unedited.references[reference - 1];
+    const first = named && editable({ unedited }, named);
+    if (first) edits.set(first, { reference: first, set, clear: clear & ~set });
+  }
+  return { ...shown, edits: [...edits.values()].sort((one, other) => one.reference - other.reference) };
+}
+
 /** A change of an entry of the guest is one in all three; the second stage's exist in one. */
 export function perform({ guest, page, nested, access, privilege, edits }: Shown): Walks {
   const common = { guest, page, access, privilege } satisfies WalkConfig;
   const unedited = recordWalk({ ...common, nested });
-  const real = edits.filter(({ reference }) => unedited.references[reference - 1]);
   const plain = recordWalk(common).references;
-  const own = real.flatMap(({ reference, set, clear }) => {
+  const own = edits.flatMap(({ reference, set, clear }) => {
     const edited = unedited.references[reference - 1] as Reference;
     const same = edited.stage === 1 ? plain.find(({ level }) => level === edited.level) : undefined;
     return same ? [{ reference: same.n, set, clear }] : [];
   });
   return {
     unedited,
-    nested: recordWalk({ ...common, nested, edits: real }),
+    nested: recordWalk({ ...common, nested, edits }),
     native: recordWalk({ ...common, edits: own }),
     shadow: recordShadowWalk({ ...common, edits: own }),
   };
@@ -158,7 +171,7 @@ export function bitsOf({ stage, level, register, leaf }: Reference, { guest }: S
 }
 
 /** The number by which an entry's changes are kept; null for one that the walk without changes does not read. */
-export const editable = ({ unedited }: Walks, { stage, entry, register }: Reference): number | null =>
+export const editable = ({ unedited }: Pick<Walks, 'unedited'>, { stage, entry, register }: Reference): number | null =>
   unedited.references.find((other) => other.stage === stage && other.entry === entry && other.register === register)?.n ?? null;
 
 /** The edits after a bit of an entry was turned over. `original`: the entry without edits. */
@@ -210,17 +223,14 @@ export function ending(result: WalkResult): { readonly word: string; readonly se
 }
 
 /** What a reference is for, and what came of it. */
-export function about(reference: Reference, all: readonly Reference[]): string {
-  const { stage, structure, register, translates, bits, index, entry, value, leaf, target, serves } = reference;
-  const served = all.find(({ n }) => n === serves);
+export function about({ stage, structure, register, translates, bits, index, entry, value, leaf, target }: Reference, { unedited }: Walks): string {
+  const served = unedited.references.find((other) => other.stage === 1 && BigInt(other.entry) === translates);
+  const sought = served ? `the guest’s ${served.structure} entry` : translates === BigInt(unedited.gpa) ? 'the byte' : 'an entry';
   const why =
-    stage === 1
-      ? `The guest’s own walk of linear address ${hex(translates)}.`
-      : `To find where ${served && served.stage === 1 ? `the guest’s ${served.structure} entry` : 'the byte'} is, guest physical ${hex(translates)}.`;
+    stage === 1 ? `The guest’s own walk of linear address ${hex(translates)}.` : `To find where ${sought} is, guest physical ${hex(translates)}.`;
   const where = register
     ? `Bits ${bits[0]}–${bits[1]} are ${index}; PAE keeps these four entries in registers, so this is no memory reference.`
     : `Bits ${bits[0]}–${bits[1]} are ${index}: the ${structure} entry at ${hex(entry)}.`;
-  const size = PAGE_NAMES[bits[1]] ?? '';
-  const what = leaf ? `maps a page of ${size} at ${hex(target)}` : `leads to the table at ${hex(target)}`;
+  const what = leaf ? `maps a page of ${PAGE_NAMES[bits[1]] ?? ''} at ${hex(target)}` : `leads to the table at ${hex(target)}`;
   return `${why} ${where} It holds ${hex(value)}${value === 0n ? '' : ` and ${what}`}.`;
 }

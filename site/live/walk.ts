@@ -5,7 +5,21 @@
 import './live.css';
 import './walk.css';
 import { MODES, type Reference } from '../../chapters/04-memory-virtualization/walks.ts';
-import { about, bitsOf, editable, ending, hex, perform, readShown, type Shown, START, toggled, type Walks, writeShown } from './walk-model.ts';
+import {
+  about,
+  bitsOf,
+  editable,
+  ending,
+  hex,
+  perform,
+  readShown,
+  type Shown,
+  START,
+  settled,
+  toggled,
+  type Walks,
+  writeShown,
+} from './walk-model.ts';
 
 const get = <T extends HTMLElement>(id: string): T => {
   const found = document.getElementById(id);
@@ -35,7 +49,7 @@ const buttons = {
   restore: get<HTMLButtonElement>('restore'),
 };
 
-let shown: Shown = readShown(location.hash);
+let shown: Shown = settled(readShown(location.hash));
 let walks: Walks = perform(shown);
 /** The reference whose entry is explained; null: the latest. */
 let chosen: number | null = null;
@@ -136,7 +150,7 @@ function drawEntry(): void {
     make('strong', `${n}. ${structure}`),
     make('span', stage === 1 ? ' the guest’s table' : ' the second stage’s table', `stage ${stage === 1 ? 'guest' : 'kernel'}`),
   );
-  const parts: HTMLElement[] = [head, make('p', about(reference, walks.nested.references)), ruler(translates, bits, reference)];
+  const parts: HTMLElement[] = [head, make('p', about(reference, walks)), ruler(translates, bits, reference)];
   const number = editable(walks, reference);
   const row = make('div', '', 'entry-bits');
   row.setAttribute('role', 'group');
@@ -199,16 +213,19 @@ function chip({ n, structure, target, register, leaf, value }: Reference, label:
 const memoryReferences = (references: readonly Reference[]): number => references.filter(({ register }) => !register).length;
 const entriesBefore = (references: readonly Reference[], n: number): number => memoryReferences(references.slice(0, n));
 
+/** Steps taken: when the nested walk is at its end, so are the others. */
+const steps = (): number => (shown.at >= walks.nested.references.length ? Number.POSITIVE_INFINITY : shown.at);
+
 function drawNative(): void {
   const { references, result } = walks.native;
-  get('native').replaceChildren(...references.slice(0, shown.at).map((reference, n) => chip(reference, entriesBefore(references, n + 1))));
-  const done = shown.at >= references.length;
+  get('native').replaceChildren(...references.slice(0, steps()).map((reference, n) => chip(reference, entriesBefore(references, n + 1))));
+  const done = steps() >= references.length;
   get('native-end').textContent = done ? `${plural(memoryReferences(references), 'reference')}. ${ending(result).sentence}` : '';
 }
 
 function drawShadow(): void {
   const { attempts, result } = walks.shadow;
-  let left = shown.at;
+  let left = steps();
   const parts: HTMLElement[] = [];
   let exits = 0;
   for (const { references, result: end, answer } of attempts) {
@@ -224,13 +241,8 @@ function drawShadow(): void {
   }
   get('shadow').replaceChildren(...parts);
   const final = attempts.at(-1);
-  get('shadow-end').textContent =
-    left < 0 || !final
-      ? ''
-      : `${plural(exits, 'exit')} the first time; from then on ${plural(final.answer === null ? memoryReferences(final.references) : 0, 'reference')} for each miss. `.replace(
-          / from then on 0 references for each miss\. $/,
-          ' ',
-        ) + ending(result).sentence;
+  const cost = final?.answer === null ? `; from then on ${plural(memoryReferences(final.references), 'reference')} for each miss` : '';
+  get('shadow-end').textContent = left < 0 ? '' : `${plural(exits, 'exit')} the first time${cost}. ${ending(result).sentence}`;
 }
 
 // ## All of it
@@ -317,7 +329,7 @@ document.addEventListener('keydown', (event) => {
 addEventListener('hashchange', () => {
   if (location.hash === written) return;
   chosen = null;
-  shown = readShown(location.hash);
+  shown = settled(readShown(location.hash));
   walks = perform(shown);
   change({});
 });

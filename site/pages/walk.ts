@@ -18,7 +18,7 @@ export function addWalk(site: Site): void {
     room: 'live',
     set: 'full',
     body: `<h1 class="live-title">A walk, reference by reference</h1>
-<p class="walk-lead">A guest uses one byte. With two stages of paging the processor must translate the address of each of the guest's tables before it can read
+<p class="walk-lead">A guest uses one byte. With two stages of paging the processor must translate the address of each of the guest’s tables before it can read
 it. Step through the walk; press a bit of an entry to turn it over. Chapter 4, <a href="../chapters/04-memory-virtualization/index.html">Memory
 virtualization</a>, has the text.</p>
 <noscript><p class="note">This page performs page walks in your browser and needs JavaScript. The chapter shows one as a figure.</p></noscript>
