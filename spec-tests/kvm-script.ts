@@ -113,6 +113,7 @@ const RUN_UNION: Readonly<Record<string, Layout<Fields>>> = {
   system_event: exits.RunSystemEvent,
   msr: exits.RunMsr,
   memory_fault: exits.RunMemoryFault,
+  eoi: irqchip.RunEoi,
 };
 
 const CONSTANTS: ReadonlyMap<string, number> = new Map(

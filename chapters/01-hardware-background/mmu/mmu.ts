@@ -489,7 +489,8 @@ export class Mmu {
     this.#forgotten(why);
   }
 
-  /** One page: INVLPG. */
+  // @clause x86.tlb.no-remote-invalidation
+  /** One page, for this processor (and this guest's tag) alone: INVLPG. */
   invalidate(linear: bigint): void {
     this.tlb.invalidate(this.#pair, lowHalf(linear), highHalf(linear));
     this.#forgotten('invlpg');

@@ -56,7 +56,7 @@ export class IrqFds {
     event.readers.add(irqfd.onEvent);
     event.hangups.add(irqfd.onHangup);
     // @clause kvm.irqfd.pending-at-assign
-    if (event.count > 0n) irqfd.onEvent();
+    if (event.count > 0n) this.#raise(irqfd, irqchip); // and the count stays, as on Linux: nobody has read it
     return 0;
   }
 
