@@ -170,7 +170,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
 
   const imageOf = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`../guest-payloads/images/${name}.elf`, import.meta.url)));
   const nodeHash = async (name: string): Promise<string | null> => {
-    const session = new BookSession({ image: imageOf(name), vcpus: 1, input: '' });
+    const session = new BookSession({ machine: 'small', image: imageOf(name), vcpus: 1, input: '' });
     while (session.ending === null) session.advance(1_000_000);
     return traceHash(session.events, session.dropped);
   };

@@ -28,7 +28,7 @@ function plainRun(name: string): Ran {
 }
 
 function sessionRun(name: string, go: (session: BookSession) => void): Ran {
-  const session = new BookSession({ image: imageOf(name), vcpus: vcpusOf(name), input: '' });
+  const session = new BookSession({ machine: 'small', image: imageOf(name), vcpus: vcpusOf(name), input: '' });
   while (session.ending === null && session.instructions < MOST) go(session);
   const ran = { lines: session.events.map(traceLine), console: new TextDecoder().decode(session.console) };
   session.dispose();
@@ -72,10 +72,10 @@ describe('a session', () => {
   });
 
   it('reaches a position from the beginning, and is the same machine there', () => {
-    const walk = new BookSession({ image: imageOf('mode-long'), vcpus: 1, input: '' });
+    const walk = new BookSession({ machine: 'small', image: imageOf('mode-long'), vcpus: 1, input: '' });
     for (let n = 0; n < 5; n++) walk.toExit(MOST);
     for (let n = 0; n < 7; n++) walk.advance(1);
-    const jump = new BookSession({ image: imageOf('mode-long'), vcpus: 1, input: '' });
+    const jump = new BookSession({ machine: 'small', image: imageOf('mode-long'), vcpus: 1, input: '' });
     jump.advance(walk.instructions);
     expect(jump.instructions).toBe(walk.instructions);
     expect(jump.registers()).toEqual(walk.registers());
@@ -84,7 +84,7 @@ describe('a session', () => {
   });
 
   it('stops one instruction at a time', () => {
-    const session = new BookSession({ image: imageOf('hello'), vcpus: 1, input: '' });
+    const session = new BookSession({ machine: 'small', image: imageOf('hello'), vcpus: 1, input: '' });
     const before = session.instructions;
     session.advance(1);
     expect(session.instructions).toBe(before + 1);
@@ -92,8 +92,31 @@ describe('a session', () => {
     expect(session.instructions).toBe(before + 6);
   });
 
+  it.each(['ide-dma', 'e1000', 'lapic-32'])('runs on the PC what needs one, and gives the same trace however it is stepped: %s', (name) => {
+    const run = (go: (session: BookSession) => void): Ran => {
+      const session = new BookSession({ machine: 'pc', image: imageOf(name), vcpus: 1, input: '' });
+      while (session.ending === null && session.instructions < MOST) go(session);
+      const ran = { lines: session.events.map(traceLine), console: new TextDecoder().decode(session.console) };
+      session.dispose();
+      return ran;
+    };
+    const whole = run((session) => session.advance(MOST));
+    expect(whole.console).toMatch(/RB1 done\n$/);
+    expect(run((session) => session.advance(997)).lines).toEqual(whole.lines);
+    expect(run((session) => session.toExit(MOST)).lines).toEqual(whole.lines);
+  });
+
+  it('knows who is at an address', () => {
+    const session = new BookSession({ machine: 'pc', image: imageOf('e1000'), vcpus: 1, input: '' });
+    while (session.ending === null) session.advance(MOST);
+    expect(session.lookup('memory', 0xd000_00c0)).toMatchObject({ device: 'e1000', register: 'ICR' });
+    expect(session.lookup('port', 0x1f7)).toMatchObject({ device: 'ide', register: 'STATUS_COMMAND' });
+    expect(session.lookup('port', 0x999)).toBeNull();
+    session.dispose();
+  });
+
   it('says what is wrong with an image that cannot be loaded', () => {
-    expect(() => new BookSession({ image: new Uint8Array(100), vcpus: 1, input: '' })).toThrow(/cannot be loaded/);
-    expect(() => new BookSession({ image: imageOf('hello').slice(0, 200), vcpus: 1, input: '' })).toThrow(/cannot be loaded/);
+    expect(() => new BookSession({ machine: 'small', image: new Uint8Array(100), vcpus: 1, input: '' })).toThrow(/cannot be loaded/);
+    expect(() => new BookSession({ machine: 'small', image: imageOf('hello').slice(0, 200), vcpus: 1, input: '' })).toThrow(/cannot be loaded/);
   });
 });

@@ -1,12 +1,19 @@
 // # The book's machine in a session
 //
-// Chapter 3's monitor on the soft kernel, on chapter 1's processor: what the suite judges is what runs here, set up in the same way.
+// A monitor on the soft kernel, on chapter 1's processor: what the suite judges is what runs here, set up in the same way. Most payloads run on chapter 3's
+// small machine. Those that need more than it has run on the PC of chapter 5, with its interrupt controllers in the kernel, a disk and a network card.
 
 import { CR0, CR4, EFER, FLAG } from '../../chapters/01-hardware-background/state.ts';
 import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
 import { type Segment, type Sregs, VcpuState } from '../../chapters/02-kvm-objects/vcpu-state.ts';
+import type { Chassis } from '../../chapters/03-vcpu-loop/chassis.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
+import { MemoryBlock, SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
+import { platformKernel } from '../../chapters/05-pio-mmio/kernel/index.ts';
+import { completeConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
+import '../../chapters/05-pio-mmio/machine/devices.ts';
+import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
 import { lookupIn } from '../../chapters/05-pio-mmio/register-names.ts';
 import type { Lookup } from '../../chapters/05-pio-mmio/route.ts';
 import { PAUSED, PacedKernel } from './paced-kernel.ts';
@@ -42,27 +49,63 @@ const modeOf = ({ cr0, efer, cs }: Sregs, rflags: bigint): string => {
   return `protected mode, ${cs.db ? 32 : 16}-bit`;
 };
 
+function small(kernel: PacedKernel, image: Uint8Array, vcpus: number, input: Uint8Array): Machine {
+  const machine = new Machine({ kernel, ramBytes: GUEST_RAM_BYTES, vcpus, trace: kernel.tape, input });
+  return loaded(machine, () => machine.load(image));
+}
+
+const DISK_SECTORS = 128;
+
+function pcWith(kernel: PacedKernel, image: Uint8Array, vcpus: number, input: Uint8Array): Machine<Pc> {
+  const config = completeConfig({
+    kernel: 'the payload',
+    memoryMiB: GUEST_RAM_BYTES >> 20,
+    cpus: vcpus,
+    reboot: false,
+    serial: ['null'],
+    drives: [{ id: 'disk', file: 'in memory' }],
+    netdevs: [{ id: 'wire', type: 'echo' }],
+    devices: [
+      { type: 'ide-hd', drive: 'disk' },
+      { type: 'e1000', netdev: 'wire' },
+    ],
+  });
+  const disk = new MemoryBlock(Uint8Array.from({ length: DISK_SECTORS * SECTOR_BYTES }, (_, n) => (n * 7 + (n >> 9) * 31) & 0xff));
+  const pc = new Pc({ kernel, config, blocks: new Map([['disk', disk]]), trace: kernel.tape });
+  pc.serials[0]?.send(input);
+  const machine = new Machine(pc.board);
+  return loaded(machine, () => machine.load(image, pc.handover));
+}
+
+/** @throws ImageError from `load`, with the machine given back */
+function loaded<M extends Machine<Chassis>>(machine: M, load: () => void): M {
+  try {
+    load();
+    return machine;
+  } catch (error) {
+    machine.dispose();
+    throw error;
+  }
+}
+
 export class BookSession implements Session {
   readonly #kernel: PacedKernel;
-  readonly #machine: Machine;
+  readonly #machine: Machine<Chassis>;
   readonly vcpus: number;
   ending: Ending | null = null;
 
   /** @throws ImageError for an image that no door opens */
-  constructor({ image, vcpus, input }: Start) {
+  constructor({ image, machine, vcpus, input }: Start) {
     this.vcpus = vcpus;
-    this.#kernel = new PacedKernel({ ramBytes: HOST_RAM_BYTES, instructionBound: boundFor(vcpus) });
-    this.#machine = new Machine({
-      kernel: this.#kernel,
-      ramBytes: GUEST_RAM_BYTES,
-      vcpus,
-      trace: this.#kernel.tape,
-      input: new TextEncoder().encode(input),
+    const bytes = new TextEncoder().encode(input);
+    this.#kernel = new PacedKernel({
+      ramBytes: HOST_RAM_BYTES,
+      instructionBound: boundFor(vcpus),
+      ...(machine === 'pc' && { make: platformKernel }),
     });
     try {
-      this.#machine.load(image);
+      this.#machine = machine === 'pc' ? pcWith(this.#kernel, image, vcpus, bytes) : small(this.#kernel, image, vcpus, bytes);
     } catch (error) {
-      this.#machine.dispose();
       throw error instanceof ImageError ? new Error(`The image cannot be loaded: ${error.message}`) : error;
     }
   }
@@ -76,12 +119,15 @@ export class BookSession implements Session {
   get instructions(): number {
     return this.#kernel.instructions;
   }
+  get idle(): number {
+    return this.#kernel.idle;
+  }
   /** Whose registers are in the processor: looking at another's would load them, and that is an event. */
   get vcpu(): number {
     return this.#kernel.soft.hardware.loaded?.id ?? 0;
   }
   get console(): Uint8Array {
-    return this.#machine.platform.serial.output;
+    return this.#machine.platform.console;
   }
 
   get lookup(): Lookup {

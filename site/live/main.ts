@@ -197,7 +197,8 @@ function showStatus(): void {
   const where = latest.vcpus > 1 ? ` · vCPU ${latest.vcpu} of ${latest.vcpus}` : '';
   const what = ended ? `ended by ${ended.end}${ended.detail ? ` (${ended.detail})` : ''}` : running ? 'running' : 'paused';
   const exits = `${plural(latest.exits, 'VM exit')}, ${spaced(latest.userExits)} of them to user space`;
-  status.textContent = `${plural(latest.instructions, 'instruction')} · ${exits} · ${what}${where}`;
+  const slept = latest.idle > 0 ? ` · ${spaced(latest.idle)} ticks asleep` : '';
+  status.textContent = `${plural(latest.instructions - latest.idle, 'instruction')}${slept} · ${exits} · ${what}${where}`;
   status.dataset.state = ended ? 'ended' : running ? 'running' : 'paused';
 }
 
@@ -281,7 +282,15 @@ async function load(to: Place): Promise<void> {
     return;
   }
   const image = new Uint8Array(await response.arrayBuffer());
-  send({ do: 'load', image, vcpus: Number(option.dataset.vcpus ?? 1), input: to.input, at: to.at, events: to.events });
+  send({
+    do: 'load',
+    image,
+    machine: option.dataset.machine === 'pc' ? 'pc' : 'small',
+    vcpus: Number(option.dataset.vcpus ?? 1),
+    input: to.input,
+    at: to.at,
+    events: to.events,
+  });
 }
 
 const beginning = (payload: string): Place => ({ payload, at: 0, events: 0, event: null, perSecond: Number(speed.value), input: place.input });

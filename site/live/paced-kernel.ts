@@ -11,11 +11,15 @@
 // Which events are marks? Everything from the moment the host's timer fires to the moment the guest is about to run again: the exit, and the entry that
 // makes up for it. Both moments can be seen at the processor's timer: it is set before the guest runs, and it fires.
 //
+// On a machine with a local APIC in the kernel there is more that ends a run of the guest: a timer of the kernel's is due, the program's alarm, a
+// processor that has gone to sleep. Those belong to the run and stay on the tape.
+//
 // One thing cannot be hidden, because on a real machine it cannot either: what the kernel keeps only *until the next exit*. Debug registers are such a
 // thing, so a guest that uses them and is stopped between two of its exits causes one DR_ACCESS exit more than it would have.
 
 import { OFFSET } from '../../chapters/01-hardware-background/state.ts';
 import type { Timed, Trace, TraceEvent } from '../../chapters/01-hardware-background/trace.ts';
+import { MP_STATE } from '../../chapters/02-kvm-objects/abi/events.ts';
 import { KvmRun } from '../../chapters/02-kvm-objects/abi/exits.ts';
 import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
 import { ERRNO } from '../../chapters/02-kvm-objects/errno.ts';
@@ -73,6 +77,13 @@ interface Fired {
   erased: boolean;
 }
 
+interface PacedOptions {
+  readonly ramBytes: number;
+  readonly instructionBound: number;
+  /** The kernel to pace; chapter 3's when absent. */
+  readonly make?: (options: { readonly ramBytes: number; readonly instructionBound: number; readonly trace: Trace }) => RunnableKernel;
+}
+
 export class PacedKernel implements Kernel {
   readonly name = 'soft';
   readonly tape = new Tape();
@@ -85,11 +96,19 @@ export class PacedKernel implements Kernel {
   readonly #naturalBound: number;
   #open: OpenRun | null = null;
   #fired: Fired | null = null;
+  #alarmed = false;
   /** VM exits on the tape. */
   exits = 0;
 
-  constructor({ ramBytes, instructionBound }: { readonly ramBytes: number; readonly instructionBound: number }) {
-    this.soft = softKernel({ ramBytes, instructionBound, trace: this.tape });
+  constructor({ ramBytes, instructionBound, make = softKernel }: PacedOptions) {
+    this.soft = make({ ramBytes, instructionBound, trace: this.tape });
+    const { clock } = this.soft;
+    const takeAlarm = clock.takeAlarm.bind(clock);
+    clock.takeAlarm = () => {
+      const taken = takeAlarm();
+      if (taken) this.#alarmed = true;
+      return taken;
+    };
     this.#naturalBound = this.soft.instructionBound;
     this.tape.onExit = (reason) => {
       this.exits++;
@@ -109,15 +128,24 @@ export class PacedKernel implements Kernel {
       }
       this.#fired = null;
       setTimer(at, () => {
-        this.#fired = { at: this.tape.length, natural: this.#left() <= 0, exited: false, erased: false };
+        this.#fired = { at: this.tape.length, natural: this.#left() <= 0 || this.#due, exited: false, erased: false };
         fires();
       });
     };
   }
 
-  /** Instructions retired by all processors. */
+  /** The time: instructions retired by all processors, and what was slept. */
   get instructions(): number {
     return this.soft.hardware.cpu.state.getNumber(OFFSET.ICOUNT);
+  }
+  /** How much of it was slept. */
+  get idle(): number {
+    return this.soft.hardware.idleTicks;
+  }
+  /** Something of the machine's own happens now. */
+  get #due(): boolean {
+    const { clock } = this.soft;
+    return clock.next !== null && clock.now() >= clock.next;
   }
 
   ioctl(fd: number, request: number, arg?: number | Uint8Array): number {
@@ -125,22 +153,23 @@ export class PacedKernel implements Kernel {
   }
 
   #run(fd: number, arg: number | Uint8Array | undefined): number {
-    const run = this.#open?.fd === fd ? this.#open : { fd, start: this.instructions, exits: 0 };
+    const run = this.#open?.fd === fd ? this.#open : { fd, start: this.soft.hardware.instructions, exits: 0 };
     this.#open = run;
     const natural = this.#left();
     const wanted = this.deadline - this.instructions;
     if (wanted <= 0 && natural > 0) throw PAUSED;
     this.soft.instructionBound = Math.min(natural, wanted);
     const before = this.tape.length;
+    this.#alarmed = false;
     const result = this.soft.ioctl(fd, IOCTL.KVM_RUN, arg);
     this.#dropSignal(fd);
-    if (result !== -ERRNO.EINTR || this.#left() <= 0) {
+    if (result !== -ERRNO.EINTR || this.#left() <= 0 || this.#alarmed || this.#asleep(fd)) {
       this.#open = null;
       return result;
     }
     // Cut by the timer: all that followed is of our making, and so will be the entry that follows. Cut after an exit of the guest's own: only the return
     // to user space is.
-    if (this.#fired?.exited) this.#erase(this.#fired);
+    if (this.#fired?.exited && !this.#fired.natural) this.#erase(this.#fired);
     else if (this.tape.length > before) this.tape.rewind(this.tape.length - 1);
     // The monitor looks here before each KVM_RUN to see whether it may inject; there is no "before" here.
     const page = this.#pages.get(fd);
@@ -150,7 +179,18 @@ export class PacedKernel implements Kernel {
 
   /** What is left of KVM_RUN's own bound. */
   #left(): number {
-    return this.#open ? this.#naturalBound - (this.instructions - this.#open.start) - this.#open.exits : 0;
+    return this.#open ? this.#naturalBound - (this.soft.hardware.instructions - this.#open.start) - this.#open.exits : 0;
+  }
+
+  /** KVM_RUN came back because the processor sleeps and nothing in the kernel will wake it, or another is to run. */
+  #asleep(fd: number): boolean {
+    const vcpu = this.soft.vcpuBehind(fd);
+    return (
+      vcpu !== null &&
+      vcpu !== undefined &&
+      vcpu.mpState !== MP_STATE.KVM_MP_STATE_RUNNABLE &&
+      (this.soft.clock.next === null || vcpu.vm.vcpus.size > 1)
+    );
   }
 
   #erase(fired: Fired): void {
@@ -174,9 +214,9 @@ export class PacedKernel implements Kernel {
     this.#pages.delete(fd);
     return this.soft.close(fd);
   }
-  mmap(fd: number, length: number): Uint8Array | number {
-    const mapped = this.soft.mmap(fd, length);
-    if (typeof mapped !== 'number') this.#pages.set(fd, new DataView(mapped.buffer, mapped.byteOffset, mapped.length));
+  mmap(fd: number, length: number, offset = 0): Uint8Array | number {
+    const mapped = this.soft.mmap(fd, length, offset);
+    if (offset === 0 && typeof mapped !== 'number') this.#pages.set(fd, new DataView(mapped.buffer, mapped.byteOffset, mapped.length));
     return mapped;
   }
   allocate(bytes: number): Allocation | number {

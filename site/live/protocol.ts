@@ -20,8 +20,10 @@ export interface Ending {
 
 /** Where the machine stands. */
 export interface Snapshot {
-  /** Guest instructions retired, on all processors. */
+  /** The time: guest instructions retired on all processors, and what was slept. */
   readonly instructions: number;
+  /** How much of it was slept. */
+  readonly idle: number;
   /** Events of the trace so far. */
   readonly events: number;
   /** VM exits so far, and how many of them went to user space. */
@@ -49,7 +51,15 @@ export interface Settled {
 }
 
 export type Command =
-  | { readonly do: 'load'; readonly image: Uint8Array; readonly vcpus: number; readonly input: string; readonly at: number; readonly events: number }
+  | {
+      readonly do: 'load';
+      readonly image: Uint8Array;
+      readonly machine: 'small' | 'pc';
+      readonly vcpus: number;
+      readonly input: string;
+      readonly at: number;
+      readonly events: number;
+    }
   | { readonly do: 'run'; readonly perSecond: number }
   | { readonly do: 'pause' }
   | { readonly do: 'step' }

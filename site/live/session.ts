@@ -15,7 +15,10 @@ export interface Session {
   readonly events: readonly Timed[];
   /** Events that were not kept because there were too many. */
   readonly dropped: number;
+  /** The time, in instructions; what was slept counts. */
   readonly instructions: number;
+  /** How much of it was slept. */
+  readonly idle: number;
   readonly ending: Ending | null;
   readonly vcpu: number;
   readonly vcpus: number;
@@ -36,6 +39,8 @@ export interface Session {
 
 /** What a session starts from. */
 export interface Start {
+  /** The small machine of chapter 3, or the PC of chapter 5. */
+  readonly machine: 'small' | 'pc';
   readonly image: Uint8Array;
   readonly vcpus: number;
   /** What waits at the serial port. */

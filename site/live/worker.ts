@@ -30,6 +30,7 @@ let userExits = 0;
 function snapshot(of: Session): Snapshot {
   return {
     instructions: of.instructions,
+    idle: of.idle,
     events: of.events.length,
     exits,
     userExits,
