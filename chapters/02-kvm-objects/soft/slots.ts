@@ -118,7 +118,10 @@ export class MemorySlots {
   #bitmap(bytes: number): Uint8Array {
     const pages = bytes / PAGE_BYTES;
     const bitmap = new Uint8Array(Math.ceil(pages / 64) * 8);
-    if (this.initiallyDirty) for (let page = 0; page < pages; page++) bitmap[page >> 3] = (bitmap[page >> 3] as number) | (1 << (page & 7));
+    if (this.initiallyDirty) {
+      bitmap.fill(0xff, 0, pages >> 3);
+      if (pages & 7) bitmap[pages >> 3] = (1 << (pages & 7)) - 1;
+    }
     return bitmap;
   }
 

@@ -15,7 +15,7 @@
 // The entry is complete before its flag says so; on a machine where stores may overtake each other that needs a barrier, hence the `_ACQ_REL` in one
 // of the capability's two names.
 
-import { assert, type Hpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { type Hpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import { EXIT } from '../../02-kvm-objects/abi/exits.ts';
 import { KVM_DIRTY_GFN_F, KVM_DIRTY_LOG_PAGE_OFFSET, KvmDirtyGfn } from '../../02-kvm-objects/abi/memory.ts';
@@ -57,10 +57,13 @@ class DirtyRing {
     return this.#used() >= this.#entries - RESERVED_ENTRIES;
   }
 
+  // A guest is stopped before its ring is full. A VMM that makes the kernel write, by setting an MSR for example, and never runs the vCPU, can fill
+  // the rest; what it does not collect in time is lost to it.
+
   // @clause kvm.dirty-ring.publish
   /** Notes a written page. Linux: `kvm_dirty_ring_push()`. */
   push(slot: number, offset: number): void {
-    assert(this.#used() < this.#entries, 'the vCPU was stopped before its ring was full');
+    if (this.#used() >= this.#entries) return;
     const n = (this.#dirtyIndex & (this.#entries - 1)) >>> 0;
     KvmDirtyGfn.store(this.#view, n * KvmDirtyGfn.bytes, { slot, offset: BigInt(offset) });
     Atomics.store(this.#flags, (n * KvmDirtyGfn.bytes) / 4, DIRTY);

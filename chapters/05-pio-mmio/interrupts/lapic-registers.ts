@@ -78,7 +78,7 @@ export const LVT_WRITABLE: Readonly<Partial<Record<LapicRegister, number>>> = {
 export const SVR = { VECTOR: 0xff, ENABLE: 1 << 8, FOCUS: 1 << 9, SUPPRESS_EOI: 1 << 12 } as const;
 /** VERSION: software may suppress the broadcast of EOIs. */
 export const VERSION_SUPPRESS_EOI = 1 << 24;
-export const ICR = { BUSY: 1 << 12 } as const;
+export const ICR = { BUSY: 1 << 12, X2APIC_RESERVED: 0xfff3_2000n } as const;
 export const DFR = { FLAT: 0xf, CLUSTER: 0 } as const;
 export const ESR = { SEND_ILLEGAL: 0x20, RECEIVE_ILLEGAL: 0x40, ILLEGAL_REGISTER: 0x80 } as const;
 export const APIC_BASE = { BSP: 1n << 8n, X2APIC: 1n << 10n, ENABLE: 1n << 11n, ADDRESS: 0xf_ffff_ffff_f000n } as const;

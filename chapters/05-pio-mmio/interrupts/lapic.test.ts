@@ -427,6 +427,7 @@ describe('the modes of IA32_APIC_BASE', () => {
     }
     expect(at(0).writeMsr(0x830, (2n << 32n) | 0x41n)).toBe(true);
     expect(at(0).readMsr(0x830)).toBe((2n << 32n) | 0x41n);
+    for (const bit of [13n, 16n, 17n, 20n, 31n]) expect([bit, at(0).writeMsr(0x830, 0x41n | (1n << bit))]).toEqual([bit, false]);
     expect(at(0).writeMsr(0x83f, 0x51n)).toBe(true);
     expect(pending()).toEqual(['0:51', '2:41']);
     expect(at(1).writeMsr(0x830, (0xffff_ffffn << 32n) | 0x61n)).toBe(true);

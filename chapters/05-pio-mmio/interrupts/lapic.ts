@@ -466,6 +466,7 @@ export class LocalApic implements ApicReceiver {
     if ((found.name === 'EOI' || found.name === 'ESR') && value !== 0n) return false;
     if ((found.name === 'SELF_IPI' || found.name === 'TPR') && value > 0xffn) return false;
     if (found.name === 'SVR' && Number(value) & ~this.#svrWritable) return false;
+    if (found.name === 'ICR' && value & ICR.X2APIC_RESERVED) return false;
     this.#write(found.name, Number(value & 0xffff_ffffn));
     return true;
   }

@@ -46,6 +46,13 @@ export class CoalescedMmio {
     vcpu.mappings.set(COALESCED_PAGE, this.#page);
   }
 
+  /** A vCPU goes. With it may go the memory of the ring: its creation can fail after it was announced. */
+  detach(vcpu: SoftVcpu): void {
+    if (this.#page?.byteOffset !== vcpu.run.byteOffset + COALESCED_PAGE * PAGE_BYTES) return;
+    this.#page = null;
+    this.#view = null;
+  }
+
   // @clause kvm.coalesced.ring
   /** KVM_REGISTER_COALESCED_MMIO. */
   register(view: DataView): number {

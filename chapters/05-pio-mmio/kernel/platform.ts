@@ -51,6 +51,7 @@ export class VmPlatform {
   }
 
   detach(vcpu: SoftVcpu): void {
+    this.coalesced.detach(vcpu);
     const apic = vcpu.interruptController;
     if (!this.irqchip || !(apic instanceof VcpuApic)) return;
     this.irqchip.apics.delete(apic);

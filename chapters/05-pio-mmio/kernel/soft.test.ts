@@ -3,12 +3,19 @@
 // Its time is the guest's instructions, so the moment of an interrupt can be foretold, and the trace shows each step on the way.
 
 import { describe, expect, it } from 'vitest';
+import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { Recorder, traceLine } from '../../01-hardware-background/trace.ts';
+import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import { IOCTL } from '../../02-kvm-objects/abi/ioctls.ts';
 import { KvmLapicState } from '../../02-kvm-objects/abi/irqchip.ts';
+import { KVM_DIRTY_LOG_PAGE_OFFSET, KVM_MEM, KvmDirtyGfn, KvmEnableCap } from '../../02-kvm-objects/abi/memory.ts';
+import { KvmMsrEntry, KvmMsrs } from '../../02-kvm-objects/abi/registers.ts';
+import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { Kvm } from '../../02-kvm-objects/kvm.ts';
 import { LAPIC } from '../interrupts/lapic-registers.ts';
+import { COALESCED_PAGE } from './coalesced.ts';
 import { platformKernel } from './index.ts';
+import { KVMCLOCK_MSR } from './kvmclock.ts';
 
 const PERIOD_NS = 1_000_000;
 const ROUNDS = 5;
@@ -71,5 +78,42 @@ describe.each(['ept', 'shadow'] as const)('a periodic timer, with memory by %s',
   it('happens the same way each time', () => {
     const lines = () => periodic(memory).trace.events.map(traceLine).join('\n');
     expect(lines()).toBe(lines());
+  });
+});
+
+describe('a program that asks for too much', () => {
+  it('loses what a dirty ring cannot hold, and nothing breaks', () => {
+    const kernel = platformKernel({ ramBytes: 4 << 20 });
+    const kvm = Kvm.open(kernel);
+    const vm = kvm.createVm();
+    vm.ioctl('KVM_ENABLE_CAP', KvmEnableCap.encode({ cap: CAP.KVM_CAP_DIRTY_LOG_RING_ACQ_REL, arg0: BigInt(PAGE_BYTES) }));
+    const { hva } = kvm.allocate(0x10000);
+    vm.setUserMemoryRegion({ slot: 0, guest_phys_addr: 0, memory_size: 0x10000, userspace_addr: hva, flags: KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES });
+    const vcpu = vm.createVcpu(0);
+    const clock = new Uint8Array(KvmMsrs.bytes + KvmMsrEntry.bytes);
+    const view = new DataView(clock.buffer);
+    KvmMsrs.store(view, 0, { nmsrs: 1 });
+    KvmMsrEntry.store(view, KvmMsrs.bytes, { index: KVMCLOCK_MSR.SYSTEM_TIME_NEW, data: 0x3001n });
+    // Each time the kernel writes the guest's page, and the guest never runs.
+    const entries = PAGE_BYTES / KvmDirtyGfn.bytes;
+    for (let n = 0; n < entries + 1; n++) expect(kernel.ioctl(vcpu.fd, IOCTL.KVM_SET_MSRS, clock)).toBe(1);
+    const ring = kernel.mmap(vcpu.fd, PAGE_BYTES, KVM_DIRTY_LOG_PAGE_OFFSET * PAGE_BYTES) as Uint8Array;
+    const last = KvmDirtyGfn.load(new DataView(ring.buffer, ring.byteOffset, ring.length), (entries - 1) * KvmDirtyGfn.bytes);
+    expect(last).toMatchObject({ slot: 0, offset: 3n, flags: 1 });
+  });
+
+  it('has no ring of waiting writes in the memory of a processor that could not be made', () => {
+    const kernel = platformKernel({ ramBytes: 8 << 20 });
+    const kvm = Kvm.open(kernel);
+    const vm = kvm.createVm();
+    const fds: number[] = [];
+    for (let fd = kernel.eventfd(0, 0); fd >= 0; fd = kernel.eventfd(0, 0)) fds.push(fd);
+    expect(kernel.ioctl(vm.fd, IOCTL.KVM_CREATE_VCPU, 0)).toBe(-ERRNO.EMFILE);
+    for (const fd of fds) kernel.close(fd);
+    kvm.createVm(); // takes the pages that have become free
+    const vcpu = vm.createVcpu(0);
+    const ring = kernel.mmap(vcpu.fd, PAGE_BYTES, COALESCED_PAGE * PAGE_BYTES) as Uint8Array;
+    const mapped = kernel.mmap(vcpu.fd, kvm.vcpuMmapBytes()) as Uint8Array;
+    expect(ring.byteOffset).toBe(mapped.byteOffset + COALESCED_PAGE * PAGE_BYTES);
   });
 });

@@ -171,8 +171,8 @@ export class PcMemory implements DmaTarget {
 
   // ## What devices reach
   //
-  // A device's own accesses go through the same map as the processors'. They are the VMM's writes, not the guest's: the kernel, which logs what the guest
-  // dirties, knows nothing of them, so whoever copies a running machine has to ask here as well.
+  // A device's own accesses go through the same map as the processors'. They are the VMM's writes, not the guest's: the kernel, which logs what the
+  // guest dirties, knows nothing of them, so a VMM that copies a running machine has to keep a log of its own devices' writes.
 
   read(gpa: Gpa, into: Uint8Array): boolean {
     return this.#walk(gpa, into.length, false, (data, at, from, length) => into.set(data.subarray(at, at + length), from));
