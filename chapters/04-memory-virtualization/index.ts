@@ -24,34 +24,13 @@ import { EXIT, exitName } from '../02-kvm-objects/abi/exits.ts';
 import { KVM_DIRTY_GFN_F, KVM_MEM, KvmDirtyGfn } from '../02-kvm-objects/abi/memory.ts';
 import { Errno, errnoName } from '../02-kvm-objects/errno.ts';
 import type { Allocation, Kernel } from '../02-kvm-objects/kernel.ts';
-import { Kvm, type Vcpu } from '../02-kvm-objects/kvm.ts';
+import { Kvm } from '../02-kvm-objects/kvm.ts';
 import { type MemoryMethod, memoryKernel } from './kernel/index.ts';
+import { startLong, TABLES, writeTables } from './long-guest.ts';
 
 const MiB = 1 << 20;
 const CODE = 0x1000;
-const TABLES = 0x10000;
 const HLT = 0xf4;
-
-/** Four page tables of a 64-bit guest that map one page, and below them the first 2 MiB to themselves, where its code is. */
-function writeTables(ram: Uint8Array, gva: bigint, gpa: number): void {
-  const view = new DataView(ram.buffer, ram.byteOffset, ram.length);
-  const index = (level: number): number => Number((gva >> BigInt(12 + 9 * (level - 1))) & 511n);
-  const entry = (table: number, n: number, to: number, bits = 3): void =>
-    view.setBigUint64(TABLES + table * PAGE_BYTES + 8 * n, BigInt(to + bits), true);
-  for (const level of [4, 3, 2]) entry(4 - level, index(level), TABLES + (5 - level) * PAGE_BYTES);
-  entry(3, index(1), gpa - (gpa % PAGE_BYTES));
-  entry(0, 0, TABLES + 4 * PAGE_BYTES);
-  entry(4, 0, TABLES + 5 * PAGE_BYTES);
-  entry(5, 0, 0, 0x83);
-}
-
-/** Puts a vCPU into 64-bit mode on tables at {@link TABLES}. */
-function startLong(vcpu: Vcpu): void {
-  const { ds } = vcpu.getSregs();
-  const flat = { ...ds, base: 0n, limit: 0xffffffff, g: 1, db: 1, l: 0, selector: 16, type: 3, s: 1, present: 1, unusable: 0 };
-  const cs = { ...flat, type: 0xb, selector: 8, db: 0, l: 1 };
-  vcpu.setSregs({ cr0: 0x80010031n, cr3: BigInt(TABLES), cr4: 0x20n, efer: 0x500n, cs, ds: flat, es: flat, ss: flat });
-}
 
 /** The names of one byte, and what was found by each. */
 export interface FourAddresses {
@@ -110,6 +89,8 @@ export function fourAddresses(memory: MemoryMethod = 'ept'): FourAddresses {
 // {{hex(four.seen[2])}} at {{hex(four.hpa)}}. Look at the long arrow of the figure. After the guest's load the TLB has the GVA's page *at its host physical
 // address*: {{hex(four.cached)}}. All four names are for software. The processor keeps the first and the last, and what is between them must have
 // been multiplied out before. Who does that, and when, is the only difference between the two methods.
+//
+// ::include long-guest.ts
 //
 // With EPT the processor itself does it, in each walk. With shadow tables the hypervisor does, once for every page, and stores the product in tables. On shadow
 // tables the same program gives {{hex(fourOnShadow.gpa)}}, {{hex(fourOnShadow.hpa)}} and again {{hex(fourOnShadow.cached)}} in the TLB: no guest can tell.
@@ -418,6 +399,10 @@ export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
 //
 // ::figure ept-npt -- The two second stages, point by point.
 //
+// The failures show it best, because there the same event has to be told to two different hypervisors. Each row is an access that was made on both:
+//
+// ::figure failures -- The same failures in both dialects, from the two walkers of this book.
+//
 // For a hypervisor the table has a short version. NPT is the page table that it knows already, and EPT is a format for the job. Linux writes both with the same
 // code, in which the bits are variables (`shadow_present_mask`, `shadow_x_mask`), and the differences come down to masks, a walk that always is a
 // write, and two exit handlers.
@@ -428,7 +413,7 @@ export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
 //
 // ::figure workloads -- The three guests, each on fresh machines: exits of the first run and of the second, and references for each TLB miss.
 //
-// Read it by rows. The guest that **touches** memory pays once for each page under shadow paging, {{total(shadowTouch.cold.exits)}} exits in all; with a second stage of
+// Read it by rows. The guest that **touches** memory pays once for each of its {{TOUCHED}} pages under shadow paging, {{total(shadowTouch.cold.exits)}} exits in all; with a second stage of
 // large pages the whole of it was {{words(total(eptTouch.cold.exits) - 1)}}. But on the second run nobody exits, and now shadow tables have the short
 // walk: {{perWalk(shadowTouch.warm)}} references for each miss against {{perWalk(eptTouch.warm)}}. A database that fits its tables in memory and misses the TLB all
 // day is the guest for which shadow paging never stopped being faster.

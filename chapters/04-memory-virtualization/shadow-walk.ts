@@ -18,7 +18,7 @@ import { ShadowMemory } from './shadow/shadow-memory.ts';
 import { attempt, describe, GUEST_TABLES, guestTables, MODES, type Reference, recordWalk, type WalkConfig, type WalkResult } from './walks.ts';
 
 /** One try of the processor, and what the fault handler made of its end. */
-export interface ShadowAttempt {
+interface ShadowAttempt {
   readonly references: readonly Reference[];
   /** `fault`: a VM exit, because page faults go to the hypervisor. */
   readonly result: WalkResult;

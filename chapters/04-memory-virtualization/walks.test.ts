@@ -5,7 +5,7 @@ import { IOCTL } from '../02-kvm-objects/abi/ioctls.ts';
 import { Kvm } from '../02-kvm-objects/kvm.ts';
 import { LEVEL } from './kernel/ept-tables.ts';
 import { type MemoryMethod, memoryKernel } from './kernel/index.ts';
-import { comparison, countWalks, GUESTS, recordWalk, references, SECOND_STAGES } from './walks.ts';
+import { comparison, GUESTS, recordWalk, references, SECOND_STAGES, WalkCounter, type WalkTotals } from './walks.ts';
 
 describe('references of a walk', () => {
   // Levels of the guest's tables that are read from memory, and of the second stage's.
@@ -134,14 +134,16 @@ describe('walks in a run', () => {
     const flat = { ...s.ds, base: 0n, limit: 0xffffffff, g: 1, db: 1, l: 0, selector: 16, type: 3, s: 1, present: 1, unusable: 0 };
     const cs = { ...flat, type: 0xb, selector: 8, db: 0, l: 1 };
     vcpu.setSregs({ ...s, cr0: 0x80000031n, cr3: 0x10000n, cr4: 0x20n, efer: 0x500n, cs, ds: flat, es: flat, ss: flat });
-    const go = (): ReturnType<typeof countWalks> & { exits: number } => {
+    const go = (): WalkTotals & { exits: number } => {
       vcpu.setRegs({ rip: 0x1000n, rsp: 0x800n, rflags: 2n });
       // A new value of CR3 leaves no translation standing, under either method.
       vcpu.setSregs(vcpu.getSregs());
       trace.events.length = 0;
       expect(kernel.ioctl(vcpu.fd, IOCTL.KVM_RUN, 0)).toBe(0);
       expect(vcpu.page.exitReason).toBe(5);
-      return { ...countWalks(trace.events), exits: trace.of('kvm_exit').length };
+      const counter = new WalkCounter();
+      for (const event of trace.events) counter.see(event);
+      return { ...counter.totals, exits: trace.of('kvm_exit').length };
     };
     go(); // the first time everything faults
     return go();

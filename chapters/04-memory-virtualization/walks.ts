@@ -92,7 +92,7 @@ export interface Walk {
 //
 // The byte is always at the same guest physical address, whatever the size of the page around it, so that walks can be compared entry by entry.
 
-export const GPA = 0x345678;
+const GPA = 0x345678;
 export const GUEST_TABLES = 0x10000; // guest physical address of the guest's first table
 /** How far host physical addresses are from guest physical ones. A 1 GiB page can only be where the host's first gigabyte is. */
 const DISTANCE = { '4K': 0x200000, '2M': 0x200000, '1G': 0 } as const;
@@ -101,7 +101,7 @@ const SECOND_STAGE_LEVEL = { '4K': LEVEL.PAGE_4K, '2M': LEVEL.PAGE_2M, '1G': LEV
 const LEAF_LEVEL = { '4K': 1, '2M': 2, '4M': 2, '1G': 3 } as const;
 
 /** A guest's paging mode: the format of its entries, the registers that choose it, the address that is asked for. */
-export interface Mode {
+interface Mode {
   readonly format: Format;
   readonly linear: bigint;
   readonly cr4: number;
@@ -355,11 +355,4 @@ export class WalkCounter {
       this.#open = false;
     }
   }
-}
-
-/** The sums for a trace that was kept. */
-export function countWalks(events: readonly TraceEvent[]): WalkTotals {
-  const counter = new WalkCounter();
-  for (const event of events) counter.see(event);
-  return counter.totals;
 }

@@ -73,7 +73,7 @@ const WORKLOADS = {
   },
 } as const satisfies Record<string, Workload>;
 
-export type WorkloadName = keyof typeof WORKLOADS;
+type WorkloadName = keyof typeof WORKLOADS;
 
 /** Where the last-level table for `linear` is, in the tables that begin at `root`: PML4, pointers, directory, then the tables in order. */
 function tableOf(root: number, linear: number): number {

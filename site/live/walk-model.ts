@@ -214,9 +214,10 @@ export function ending(result: WalkResult): { readonly word: string; readonly se
           word: 'EPT misconfiguration',
           sentence: `VM exit: EPT misconfiguration at guest physical ${hex(gpa)}. The entry makes no sense; there is no qualification.`,
         };
+      const said = EPT_QUALIFICATION.describe(Number(qualification));
       return {
         word: 'EPT violation',
-        sentence: `VM exit: EPT violation at guest physical ${hex(gpa)}, qualification ${hex(qualification)}: ${EPT_QUALIFICATION.describe(Number(qualification))}. The guest does not learn of it.`,
+        sentence: `VM exit: EPT violation at guest physical ${hex(gpa)}, qualification ${hex(qualification)}: ${said}. The guest does not learn of it.`,
       };
     }
   }

@@ -10,6 +10,13 @@ const choice = (id: string, label: string, options: readonly string[]): string =
 const button = (id: string, label: string, title: string): string =>
   `<button type="button" id="${id}" title="${title}" aria-label="${title}">${label}</button>`;
 
+const STEPS = [
+  button('first', '|◀', 'To the beginning (Home)'),
+  button('back', '◀', 'One reference back (left arrow)'),
+  button('forward', '▶', 'One reference on (right arrow)'),
+  button('last', '▶|', 'To the end (End)'),
+].join('');
+
 export function addWalk(site: Site): void {
   site.add({
     page: 'live/walk.html',
@@ -32,17 +39,22 @@ ${choice('access', 'access', ACCESSES)}
 ${choice('privilege', 'as', PRIVILEGES)}
 </div>
 <div class="controls steps-bar" role="toolbar" aria-label="Steps; the left and right arrow keys step too">
-<span class="buttons">${button('first', '|◀', 'To the beginning (Home)')}${button('back', '◀', 'One reference back (left arrow)')}${button('forward', '▶', 'One reference on (right arrow)')}${button('last', '▶|', 'To the end (End)')}</span>
+<span class="buttons">${STEPS}</span>
 <output id="count" aria-live="off"></output>
 <button type="button" id="restore" disabled>Restore all bits</button>
 </div>
 <div class="walk-main">
-<section aria-labelledby="two-title"><h2 id="two-title">Two stages</h2><div id="two" class="walk-grid" role="group" aria-label="References in order"></div><p class="walk-end" id="two-end" role="status"></p></section>
-<section aria-labelledby="entry-title" class="walk-entry"><h2 id="entry-title">The entry</h2><div id="entry" aria-live="polite"></div></section>
+<section aria-labelledby="two-title"><h2 id="two-title">Two stages</h2>
+<div id="two" class="walk-grid" role="group" aria-label="References in order"></div>
+<p class="walk-end" id="two-end" role="status"></p></section>
+<section aria-labelledby="entry-title" class="walk-entry"><h2 id="entry-title">The entry</h2>
+<div id="entry" aria-live="polite"></div></section>
 </div>
 <div class="walk-beside">
-<section aria-labelledby="native-title"><h2 id="native-title">Without a hypervisor</h2><div id="native" class="walk-line"></div><p class="walk-end" id="native-end"></p></section>
-<section aria-labelledby="shadow-title"><h2 id="shadow-title">On shadow tables</h2><div id="shadow" class="walk-line"></div><p class="walk-end" id="shadow-end"></p></section>
+<section aria-labelledby="native-title"><h2 id="native-title">Without a hypervisor</h2><div id="native" class="walk-line"></div>
+<p class="walk-end" id="native-end"></p></section>
+<section aria-labelledby="shadow-title"><h2 id="shadow-title">On shadow tables</h2><div id="shadow" class="walk-line"></div>
+<p class="walk-end" id="shadow-end"></p></section>
 </div>
 </div>`,
     scripts: ['assets/walk.js'],

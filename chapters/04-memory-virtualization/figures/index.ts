@@ -10,7 +10,7 @@ import { type Cost, measure, REMAPPED, SWITCHES } from '../workloads.ts';
 
 export { PAGING_MODES } from '../fuzz/arena.ts';
 export { references } from '../walks.ts';
-export { REMAPPED, SWITCHES, WORKING_SET } from '../workloads.ts';
+export { SWITCHES, TOUCHED, WORKING_SET } from '../workloads.ts';
 
 export const four = fourAddresses();
 export const fourOnShadow = fourAddresses('shadow');

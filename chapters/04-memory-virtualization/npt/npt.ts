@@ -121,7 +121,7 @@ export class NptWalker implements SecondStage {
 // ## Filling one
 
 /** Rights of a nested mapping. */
-export interface NestedRights {
+interface NestedRights {
   readonly write: boolean;
   readonly execute: boolean;
 }
