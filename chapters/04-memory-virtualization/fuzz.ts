@@ -319,6 +319,9 @@ const describe = ({ end, rax, code, cr2, log }: Ended): string =>
   `${end} rax ${rax.toString(16)}${end === 'page-fault' ? ` code ${code} cr2 ${cr2.toString(16)}` : ''} ${log}`;
 const kindOf = (routine: Access['routine']): OracleAccess['kind'] =>
   routine === 'exec' ? 'exec' : routine === 'read' || routine === 'push' || routine === 'movs' ? 'read' : 'write';
+/** True for an access that the oracle does not judge, because it lies on two pages. A push is as wide as the mode's stack. */
+const straddles = ({ routine, linear }: Access, { paging }: World): boolean =>
+  routine !== 'exec' && Number(linear & 0xfffn) + (routine === 'push' && paging === 'long' ? 8 : 4) > 0x1000;
 const showAccess = ({ routine, linear, second, user, ac }: Access): string =>
   `${user ? 'user' : 'kernel'}${ac ? ' with AC' : ''} ${routine} 0x${linear.toString(16)}${routine === 'movs' ? ` to 0x${second.toString(16)}` : ''}`;
 
@@ -472,8 +475,7 @@ class LockStep {
     for (const subject of subjects) program = programOf(world, access, subject.ram);
     const { ended, failure } = all(program, showAccess(access));
     if (failure) return failure;
-    const wrong =
-      access.routine === 'fxsave' || (Number(access.linear & 0xfffn) > 0xffc && access.routine !== 'exec') ? null : judge(access, ended, [expected]);
+    const wrong = access.routine === 'fxsave' || straddles(access, world) ? null : judge(access, ended, [expected]);
     if (wrong) return `${showAccess(access)}: ${wrong}`;
     if (over(ended)) return 'end';
     // The program has written to a table (not only accessed and dirty bits): from now on the old translations may be used, so they are flushed.
@@ -662,7 +664,7 @@ class Stale {
         continue;
       }
       const access = world.randomAccess();
-      if (access.routine === 'movs' || Number(access.linear & 0xfffn) > 0xffc) continue;
+      if (access.routine === 'movs' || straddles(access, world)) continue;
       const page = access.linear & ~0xfffn;
       const since = memory.flushedAt.get(page) ?? memory.allFlushedAt;
       const values: EntryValues = (gpa) => {
