@@ -24,6 +24,8 @@ export interface Mutant {
   readonly replace: string;
   /** The clause that the break violates; a case that lists it must fail. */
   readonly clause: string;
+  /** The machine that has the broken part in use, where it is not the first one. */
+  readonly target?: 'ringbook-shadow';
 }
 
 const HERE = join(ROOT, 'spec-tests');
@@ -56,7 +58,7 @@ function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
   args.push(
     join(HERE, 'conform.ts'),
     '--target',
-    'ringbook',
+    mutant.target ?? 'ringbook',
     '--filter',
     `clause:${mutant.clause}`,
     '--expect',

@@ -36,6 +36,7 @@ function loggedSlot(vm: SoftVm, id: number): LoggedSlot | number {
 }
 
 // @clause kvm.dirty-log.manual-protect
+// @clause kvm.dirty-log.exact
 /** KVM_GET_DIRTY_LOG. Linux: `kvm_get_dirty_log_protect()`. */
 function getDirtyLog(vm: SoftVm, _bytes: Uint8Array, view: DataView): number {
   const { slot: id, dirty_bitmap } = KvmDirtyLog.load(view);
