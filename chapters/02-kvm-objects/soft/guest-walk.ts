@@ -88,6 +88,8 @@ export function walkGuest(vm: SoftVm, paging: Paging, linear: bigint, access: Ac
     const topOfPae = format === FORMAT.pae && level === 3;
     const at = Number(table) + (topOfPae ? index & 3 : index) * format.entryBytes;
     const entry = topOfPae && paging.pdptrs ? (paging.pdptrs[index & 3] as bigint) : vm.readEntry(at, format.entryBytes);
+    // A table that is no memory has no entries.
+    // @clause machine.hostile.page-tables
     if (entry === null || !(entry & P)) return { errorCode: code };
     const leaf = level === 1 || (level <= 3 && !topOfPae && (entry & PS) !== 0n && (format !== FORMAT.twoLevel || has(paging.cr4, CR4.PSE)));
     const pse = leaf && level > 1;

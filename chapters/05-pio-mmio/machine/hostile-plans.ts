@@ -124,6 +124,8 @@ export class Mischief {
     () => this.#diskCommand(),
     () => this.#diskCommand(),
     () => this.#transfer(),
+    () => this.#longTable(),
+    () => this.#amplify(),
     () => this.#timersOn(),
     () => this.#route(),
     () => this.#interprocessor(),
@@ -180,6 +182,32 @@ export class Mischief {
     }
   }
 
+  // Of a few kilobytes a card makes megabytes when it is told to cut them into frames of one byte each, with a long header.
+  #amplify(): void {
+    const { random, ram, functions } = this.#hands;
+    const base = functions.find((fn) => fn instanceof E1000Function && fn.bars[0]?.placed)?.bars[0]?.placed;
+    if (!base || random.chance(0.9)) return;
+    const view = new DataView(ram.buffer, ram.byteOffset, RAM_BYTES);
+    const packets = 40;
+    view.setUint32(ARENA.from, 0, true);
+    view.setUint32(ARENA.from + 4, 0, true);
+    view.setUint32(ARENA.from + 8, 0x2700_1000, true); // a context for cutting 4096 bytes
+    view.setUint32(ARENA.from + 12, 0x0001_ff00, true); // segments of 1 byte after 255 of header
+    for (let at = ARENA.from + 16; at <= ARENA.from + 16 * packets; at += 16) {
+      view.setUint32(at, 0, true);
+      view.setUint32(at + 4, 0, true);
+      view.setUint32(at + 8, 0x2510_10ff, true); // a whole packet of data, to be cut
+      view.setUint32(at + 12, 0, true);
+    }
+    this.#store(base + NIC.TDBAL, ARENA.from);
+    this.#store(base + NIC.TDBAL + RING.HIGH, 0);
+    this.#store(base + NIC.TDBAL + RING.LENGTH, 0x1000);
+    this.#store(base + NIC.TDBAL + RING.HEAD, 0);
+    this.#store(base + NIC.CTRL, 0x40);
+    this.#store(base + NIC.TCTL, 2);
+    this.#store(base + NIC.TDBAL + RING.TAIL, packets + 1);
+  }
+
   #diskCommand(): void {
     const random = this.#hands.random;
     const base = random.chance(0.8) ? 0x1f0 : 0x170;
@@ -207,6 +235,41 @@ export class Mischief {
       for (let word = 0; word < 16; word++)
         this.#hands.access(this.#hands.pc.ports, random.chance(0.5), base, random.pick([2, 4] as const), BigInt(random.next()));
     }
+  }
+
+  // The bus master's table is a block of 64 KiB, and wraps. Without a last entry, and with two bytes in each, only a count of entries ends it.
+  #longTable(): void {
+    const { random, ram, pc } = this.#hands;
+    const master = pc.ide.bars[4]?.placed;
+    if (!master || random.chance(0.9)) return;
+    const block = ARENA.from;
+    this.#config(0xf9, 0, 0x04, 7);
+    const view = new DataView(ram.buffer, ram.byteOffset, RAM_BYTES);
+    for (let at = block; at < block + 0x1_0000; at += 8) {
+      view.setUint32(at, block + 0x1_8000, true);
+      view.setUint32(at + 4, 2, true);
+    }
+    this.#out(master, 1, 0);
+    this.#out(master + 4, 4, block);
+    this.#out(0x3f6, 1, 4);
+    this.#out(0x3f6, 1, 0);
+    this.#hands.advance(1e7);
+    const count = 512 + random.below(512);
+    for (const [register, value] of [
+      [6, 0xe0],
+      [2, count >> 8],
+      [2, count & 0xff],
+      [3, 0],
+      [3, 0],
+      [4, 0],
+      [4, 0],
+      [5, 0],
+      [5, 0],
+      [7, 0x25],
+    ] as const)
+      this.#out(0x1f0 + register, 1, value);
+    this.#out(master, 1, 9);
+    this.#hands.advance(1e9);
   }
 
   #transfer(): void {

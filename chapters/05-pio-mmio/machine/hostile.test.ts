@@ -1,7 +1,16 @@
 import { describe, expect, it } from 'vitest';
-import { HostileGuest, hostileGuest } from './hostile.ts';
+import { HostileGuest } from './hostile.ts';
 
 const OPERATIONS = 15_000;
+
+/** A run of one seed. */
+function hostileGuest({ operations, ...options }: ConstructorParameters<typeof HostileGuest>[0] & { readonly operations: number }) {
+  const guest = new HostileGuest(options);
+  guest.run(operations);
+  const { report } = guest;
+  guest.dispose();
+  return report;
+}
 
 describe('a hostile guest at the buses of the whole machine', () => {
   it.each([

@@ -32,7 +32,7 @@ import { Pc } from './pc.ts';
 import { machineKernel } from './soft-machine.ts';
 
 const ROM_BYTES = 64 << 10;
-const SECTORS = 512;
+const SECTORS = 1024;
 /** How far the processor gets when it is its turn. */
 const TURN_INSTRUCTIONS = 499;
 const GUARD_BYTES = 512 << 10;
@@ -57,13 +57,13 @@ type Cost = keyof typeof MOST;
 /** A kernel timer of a few microseconds could otherwise fire a million times in what is one operation here. */
 const MOST_NAPS = 64;
 
-export interface HostileOptions {
+interface HostileOptions {
   readonly seed: number;
   readonly irqchip?: 'on' | 'split' | 'off';
 }
 
 /** What a run came to. */
-export interface HostileReport {
+interface HostileReport {
   readonly seed: number;
   readonly irqchip: 'on' | 'split' | 'off';
   /** Accesses to the buses. */
@@ -270,6 +270,7 @@ export class HostileGuest implements Hands {
     }
   }
 
+  // @clause machine.hostile.survives
   #settle(what: () => string): void {
     for (const cost of Object.keys(MOST) as Cost[]) {
       const spent = this.#cost[cost];
@@ -283,6 +284,7 @@ export class HostileGuest implements Hands {
 
   // ## What must still hold
 
+  // @clause machine.hostile.contained
   #look(): void {
     for (const { hva, bytes } of this.#guards) {
       const words = new Uint32Array(bytes.buffer, bytes.byteOffset, GUARD_BYTES / 4);
@@ -483,15 +485,4 @@ function firmware(): Uint8Array {
   const rom = new Uint8Array(ROM_BYTES).fill(0xf4);
   rom.set([0xfb, 0xf4, 0xeb, 0xfc], ROM_BYTES - 16); // STI; HLT; and again
   return rom;
-}
-
-/** A run of one seed. */
-export function hostileGuest({ operations, ...options }: HostileOptions & { readonly operations: number }): HostileReport {
-  const guest = new HostileGuest(options);
-  try {
-    guest.run(operations);
-    return guest.report;
-  } finally {
-    guest.dispose();
-  }
 }
