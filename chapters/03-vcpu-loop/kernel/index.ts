@@ -33,19 +33,29 @@ const SYNC = [
 ] as const;
 const SYNC_ALL = SYNC.reduce((all, { bit }) => all | bit, 0n);
 
+export interface LoopOptions {
+  /** Instructions after which KVM_RUN comes back by itself. */
+  readonly instructionBound?: number;
+  /** What an access takes that user space answers, in ticks of the time stamp counter. Default: no time at all. */
+  readonly accessTicks?: number;
+}
+
 /** What the loop adds to one kernel. */
 export class VcpuLoop {
   readonly kernel: SoftKernel;
   readonly emulator: Emulator;
   /** KVM_RUN comes back with EINTR after so many instructions. */
   instructionBound: number;
+  /** What an access takes that user space answers, in ticks of the time stamp counter. */
+  readonly accessTicks: number;
   readonly #runs = new WeakMap<SoftVcpu, VcpuRun>();
   readonly #signals = new WeakMap<SoftVcpu, bigint>(); // pending, one bit for each
   readonly #masks = new WeakMap<SoftVcpu, bigint>(); // blocked during KVM_RUN
 
-  constructor(kernel: SoftKernel, instructionBound: number) {
+  constructor(kernel: SoftKernel, { instructionBound = DEFAULT_BOUND, accessTicks = 0 }: LoopOptions) {
     this.kernel = kernel;
     this.instructionBound = instructionBound;
+    this.accessTicks = accessTicks;
     this.emulator = new Emulator(kernel.hardware);
   }
 
@@ -124,8 +134,8 @@ export class VcpuLoop {
 }
 
 /** Adds the vCPU loop to a kernel. */
-function installVcpuLoop(kernel: SoftKernel, instructionBound = DEFAULT_BOUND): VcpuLoop {
-  const loop = new VcpuLoop(kernel, instructionBound);
+function installVcpuLoop(kernel: SoftKernel, options: LoopOptions): VcpuLoop {
+  const loop = new VcpuLoop(kernel, options);
   const on = kernel.vcpuRequests;
   // @clause kvm.run.no-argument
   on.onNumber('KVM_RUN', (vcpu, arg) => (arg === 0 ? loop.run(vcpu) : -ERRNO.EINVAL));
@@ -163,9 +173,9 @@ function installVcpuLoop(kernel: SoftKernel, instructionBound = DEFAULT_BOUND): 
 export class RunnableKernel extends SoftKernel {
   readonly loop: VcpuLoop;
 
-  constructor(options: SoftKernelOptions & { readonly instructionBound?: number } = {}) {
+  constructor(options: SoftKernelOptions & LoopOptions = {}) {
     super(options);
-    this.loop = installVcpuLoop(this, options.instructionBound);
+    this.loop = installVcpuLoop(this, options);
   }
 
   /** KVM_RUN comes back with EINTR after so many guest instructions. */
@@ -178,4 +188,4 @@ export class RunnableKernel extends SoftKernel {
 }
 
 /** The software kernel, ready for use. */
-export const softKernel = (options: SoftKernelOptions & { readonly instructionBound?: number } = {}): RunnableKernel => new RunnableKernel(options);
+export const softKernel = (options: SoftKernelOptions & LoopOptions = {}): RunnableKernel => new RunnableKernel(options);

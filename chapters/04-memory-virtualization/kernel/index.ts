@@ -5,7 +5,7 @@
 
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import type { SoftKernel, SoftKernelOptions } from '../../02-kvm-objects/soft/soft-kernel.ts';
-import { RunnableKernel } from '../../03-vcpu-loop/kernel/index.ts';
+import { type LoopOptions, RunnableKernel } from '../../03-vcpu-loop/kernel/index.ts';
 import { makeShadowMemory } from '../shadow/index.ts';
 import { installDirtyLog } from './dirty-log.ts';
 import { installDirtyRing } from './dirty-ring.ts';
@@ -29,7 +29,7 @@ export function installMemoryVirtualization(kernel: SoftKernel, { method = 'ept'
   kernel.capabilities.set(CAP.KVM_CAP_ENABLE_CAP_VM, 1);
 }
 
-export type MemoryKernelOptions = SoftKernelOptions & { readonly instructionBound?: number; readonly memory?: MemoryMethod } & TwoDimensionalOptions;
+export type MemoryKernelOptions = SoftKernelOptions & LoopOptions & { readonly memory?: MemoryMethod } & TwoDimensionalOptions;
 
 /** The software kernel with chapter 3's loop and this chapter's memory. */
 export function memoryKernel({ memory = 'ept', largest, dirty, ...options }: MemoryKernelOptions = {}): RunnableKernel {

@@ -3,6 +3,7 @@
 // The kernel of the book with everything that the chapters so far install in it, in the size that the machine needs.
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
+import { NS_PER_TICK } from '../../02-kvm-objects/soft/virtual-clock.ts';
 import type { RunnableKernel } from '../../03-vcpu-loop/kernel/index.ts';
 import type { MemoryMethod } from '../../04-memory-virtualization/kernel/index.ts';
 import { platformKernel } from '../kernel/index.ts';
@@ -14,6 +15,9 @@ const TABLES_PART = 64;
 // Processors take turns, and a turn is a number of instructions. That number has to be a prime. A processor that releases a lock and takes it again at
 // once, in a loop of eight instructions, would with turns of 20,000 always stop at the same place in its loop; if it holds the lock there, no
 // other ever gets it. SeaBIOS waits for its second processor in just such a loop.
+
+/** What an access takes that this machine answers: a microsecond, as good systems need. */
+const ACCESS_TICKS = 1000 / NS_PER_TICK;
 
 /** How many instructions one KVM_RUN executes at most. */
 const boundFor = (cpus: number): number => (cpus > 1 ? 19_997 : 999_983);
@@ -35,5 +39,5 @@ export function machineKernel(
   { trace = null, instructionBound }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
-  return platformKernel({ ramBytes, memory, trace, instructionBound: instructionBound ?? boundFor(cpus) });
+  return platformKernel({ ramBytes, memory, trace, instructionBound: instructionBound ?? boundFor(cpus), accessTicks: ACCESS_TICKS });
 }
