@@ -107,11 +107,11 @@ describe('a suite with a mistake in it', () => {
 
 // The suite on the embedded machine is part of the tests: a change in a chapter that breaks a clause is found here, by the clause's name.
 
-describe('the embedded machine', () => {
+describe.each(['ringbook', 'ringbook-shadow'])('the embedded machine, %s', (target) => {
   let results: Results;
   beforeAll(async () => {
-    results = await conform(loadSuite(), { target: 'ringbook', filters: [], shard: null, repeat: 1, jobs: 2, seed: 0, expect: null, quiet: true });
-  }, 600_000);
+    results = await conform(loadSuite(), { target, filters: [], shard: null, repeat: 1, jobs: 2, seed: 0, expect: null, quiet: true });
+  }, 900_000);
 
   it('passes every case that it can run', () => {
     expect(results.unavailable).toBeUndefined();
@@ -132,7 +132,7 @@ describe('the embedded machine', () => {
     expect(traced.length).toBeGreaterThan(10);
     const sample = traced.slice(0, 3).map(({ id }) => `=${id}`);
     const again = await conform(loadSuite(), {
-      target: 'ringbook',
+      target,
       filters: sample,
       shard: null,
       repeat: 1,
