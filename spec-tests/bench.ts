@@ -14,10 +14,17 @@ import { HostKernel, hostKernelAvailable } from '../chapters/02-kvm-objects/host
 import type { Kernel } from '../chapters/02-kvm-objects/kernel.ts';
 import { Kvm } from '../chapters/02-kvm-objects/kvm.ts';
 import { softKernel } from '../chapters/03-vcpu-loop/kernel/index.ts';
+import { type Figure, Samples, type Section, seconds } from './bench/figures.ts';
+import { deviceSections } from './bench/sections.ts';
 import { ROOT } from './checks/tree.ts';
 
 const { values: options } = parseArgs({
-  options: { rounds: { type: 'string', default: '5' }, exits: { type: 'string', default: '20000' }, quick: { type: 'boolean' } },
+  options: {
+    rounds: { type: 'string', default: '5' },
+    exits: { type: 'string', default: '20000' },
+    only: { type: 'string', default: '' },
+    quick: { type: 'boolean' },
+  },
 });
 const ROUNDS = options.quick ? 1 : Number(options.rounds);
 const EXITS = Number(options.exits);
@@ -49,12 +56,6 @@ function machine(kernel: Kernel, code: readonly number[]) {
   };
   return { vcpu, close };
 }
-
-const seconds = (work: () => void): number => {
-  const began = performance.now();
-  work();
-  return (performance.now() - began) / 1000;
-};
 
 /** Port exits a second through KVM_RUN, as one VMM in TypeScript sees them. */
 function exitsPerSecond(kernel: Kernel): number {
@@ -104,49 +105,53 @@ const command = (args: readonly string[]) => (): number =>
     if (status !== 0) throw new Error(`${args.join(' ')} ended with ${status}: ${stderr}`);
   });
 
-interface Figure {
-  readonly name: string;
-  readonly unit: string;
-  readonly measure: (() => number) | string;
-}
-
 const host = hostKernelAvailable();
 const yardstick = host.available ? cYardstick() : host.reason;
-const figures: Figure[] = [
-  { name: 'guest instructions, registers only', unit: 'million/s', measure: () => guestMips(COUNT_LOOP, 20) },
-  { name: 'guest instructions, loads and stores', unit: 'million/s', measure: () => guestMips(MEMORY_LOOP, 20) },
-  { name: 'port exits, software kernel', unit: '/s', measure: () => exitsPerSecond(softKernel()) },
-  { name: 'port exits, host kernel', unit: '/s', measure: host.available ? () => exitsPerSecond(new HostKernel()) : host.reason },
-  { name: 'port exits, host kernel, C', unit: '/s', measure: yardstick },
-];
-const slow: Figure[] = [
-  { name: 'suite on the embedded machine', unit: 's', measure: command(['spec-tests/conform.ts', '--target', 'ringbook']) },
-  { name: 'site build', unit: 's', measure: command(['site/build.ts']) },
-];
+const processor: Section = {
+  title: 'processor and KVM_RUN',
+  figures: [
+    { name: 'guest instructions, registers only', unit: 'million/s', measure: () => guestMips(COUNT_LOOP, 20) },
+    { name: 'guest instructions, loads and stores', unit: 'million/s', measure: () => guestMips(MEMORY_LOOP, 20) },
+    { name: 'port exits, software kernel', unit: '/s', measure: () => exitsPerSecond(softKernel()) },
+    { name: 'port exits, host kernel', unit: '/s', measure: host.available ? () => exitsPerSecond(new HostKernel()) : host.reason },
+    { name: 'port exits, host kernel, C', unit: '/s', measure: yardstick },
+  ],
+  ratios: [
+    ['port exits, host kernel', 'port exits, host kernel, C'],
+    ['port exits, software kernel', 'port exits, host kernel'],
+  ],
+};
+const whole: Section = {
+  title: 'whole commands',
+  figures: [
+    { name: 'suite on the embedded machine', unit: 's', measure: command(['spec-tests/conform.ts', '--target', 'ringbook']), once: true },
+    { name: 'site build', unit: 's', measure: command(['site/build.ts']), once: true },
+  ],
+};
 
-const median = (samples: readonly number[]): number => [...samples].sort((a, b) => a - b)[samples.length >> 1] as number;
-const results = new Map<string, number[]>();
-for (let round = 0; round < ROUNDS; round++) {
-  for (const { name, measure } of figures) {
-    if (typeof measure === 'function') results.set(name, [...(results.get(name) ?? []), measure()]);
+const sections = [processor, ...deviceSections(host.available ? '' : host.reason), whole].map(({ title, figures, ratios = [] }) => ({
+  title,
+  figures: figures.filter(({ name }) => `${title}: ${name}`.includes(options.only)),
+  ratios,
+}));
+const samples = new Samples();
+const each = async (which: (figure: Figure) => boolean): Promise<void> => {
+  for (const { figures } of sections) for (const figure of figures.filter(which)) await samples.take(figure);
+};
+// The first round of all is not counted: in it the engines under this program find out what is hot.
+if (!options.quick) {
+  await each(({ once }) => !once);
+  samples.forget();
+}
+for (let round = 0; round < ROUNDS; round++) await each(({ once }) => !once);
+if (!options.quick) await each(({ once }) => once === true);
+
+for (const { title, figures, ratios } of sections) {
+  if (figures.length === 0) continue;
+  console.log(`\n${title}`);
+  for (const figure of figures) console.log(`  ${figure.name.padEnd(58)} ${samples.text(figure)}`);
+  for (const pair of ratios) {
+    const ratio = samples.ratio(pair);
+    if (ratio !== null) console.log(`  ${pair.join(' : ').padEnd(100)} ${ratio.toPrecision(3)}`);
   }
 }
-for (const { name, measure } of slow) if (typeof measure === 'function' && !options.quick) results.set(name, [measure()]);
-
-const show = (n: number): string => (n >= 1000 ? Math.round(n).toLocaleString('en') : n.toPrecision(3));
-for (const { name, unit, measure } of [...figures, ...slow]) {
-  const samples = results.get(name);
-  const text = samples
-    ? `${show(median(samples)).padStart(12)} ${unit}`
-    : `not measured: ${typeof measure === 'string' ? measure : 'left out by --quick'}`;
-  console.log(`${name.padEnd(40)} ${text}`);
-}
-
-// Ratios round by round: what two neighbours in the same round say of each other.
-const ratio = (a: string, b: string): void => {
-  const [over, under] = [results.get(a), results.get(b)];
-  if (over && under) console.log(`${`${a} : ${b}`.padEnd(64)} ${median(over.map((value, round) => value / (under[round] as number))).toFixed(2)}`);
-};
-console.log();
-ratio('port exits, host kernel', 'port exits, host kernel, C');
-ratio('port exits, software kernel', 'port exits, host kernel');
