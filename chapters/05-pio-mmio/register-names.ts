@@ -7,8 +7,8 @@ import type { Bus } from '../03-vcpu-loop/devices/bus.ts';
 import { E1000, E1000_IO } from './e1000/registers.ts';
 import { BUS_MASTER } from './ide/bus-master.ts';
 import { CONTROL_BLOCK, TASK_FILE } from './ide/task-file.ts';
-import { IOAPIC_REGISTERS } from './interrupts/ioapic.ts';
-import { LAPIC_REGISTERS } from './interrupts/lapic-registers.ts';
+import { IOAPIC_BASE, IOAPIC_BYTES, IOAPIC_REGISTERS } from './interrupts/ioapic.ts';
+import { LAPIC_BASE, LAPIC_BYTES, LAPIC_REGISTERS } from './interrupts/lapic-registers.ts';
 import { ELCR_REGISTERS, PIC_REGISTERS } from './interrupts/pic.ts';
 import { PIT_REGISTERS, SPEAKER_REGISTERS } from './interrupts/pit.ts';
 import { CONFIG_PORTS } from './pci/config-access.ts';
@@ -43,11 +43,29 @@ const TABLES: readonly RegisterTable[] = [
 ];
 const byDevice = new Map(TABLES.map((table) => [table.device, table]));
 
+// What is in the kernel is on no bus of the VMM's. Its chips are where every PC has them.
+
+// biome-ignore format: table
+const KERNEL_CHIPS: readonly { readonly space: 'port' | 'memory'; readonly at: number; readonly bytes: number; readonly table: RegisterTable }[] = [
+  { space: 'memory', at: LAPIC_BASE,  bytes: LAPIC_BYTES,  table: LAPIC_REGISTERS },
+  { space: 'memory', at: IOAPIC_BASE, bytes: IOAPIC_BYTES, table: IOAPIC_REGISTERS },
+  { space: 'port',   at: 0x20,        bytes: 2,            table: PIC_REGISTERS },
+  { space: 'port',   at: 0xa0,        bytes: 2,            table: PIC_REGISTERS },
+  { space: 'port',   at: 0x4d0,       bytes: 2,            table: ELCR_REGISTERS },
+  { space: 'port',   at: 0x40,        bytes: 4,            table: PIT_REGISTERS },
+  { space: 'port',   at: 0x61,        bytes: 1,            table: SPEAKER_REGISTERS },
+];
+
+function kernelChip(space: 'port' | 'memory', address: number): { readonly device: { readonly name: string }; readonly offset: number } | null {
+  const chip = KERNEL_CHIPS.find((each) => each.space === space && address >= each.at && address < each.at + each.bytes);
+  return chip ? { device: { name: chip.table.device }, offset: address - chip.at } : null;
+}
+
 /** Looks up addresses in a machine's buses and its devices' tables. */
 export const lookupIn =
   ({ ports, mmio }: { readonly ports: Bus; readonly mmio: Bus }): Lookup =>
-  (space, address): Answerer | null => {
-    const found = (space === 'port' ? ports : mmio).whoAnswers(address);
+  (space, address, inKernel = false): Answerer | null => {
+    const found = inKernel ? kernelChip(space, address) : (space === 'port' ? ports : mmio).whoAnswers(address);
     if (!found) return null;
     const { device, offset } = found;
     const own = (device as { readonly table?: RegisterTable }).table ?? byDevice.get(device.name);

@@ -44,6 +44,7 @@ describe('the route of one access', () => {
       ['kernel', false],
       ['kernel', false],
     ]);
+    expect(routesOf(code, 'on').flatMap(titles)).toEqual(expect.arrayContaining(['local APIC: ID']));
     expect(routesOf(code, 'off').map(({ settledBy }) => settledBy)).toEqual(['user', 'user']);
   });
 

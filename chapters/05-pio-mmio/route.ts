@@ -50,8 +50,8 @@ export interface Answerer {
   readonly offset: number;
 }
 
-/** Asks a machine's buses. Null: nobody answers there. */
-export type Lookup = (space: 'port' | 'memory', address: number) => Answerer | null;
+/** Asks a machine's buses, or what the kernel has. Null: nobody answers there. */
+export type Lookup = (space: 'port' | 'memory', address: number, inKernel?: boolean) => Answerer | null;
 
 const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
 /** What a device model says of itself. */
@@ -142,6 +142,16 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
         if (access?.write)
           step('kernel', settledBy === 'kernel' ? 'a device in the kernel takes it' : 'no device of the kernel’s own is there', value);
         else step('kernel', settledBy === 'kernel' ? 'a device in the kernel answers' : 'the kernel puts the answer into the register', value);
+        if (settledBy === 'kernel' && access) {
+          const chip = lookup(access.space, access.address, true);
+          if (chip)
+            stops.push({
+              world: 'kernel',
+              title: `${chip.device}: ${chip.register ?? `offset ${hex(chip.offset)}`}`,
+              detail: chip.text,
+              event: null,
+            });
+        }
         break;
       }
       case 'kvm_fast_mmio':

@@ -141,7 +141,8 @@ function showEvents(): void {
   list.replaceChildren(...items.reverse());
 }
 
-function choose(index: number | null): void {
+/** Shows an event: in the timeline, in words, in the list and in the address bar. */
+function display(index: number | null): void {
   place = { ...place, event: index };
   timeline.select(index);
   const event = index === null ? undefined : events[index];
@@ -158,19 +159,18 @@ function choose(index: number | null): void {
     }
     detail.replaceChildren(head, make('p', sentence), table);
   }
-  routePanel.chosen = index;
-  if (index !== null) send({ do: 'route', event: index, step: 0 });
   showEvents();
   writeHash();
 }
+
+function choose(index: number | null): void {
+  display(index);
+  routePanel.chosen = index;
+  if (index !== null) send({ do: 'route', event: index, step: 0 });
+}
 timeline.onSelect = choose;
 routePanel.onAsk = (event, step) => send({ do: 'route', event, step });
-routePanel.onStop = (event) => {
-  place = { ...place, event };
-  timeline.select(event);
-  showEvents();
-  writeHash();
-};
+routePanel.onStop = display;
 get('events').addEventListener('click', (event) => {
   const button = (event.target as Element).closest<HTMLElement>('button[data-event]');
   if (button) choose(Number(button.dataset.event));
@@ -285,8 +285,8 @@ async function load(to: Place): Promise<void> {
   send({
     do: 'load',
     image,
-    machine: option.dataset.machine === 'pc' ? 'pc' : 'small',
     vcpus: Number(option.dataset.vcpus ?? 1),
+    needs: option.dataset.needs?.split(' ') ?? [],
     input: to.input,
     at: to.at,
     events: to.events,

@@ -48,9 +48,9 @@ function report(): void {
   do {
     const from = sentEvents;
     const events = session.events.slice(from, from + PIECE);
-    for (const { kind } of events) {
-      if (kind === 'kvm_exit') exits++;
-      if (kind === 'kvm_userspace_exit') userExits++;
+    for (const event of events) {
+      if (event.kind === 'kvm_exit') exits++;
+      if (event.kind === 'kvm_userspace_exit' && event.reason !== 'EINTR') userExits++;
     }
     sentEvents += events.length;
     const console = session.console.slice(sentConsole);
@@ -82,7 +82,7 @@ function slice(): void {
     void finish();
     return;
   }
-  if (session.instructions >= MOST_INSTRUCTIONS) {
+  if (session.instructions - session.idle >= MOST_INSTRUCTIONS) {
     running = false;
     report();
     post({ say: 'failed', message: `The guest has run ${MOST_INSTRUCTIONS.toLocaleString('en')} instructions without an end; paused.` });
