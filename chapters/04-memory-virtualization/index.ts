@@ -413,10 +413,11 @@ export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
 //
 // ::figure workloads -- The three guests, each on fresh machines: exits of the first run and of the second, and references for each TLB miss.
 //
-// Read it by rows. The guest that **touches** memory pays once for each of its {{TOUCHED}} pages under shadow paging, {{total(shadowTouch.cold.exits)}} exits in all; with a second stage of
-// large pages the whole of it was {{words(total(eptTouch.cold.exits) - 1)}}. But on the second run nobody exits, and now shadow tables have the short
-// walk: {{perWalk(shadowTouch.warm)}} references for each miss against {{perWalk(eptTouch.warm)}}. A database that fits its tables in memory and misses the TLB all
-// day is the guest for which shadow paging never stopped being faster.
+// Read it by rows. The guest that **touches** memory pays once for each of its {{TOUCHED}} pages under shadow paging,
+// {{total(shadowTouch.cold.exits)}} exits in all; with a second stage of large pages the whole of it was
+// {{words(total(eptTouch.cold.exits) - 1)}}. But on the second run nobody exits, and now shadow tables have the short walk:
+// {{perWalk(shadowTouch.warm)}} references for each miss against {{perWalk(eptTouch.warm)}}. A database that fits its tables in memory and misses the
+// TLB all day is the guest for which shadow paging never stopped being faster.
 //
 // The guest that **switches** shows the price of a context switch. A load of CR3 is an exit under shadow paging, {{shadowSwitch.warm.exits.CR_ACCESS}} for
 // {{SWITCHES}} switches, and nothing under EPT. After it the TLB is empty either way, and the {{WORKING_SET}} pages of the working set come back by walks:
