@@ -186,7 +186,7 @@ export class Mischief {
   #amplify(): void {
     const { random, ram, functions } = this.#hands;
     const base = functions.find((fn) => fn instanceof E1000Function && fn.bars[0]?.placed)?.bars[0]?.placed;
-    if (!base || random.chance(0.9)) return;
+    if (!base || random.chance(0.99)) return;
     const view = new DataView(ram.buffer, ram.byteOffset, RAM_BYTES);
     const packets = 40;
     view.setUint32(ARENA.from, 0, true);
@@ -241,7 +241,7 @@ export class Mischief {
   #longTable(): void {
     const { random, ram, pc } = this.#hands;
     const master = pc.ide.bars[4]?.placed;
-    if (!master || random.chance(0.9)) return;
+    if (!master || random.chance(0.99)) return;
     const block = ARENA.from;
     this.#config(0xf9, 0, 0x04, 7);
     const view = new DataView(ram.buffer, ram.byteOffset, RAM_BYTES);
