@@ -26,6 +26,7 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `ide`: an ATA disk as the first on the primary channel, of at least 64 sectors; it is written to. `ide-dma`: that, with a bus master on PCI.
  * - `e1000`: an 82540EM on bus 0, and somebody who answers ARP for 10.0.2.2 at the other end of its wire.
  * - `q35`: the memory controller of the Q35 at 00:00.0 and the ICH9 at 00:1f.0. `i8042`: the keyboard controller, and port 0x92 beside it.
+ * - `fw-cfg`: QEMU's firmware configuration device at port 0x510.
  * - `soft-off`: a machine that is switched off by ACPI ends, visibly.
  * - `reset`: a triple fault ends or resets the machine, visibly.
  */
@@ -56,6 +57,7 @@ export type Capability =
   | 'q35'
   | 'i8042'
   | 'soft-off'
+  | 'fw-cfg'
   | 'reset';
 
 /**
@@ -194,6 +196,8 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'reset-keyboard', title: 'Reset, by the keyboard controller', chapter: CHAPTER_5, room: 32,
     source: 'src/reset.c', defines: { WAY: 2 }, needs: ['i8042', 'reset'], end: 'reset' }),
   payload({ name: 'reset-fast', title: 'Reset, by port 92h', chapter: CHAPTER_5, room: 32, source: 'src/reset.c', defines: { WAY: 3 }, needs: ['i8042', 'reset'], end: 'reset' }),
+  payload({ name: 'keyboard', title: 'The keyboard controller', chapter: CHAPTER_5, room: 32, source: 'src/keyboard.c', needs: ['i8042', 'pic'] }),
+  payload({ name: 'fw-cfg', title: 'What the machine tells its firmware', chapter: CHAPTER_5, room: 32, source: 'src/fw-cfg.c', needs: ['fw-cfg'] }),
   payload({ name: 'power-off', title: 'Off', chapter: CHAPTER_5, room: 32, source: 'src/power-off.c', needs: ['acpi', 'soft-off'], end: 'soft-off' }),
   payload({ name: 'ioapic', title: 'The I/O APIC', chapter: CHAPTER_5, room: 32, source: 'src/ioapic.c', needs: ['lapic', 'ioapic', 'pic', 'pit', 'uart'] }),
   payload({ name: 'ide-pio', title: 'The disk, by its ports', chapter: CHAPTER_5, room: 32, source: 'src/ide-pio.c', needs: ['ide', 'pic'] }),

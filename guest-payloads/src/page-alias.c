@@ -140,5 +140,17 @@ _Noreturn void main(void) {
   two[0] = 0x72;
   *directory(7) = address_of(second) | PRESENT | WRITABLE;
   obs("as.table.again", touch(READ, LARGE_AT(7), 0));
+
+  // Entries of the same number in the two halves of one table. A hypervisor whose own tables hold half as many entries needs two of them for this one.
+  stage("halves");
+  one[0] = 0x73;
+  two[0] = 0x74;
+  *leaf(9) = address_of(one) | PRESENT | WRITABLE;
+  *leaf(ENTRIES / 2 + 9) = address_of(two) | PRESENT | WRITABLE;
+  flush();
+  obs("half.lower", touch(READ, SMALL(9), 0));
+  obs("half.upper", touch(READ, SMALL(ENTRIES / 2 + 9), 0));
+  touch(WRITE, SMALL(ENTRIES / 2 + 9), 0x75);
+  obs("half.apart", one[0] << 8 | two[0]);
   done();
 }

@@ -6,19 +6,15 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { Recorder, type Trace, traceLine } from '../../chapters/01-hardware-background/trace.ts';
-import { CAP } from '../../chapters/02-kvm-objects/abi/capabilities.ts';
 import type { Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
-import { Kvm } from '../../chapters/02-kvm-objects/kvm.ts';
 import type { Board, BoardOptions, RunResult } from '../../chapters/03-vcpu-loop/board.ts';
 import type { Chassis, End as MachineEnd } from '../../chapters/03-vcpu-loop/chassis.ts';
 import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
-import { MemoryBlock, SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
-import { completeConfig, type MachineConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
-import '../../chapters/05-pio-mmio/machine/devices.ts';
 import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
 import type { Adapter, Door, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
+import { caseBoard } from './case-machine.ts';
 import { executeScript } from './kvm-execute.ts';
 
 /** The suite's names for doors, in the monitor's words. A disk is firmware's to read. */
@@ -53,7 +49,7 @@ export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
   capabilities: [
     ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'notices-halt', 'reset'],
     ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'uart', 'smp2', 'smp2-shared'],
-    ...['lapic', 'pic', 'pit', 'ioapic', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', 'q35', 'i8042', 'soft-off', ...(FIRMWARE ? ['door-disk'] : [])],
+    ...['lapic', 'pic', 'pit', 'ioapic', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', 'q35', 'i8042', 'soft-off', 'fw-cfg', ...(FIRMWARE ? ['door-disk'] : [])],
   ],
   missing: FIRMWARE ? {} : { 'door-disk': `there is no firmware at ${FIRMWARE_PLACES.join(' or ')}` },
 };
@@ -107,18 +103,8 @@ export class MachineAdapter implements Adapter {
     const { makeMachine } = this.#options;
     const { vcpus, memoryMiB, needs = [] } = guest;
     const input = Buffer.from(guest.input, 'base64');
-    // Only a machine without local APICs can start its second processor at once: chapter 3's.
-    if (needs.includes('smp2-shared')) return makeMachine({ kernel, ramBytes: memoryMiB << 20, vcpus, trace, input });
-    const start: MachineConfig = disk ? { firmware: FIRMWARE as string } : { kernel: guest.image };
-    const pc = new Pc({
-      kernel,
-      config: completeConfig({ ...DESCRIPTION, ...start, memoryMiB, cpus: vcpus, irqchip: irqchipFor(needs, kernel) }),
-      firmware: disk ? new Uint8Array(readFileSync(FIRMWARE as string)) : null,
-      blocks: new Map([['disk', new MemoryBlock(diskWith(disk))]]),
-      trace,
-    });
-    pc.serials[0]?.send(input);
-    return makeMachine(pc.board);
+    const start = disk ? { image: disk, firmware: new Uint8Array(readFileSync(FIRMWARE as string)) } : null;
+    return makeMachine(caseBoard(kernel, { vcpus, memoryMiB, needs, input, disk: start }, trace).board);
   }
 
   async #boot({ id, guest, limits }: RunGuest): Promise<RunReply> {
@@ -167,40 +153,6 @@ export class MachineAdapter implements Adapter {
       await machine.shutdown();
     }
   }
-}
-
-/** What every case's machine has: a disk, and a network with somebody in it. */
-const DESCRIPTION: MachineConfig = {
-  reboot: false,
-  serial: ['null'],
-  drives: [{ id: 'disk', file: 'in memory' }],
-  netdevs: [{ id: 'wire', type: 'echo' }],
-  devices: [
-    { type: 'ide-hd', drive: 'disk', bus: 'ide.0', unit: 0 },
-    { type: 'e1000', netdev: 'wire' },
-  ],
-};
-const DISK_SECTORS = 128;
-
-// Devices that inject a vector past every controller need the controllers out of the kernel, which would not take it. Everything else is run as everybody
-// runs it, with the controllers in the kernel.
-
-/** Where the interrupt controllers go. */
-function irqchipFor(needs: readonly string[], kernel: Kernel): 'on' | 'off' {
-  if (needs.includes('inject') || needs.includes('inject-nmi')) return 'off';
-  const kvm = Kvm.open(kernel);
-  try {
-    return kvm.checkExtension(CAP.KVM_CAP_IRQCHIP) > 0 && kvm.checkExtension(CAP.KVM_CAP_PIT2) > 0 ? 'on' : 'off';
-  } finally {
-    kvm.close();
-  }
-}
-
-/** A disk that begins with the image. */
-function diskWith(image: Uint8Array | null): Uint8Array {
-  const disk = new Uint8Array(Math.max(DISK_SECTORS, Math.ceil((image?.length ?? 0) / SECTOR_BYTES)) * SECTOR_BYTES);
-  if (image) disk.set(image);
-  return disk;
 }
 
 function digest(trace: Recorder): string {
