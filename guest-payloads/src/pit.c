@@ -43,6 +43,9 @@ _Noreturn void main(void) {
   program(0, 0, 0xffff);
   obs("status.mode0", status(0) & 0x3f);
   obs("status.out.low", status(0) >> 7);
+  program(0, 0, 50);
+  spend(300);
+  obs("status.out.high", status(0) >> 7);
   outb(0x43, 0x30);
   obs("status.null", status(0) >> 6 & 1); // no count has been written yet
   outb(0x40, 0xff);
@@ -62,6 +65,16 @@ _Noreturn void main(void) {
   u32 high = inb(0x40);
   u32 after = latched(0);
   obs("latch.held", (low | high << 8) > after);
+  // And a second command does not take another one in its place.
+  u32 kept = 0;
+  for (u32 attempt = 0; attempt < 5 && !kept; attempt++) {
+    program(0, 4, 0);
+    outb(0x43, 0x00);
+    spend(600);
+    u32 value = latched(0);
+    kept = ((value - latched(0)) & 0xffff) >= 600;
+  }
+  obs("latch.first", kept);
 
   // One byte only: the high half is zero.
   stage("one-byte");

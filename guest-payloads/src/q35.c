@@ -59,6 +59,7 @@ _Noreturn void main(void) {
   pci_write(MCH, PCIEXBAR, 0xc4000005u); // 64 MiB: a finer address
   obs("window.short", shows(0xc4000000u));
   obs("window.short.below", shows(0xc0000000u));
+  pci_write(MCH, PCIEXBAR, 0xc0000001u);
   pci_write(MCH, PCIEXBAR, 0xc0000000u);
   obs("window.off", shows(0xc0000000u));
   pci_write(MCH, PCIEXBAR, 0xb0000001u);

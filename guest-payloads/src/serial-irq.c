@@ -89,10 +89,10 @@ _Noreturn void main(void) {
   keep("empty.again", inb(IIR) & 0x0f);
   outb(IER, 0);
 
-  // Overrun, more urgent than data
+  // Overrun, more urgent than data, and data more urgent than an empty transmitter
   arrive(0x43);
   arrive_unseen(0x44);
-  outb(IER, 0x05);
+  outb(IER, 0x07);
   keep("overrun.iir", inb(IIR) & 0x0f);
   keep("overrun.lsr", inb(LSR) & 0x03);
   keep("overrun.next", inb(IIR) & 0x0f);
@@ -145,6 +145,11 @@ _Noreturn void main(void) {
   keep("line.out2", line_is_up());
   outb(IER, 0);
   keep("line.down", line_is_up());
+  outb(MCR, 0x00); // the line goes through OUT2
+  outb(IER, 0x02);
+  keep("line.gated", line_is_up());
+  outb(IER, 0);
+  outb(MCR, 0x08);
   forget();
   outb(PIC1 + 1, 0xef);
   outb(IER, 0x02);
