@@ -382,12 +382,13 @@ export function interruptsUnder(irqchip: Arrangement): BenchRun {
 //
 // ### Without exits
 //
-// Even in the kernel each EOI was an exit: {{saved.eoi}} of them here, and {{saved.page}} accesses to the local APIC's page in all. The guest's processor has
-// a local APIC of its own, of course, but it is the host's, and the guest must not have it. What Intel has built into its server processors since 2013 is a second one, in memory. *APIC
-// virtualization* lets the guest read and write a page, the virtual-APIC page, without leaving. *Virtual-interrupt delivery* goes further: the
-// hypervisor sets a bit in that page's request register and a byte in the VMCS, *RVI*, the highest vector that waits; and the processor evaluates
-// priorities, delivers at the next boundary where the guest allows it, and carries out the EOI, by the rules of the local APIC, in microcode. For
-// level-triggered vectors a bitmap asks for an exit at the EOI, which is how the I/O APIC learns of it. Interrupt windows are not needed any more.
+// Even in the kernel each EOI was an exit: {{saved.eoi}} of them here, and {{saved.page}} accesses to the local APIC's page in all. The guest's
+// processor has a local APIC of its own, of course, but it is the host's, and the guest must not have it. What Intel has built into its server
+// processors since 2013 is a second one, in memory. *APIC virtualization* lets the guest read and write a page, the virtual-APIC page, without
+// leaving. *Virtual-interrupt delivery* goes further: the hypervisor sets a bit in that page's request register and a byte in the VMCS, *RVI*, the
+// highest vector that waits; and the processor evaluates priorities, delivers at the next boundary where the guest allows it, and carries out the
+// EOI, by the rules of the local APIC, in microcode. For level-triggered vectors a bitmap asks for an exit at the EOI, which is how the I/O APIC
+// learns of it. Interrupt windows are not needed any more.
 //
 // One exit remained. If the target is *running*, on another core, somebody has to make it look: an interrupt to that core, which is an exit. *Posted
 // interrupts* remove it. The sender sets a bit in a descriptor in memory and sends a special vector; a core that receives this vector in guest mode takes
