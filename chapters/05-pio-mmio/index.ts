@@ -491,7 +491,7 @@ export function doorbell(kind: 'exit' | 'eventfd'): { readonly run: BenchRun; re
 // 8259s and the timer, sizes and places every BAR, starts the other processors by INIT and SIPI, takes the ACPI tables out of fw_cfg,
 // finds the disk on its cable by IDENTIFY DEVICE, reads the first sector and jumps into it. A mistake in almost any register of this chapter shows in that
 // run, as a complaint on port 0x402 or as silence. `host/seabios.test.ts` is the proof, for one processor and for two; it runs wherever the package is
-// installed. To watch it: `npx ringbook run -bios /usr/share/seabios/bios-256k.bin -drive file=disk.img,id=d -device ide-hd,drive=d -debugcon stdio`.
+// installed. To watch it: `npx ringbook run -bios /usr/share/seabios/bios-256k.bin -drive file=disk.img -serial null -debugcon stdio`.
 //
 // ## What a sector costs
 //
