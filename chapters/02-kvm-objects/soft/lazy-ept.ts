@@ -6,12 +6,11 @@
 import { type Gpa, type Hpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { EXIT_REASON } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
-import { KVM_MEM } from '../abi/memory.ts';
 import { ERRNO } from '../errno.ts';
 import { Ept } from './ept.ts';
 import { eptPointer } from './hardware.ts';
 import { type ExitHandler, type ExitServices, GUEST_OWNED, type MemoryVirtualization } from './second-stage.ts';
-import type { MemorySlot } from './slots.ts';
+import { isLogged, type MemorySlot } from './slots.ts';
 import type { SoftVcpu } from './vcpu.ts';
 import type { Backing, SoftVm } from './vm.ts';
 
@@ -149,7 +148,7 @@ export class LazyEpt extends EptRegisters implements MemoryVirtualization {
     const slot = this.#vm.slots.find(gpa);
     const enter = (): boolean => {
       if (backing.kind === 'device') return slot !== null || this.ept.markMmio(page);
-      const logged = slot !== null && (slot.flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES) !== 0;
+      const logged = slot !== null && isLogged(slot);
       return this.ept.map(page, backing.hpa - (backing.hpa % PAGE_BYTES), backing.writable && (write || !logged));
     };
     if (this.tables >= this.tableLimit) this.zapAll();

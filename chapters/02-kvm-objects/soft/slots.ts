@@ -28,6 +28,8 @@ export interface MemorySlot {
 }
 
 export const isReadOnly = (slot: MemorySlot): boolean => (slot.flags & KVM_MEM.KVM_MEM_READONLY) !== 0;
+/** Whether writes are noted: in the slot's own bitmap, or in a ring of the VM's. */
+export const isLogged = (slot: MemorySlot): boolean => (slot.flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES) !== 0;
 
 /** The slots of one VM. `highestGpa` is the first address the processor cannot express. */
 export class MemorySlots {
@@ -127,7 +129,7 @@ export class MemorySlots {
 
   /** The guest wrote to this page. */
   markDirty(slot: MemorySlot, gpa: Gpa): void {
-    if (!(slot.flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES)) return;
+    if (!isLogged(slot)) return;
     const page = Math.floor((gpa - slot.gpa) / PAGE_BYTES);
     this.dirtyRing?.(slot, page);
     if (!slot.dirty) return;

@@ -12,12 +12,11 @@
 
 import { type Gpa, type Hva, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
-import { KVM_MEM } from '../../02-kvm-objects/abi/memory.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { eptPointer } from '../../02-kvm-objects/soft/hardware.ts';
 import { defaultTableLimit, EptRegisters, eptExits } from '../../02-kvm-objects/soft/lazy-ept.ts';
 import type { ExitHandler, MemoryVirtualization } from '../../02-kvm-objects/soft/second-stage.ts';
-import type { MemorySlot } from '../../02-kvm-objects/soft/slots.ts';
+import { isLogged, type MemorySlot } from '../../02-kvm-objects/soft/slots.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import type { Backing, SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 import { bytesAt, EptTables, LEVEL, type LeafLevel, RIGHTS } from './ept-tables.ts';
@@ -29,8 +28,6 @@ export interface TwoDimensionalOptions {
   /** How writes to a logged slot are noticed. Default: `protect`. */
   readonly dirty?: 'protect' | 'bits';
 }
-
-const logged = (slot: MemorySlot): boolean => (slot.flags & KVM_MEM.KVM_MEM_LOG_DIRTY_PAGES) !== 0;
 
 /** EPT with pages of three sizes. Linux: `arch/x86/kvm/mmu/tdp_mmu.c`. */
 export class TwoDimensional extends EptRegisters implements MemoryVirtualization {
@@ -63,7 +60,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
 
   /** The largest page that may map `gpa` in this slot. Linux: `kvm_mmu_max_mapping_level()`. */
   level(slot: MemorySlot, gpa: Gpa): LeafLevel {
-    if (logged(slot)) return LEVEL.PAGE_4K;
+    if (isLogged(slot)) return LEVEL.PAGE_4K;
     for (let level = this.#largest; level > LEVEL.PAGE_4K; level--) if (this.#fits(slot, gpa, level)) return level as LeafLevel;
     return LEVEL.PAGE_4K;
   }
@@ -125,10 +122,10 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
       if (changed) this.#flush();
       return;
     }
-    if (logged(now) && !logged(old)) {
+    if (isLogged(now) && !isLogged(old)) {
       // With KVM_DIRTY_LOG_INITIALLY_SET everything counts as written, and a page is protected when its bit is cleared.
       if (!this.#vm.slots.initiallyDirty) this.writeProtect(now, 0, now.bytes / PAGE_BYTES);
-    } else if (logged(old) && !logged(now)) this.#collapse(now);
+    } else if (isLogged(old) && !isLogged(now)) this.#collapse(now);
   }
 
   /** Drops the tables where the slot could have a large page. Linux: `kvm_tdp_mmu_recover_huge_pages()`. */
@@ -178,7 +175,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
 
   /** Whether a write to the slot is noticed by a fault. */
   #protects(slot: MemorySlot): boolean {
-    return logged(slot) && (!this.#dirtyBits || this.#vm.slots.dirtyRing !== null);
+    return isLogged(slot) && (!this.#dirtyBits || this.#vm.slots.dirtyRing !== null);
   }
 
   collectDirty(slot: MemorySlot): void {
@@ -187,7 +184,7 @@ export class TwoDimensional extends EptRegisters implements MemoryVirtualization
 
   /** Reads the dirty bits where `at` is mapped, for the bitmap of `slot`: of a slot that moves the bits are still at the old place. */
   #collect(at: MemorySlot, slot: MemorySlot): boolean {
-    if (!logged(slot) || this.#protects(slot)) return false;
+    if (!isLogged(slot) || this.#protects(slot)) return false;
     return this.tree.harvestDirty(at.gpa, at.bytes, (gpa, bytes) => {
       for (let page = gpa; page < gpa + bytes; page += PAGE_BYTES) this.#vm.slots.markDirty(slot, slot.gpa + (page - at.gpa));
     });

@@ -15,7 +15,7 @@
 
 import { FORMAT } from '../../01-hardware-background/mmu/paging.ts';
 import { type Gpa, type Hpa, lowHalf, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
-import { isReadOnly, type MemorySlot } from '../../02-kvm-objects/soft/slots.ts';
+import { isLogged, isReadOnly, type MemorySlot } from '../../02-kvm-objects/soft/slots.ts';
 import type { SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 import { ACCESS, EntryReader, type GuestAccess, type GuestMode, type GuestWalk, GuestWalker, lastLevelEntry } from './guest-mode.ts';
 import { framesAt, type ShadowPage, ShadowPages } from './pages.ts';
@@ -207,7 +207,7 @@ export class ShadowMmu {
     const level = this.#mappingLevel(context, walk, slot);
     const { page, index } = this.#descend(context, top, linear, walk, level);
     const first = walk.gfn - (walk.gfn % framesAt(level));
-    let writable = (rights & ACCESS.WRITE) !== 0 && !isReadOnly(slot) && (slot.dirty === null || access.write);
+    let writable = (rights & ACCESS.WRITE) !== 0 && !isReadOnly(slot) && (!isLogged(slot) || access.write);
     // A frame that this very path has just begun to shadow is protected by now.
     if (writable && level === 1 && this.pages.isProtected(walk.gfn)) writable = access.write && this.#letGo(walk.gfn);
     const granted = writable ? rights : rights & ~ACCESS.WRITE;
@@ -230,7 +230,7 @@ export class ShadowMmu {
   /** The level of the entry that will map the page. Linux: `kvm_mmu_hugepage_adjust()`. */
   #mappingLevel(context: ShadowContext, walk: GuestWalk, slot: MemorySlot): number {
     const most = context.mode.format ? walk.level : 2;
-    if (slot.dirty !== null) return 1;
+    if (isLogged(slot)) return 1;
     for (let level = most; level > 1; level--) {
       const frames = framesAt(level);
       const first = walk.gfn - (walk.gfn % frames);

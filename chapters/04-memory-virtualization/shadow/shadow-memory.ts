@@ -17,7 +17,7 @@ import { EXIT } from '../../02-kvm-objects/abi/exits.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { defaultTableLimit, eptExits } from '../../02-kvm-objects/soft/lazy-ept.ts';
 import { type ExitHandler, type ExitServices, GUEST_OWNED, type MemoryVirtualization } from '../../02-kvm-objects/soft/second-stage.ts';
-import type { MemorySlot } from '../../02-kvm-objects/soft/slots.ts';
+import { isLogged, type MemorySlot } from '../../02-kvm-objects/soft/slots.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import type { SoftVm } from '../../02-kvm-objects/soft/vm.ts';
 import { type GuestAccess, guestMode } from './guest-mode.ts';
@@ -373,7 +373,7 @@ export class ShadowMemory implements MemoryVirtualization {
 
   slotChanged(old: MemorySlot | null, now: MemorySlot | null): void {
     if (old && now && old.gpa === now.gpa) {
-      if (now.dirty && !old.dirty) this.writeProtect(now, 0, now.bytes / PAGE_BYTES);
+      if (isLogged(now) && !isLogged(old)) this.writeProtect(now, 0, now.bytes / PAGE_BYTES);
       return;
     }
     this.zapAll();

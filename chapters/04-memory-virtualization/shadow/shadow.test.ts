@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { MemorySlots } from '../../02-kvm-objects/soft/slots.ts';
 import { ARENA, buildArena, routineAt, SELECTOR } from '../fuzz/arena.ts';
 import { control, type Ended, Guest } from '../fuzz/subjects.ts';
 import { TwoDimensional } from '../kernel/two-dimensional.ts';
@@ -23,12 +24,16 @@ const FLAGS = 2 | (3 << 12);
 class Bench {
   readonly guest: Guest;
   readonly view: DataView;
+  slots: MemorySlots | null = null;
   constructor(
     method: 'ept' | 'shadow',
     options: { wp?: boolean; smep?: boolean; smap?: boolean } = {},
     entries: readonly (readonly [number, number])[] = [],
   ) {
-    this.guest = new Guest(method, method === 'shadow' ? (vm) => new ShadowMemory(vm) : (vm) => new TwoDimensional(vm));
+    this.guest = new Guest(method, (vm) => {
+      this.slots = vm.slots;
+      return method === 'shadow' ? new ShadowMemory(vm) : new TwoDimensional(vm);
+    });
     const { ram } = this.guest;
     this.view = new DataView(ram.buffer, ram.byteOffset, ram.length);
     buildArena(ram, 'long', [ROOT]);
@@ -122,6 +127,21 @@ describe('faults that Linux has had', () => {
         expect((log[page >> 3] as number) & (1 << (page & 7))).not.toBe(0);
         expect((bench.guest.dirtyLog()[page >> 3] as number) & (1 << (page & 7))).toBe(0);
       }
+    });
+
+    // With a ring a slot has no bitmap, and is logged even so.
+    it(`${method}: pages that were read before their first write are noted in a ring, each`, () => {
+      const bench = new Bench(method, {}, [[DIRECTORY, LARGE | P | RW | US | PS | A | D]]);
+      const written: number[] = [];
+      if (bench.slots) bench.slots.dirtyRing = (_slot, page) => written.push(page);
+      expect(bench.kernel('read', BASE + 0x3000n).end).toBe('done');
+      bench.guest.setLogging(true);
+      for (const offset of [0x3000n, 0x5000n]) {
+        expect(bench.kernel('read', BASE + offset).end).toBe('done');
+        expect(bench.kernel('write', BASE + offset, 7n).end).toBe('done');
+      }
+      const first = LARGE / 4096;
+      expect(written.filter((page) => page > first)).toEqual([first + 3, first + 5]);
     });
   }
 });
