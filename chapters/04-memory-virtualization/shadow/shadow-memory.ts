@@ -4,8 +4,8 @@
 // is on behind its back, page faults come to the hypervisor first. This file is that half. It answers for the registers, and it has the handlers of
 // the exits that only this method needs.
 
-import { PF } from '../../01-hardware-background/mmu/paging.ts';
 import { VECTOR } from '../../01-hardware-background/faults.ts';
+import { PF } from '../../01-hardware-background/mmu/paging.ts';
 import { assert, type Gpa, type Hpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { CR0, CR4, EFER, FLAG } from '../../01-hardware-background/state.ts';
 import { firstViolation, GUEST_CHECKS } from '../../01-hardware-background/vmx/checks.ts';
