@@ -34,6 +34,8 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 /** When nothing has left the kernel for so long, the processors are called out and asked whether they can ever wake. */
 const LOOK_MS = 200;
 const NS_PER_MS = 1e6;
+/** Three weeks and a bit: asked to wait longer, the event loop does not wait at all. */
+export const LONGEST_TIMEOUT_MS = 2 ** 31 - 1;
 /** After so long without a pause the device loop lets timers and sockets have a turn. */
 const YIELD_MS = 5;
 
@@ -81,7 +83,7 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
   async run({ timeoutMs = DEFAULT_TIMEOUT_MS, exits = Number.POSITIVE_INFINITY, reboot = false }: HostLimits = {}): Promise<RunResult> {
     this.#exitsLeft = exits;
     this.#yieldAt = performance.now() + YIELD_MS;
-    const finite = Number.isFinite(timeoutMs);
+    const finite = timeoutMs <= LONGEST_TIMEOUT_MS;
     const watchdog = finite && setTimeout(() => this.#finish({ end: 'timeout', exitCode: null, detail: `${timeoutMs} ms` }), timeoutMs);
     const look = this.platform.sleepsInKernel ? setInterval(() => this.#look(), LOOK_MS) : null;
     try {
@@ -175,7 +177,7 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
     if (this.#ring) clearTimeout(this.#ring);
     this.#ringAt = timers.next;
     if (timers.next === null) return;
-    const waitMs = Math.max(0, Math.ceil((timers.next - timers.now()) / NS_PER_MS));
+    const waitMs = Math.min(Math.max(0, Math.ceil((timers.next - timers.now()) / NS_PER_MS)), LONGEST_TIMEOUT_MS);
     this.#ring = setTimeout(() => {
       this.#ringAt = null;
       this.#keepRinging();

@@ -9,8 +9,12 @@ import schema from '../machine/machine.schema.json' with { type: 'json' };
 
 const validate = new Ajv({ allErrors: false, allowUnionTypes: true }).compile<MachineConfig>(schema);
 
+/** Options whose values nobody has checked before the schema does: whoever typed one does not know the field's name. */
+const TYPED_AS: Readonly<Record<string, string>> = { memoryMiB: '-m', cpus: '-smp', serial: '-serial', timeoutS: '-timeout' };
+
 function wording({ instancePath, keyword, params, message }: ErrorObject): string {
-  const where = instancePath.slice(1).replaceAll('/', '.') || 'the machine';
+  const path = instancePath.slice(1).replaceAll('/', '.');
+  const where = path in TYPED_AS ? `${path} (${TYPED_AS[path]})` : path || 'the machine';
   if (keyword === 'additionalProperties') {
     const known = instancePath === '' ? Object.keys(schema.properties) : [];
     return `${where} has no '${params.additionalProperty}'${known.length > 0 ? `; there are ${known.join(', ')}` : ''}`;

@@ -7,7 +7,7 @@ import { Errno } from '../../02-kvm-objects/errno.ts';
 import { HostKernel, hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
 import type { Kernel } from '../../02-kvm-objects/kernel.ts';
 import type { RunResult } from '../../03-vcpu-loop/board.ts';
-import { HostMachine } from '../../03-vcpu-loop/host/host-machine.ts';
+import { HostMachine, LONGEST_TIMEOUT_MS } from '../../03-vcpu-loop/host/host-machine.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
 import type { CompleteConfig } from '../machine/config.ts';
 import '../machine/devices.ts';
@@ -143,7 +143,7 @@ export class OpenMachine {
     try {
       if (this.#machine instanceof HostMachine) return await this.#runThreads(this.#machine, timeoutMs, reboot);
       const deadline = performance.now() + timeoutMs;
-      return await this.#machine.runAsync(this.#interlude(), { reboot, expired: () => performance.now() > deadline });
+      return await this.#machine.runAsync(this.#interlude(deadline), { reboot, expired: () => performance.now() > deadline });
     } finally {
       this.#flush();
       this.#giveBack();
@@ -151,9 +151,19 @@ export class OpenMachine {
   }
 
   async #runThreads(machine: HostMachine<Pc>, timeoutMs: number, reboot: boolean): Promise<RunResult> {
-    const flushing = setInterval(() => this.#flush(), WAIT_MS);
+    let failed: unknown = null;
+    const flushing = setInterval(() => {
+      try {
+        this.#flush();
+      } catch (error) {
+        failed ??= error;
+        machine.stop();
+      }
+    }, WAIT_MS);
     try {
-      return await machine.run({ timeoutMs, reboot });
+      const result = await machine.run({ timeoutMs, reboot });
+      if (failed) throw failed;
+      return result;
     } finally {
       clearInterval(flushing);
     }
@@ -162,7 +172,7 @@ export class OpenMachine {
   // The soft machine's time is virtual, and a guest that only waits makes it fly. A person at a terminal wants a second to last a second, so there the machine
   // is held back when it is ahead. Where nobody watches it is not, and a run ends as soon as it can.
 
-  #interlude(): (idle: boolean) => Promise<void> | undefined {
+  #interlude(deadline: number): (idle: boolean) => Promise<void> | undefined {
     const { clock } = this.pc.kernel;
     const paced = this.#config.accel === 'soft' && this.pc.inputOpen && process.stdin.isTTY === true;
     const [startMs, startNs] = [performance.now(), clock.now()];
@@ -170,7 +180,7 @@ export class OpenMachine {
     return (idle) => {
       const now = performance.now();
       // A guest that sleeps although so much waits for it already is not woken by more.
-      if (idle) return this.pc.inputOpen && !this.#held ? this.#wait(null) : undefined;
+      if (idle) return this.pc.inputOpen && !this.#held ? this.#wait(deadline - now) : undefined;
       if (now < next) return undefined;
       next = now + SLICE_MS;
       this.#flush();
@@ -190,16 +200,16 @@ export class OpenMachine {
     else process.stdin.resume();
   }
 
-  /** Resolves at the next input, or after so long; null is for ever. */
-  #wait(ms: number | null): Promise<void> {
+  /** Resolves at the next input, or after so long. */
+  #wait(ms: number): Promise<void> {
     this.#flush();
     return new Promise((resolve) => {
-      if (ms === 0) {
+      if (ms <= 0) {
         setImmediate(resolve);
         return;
       }
       // An event loop with nothing but standard input in it stays alive by that alone.
-      const timer = ms === null ? null : setTimeout(resolve, ms);
+      const timer = ms > LONGEST_TIMEOUT_MS ? null : setTimeout(resolve, Math.ceil(ms));
       this.#arrived = () => {
         if (timer) clearTimeout(timer);
         resolve();
@@ -218,10 +228,18 @@ export class OpenMachine {
     this.#regulate();
   }
 
-  /** Gives everything back. */
+  /** Gives everything back. @throws what the first thing that could not be closed well threw; the others are closed even so */
   async close(): Promise<void> {
     await this.#machine.shutdown();
-    for (const close of this.#closing.splice(0).reverse()) close();
+    let failed: unknown = null;
+    for (const close of this.#closing.splice(0).reverse()) {
+      try {
+        close();
+      } catch (error) {
+        failed ??= error;
+      }
+    }
+    if (failed) throw failed;
   }
 }
 

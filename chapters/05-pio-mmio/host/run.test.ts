@@ -1,7 +1,7 @@
 // The command as people use it: a process, its exit status, its streams. Programs are a few bytes of real-mode code.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -115,6 +115,16 @@ describe('ringbook run', () => {
     writeFileSync(file, out);
     expect(JSON.parse(out)).toMatchObject({ cpus: 2, memoryMiB: 2, devices: [{ type: 'e1000', addr: '5' }] });
     expect(run(['-config', file])).toMatchObject({ status: (21 << 1) | 1 });
+    writeFileSync(file, run([...program('leave'), '-accel', 'kvm', '-print-config']).out);
+    expect(run(['-config', file, '-print-config'])).toMatchObject({ status: 0, err: '' });
+  });
+  const full = existsSync('/dev/full') ? '' : ' (skipped: no /dev/full)';
+  it.skipIf(full !== '').each([
+    ['-serial', 'file:/dev/full'],
+    ['-trace', '/dev/full'],
+  ])(`says in one line that the file of %s %s is full${full}`, (option, where) => {
+    const { status, err } = run([...program('hello'), option, where]);
+    expect({ status, err }).toEqual({ status: 2, err: 'ringbook run: /dev/full: ENOSPC: no space left on device, write\n' });
   });
   it('explains itself', () => {
     expect(run(['-help'])).toMatchObject({ status: 0, out: expect.stringContaining('Exit status:') });
@@ -133,6 +143,11 @@ describe('ringbook run', () => {
     await new Promise((resolve) => child.stdout?.once('data', resolve));
     child.kill(signal);
     expect(await ended(child)).toBe(status);
+  });
+  it('keeps its time limit while the guest waits for input that does not come', async () => {
+    const child = started([...program('sleep'), '-timeout', '0.5']);
+    expect(await ended(child)).toBe(6);
+    child.stdin?.destroy();
   });
   it('ends when the reader of its output goes away', async () => {
     const child = started([...program('storm'), '-timeout', '60']);

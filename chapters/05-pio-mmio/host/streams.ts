@@ -5,6 +5,7 @@
 
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { Stream } from '../machine/config.ts';
+import { ConfigError } from '../machine/device-types.ts';
 
 /** One output of the machine. */
 export interface Sink {
@@ -31,17 +32,26 @@ class Collecting implements Sink {
   }
   flush(): void {
     if (this.#held === 0) return;
-    this.#put(this.#chunk.slice(0, this.#held));
-    this.#held = 0;
+    const bytes = this.#chunk.slice(0, this.#held);
+    this.#held = 0; // written or not, it is not tried again
+    this.#put(bytes);
   }
   close(): void {
-    this.flush();
-    this.#end();
+    try {
+      this.flush();
+    } finally {
+      this.#end();
+    }
   }
 }
 
-function writeAll(fd: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+/** @throws ConfigError when the file takes no more, a full disk for example */
+function writeAll(fd: number, path: string, bytes: Uint8Array): void {
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+  } catch (error) {
+    throw new ConfigError(`${path}: ${(error as Error).message}`);
+  }
 }
 
 /** Opens the other end of a character device. @throws Error when the file cannot be written */
@@ -50,7 +60,7 @@ export function openSink(stream: Stream): Sink {
   if (stream === 'stdio') return new Collecting((bytes) => void process.stdout.write(bytes));
   const fd = openSync(stream.file, 'w');
   return new Collecting(
-    (bytes) => writeAll(fd, bytes),
+    (bytes) => writeAll(fd, stream.file, bytes),
     () => closeSync(fd),
   );
 }
@@ -62,6 +72,7 @@ const TRACE_LIMIT_BYTES = 256 << 20;
 
 /** Writes lines of text to a file until it is full. */
 export class LineFile {
+  readonly #path: string;
   readonly #fd: number;
   #held: string[] = [];
   #bytes = 0;
@@ -69,6 +80,7 @@ export class LineFile {
   dropped = 0;
 
   constructor(path: string) {
+    this.#path = path;
     this.#fd = openSync(path, 'w');
   }
 
@@ -82,12 +94,16 @@ export class LineFile {
   }
 
   flush(): void {
-    if (this.#held.length > 0) writeAll(this.#fd, new TextEncoder().encode(`${this.#held.join('\n')}\n`));
+    const lines = this.#held;
     this.#held = [];
+    if (lines.length > 0) writeAll(this.#fd, this.#path, new TextEncoder().encode(`${lines.join('\n')}\n`));
   }
 
   close(): void {
-    this.flush();
-    closeSync(this.#fd);
+    try {
+      this.flush();
+    } finally {
+      closeSync(this.#fd);
+    }
   }
 }

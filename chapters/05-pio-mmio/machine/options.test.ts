@@ -127,9 +127,9 @@ describe('a description', () => {
     ['-bios b -kernel k', 'one of them starts the machine, not both'],
     ['-bios b -append x', 'append is the command line of a kernel'],
     ['-bios b -m 4', '4 MiB of memory are too few for firmware'],
-    ['-kernel k -m 1', 'memoryMiB must be >= 2'],
-    ['-kernel k -m 64G', 'memoryMiB must be <= 3584'],
-    ['-kernel k -smp 0', 'cpus must be >= 1'],
+    ['-kernel k -m 1', 'memoryMiB (-m) must be >= 2'],
+    ['-kernel k -m 64G', 'memoryMiB (-m) must be <= 3584'],
+    ['-kernel k -smp 0', 'cpus (-smp) must be >= 1'],
     ['-kernel k -accel kvm -machine memory=shadow', 'memory=shadow is the soft kernel’s choice'.replace('’', "'")],
     ['-kernel k -serial stdio -debugcon stdio', 'stdio is taken by two devices'],
     ['-kernel k -serial file:x -trace x', 'two outputs write to x'],
@@ -141,7 +141,7 @@ describe('a description', () => {
     ['-kernel k -drive file=a,if=none,id=x -device ide-hd,drive=x,unit=2', 'ide-hd: unit is a number from 0 to 1, not 2'],
     ['-kernel k -drive file=a,if=none,id=x -device ide-hd,drive=x,bus=ide.7', 'bus is one of ide.0, ide.1, not ide.7'],
     ['-kernel k -drive file=a,if=none,id=x -device ide-hd,drive=x -device ide-hd,drive=x', 'both want drive x'],
-    ['-kernel k -serial null -serial null -serial null -serial null -serial null', 'serial must NOT have more than 4 items'],
+    ['-kernel k -serial null -serial null -serial null -serial null -serial null', 'serial (-serial) must NOT have more than 4 items'],
   ])('%s is refused', (line, message) => expect(() => complete(line)).toThrow(message));
   it.each([
     [{ kernel: 'k', colour: 'red' }, "the machine has no 'colour'; there are accel, memory"],
