@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findPayload } from '../guest-payloads/index.ts';
 import { type Built, buildSite } from './build.ts';
 import { deadLinks } from './links.ts';
 import { BookSession } from './live/book-session.ts';
@@ -170,7 +171,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
 
   const imageOf = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`../guest-payloads/images/${name}.elf`, import.meta.url)));
   const nodeHash = async (name: string): Promise<string | null> => {
-    const session = new BookSession({ machine: 'small', image: imageOf(name), vcpus: 1, input: '' });
+    const session = new BookSession({ image: imageOf(name), vcpus: 1, needs: findPayload(name)?.needs ?? [], input: '' });
     while (session.ending === null) session.advance(1_000_000);
     return traceHash(session.events, session.dropped);
   };
@@ -185,7 +186,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
     );
 
   it('runs a payload to its end, with its console and the same trace as in Node', async () => {
-    for (const name of ['hello', 'mode-long']) {
+    for (const name of ['hello', 'mode-long', 'pic', 'e1000']) {
       await open(`live/index.html#payload=${name}`);
       await page.reload(); // a change of the hash alone does not load a page
       await page.waitForSelector('#run:not([disabled])');

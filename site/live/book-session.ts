@@ -1,7 +1,7 @@
 // # The book's machine in a session
 //
-// A monitor on the soft kernel, on chapter 1's processor: what the suite judges is what runs here, set up in the same way. Most payloads run on chapter 3's
-// small machine. Those that need more than it has run on the PC of chapter 5, with its interrupt controllers in the kernel, a disk and a network card.
+// The machine is the suite's: the same kernel of the same size on chapter 1's processor, the same monitor, the same disk and network, and turns as
+// long. So the trace of a payload here is, byte for byte, the trace of the case that runs it in the same way.
 
 import { CR0, CR4, EFER, FLAG } from '../../chapters/01-hardware-background/state.ts';
 import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
@@ -9,22 +9,17 @@ import { type Segment, type Sregs, VcpuState } from '../../chapters/02-kvm-objec
 import type { Chassis } from '../../chapters/03-vcpu-loop/chassis.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
-import { MemoryBlock, SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
-import { platformKernel } from '../../chapters/05-pio-mmio/kernel/index.ts';
-import { completeConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
-import '../../chapters/05-pio-mmio/machine/devices.ts';
-import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
+import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
 import { lookupIn } from '../../chapters/05-pio-mmio/register-names.ts';
 import type { Lookup } from '../../chapters/05-pio-mmio/route.ts';
+import { caseBoard } from '../../spec-tests/adapters/case-machine.ts';
 import { PAUSED, PacedKernel } from './paced-kernel.ts';
 import type { CodeAtRip, Ending, RegisterGroup } from './protocol.ts';
 import type { Session, Start } from './session.ts';
 
-const GUEST_RAM_BYTES = 16 << 20;
-const HOST_RAM_BYTES = 64 << 20;
+/** What the suite gives a case that asks for nothing else. */
+const MEMORY_MIB = 16;
 const CODE_BYTES = 16;
-/** Instructions in one KVM_RUN, as the suite has it: short turns where processors wait for one another. */
-export const boundFor = (vcpus: number): number => (vcpus > 1 ? 10_000 : 1_000_000);
 
 const wide = (value: bigint, digits: number): string => value.toString(16).padStart(digits, '0');
 
@@ -49,45 +44,6 @@ const modeOf = ({ cr0, efer, cs }: Sregs, rflags: bigint): string => {
   return `protected mode, ${cs.db ? 32 : 16}-bit`;
 };
 
-function small(kernel: PacedKernel, image: Uint8Array, vcpus: number, input: Uint8Array): Machine {
-  const machine = new Machine({ kernel, ramBytes: GUEST_RAM_BYTES, vcpus, trace: kernel.tape, input });
-  return loaded(machine, () => machine.load(image));
-}
-
-const DISK_SECTORS = 128;
-
-function pcWith(kernel: PacedKernel, image: Uint8Array, vcpus: number, input: Uint8Array): Machine<Pc> {
-  const config = completeConfig({
-    kernel: 'the payload',
-    memoryMiB: GUEST_RAM_BYTES >> 20,
-    cpus: vcpus,
-    reboot: false,
-    serial: ['null'],
-    drives: [{ id: 'disk', file: 'in memory' }],
-    netdevs: [{ id: 'wire', type: 'echo' }],
-    devices: [
-      { type: 'ide-hd', drive: 'disk' },
-      { type: 'e1000', netdev: 'wire' },
-    ],
-  });
-  const disk = new MemoryBlock(Uint8Array.from({ length: DISK_SECTORS * SECTOR_BYTES }, (_, n) => (n * 7 + (n >> 9) * 31) & 0xff));
-  const pc = new Pc({ kernel, config, blocks: new Map([['disk', disk]]), trace: kernel.tape });
-  pc.serials[0]?.send(input);
-  const machine = new Machine(pc.board);
-  return loaded(machine, () => machine.load(image, pc.handover));
-}
-
-/** @throws ImageError from `load`, with the machine given back */
-function loaded<M extends Machine<Chassis>>(machine: M, load: () => void): M {
-  try {
-    load();
-    return machine;
-  } catch (error) {
-    machine.dispose();
-    throw error;
-  }
-}
-
 export class BookSession implements Session {
   readonly #kernel: PacedKernel;
   readonly #machine: Machine<Chassis>;
@@ -95,17 +51,16 @@ export class BookSession implements Session {
   ending: Ending | null = null;
 
   /** @throws ImageError for an image that no door opens */
-  constructor({ image, machine, vcpus, input }: Start) {
+  constructor({ image, vcpus, needs, input }: Start) {
     this.vcpus = vcpus;
-    const bytes = new TextEncoder().encode(input);
-    this.#kernel = new PacedKernel({
-      ramBytes: HOST_RAM_BYTES,
-      instructionBound: boundFor(vcpus),
-      ...(machine === 'pc' && { make: platformKernel }),
-    });
+    this.#kernel = new PacedKernel((trace) => machineKernel({ memoryMiB: MEMORY_MIB, cpus: vcpus, memory: 'ept' }, { trace }));
+    const guest = { vcpus, memoryMiB: MEMORY_MIB, needs, input: new TextEncoder().encode(input) };
+    const { pc, board } = caseBoard(this.#kernel, guest, this.#kernel.tape);
+    this.#machine = new Machine(board);
     try {
-      this.#machine = machine === 'pc' ? pcWith(this.#kernel, image, vcpus, bytes) : small(this.#kernel, image, vcpus, bytes);
+      this.#machine.load(image, pc?.handover);
     } catch (error) {
+      this.#machine.dispose();
       throw error instanceof ImageError ? new Error(`The image cannot be loaded: ${error.message}`) : error;
     }
   }
@@ -117,10 +72,10 @@ export class BookSession implements Session {
     return this.#kernel.tape.dropped;
   }
   get instructions(): number {
-    return this.#kernel.instructions;
+    return this.#kernel.ticks;
   }
   get idle(): number {
-    return this.#kernel.idle;
+    return this.#kernel.soft.hardware.idleTicks;
   }
   /** Whose registers are in the processor: looking at another's would load them, and that is an event. */
   get vcpu(): number {
@@ -136,8 +91,8 @@ export class BookSession implements Session {
 
   advance(count: number): void {
     const kernel = this.#kernel;
-    kernel.deadline = kernel.instructions + count;
-    while (this.ending === null && kernel.instructions < kernel.deadline) this.#once();
+    kernel.deadline = kernel.ticks + count;
+    while (this.ending === null && kernel.ticks < kernel.deadline) this.#once();
   }
 
   go(milliseconds: number): void {
@@ -149,13 +104,12 @@ export class BookSession implements Session {
 
   toExit(count: number): void {
     const kernel = this.#kernel;
-    const before = kernel.exits;
-    kernel.deadline = kernel.instructions + count;
-    kernel.stopAtExit = true;
+    kernel.deadline = kernel.ticks + count;
+    kernel.mostExits = kernel.tape.exits + 1;
     try {
-      while (this.ending === null && kernel.exits === before && kernel.instructions < kernel.deadline) this.#once();
+      while (this.ending === null && kernel.tape.exits < kernel.mostExits && kernel.ticks < kernel.deadline) this.#once();
     } finally {
-      kernel.stopAtExit = false;
+      kernel.mostExits = Number.POSITIVE_INFINITY;
     }
   }
 

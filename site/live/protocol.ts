@@ -54,8 +54,8 @@ export type Command =
   | {
       readonly do: 'load';
       readonly image: Uint8Array;
-      readonly machine: 'small' | 'pc';
       readonly vcpus: number;
+      readonly needs: readonly string[];
       readonly input: string;
       readonly at: number;
       readonly events: number;

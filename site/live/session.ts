@@ -39,10 +39,10 @@ export interface Session {
 
 /** What a session starts from. */
 export interface Start {
-  /** The small machine of chapter 3, or the PC of chapter 5. */
-  readonly machine: 'small' | 'pc';
   readonly image: Uint8Array;
   readonly vcpus: number;
+  /** What the guest needs of its machine, in the words of the payload list. */
+  readonly needs: readonly string[];
   /** What waits at the serial port. */
   readonly input: string;
 }

@@ -8,9 +8,6 @@ import type { Site } from '../site.ts';
 const button = (id: string, label: string, title: string): string =>
   `<button type="button" id="${id}" title="${escapeHtml(title)}" disabled>${label}</button>`;
 
-/** What a payload may need that only the PC of chapter 5 has. */
-const PC_PARTS = new Set(['lapic', 'pic', 'pit', 'rtc', 'ioapic', 'x2apic', 'tsc-deadline', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000']);
-
 const BUTTONS = [
   button('run', 'Run', 'Run to the end (r)'),
   button('pause', 'Pause', 'Stop where it is (p)'),
@@ -25,7 +22,7 @@ export function addLive(site: Site): void {
     const room = site.rooms.find((one) => one.folder === `chapters/${folder}`);
     const options = payloads.map(
       ({ name, title, page, vcpus, needs }) =>
-        `<option value="${escapeHtml(name)}" data-page="../${page}" data-vcpus="${vcpus}"${needs.some((need) => PC_PARTS.has(need)) ? ' data-machine="pc"' : ''}>${escapeHtml(name)}: ${escapeHtml(title)}</option>`,
+        `<option value="${escapeHtml(name)}" data-page="../${page}" data-vcpus="${vcpus}" data-needs="${escapeHtml(needs.join(' '))}">${escapeHtml(name)}: ${escapeHtml(title)}</option>`,
     );
     return `<optgroup label="${room ? `${room.number}. ${escapeHtml(room.title)}` : escapeHtml(folder)}">${options.join('')}</optgroup>`;
   });

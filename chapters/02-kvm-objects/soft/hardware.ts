@@ -9,7 +9,7 @@
 // firmware without VMX: likewise, and the message in the kernel's log says to look in the BIOS set-up. Too few controls: KVM has a list of those it
 // cannot do without.
 
-import { Cpu } from '../../01-hardware-background/cpu.ts';
+import { Cpu, type CpuStop } from '../../01-hardware-background/cpu.ts';
 import { Fault } from '../../01-hardware-background/faults.ts';
 import { assert, type Hpa, PAGE_BYTES, PhysicalMemory } from '../../01-hardware-background/physical-memory.ts';
 import { AR, CR0, CR4, EFER, OFFSET, SEG } from '../../01-hardware-background/state.ts';
@@ -37,6 +37,25 @@ const HOST_STACK = 0xffff_c900_0000_0000n;
 /** The vector that Linux gives its local timer (LOCAL_TIMER_VECTOR). */
 const LOCAL_TIMER_VECTOR = 0xec;
 
+/** Whoever stops a guest where it would not stop, to look at it. */
+export interface Pacer {
+  /** Instructions that the guest may execute from here on; none: it stops here. */
+  room(): number;
+  /** What is reported from here on is not part of the run. */
+  hide(): void;
+  /** And from here on it is. */
+  show(): void;
+}
+
+/** How far a guest may go, by whose order. */
+interface Pace {
+  readonly room: number;
+  readonly pacer: Pacer;
+}
+
+/** Why a guest is not running any more: a VM exit; it has gone as far as it may; the processor shut down. */
+type GuestStop = 'exit' | 'cut' | 'dead';
+
 /** The processor as the kernel drives it: memory and its owners, VMX instructions by name, the host's timer. */
 export class Hardware {
   readonly memory: PhysicalMemory;
@@ -52,6 +71,8 @@ export class Hardware {
   loaded: SoftVcpu | null = null;
   /** The host's timer has fired and nobody has taken the interrupt yet. */
   #timerPending = false;
+  /** The guest was brought out for a look and has not gone on yet. */
+  #hidden = false;
   readonly #timerFires = (): void => {
     this.#timerPending = true;
     this.cpu.eventsChanged();
@@ -242,10 +263,27 @@ export class Hardware {
   // VM entry and exit are the processor's. What the host adds is a bound: its own timer interrupt, which takes the processor away from any guest
   // that does not give it up. The interrupt itself means nothing here; that it forces a VM exit means that the host gets its turn.
 
-  /** Runs from a successful VM entry to the next VM exit; the host's timer fires after `instructions`. False when the processor shut down instead. */
-  runGuest(instructions: number): boolean {
-    this.cpu.setTimer(this.cpu.instructions + instructions, this.#timerFires);
-    return this.cpu.run().kind === 'vmexit';
+  /** Runs from a successful VM entry to the next VM exit; the host's timer fires after `instructions`. */
+  runGuest(instructions: number, pace: Pace | null = null): GuestStop {
+    const { cpu } = this;
+    cpu.setTimer(cpu.instructions + instructions, this.#timerFires);
+    const stop = pace ? this.#paced(pace) : cpu.run();
+    if (stop.kind !== 'deadline') return stop.kind === 'vmexit' ? 'exit' : 'dead';
+    // The guest has gone as far as it may. The same interrupt brings it out, at this very instruction.
+    this.#hidden = true;
+    pace?.pacer.hide();
+    this.#timerFires();
+    return cpu.run().kind === 'vmexit' ? 'cut' : 'dead';
+  }
+
+  #paced({ room, pacer }: Pace): CpuStop {
+    if (this.#hidden) {
+      const entered = this.cpu.run(0); // the entry that makes up for the last cut
+      this.#hidden = false;
+      pacer.show();
+      if (entered.kind !== 'deadline') return entered;
+    }
+    return this.cpu.run(room);
   }
 
   /** CPUID as the host itself would execute it: EAX, EBX, ECX, EDX. */

@@ -85,9 +85,9 @@ export function enterWithDebugRegisters(vcpu: SoftVcpu): void {
   state.set64(OFFSET.DR6, vcpu.dr6);
 }
 
-/** Takes back what the guest may have written. Linux: `vmx_sync_dirty_debug_regs()`. */
-export function leaveWithDebugRegisters(vcpu: SoftVcpu): void {
-  if (!unintercepted.delete(vcpu)) return;
+/** Takes back what the guest may have written; unless it goes on at once, its next access exits again. Linux: `vmx_sync_dirty_debug_regs()`. */
+export function leaveWithDebugRegisters(vcpu: SoftVcpu, goesOn: boolean): void {
+  if (!unintercepted.has(vcpu)) return;
   const { hardware } = vcpu.vm;
   const { state } = hardware.cpu;
   ADDRESSES.forEach((offset, n) => {
@@ -95,6 +95,8 @@ export function leaveWithDebugRegisters(vcpu: SoftVcpu): void {
   });
   vcpu.dr6 = state.get64(OFFSET.DR6);
   vcpu.dr7 = hardware.read(FIELD.GUEST_DR7);
+  if (goesOn) return;
+  unintercepted.delete(vcpu);
   vcpu.control(CPU_BASED.mask.MOV_DR_EXITING, true);
 }
 

@@ -8,6 +8,7 @@ import { GUESTDBG, KvmInterrupt, KvmSignalMask } from '../../02-kvm-objects/abi/
 import { KvmRun } from '../../02-kvm-objects/abi/exits.ts';
 import { IOCTL } from '../../02-kvm-objects/abi/ioctls.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
+import type { Pacer } from '../../02-kvm-objects/soft/hardware.ts';
 import { SoftKernel, type SoftKernelOptions } from '../../02-kvm-objects/soft/soft-kernel.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { setGuestDebug, writeExceptionBitmap } from './debug.ts';
@@ -48,6 +49,10 @@ export class VcpuLoop {
   instructionBound: number;
   /** What an access takes that user space answers, in ticks of the time stamp counter. */
   readonly accessTicks: number;
+  /** Who decides how far a guest goes at a time. */
+  pacer: Pacer | null = null;
+  /** The last KVM_RUN did not return: it was left for a pause, and the next one continues it. Its answer means nothing. */
+  paused = false;
   readonly #runs = new WeakMap<SoftVcpu, VcpuRun>();
   readonly #signals = new WeakMap<SoftVcpu, bigint>(); // pending, one bit for each
   readonly #masks = new WeakMap<SoftVcpu, bigint>(); // blocked during KVM_RUN

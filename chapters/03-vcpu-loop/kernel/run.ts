@@ -29,7 +29,17 @@ const MAX_CR8 = 15n;
 const IF = 1 << 9;
 /** How much of KVM_RUN's bound one wait uses up: a guest that is woken by timers, and never takes their interrupt, must not stay for ever. */
 const BLOCK_EXITS = 1000;
+/** In place of a handler's answer: the guest is to be looked at. No errno. */
+const CUT = Number.NEGATIVE_INFINITY;
 const U64 = 0xffff_ffff_ffff_ffffn;
+
+/** What one KVM_RUN has used up of its bound. */
+interface Turn {
+  /** Instructions executed by all when it began. */
+  readonly start: number;
+  /** Ways round the loop. */
+  exits: number;
+}
 
 /** What KVM_RUN keeps between two calls for one vCPU. */
 export class VcpuRun {
@@ -40,6 +50,8 @@ export class VcpuRun {
   completion: Completion | null = null;
   /** A queued exception has become a triple fault. */
   #tripleFault = false;
+  /** The turn that was left in the middle. */
+  #paused: Turn | null = null;
 
   constructor(loop: VcpuLoop, vcpu: SoftVcpu) {
     this.loop = loop;
@@ -59,6 +71,7 @@ export class VcpuRun {
   run(): number {
     const { vcpu } = this;
     const view = vcpu.runView;
+    if (this.#paused) return this.#goOn(this.#paused);
     vcpu.hasRun = true;
     head.flags.set(view, 0, 0);
     if (vcpu.mpState === MP_STATE.KVM_MP_STATE_UNINITIALIZED) return this.#awaitInit();
@@ -79,9 +92,21 @@ export class VcpuRun {
       result = complete();
     }
     // @clause kvm.run.immediate-exit
-    if (result > 0) result = head.immediate_exit.get(view, 0) ? -ERRNO.EINTR : this.#innerLoop();
+    if (result > 0) result = head.immediate_exit.get(view, 0) ? -ERRNO.EINTR : this.#innerLoop({ start: vcpu.vm.hardware.instructions, exits: 0 });
+    return this.#return(result);
+  }
+
+  #return(result: number): number {
+    if (this.#paused) return -ERRNO.EINTR;
     if (result === 0) this.#charge();
     return this.#leave(result);
+  }
+
+  /** Continues a call that was left for a pause. Nothing has happened since. */
+  #goOn(turn: Turn): number {
+    this.#paused = null;
+    this.loop.paused = false;
+    return this.#return(this.#innerLoop(turn));
   }
 
   // Time is counted in instructions, and the VMM executes none that count. Taken at its word that makes its work free, and a guest that polls a device pays
@@ -119,29 +144,46 @@ export class VcpuRun {
   // keep it.
 
   /** Linux: `vcpu_run()`. */
-  #innerLoop(): number {
+  #innerLoop(turn: Turn): number {
     const { vcpu, loop } = this;
     const { clock, hardware } = loop.kernel;
-    const start = hardware.instructions;
-    for (let exits = 0; ; exits++) {
+    for (; ; turn.exits++) {
       clock.timers.runDue();
       // An exit counts as an instruction, so that a guest that only ever exits comes to an end as well.
-      const left = loop.instructionBound - (hardware.instructions - start) - exits;
+      const left = loop.instructionBound - (hardware.instructions - turn.start) - turn.exits;
       // @clause kvm.run.eintr
       if (left <= 0 || loop.takeSignal(vcpu) || clock.takeAlarm()) {
         vcpu.exitReason = EXIT.KVM_EXIT_INTR;
         return -ERRNO.EINTR;
       }
+      const room = loop.pacer?.room() ?? Number.POSITIVE_INFINITY;
+      if (room <= 0) return this.#pause(turn);
       const runs = vcpu.mpState === MP_STATE.KVM_MP_STATE_RUNNABLE;
-      const result = runs ? this.#enterGuest(clock.stepsUntilNext(left)) : this.#block();
+      const result = runs ? this.#enterGuest(clock.stepsUntilNext(left), room) : this.#block();
+      if (result === CUT) return this.#pause(turn);
       if (result <= 0) return result;
-      if (!runs) exits += BLOCK_EXITS;
+      if (!runs) turn.exits += BLOCK_EXITS;
       // @clause kvm.exit.irq-window
       if (wantsWindow(vcpu) && readyForInterrupt(vcpu)) {
         vcpu.exitReason = EXIT.KVM_EXIT_IRQ_WINDOW_OPEN;
         return 0;
       }
     }
+  }
+
+  // ## Pauses
+  //
+  // A reader wants to stop a guest after any instruction, and the guest, its kernel and its monitor must not notice: they are what the reader looks at.
+  // A signal would be noticed. So whoever drives this kernel may give it a *pacer*, which is asked before each entry how far the guest may go. When it has gone that far
+  // the call is left as it stands, and the next one continues it: same turn, same bound. To be looked at, a vCPU has to be
+  // out of the guest; that exit and the entry that makes up for it are not counted, and the pacer is told to look away.
+
+  #pause(turn: Turn): number {
+    this.#paused = turn;
+    this.loop.paused = true;
+    // A monitor that looks here before its call would think that it may inject.
+    head.ready_for_interrupt_injection.set(this.vcpu.runView, 0, 0);
+    return -ERRNO.EINTR;
   }
 
   // ## Waiting in the kernel
@@ -208,9 +250,10 @@ export class VcpuRun {
 
   // ## The inner door
 
-  /** One entry, one exit, and the exit's handler. Linux: `vcpu_enter_guest()`. */
-  #enterGuest(instructions: number): number {
+  /** One entry, one exit, and the exit's handler; {@link CUT} when the guest used up `room` first. Linux: `vcpu_enter_guest()`. */
+  #enterGuest(instructions: number, room: number): number {
     const { vcpu } = this;
+    const { pacer } = this.loop;
     const { hardware } = vcpu.vm;
     const { trace } = vcpu;
     if (this.#tripleFault) {
@@ -238,12 +281,16 @@ export class VcpuRun {
     const outcome = interpreted ?? (vcpu.launched ? hardware.vmx.vmresume() : hardware.vmx.vmlaunch());
     if (outcome === 'failValid' || outcome === 'failInvalid') return this.#failEntry(hardware.read32(FIELD.VM_INSTRUCTION_ERROR));
     if (outcome === 'exited') return this.#failEntry(hardware.read32(FIELD.VM_EXIT_REASON));
-    const alive = outcome === 'entered' && (interpreted !== null || hardware.runGuest(instructions));
+    const stop = outcome !== 'entered' ? 'dead' : interpreted !== null ? 'exit' : hardware.runGuest(instructions, pacer ? { room, pacer } : null);
     if (trace) trace.now = hardware.cpu.state.getNumber(OFFSET.ICOUNT);
-    if (!alive) return this.#failEntry(ENTRY_FAILED);
+    if (stop === 'dead') return this.#failEntry(ENTRY_FAILED);
     vcpu.launched = true;
     vcpu.saveRegisters();
-    leaveWithDebugRegisters(vcpu);
+    leaveWithDebugRegisters(vcpu, stop === 'cut');
+    if (stop === 'cut') {
+      completeEvents(vcpu);
+      return CUT;
+    }
     const reason = hardware.read32(FIELD.VM_EXIT_REASON);
     if (trace) {
       const qualification = hardware.read(FIELD.EXIT_QUALIFICATION);
