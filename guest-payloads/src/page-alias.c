@@ -150,6 +150,7 @@ _Noreturn void main(void) {
   flush();
   obs("half.lower", touch(READ, SMALL(9), 0));
   obs("half.upper", touch(READ, SMALL(ENTRIES / 2 + 9), 0));
+  obs("half.lower.again", touch(READ, SMALL(9), 0));
   touch(WRITE, SMALL(ENTRIES / 2 + 9), 0x75);
   obs("half.apart", one[0] << 8 | two[0]);
   done();
