@@ -23,10 +23,10 @@ const MAX_INSTRUCTION = 15;
 const mmio = RunMmio.fields;
 
 /** Emulates the instruction at RIP. 1: go on; 0: to user space. Linux: `x86_emulate_instruction()`. */
-export function emulate(run: VcpuRun, emulator: Emulator, answers: readonly bigint[] = [], items: Uint8Array | null = null): number {
+export function emulate(run: VcpuRun, emulator: Emulator, answers: bigint[] = [], items: Uint8Array | null = null): number {
   const { vcpu } = run;
   const traps = trapFlag(vcpu);
-  const result = emulator.attempt(vcpu, answers, items);
+  const result = emulator.attempt(vcpu, answers, items, (gpa, bytes) => kernelRead(vcpu, gpa, bytes));
   switch (result.kind) {
     case 'read':
       return readExit(run, result.access, (value) => emulate(run, emulator, [...answers, value], items));
@@ -64,20 +64,19 @@ function describe(vcpu: SoftVcpu, { gpa, bytes }: MmioAccess, write: boolean): v
 
 // @clause kvm.exit.kernel-device
 /** Linux: `vcpu_mmio_read()`. */
-const kernelRead = ({ interruptController, vm }: SoftVcpu, gpa: number, bytes: number): bigint | null =>
-  interruptController?.page.read(gpa, bytes) ?? vm.buses.mmio.read(gpa, bytes);
+function kernelRead(vcpu: SoftVcpu, gpa: number, bytes: number): bigint | null {
+  const answer = vcpu.interruptController?.page.read(gpa, bytes) ?? vcpu.vm.buses.mmio.read(gpa, bytes);
+  if (answer === null) return null;
+  const value = BigInt.asUintN(8 * bytes, answer);
+  vcpu.trace?.emit({ kind: 'kvm_mmio', rw: 'read', gpa, len: bytes, value });
+  return value;
+}
 /** Linux: `vcpu_mmio_write()`. */
 const kernelWrite = ({ interruptController, vm }: SoftVcpu, { gpa, bytes, value }: MmioAccess): boolean =>
   interruptController?.page.write(gpa, bytes, value) || vm.buses.mmio.write(gpa, bytes, value);
 
 function readExit(run: VcpuRun, access: MmioAccess, then: (value: bigint) => number): number {
   const { vcpu } = run;
-  const own = kernelRead(vcpu, access.gpa, access.bytes);
-  if (own !== null) {
-    const value = BigInt.asUintN(8 * access.bytes, own);
-    vcpu.trace?.emit({ kind: 'kvm_mmio', rw: 'read', gpa: access.gpa, len: access.bytes, value });
-    return then(value);
-  }
   describe(vcpu, access, false);
   run.completion = () => {
     const value = BigInt.asUintN(8 * access.bytes, vcpu.runView.getBigUint64(mmio.data.offset, true));

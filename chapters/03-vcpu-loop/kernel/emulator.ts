@@ -30,7 +30,8 @@ import { modeOf } from './mode.ts';
 const TLB_BYTES = 512 * 32;
 /** Room for decoded instructions: they are few, and each is decoded for itself. */
 const ARENA_BYTES = 256 << 10;
-const SEGMENTS = [SEG.ES, SEG.CS, SEG.SS, SEG.DS, SEG.FS, SEG.GS, SEG.LDTR, SEG.TR] as const;
+/** The segments that an instruction can use here; those that load the other two are not emulated. */
+const SEGMENTS = [SEG.ES, SEG.CS, SEG.SS, SEG.DS, SEG.FS, SEG.GS] as const;
 const MODIFY = 2;
 
 /** One device access of at most 8 bytes, which is what one KVM_EXIT_MMIO can describe. */
@@ -47,6 +48,10 @@ export interface StringPort {
   readonly size: 1 | 2 | 4;
   readonly count: number;
 }
+
+/** Reads a device that the kernel has; null when nobody in the kernel answers. */
+type AskKernel = (gpa: Gpa, bytes: number) => bigint | null;
+const NOBODY: AskKernel = () => null;
 
 /** How an attempt ended. */
 type Emulated =
@@ -82,9 +87,10 @@ export class Emulator implements EngineHost {
   #paging!: Paging;
   #user = false;
   #acSet = false;
-  // Answers from user space, in the order of the requests; the attempt consumes them from the start.
-  #answers: readonly bigint[] = [];
+  // Values of device reads, in the order of the requests; the attempt consumes them from the start.
+  #answers: bigint[] = [];
   #answersUsed = 0;
+  #ask: AskKernel = NOBODY;
   #items: Uint8Array | null = null;
   #writes: MmioAccess[] = [];
   #journal: JournalEntry[] = [];
@@ -102,14 +108,16 @@ export class Emulator implements EngineHost {
 
   // @clause x86.mmio.string
   /**
-   * Executes the instruction at the vCPU's RIP, or one iteration of a repeated one. `answers` are the values of its device reads so far, `items` the data of its string
+   * Executes the instruction at the vCPU's RIP, or one iteration of a repeated one. `answers` are the values of its device reads so far, and what the kernel's
+   * devices answer is added to them: a read has side effects and is done once, however often the instruction is tried. `items` is the data of its string
    * input. Nothing of the vCPU changes unless the result is `done`.
    */
-  attempt(vcpu: SoftVcpu, answers: readonly bigint[], items: Uint8Array | null): Emulated {
+  attempt(vcpu: SoftVcpu, answers: bigint[], items: Uint8Array | null, ask: AskKernel = NOBODY): Emulated {
     this.#vcpu = vcpu;
     this.#vm = vcpu.vm;
     this.#answers = answers;
     this.#answersUsed = 0;
+    this.#ask = ask;
     this.#items = items;
     this.#writes = [];
     this.#journal = [];
@@ -158,7 +166,7 @@ export class Emulator implements EngineHost {
     const cpl = (state.segRights(SEG.SS) & AR.DPL) >> AR.DPL_SHIFT;
     state.set32(OFFSET.CPL, cpl);
     state.set32(OFFSET.MODE, modeOf(state));
-    state.u8.set(hardware.cpu.state.u8.subarray(OFFSET.FPU, OFFSET.FPU + 512), OFFSET.FPU);
+    state.fpu.set(hardware.cpu.state.fpu);
     this.#user = cpl === 3;
     this.#acSet = (flags & FLAG.AC) !== 0;
   }
@@ -173,7 +181,7 @@ export class Emulator implements EngineHost {
     hardware.write(FIELD.GUEST_RIP, state.slot(SLOT.RIP));
     const kept = hardware.read32(FIELD.GUEST_RFLAGS) & FLAG.TF;
     hardware.write32(FIELD.GUEST_RFLAGS, readFlags(state) | kept);
-    hardware.cpu.state.u8.set(state.u8.subarray(OFFSET.FPU, OFFSET.FPU + 512), OFFSET.FPU);
+    hardware.cpu.state.fpu.set(state.fpu);
   }
 
   // ## Memory, as the instruction sees it
@@ -227,8 +235,13 @@ export class Emulator implements EngineHost {
   #readPart(gpa: Gpa, bytes: number): bigint {
     if (this.#vm.backing(gpa, false).kind === 'ram') return this.#load(gpa, bytes);
     // @clause kvm.exit.completion
-    const answer = this.#answers[this.#answersUsed];
-    if (answer === undefined) throw new Abandon({ kind: 'read', access: { gpa, bytes, value: 0n } });
+    let answer = this.#answers[this.#answersUsed];
+    if (answer === undefined) {
+      const own = this.#ask(gpa, bytes);
+      if (own === null) throw new Abandon({ kind: 'read', access: { gpa, bytes, value: 0n } });
+      answer = own;
+      this.#answers.push(own);
+    }
     this.#answersUsed++;
     return answer & ((1n << BigInt(8 * bytes)) - 1n);
   }
