@@ -103,7 +103,9 @@ const at = (name: Routine): number => ORDER.indexOf(name) * EACH;
 export const routineAt = (name: Routine, user = false): number => (user ? ARENA.USER_CODE : ARENA.CODE) + at(name);
 
 const SELECTOR = { CODE: 0x08, DATA: 0x10, USER_CODE: 0x1b, USER_DATA: 0x23, TSS: 0x28 } as const;
+
 export { SELECTOR };
+
 const CALL_VECTOR = 0x80;
 const PAGE_FAULT = 14;
 

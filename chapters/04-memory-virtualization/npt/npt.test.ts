@@ -7,7 +7,7 @@ import { PhysicalMemory } from '../../01-hardware-background/physical-memory.ts'
 import { CpuState, CR0, CR4, EFER, OFFSET } from '../../01-hardware-background/state.ts';
 import { NO_DEVICES } from '../../01-hardware-background/system/surroundings.ts';
 import { Recorder } from '../../01-hardware-background/trace.ts';
-import { Random } from '../fuzz.ts';
+import { Random } from '../random.ts';
 import { EXIT_NPF, NestedTables, NPF, NptWalker } from './npt.ts';
 
 const GUEST_FRAMES = 64; // guest physical memory, one 4 KiB page each

@@ -4,7 +4,7 @@
 // what a driver would do on purpose with one field or another gone wrong, and leaves in memory what devices would want to see there.
 
 import type { Bus, Width } from '../../03-vcpu-loop/devices/bus.ts';
-import type { Random } from '../../04-memory-virtualization/fuzz.ts';
+import type { Random } from '../../04-memory-virtualization/random.ts';
 import { E1000Function } from '../e1000/e1000.ts';
 import type { PciFunction } from '../pci/function.ts';
 import type { Pc } from './pc.ts';

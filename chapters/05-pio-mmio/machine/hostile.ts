@@ -16,7 +16,7 @@ import type { Allocation, Kernel } from '../../02-kvm-objects/kernel.ts';
 import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import type { Bus, Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
-import { Random } from '../../04-memory-virtualization/fuzz.ts';
+import { Random } from '../../04-memory-virtualization/random.ts';
 import { MemoryBlock } from '../block/block.ts';
 import { E1000Function } from '../e1000/e1000.ts';
 import { SplitController } from '../interrupts/split.ts';
