@@ -153,6 +153,23 @@ for (const which of kernels) {
         expect(signal(vm, 0x62)).toBe(1);
         expect([reported(vcpu), reported(vcpu)]).toEqual([3, 4]);
       });
+      it('exits for it also when the pin has another destination by then', () => {
+        const { vm, vcpu } = machine({ code: sleepLoop, irqchip: 'split', handlers: { 97: [...report(1), ...EOI, ...report(2), ...IRET] } });
+        setLapic(vm, vcpu);
+        const entry = (processor: number): Entry => ({
+          gsi: 3,
+          type: IRQ_ROUTING.KVM_IRQ_ROUTING_MSI,
+          address_lo: APIC + (processor << 12),
+          data: 0x8061,
+        });
+        expect(routing(vm, [entry(0)])).toBe(0);
+        expect(signal(vm, 0x61, { level: true })).toBe(1);
+        expect(reported(vcpu)).toBe(1);
+        expect(routing(vm, [entry(5)])).toBe(0);
+        expect(run(vcpu)).toBe(EXIT.KVM_EXIT_IOAPIC_EOI);
+        expect(RunEoi.load(vcpu.page.view).vector).toBe(0x61);
+        expect(reported(vcpu)).toBe(2);
+      });
       it('takes a vector from the VMM when the processor listens', () => {
         const { vm, vcpu } = machine({
           code: [...CLI, ...report(1), ...STI, ...SYNC, ...report(2), ...HLT],

@@ -186,7 +186,7 @@ export class KernelIrqchip {
   eoi(from: VcpuApic, vector: number, levelTriggered: boolean): void {
     this.#trace?.emit({ kind: 'kvm_eoi', apic: from.apic.id, vector });
     if (this.mode.kind === 'split') {
-      if (this.#isReserved(from, vector, this.mode.reservedPins)) from.pendingEoi = vector;
+      if (this.#isReserved(from, vector, levelTriggered, this.mode.reservedPins)) from.pendingEoi = vector;
     } else if (!levelTriggered && this.chips) {
       for (let pin = 0; pin < IOAPIC_PINS; pin++) {
         const message = this.chips.ioapic.message(pin);
@@ -195,13 +195,17 @@ export class KernelIrqchip {
     }
   }
 
+  // The entry may have been given another destination while its interrupt was in service here. Then the end of it must be told even so, or the pin
+  // stays silent for ever.
+
   // @clause kvm.exit.ioapic-eoi
   /** The VMM's I/O APIC has sent this vector to this processor, level-triggered. Linux: `kvm_scan_ioapic_routes()`, the EOI exit bitmap. */
-  #isReserved({ apic }: VcpuApic, vector: number, reservedPins: number): boolean {
+  #isReserved({ apic }: VcpuApic, vector: number, levelTriggered: boolean, reservedPins: number): boolean {
     return this.routes.all.some((route) => {
       if (route.kind !== 'msi' || route.gsi >= reservedPins) return false;
       const message = msiMessage(route.address, route.data);
-      return message.vector === vector && message.levelTriggered && apic.matches(message.destination, message.logical, false);
+      if (message.vector !== vector || !message.levelTriggered) return false;
+      return levelTriggered || apic.matches(message.destination, message.logical, false);
     });
   }
 }
