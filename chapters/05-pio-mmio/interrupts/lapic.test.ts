@@ -1,71 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { TimerQueue } from '../../02-kvm-objects/clock.ts';
 import type { Width } from '../../03-vcpu-loop/devices/bus.ts';
-import { ApicBus } from './apic-bus.ts';
 import { DELIVERY } from './apic-message.ts';
-import { LocalApic, type LocalApicOptions } from './lapic.ts';
+import { BASE, BSP, bench, EN, ENABLE, X2APIC } from './laboratory.ts';
+import type { LocalApic } from './lapic.ts';
 import { LAPIC } from './lapic-registers.ts';
 
-const ENABLE = 0x100;
-const BASE = 0xfee0_0000n;
-const [BSP, X2APIC, EN] = [0x100n, 0x400n, 0x800n];
 const MASKED = 0x10000;
-
-type Event = readonly [id: number, what: string, vector?: number];
-
-/** `count` processors on one bus. */
-function bench(count = 1, options: Partial<LocalApicOptions> = {}) {
-  let now = 0;
-  const clock = new TimerQueue(() => now);
-  const bus = new ApicBus();
-  const events: Event[] = [];
-  const eois: number[] = [];
-  let woken = 0;
-  bus.addListener({ eoi: (vector) => eois.push(vector) });
-  const apics = Array.from(
-    { length: count },
-    (_, id) =>
-      new LocalApic({
-        id,
-        clock,
-        bus,
-        tsc: { now: () => BigInt(Math.floor(now / 10)), khz: 100_000 },
-        minPeriodNs: 0,
-        onWake: () => woken++,
-        onNmi: () => events.push([id, 'nmi']),
-        onInit: () => events.push([id, 'init']),
-        onSipi: (vector) => events.push([id, 'sipi', vector]),
-        onSmi: () => events.push([id, 'smi']),
-        ...options,
-      }),
-  );
-  const at = (id: number): LocalApic => apics[id] as LocalApic;
-  const write = (offset: number, value: number, id = 0): void => at(id).registers.write(offset, 4, BigInt(value >>> 0));
-  const read = (offset: number, id = 0): number => Number(at(id).registers.read(offset, 4));
-  return {
-    bus,
-    apics,
-    apic: at(0),
-    events,
-    eois,
-    at,
-    write,
-    read,
-    /** Enabled by software, LINT0 as it is. */
-    on: () => {
-      for (let id = 0; id < count; id++) write(LAPIC.SVR, ENABLE | 0xff, id);
-    },
-    woken: () => woken,
-    taken: () => events.splice(0),
-    pass: (ns: number) => {
-      now += ns;
-      clock.runDue();
-    },
-    /** What each processor has to take, as `id:vector`. */
-    pending: () => apics.flatMap((apic) => (apic.pending() >= 0 ? [`${apic.id}:${apic.pending().toString(16)}`] : [])),
-  };
-}
 
 const fixed = (apic: LocalApic, vector: number, level = false): number => apic.deliver(DELIVERY.FIXED, vector, true, level);
 
