@@ -40,8 +40,8 @@ async function sessionRun(name: string, go: (session: BookSession) => void): Pro
   return ran;
 }
 
-// A guest of each kind: ends of every sort, all modes, interrupts and NMIs that wait for a window, debug registers that are lent until the next exit, one that
-// runs past KVM_RUN's own bound on instructions, two processors; and every part of a PC that does something by itself.
+// A guest of each kind: ends of every sort, modes, interrupts and NMIs that wait for a window, one that runs past KVM_RUN's own bound on instructions,
+// debug registers that are lent until the next exit; and every part of a PC that does something by itself.
 // biome-ignore format: table
 const GUESTS: readonly (readonly [name: string, cut: number])[] = [
   ['hello', 1], ['halt', 7], ['triple-fault', 7], ['mode-real', 31], ['mode-long', 31], ['irq-window-64', 997], ['nmi-64', 997],

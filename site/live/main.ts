@@ -150,7 +150,7 @@ function display(index: number | null): void {
   if (event) {
     const { title, sentence, fields } = explain(event);
     const head = make('p');
-    head.append(make('strong', title), make('span', ` event ${spaced(index as number)}, after ${plural(event.t, 'instruction')}`, 'when'));
+    head.append(make('strong', title), make('span', ` event ${spaced(index as number)}, at tick ${spaced(event.t)}`, 'when'));
     const table = make('table');
     for (const [name, value, meaning] of fields) {
       const row = make('tr');

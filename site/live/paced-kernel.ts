@@ -5,8 +5,8 @@
 // stop (a bound on instructions, a signal), but each leaves its mark: an exit for the host's timer, a return with EINTR, a VMM that gets its turn.
 //
 // The kernel of this book can be paced instead: it asks before each entry how far the guest may go, and leaves KVM_RUN as it stands when that is
-// used up. What remains to be done is done here. The monitor must not see a return, so this kernel, which stands between the two, throws `PAUSED` through
-// it; and calling KVM_RUN again goes on as if nothing had been. What happens while the guest is brought out and put back is kept off the tape.
+// used up. What remains to be done is done here. The monitor must not see a return, so this kernel, which stands between the two, throws `PAUSED`
+// through it; and calling KVM_RUN again goes on as if nothing had been. What happens while the guest is brought out and put back is kept off the tape.
 //
 // Time that a machine sleeps has no instructions to stop after: it passes at once, and a stop that falls into it comes at its end.
 

@@ -1,8 +1,9 @@
 // # The exit timeline
 //
 // Three lanes, one per mode: guest, kernel, user. A line runs in the lane of whoever has the processor and crosses where it changes hands: that
-// is all virtualization is, seen from the side. Positions are either the crossings' order (each takes the same room) or virtual time, in
-// which only the guest's lane has any length, because time in this book is guest instructions.
+// is all virtualization is, seen from the side. Positions are either the crossings' order (each takes the same room) or virtual time. Time in
+// this book is guest instructions, so by time mostly the guest's lane has any length; the others have where time passes without any: a machine that
+// sleeps, a device of the VMM's that takes its microsecond.
 //
 // Only what is in view is drawn, on a canvas that stays put while a spacer scrolls beneath it; so a million crossings cost no more than a screenful.
 
@@ -36,6 +37,14 @@ const MARKED = new Set([
   'kvm_mmio',
   'kvm_page_fault',
   'kvm_inj_virq',
+  'kvm_pic_set_irq',
+  'kvm_ioapic_set_irq',
+  'kvm_msi_set_irq',
+  'kvm_apic_accept_irq',
+  'kvm_apic_ipi',
+  'kvm_eoi',
+  'kvm_fast_mmio',
+  'kvm_vcpu_wakeup',
   'console',
   'device',
 ]);

@@ -36,6 +36,31 @@ describe('exits in words', () => {
   });
 });
 
+describe('what happens around a PC, in words', () => {
+  it('names pins, messages and devices', () => {
+    const sentence = (event: Parameters<typeof explain>[0]): string => explain(event).sentence;
+    expect(sentence({ t: 1, kind: 'kvm_pic_set_irq', chip: 1, pin: 0, coalesced: false })).toBe(
+      'Pin 0 of the second 8259 was raised: a device asks for attention.',
+    );
+    expect(explain({ t: 1, kind: 'kvm_pic_set_irq', chip: 1, pin: 6, coalesced: false }).title).toBe('8259 pin 14');
+    expect(sentence({ t: 1, kind: 'kvm_apic_accept_irq', apic: 1, mode: 6, vector: 8, levelTriggered: false })).toContain(
+      'takes start-up at page 0x8, edge-triggered',
+    );
+    expect(sentence({ t: 1, kind: 'kvm_apic_ipi', destination: 1, vector: 0x41, mode: 0, shorthand: 0 })).toBe(
+      'A processor sends an interrupt, vector 65 to 0x1.',
+    );
+    expect(sentence({ t: 1, kind: 'kvm_apic_ipi', destination: 0, vector: 0, mode: 5, shorthand: 3 })).toBe(
+      'A processor sends INIT to all but itself.',
+    );
+    expect(sentence({ t: 1, kind: 'device', device: 'e1000', what: 'transmit', value: 60 })).toBe(
+      'e1000: a frame of 60 bytes went out, read from the guest’s memory.',
+    );
+    expect(sentence({ t: 1, kind: 'device', device: 'i8042', what: 'reset' })).toBe('The device model: reset.');
+    expect(oneLine({ t: 1, kind: 'kvm_eoi', apic: 0, vector: 48 })).toContain('end of interrupt 48');
+    expect(sentence({ t: 1, kind: 'kvm_vcpu_wakeup', ns: 500, waited: true })).toContain('500 ns');
+  });
+});
+
 describe('lanes', () => {
   it('turns entries and exits into crossings and the rest into marks', () => {
     const lanes = new Lanes();

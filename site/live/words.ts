@@ -30,7 +30,7 @@ const REASONS: Readonly<Record<string, string>> = {
   VMCALL: 'The guest called the hypervisor on purpose.',
   CR_ACCESS: 'The guest touched a control register in a way the hypervisor watches.',
   DR_ACCESS: 'The guest touched a debug register.',
-  IO_INSTRUCTION: 'The guest used a port. Ports belong to devices, and devices are the VMM’s.',
+  IO_INSTRUCTION: 'The guest used a port. Ports belong to devices: a few of them live in the kernel, the others in the VMM.',
   MSR_READ: 'The guest read a model-specific register.',
   MSR_WRITE: 'The guest wrote a model-specific register.',
   INVALID_STATE: 'The VM entry failed: the guest state breaks a rule of the architecture.',
@@ -43,6 +43,35 @@ const REASONS: Readonly<Record<string, string>> = {
   XSETBV: 'The guest set XCR0, which always exits.',
   WBINVD: 'The guest wrote back and dropped the caches.',
 };
+
+/** What a message to a local APIC asks for: the delivery modes of its format. */
+// biome-ignore format: table
+const DELIVERY = ['an interrupt', 'an interrupt for whoever has the lowest priority', 'a system-management interrupt', 'nothing (a reserved mode)', 'an NMI', 'INIT', 'start-up', 'an interrupt by an 8259'];
+const delivery = (mode: number, vector: number): string => {
+  const what = DELIVERY[mode & 7] as string;
+  return (mode & 7) < 2 ? `${what}, vector ${vector}` : (mode & 7) === 6 ? `${what} at page ${hex(vector)}` : what;
+};
+/** To whom, when the command does not name a destination. */
+const SHORTHAND = ['', ' to itself', ' to all', ' to all but itself'];
+
+/** What a device did, for the words that models use. */
+const DEVICE_WORDS: Readonly<Record<string, (value: number) => string>> = {
+  receive: (value) => `a frame of ${value} bytes has arrived and lies in the guest’s memory`,
+  transmit: (value) => `a frame of ${value} bytes went out, read from the guest’s memory`,
+  region: (value) => `the bus master moves data; ${value} bytes of the region are left`,
+  command: (value) => `it was given command ${hex(value)}`,
+  packet: (value) => `it was given a packet with command ${hex(value)}`,
+  done: (value) => `the command is done, at sector ${value}`,
+  code: (value) => `the diagnostic code ${hex(value)}`,
+  sleep: (value) => `the guest asked to sleep, type ${value}`,
+  exit: (value) => `the guest leaves with status ${value}`,
+};
+
+/** An input of a chip has been raised. */
+const pinSentence = (chip: string, pin: number, coalesced: boolean): string =>
+  coalesced
+    ? `Pin ${pin} of ${chip} was raised, and nothing came of it: the request before is still waiting, or the pin is masked.`
+    : `Pin ${pin} of ${chip} was raised: a device asks for attention.`;
 
 const CR_ACCESS = ['MOV to CR', 'MOV from CR', 'CLTS', 'LMSW'];
 
@@ -73,7 +102,7 @@ const list = (event: Timed, skip: readonly string[] = []): [string, string][] =>
     .filter(([key]) => key !== 'kind' && key !== 't' && !skip.includes(key))
     .map(([key, value]) => [
       key,
-      typeof value === 'bigint' || (typeof value === 'number' && /port|gpa|address|errorCode|cr2|rip/i.test(key))
+      typeof value === 'bigint' || (typeof value === 'number' && /^(port|gpa|address|data|errorCode|cr2|rip|entry|physical)$/.test(key))
         ? hex(value as bigint)
         : String(value),
     ]);
@@ -82,6 +111,13 @@ const list = (event: Timed, skip: readonly string[] = []): [string, string][] =>
 // biome-ignore format: table
 const VECTORS = ['#DE', '#DB', 'NMI', '#BP', '#OF', '#BR', '#UD', '#NM', '#DF', '', '#TS', '#NP', '#SS', '#GP', '#PF', '', '#MF', '#AC', '#MC', '#XM', '#VE', '#CP'];
 const vectorName = (vector: number): string => VECTORS[vector] || `vector ${vector}`;
+
+const EINTR = 'KVM_RUN was interrupted: its time is up, an alarm of the VMM’s rang, or the processor sleeps and another has work.';
+
+function deviceSentence({ device, what, value }: Extract<Timed, { kind: 'device' }>): string {
+  const words = value === undefined ? undefined : DEVICE_WORDS[what]?.(value);
+  return words ? `${device}: ${words}.` : `The device model: ${what}${value === undefined ? '' : ` ${hex(value)}`}.`;
+}
 
 /** Says what an event was. */
 export function explain(event: Timed): Explained {
@@ -97,6 +133,7 @@ export function explain(event: Timed): Explained {
     case 'kvm_entry':
       return { title: 'VM entry', sentence: `The kernel loads the guest’s state and goes on at RIP ${hex(event.rip)}.`, fields };
     case 'kvm_userspace_exit':
+      if (event.reason === 'EINTR') return { title: 'EINTR', sentence: EINTR, fields };
       return { title: event.reason, sentence: 'The kernel cannot answer this alone: KVM_RUN returns, and the VMM looks at the shared page.', fields };
     case 'kvm_pio':
       return {
@@ -122,6 +159,68 @@ export function explain(event: Timed): Explained {
         sentence: `Vector ${event.vector} goes into the VM-entry interruption field: the next entry delivers it.`,
         fields,
       };
+    case 'kvm_set_irq':
+      return {
+        title: `line ${event.gsi} ${event.level ? 'up' : 'down'}`,
+        sentence: `Interrupt line ${event.gsi} goes ${event.level ? 'up' : 'down'}; the kernel looks up which pins of which chips it is wired to.`,
+        fields,
+      };
+    case 'kvm_pic_set_irq': {
+      const chip = event.chip === 0 ? 'the first 8259' : 'the second 8259';
+      return { title: `8259 pin ${event.chip * 8 + event.pin}`, sentence: pinSentence(chip, event.pin, event.coalesced), fields };
+    }
+    case 'kvm_ioapic_set_irq':
+      return { title: `I/O APIC pin ${event.pin}`, sentence: pinSentence('the I/O APIC', event.pin, event.coalesced), fields };
+    case 'kvm_msi_set_irq':
+      return {
+        title: 'message-signalled interrupt',
+        sentence: `A write of ${hex(event.data)} to ${hex(event.address)}: an interrupt that is a memory write, with no line and no chip between.`,
+        fields,
+      };
+    case 'kvm_apic_accept_irq':
+      return {
+        title: `local APIC ${event.apic} accepts`,
+        sentence: `The local APIC of processor ${event.apic} takes ${delivery(event.mode, event.vector)}, ${event.levelTriggered ? 'level' : 'edge'}-triggered.`,
+        fields,
+      };
+    case 'kvm_apic_ipi': {
+      const to = event.shorthand === 0 ? ` to ${hex(event.destination)}` : SHORTHAND[event.shorthand & 3];
+      return { title: 'interprocessor interrupt', sentence: `A processor sends ${delivery(event.mode, event.vector)}${to}.`, fields };
+    }
+    case 'kvm_eoi':
+      return {
+        title: `end of interrupt ${event.vector}`,
+        sentence: `The guest is done with vector ${event.vector}: local APIC ${event.apic} may deliver what waited behind it.`,
+        fields,
+      };
+    case 'kvm_ack_irq':
+      return {
+        title: `pin ${event.pin} acknowledged`,
+        sentence: `Whoever drives pin ${event.pin} of the ${event.irqchip} is told that the guest is done.`,
+        fields,
+      };
+    case 'kvm_fast_mmio':
+      return {
+        title: 'doorbell',
+        sentence: `A write to ${hex(event.gpa)} that only rings: the kernel needs neither the value nor the instruction.`,
+        fields,
+      };
+    case 'kvm_vcpu_wakeup':
+      return {
+        title: 'awake',
+        sentence: `The processor had nothing to do for ${event.ns} ns, and the kernel put the clock forward to the next thing that happens.`,
+        fields,
+      };
+    case 'walk':
+      return {
+        title: `walk, level ${event.level}`,
+        sentence: `The processor reads an entry of ${event.stage === 1 ? 'the guest’s own page tables' : 'the second stage'}, at ${hex(event.entry)}.`,
+        fields,
+      };
+    case 'tlb_fill':
+      return { title: 'TLB fill', sentence: `The translation of ${hex(event.linear)} is kept: ${hex(event.physical)}.`, fields };
+    case 'tlb_flush':
+      return { title: 'TLB flush', sentence: `Translations are forgotten: ${event.why}.`, fields };
     case 'exception':
       return {
         title: vectorName(event.vector),
@@ -137,7 +236,7 @@ export function explain(event: Timed): Explained {
     case 'ioctl':
       return { title: event.request, sentence: `A system call of the VMM on ${event.fd}; it returned ${event.result}.`, fields };
     case 'device':
-      return { title: event.device, sentence: `The device model: ${event.what}.`, fields };
+      return { title: event.device, sentence: deviceSentence(event), fields };
     case 'console':
       return { title: 'console', sentence: `One byte on the serial port: ${JSON.stringify(String.fromCharCode(event.byte))}.`, fields };
     default:

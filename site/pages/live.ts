@@ -49,7 +49,7 @@ export function addLive(site: Site): void {
 <section class="timeline" aria-label="Exit timeline">
 <div class="timeline-head"><h2>Who is running</h2><span class="zoom">
 <label><input type="radio" name="axis" value="order" checked> by order</label>
-<label><input type="radio" name="axis" value="time"> by instructions</label>
+<label><input type="radio" name="axis" value="time"> by time</label>
 <button type="button" id="zoom-out" aria-label="Zoom out">−</button>
 <button type="button" id="zoom-in" aria-label="Zoom in">+</button>
 <button type="button" id="zoom-fit">fit</button></span></div>

@@ -564,22 +564,25 @@ interface Translations {
   readonly cr4: number;
   readonly efer: number;
   readonly ac: number;
+  /** The page-directory pointers, with PAE paging: registers that the guest sees only through its translations. */
+  readonly pdptes: readonly bigint[];
 }
 
-/**
- * What the translations in the TLB depend on now, in the guest; null when they cannot be kept: no VPID, no EPT, or PAE paging with its hidden
- * registers.
- */
-function currentTranslations({ cpu: { state }, vmcs, intercepts: { vpid, ept } }: VmxUnit): Translations | null {
+/** What the translations in the TLB depend on now, in the guest; null when they cannot be kept: no VPID, or no EPT. */
+function currentTranslations({ cpu, vmcs, intercepts: { vpid, ept } }: VmxUnit): Translations | null {
+  if (vpid === 0 || ept === null) return null;
+  const { state } = cpu;
   const cr0 = state.low32(OFFSET.CR0);
   const cr4 = state.low32(OFFSET.CR4);
   const efer = state.low32(OFFSET.EFER);
   const pae = (cr0 & CR0.PG) !== 0 && (cr4 & CR4.PAE) !== 0 && (efer & EFER.LMA) === 0;
-  if (vpid === 0 || ept === null || pae) return null;
-  return { vmcs: vmcs.address, vpid, ept: ept.root, cr0, cr3: state.getNumber(OFFSET.CR3), cr4, efer, ac: state.get32(OFFSET.RFLAGS) & FLAG.AC };
+  const pdptes = pae ? Array.from(cpu.pdptes) : [];
+  const ac = state.get32(OFFSET.RFLAGS) & FLAG.AC;
+  return { vmcs: vmcs.address, vpid, ept: ept.root, cr0, cr3: state.getNumber(OFFSET.CR3), cr4, efer, ac, pdptes };
 }
 
 function sameTranslations(a: Translations, b: Translations | null): boolean {
   if (b === null || a.vmcs !== b.vmcs || a.vpid !== b.vpid || a.ept !== b.ept || a.cr0 !== b.cr0) return false;
-  return a.cr3 === b.cr3 && a.cr4 === b.cr4 && a.efer === b.efer && a.ac === b.ac;
+  if (a.cr3 !== b.cr3 || a.cr4 !== b.cr4 || a.efer !== b.efer || a.ac !== b.ac) return false;
+  return a.pdptes.length === b.pdptes.length && a.pdptes.every((pdpte, n) => pdpte === b.pdptes[n]);
 }

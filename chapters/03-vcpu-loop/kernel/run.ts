@@ -174,9 +174,9 @@ export class VcpuRun {
   // ## Pauses
   //
   // A reader wants to stop a guest after any instruction, and the guest, its kernel and its monitor must not notice: they are what the reader looks at.
-  // A signal would be noticed. So whoever drives this kernel may give it a *pacer*, which is asked before each entry how far the guest may go. When it has gone that far
-  // the call is left as it stands, and the next one continues it: same turn, same bound. To be looked at, a vCPU has to be
-  // out of the guest; that exit and the entry that makes up for it are not counted, and the pacer is told to look away.
+  // A signal would be noticed. So whoever drives this kernel may give it a *pacer*, which is asked before each entry how far the guest may go. When it
+  // has gone that far the call is left as it stands, and the next one continues it: same turn, same bound. To be looked at, a vCPU has to be out of the
+  // guest; that exit and the entry that makes up for it are not counted, and the pacer is told to look away.
 
   #pause(turn: Turn): number {
     this.#paused = turn;
