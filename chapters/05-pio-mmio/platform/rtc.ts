@@ -316,6 +316,10 @@ export class Rtc implements Registers {
   #nextAlarm(date: number): number | null {
     const [second, minute, hour] = [1, 3, 5].map((offset) => this.#bytes[offset] as number) as [number, number, number];
     const matches = (byte: number, value: number, decoded: number) => (byte & ANY) === ANY || decoded === value;
+    // The guest may have written a second that no minute has; looking for it through a whole day would take long, at each access.
+    const exists = (byte: number, decoded: number, limit: number) => (byte & ANY) === ANY || (decoded >= 0 && decoded < limit);
+    if (!exists(second, this.#fromByte(second), 60) || !exists(minute, this.#fromByte(minute), 60) || !exists(hour, this.#decodeHours(hour), 24))
+      return null;
     let at = date;
     while (at <= date + SECONDS_PER_DAY) {
       const within = ((at % SECONDS_PER_DAY) + SECONDS_PER_DAY) % SECONDS_PER_DAY;
