@@ -49,7 +49,8 @@ export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
   capabilities: [
     ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'notices-halt', 'reset'],
     ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'uart', 'smp2', 'smp2-shared'],
-    ...['lapic', 'pic', 'pit', 'ioapic', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', 'q35', 'i8042', 'soft-off', 'fw-cfg', ...(FIRMWARE ? ['door-disk'] : [])],
+    ...['lapic', 'pic', 'pit', 'ioapic', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', 'q35', 'i8042', 'soft-off', 'fw-cfg'],
+    ...(FIRMWARE ? ['door-disk'] : []),
   ],
   missing: FIRMWARE ? {} : { 'door-disk': `there is no firmware at ${FIRMWARE_PLACES.join(' or ')}` },
 };
