@@ -100,6 +100,12 @@ describe('the command line', () => {
   });
 });
 
+it('moves a machine to the host’s kernel', () => {
+  const file = complete('-kernel k -machine memory=shadow');
+  expect(checkedConfig(mergeConfigs(file, config('-accel kvm')))).toMatchObject({ accel: 'kvm', kernel: 'k' });
+  expect(() => checkedConfig(mergeConfigs(file, config('-machine accel=kvm,memory=shadow')))).toThrow('soft kernel');
+});
+
 describe('a description', () => {
   it('is completed', () => {
     expect(complete('-kernel k')).toEqual({

@@ -248,7 +248,7 @@ const OPTIONS: Readonly<Record<string, Option>> = {
 };
 
 const OTHERS = {
-  config: { takes: 'FILE', text: 'read a machine from JSON; options after it change it' },
+  config: { takes: 'FILE', text: 'read a machine from JSON; the other options change it' },
   'print-config': { takes: null, text: 'write the machine as JSON and end' },
   help: { takes: null, text: 'this' },
 } as const;
@@ -300,5 +300,8 @@ export function mergeConfigs(base: MachineConfig, change: MachineConfig): Machin
     if (!Array.isArray(ours)) return { [key]: ours }; // to be refused with the rest
     return base[key] || change[key] ? { [key]: [...ours, ...theirs] } : {};
   };
-  return { ...base, ...change, ...list('drives'), ...list('netdevs'), ...list('devices') };
+  // How the soft kernel virtualizes memory is of no interest to the host's.
+  const { memory, ...others } = base;
+  const kept = change.accel === 'kvm' || memory === undefined ? others : base;
+  return { ...kept, ...change, ...list('drives'), ...list('netdevs'), ...list('devices') };
 }
