@@ -86,7 +86,7 @@ describe('a session', () => {
     expect((await sessionRun('single-step-32', (session) => session.go(1))).hash).toBe((await suiteRun('single-step-32')).hash);
   });
 
-  it('counts time that is slept apart', () => {
+  it('counts time without instructions apart', () => {
     const session = open('pit');
     while (session.ending === null && session.idle === 0) session.advance(1_000_000);
     expect(session.idle).toBeGreaterThan(0);

@@ -197,7 +197,7 @@ function showStatus(): void {
   const where = latest.vcpus > 1 ? ` · vCPU ${latest.vcpu} of ${latest.vcpus}` : '';
   const what = ended ? `ended by ${ended.end}${ended.detail ? ` (${ended.detail})` : ''}` : running ? 'running' : 'paused';
   const exits = `${plural(latest.exits, 'VM exit')}, ${spaced(latest.userExits)} of them to user space`;
-  const slept = latest.idle > 0 ? ` · ${spaced(latest.idle)} ticks asleep` : '';
+  const slept = latest.idle > 0 ? ` · ${spaced(latest.idle)} ticks without one` : '';
   status.textContent = `${plural(latest.instructions - latest.idle, 'instruction')}${slept} · ${exits} · ${what}${where}`;
   status.dataset.state = ended ? 'ended' : running ? 'running' : 'paused';
 }

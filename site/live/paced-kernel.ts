@@ -8,7 +8,8 @@
 // used up. What remains to be done is done here. The monitor must not see a return, so this kernel, which stands between the two, throws `PAUSED`
 // through it; and calling KVM_RUN again goes on as if nothing had been. What happens while the guest is brought out and put back is kept off the tape.
 //
-// Time that a machine sleeps has no instructions to stop after: it passes at once, and a stop that falls into it comes at its end.
+// Time that passes without instructions, because the machine sleeps or user space answers an access, has nothing to stop after: it passes at once, and
+// a stop that falls into it comes at its end.
 
 import type { Timed, Trace, TraceEvent } from '../../chapters/01-hardware-background/trace.ts';
 import { IOCTL } from '../../chapters/02-kvm-objects/abi/ioctls.ts';
@@ -55,7 +56,7 @@ export class PacedKernel implements Kernel, Pacer {
     this.soft.loop.pacer = this;
   }
 
-  /** The time: instructions retired by all processors, and what was slept. */
+  /** The time: instructions retired by all processors, and the time without any. */
   get ticks(): number {
     return this.soft.hardware.ticks;
   }

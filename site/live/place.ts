@@ -4,7 +4,7 @@
 
 export interface Place {
   readonly payload: string | null;
-  /** Instructions retired. */
+  /** The time, in instructions. */
   readonly at: number;
   /** Events of the trace: tells before from after an exit at the same instruction count. */
   readonly events: number;

@@ -20,9 +20,9 @@ export interface Ending {
 
 /** Where the machine stands. */
 export interface Snapshot {
-  /** The time: guest instructions retired on all processors, and what was slept. */
+  /** The time: guest instructions retired on all processors, and the time without any. */
   readonly instructions: number;
-  /** How much of it was slept. */
+  /** How much of it passed without an instruction. */
   readonly idle: number;
   /** Events of the trace so far. */
   readonly events: number;

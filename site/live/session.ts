@@ -3,7 +3,7 @@
 // What the live page asks of a machine. The page knows nothing else about it, so the same page serves whatever machine a later chapter builds; and a
 // test can drive a session in Node exactly as the worker does in a browser.
 //
-// A position is a pair: instructions retired, and events of the trace. It is all that a link needs to hold, because a run is deterministic: the
+// A position is a pair: the time, and events of the trace. It is all that a link needs to hold, because a run is deterministic: the
 // same image advanced to the same position is the same machine.
 
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
@@ -15,9 +15,9 @@ export interface Session {
   readonly events: readonly Timed[];
   /** Events that were not kept because there were too many. */
   readonly dropped: number;
-  /** The time, in instructions; what was slept counts. */
+  /** The time, in instructions; the time without any counts. */
   readonly instructions: number;
-  /** How much of it was slept. */
+  /** How much of it passed without an instruction: the machine slept, or user space answered an access. */
   readonly idle: number;
   readonly ending: Ending | null;
   readonly vcpu: number;
