@@ -100,7 +100,7 @@ export class PhysicalMemory {
 
   /** The buffer offset of a host physical address. A caller that has not checked {@link holds} finds out here. */
   offset(hpa: Hpa, bytes = 1): number {
-    assert(this.holds(hpa, bytes), `host physical ${hpa.toString(16)}+${bytes} is outside RAM of ${this.ramBytes} bytes`);
+    if (!this.holds(hpa, bytes)) assert(false, `host physical ${hpa.toString(16)}+${bytes} is outside RAM of ${this.ramBytes} bytes`);
     return this.ramOffset + hpa;
   }
 

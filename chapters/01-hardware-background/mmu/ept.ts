@@ -114,11 +114,13 @@ export class EptWalker implements SecondStage {
   find(ept: EptContext, gpa: number, access: EptAccess): number {
     // @clause x86.ept.gpa-width
     if (gpa >= 2 ** 48) return this.#violation(gpa, access, 0);
+    const low = gpa >>> 0;
+    const high = (gpa - low) / 2 ** 32;
     let table = ept.root;
     let allowed = RWX;
     for (let level = 4; ; level--) {
       const below = 12 + 9 * (level - 1); // address bits translated by lower levels
-      const index = Math.floor(gpa / 2 ** below) & 0x1ff;
+      const index = level === 4 ? high >>> 7 : level === 3 ? ((high << 2) | (low >>> 30)) & 0x1ff : (low >>> below) & 0x1ff;
       const at = this.#read(table + 8 * index, level);
       const lo = this.#lo;
       const hi = this.#hi;
@@ -142,16 +144,15 @@ export class EptWalker implements SecondStage {
       this.writable = (allowed & E.W) !== 0;
       this.executable = (allowed & E.X) !== 0;
       this.shift = below;
-      const size = 2 ** below;
-      const base = (hi & HIGH_ADDRESS) * 2 ** 32 + ((lo & 0xfffff000) >>> 0);
-      return base - (base % size) + (gpa % size);
+      const inside = (1 << below) - 1;
+      return (hi & HIGH_ADDRESS) * 2 ** 32 + (((lo & ~inside) | (low & inside)) >>> 0);
     }
   }
 
   // Entries outside of RAM read as all ones, like any address where nobody answers; such an entry is misconfigured.
   #read(address: number, level: number): number {
     const { view } = this.#memory;
-    const at = this.#memory.holds(address, 8) ? this.#memory.offset(address, 8) : -1;
+    const at = this.#memory.holds(address, 8) ? this.#memory.ramOffset + address : -1;
     this.#lo = at < 0 ? -1 : view.getInt32(at, true);
     this.#hi = at < 0 ? -1 : view.getInt32(at + 4, true);
     if (this.#trace) {
@@ -168,7 +169,7 @@ export class EptWalker implements SecondStage {
     if ((hi & HIGH_RESERVED) !== 0) return true;
     if (!leaf) return (lo & (level === 4 ? 0xf8 : 0x78)) !== 0;
     if ((BAD_TYPES >> EPT_ENTRY.get(lo, 'MT')) & 1) return true;
-    const low = 2 ** (12 + 9 * (level - 1)) - 0x1000; // address bits below the page's size
+    const low = (1 << (12 + 9 * (level - 1))) - 0x1000; // address bits below the page's size
     return (lo & low) !== 0;
   }
 

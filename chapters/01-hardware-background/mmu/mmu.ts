@@ -309,16 +309,15 @@ export class Mmu {
       }
       this.#judge(rights, noExecute, access, privilege, fault);
       const dirty = this.#mark(depth, access, linear);
-      const size = 2 ** level.shift;
-      const inside = lo & (size - 1);
-      let base = (mayWalkNx ? (high & HIGH_ADDRESS) * 2 ** 32 : 0) + ((entry & 0xfffff000) >>> 0);
+      const inside = (1 << level.shift) - 1;
+      let base = (mayWalkNx ? (high & HIGH_ADDRESS) * 2 ** 32 : 0) + ((entry & ~inside) >>> 0);
       if (!mayWalkNx && level.level === 2) {
         // @clause x86.paging.pse36
         base = ((entry >>> PSE36_SHIFT) & PSE36_MASK) * 2 ** 32 + ((entry & 0xffc00000) >>> 0);
       }
       this.#shift = level.shift;
       this.#global = (entry & P.G) !== 0 && (this.#state.low32(OFFSET.CR4) & CR4.PGE) !== 0;
-      return this.#finish(base - (base % size) + inside, linear, access, dirty);
+      return this.#finish(base + (lo & inside), linear, access, dirty);
     }
     assert(false, 'the last level of every format is a leaf');
   }
