@@ -35,7 +35,7 @@ import { TwoDimensional } from './kernel/two-dimensional.ts';
 import { Random } from './random.ts';
 import { makeShadowMemory } from './shadow/index.ts';
 
-export interface FuzzOptions {
+interface FuzzOptions {
   readonly seed: number;
   readonly steps: number;
   /** Steps of one episode: then new tables, and a new mode. */
@@ -51,7 +51,7 @@ export interface FuzzOptions {
   readonly verbose?: (line: string) => void;
 }
 
-export interface FuzzResult {
+interface FuzzResult {
   readonly steps: number;
   readonly episodes: number;
   /** How accesses ended, by kind: that they do not all fault. */

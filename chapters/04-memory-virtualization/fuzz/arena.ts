@@ -89,7 +89,7 @@ const routines = {
   setCr3: [0x0f, 0x22, 0xd8],
   setCr4: [0x0f, 0x22, 0xe0],
 } as const;
-export type Routine = keyof typeof routines | 'store' | 'enterUser' | 'handlePageFault' | 'handleFault' | 'handleCall';
+type Routine = keyof typeof routines | 'store' | 'enterUser' | 'handlePageFault' | 'handleFault' | 'handleCall';
 const EACH = 16;
 const ORDER: readonly Routine[] = [
   ...(Object.keys(routines) as (keyof typeof routines)[]),

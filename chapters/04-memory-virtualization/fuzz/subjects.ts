@@ -63,7 +63,7 @@ export interface Subject {
   free(): void;
 }
 
-export const efer = ({ paging, nx }: Control): number => (nx ? EFER.NXE : 0) | (paging === 'long' ? EFER.LME | EFER.LMA : 0);
+const efer = ({ paging, nx }: Control): number => (nx ? EFER.NXE : 0) | (paging === 'long' ? EFER.LME | EFER.LMA : 0);
 /** Control registers of a mode, with the choices that are free. */
 export const control = (
   paging: PagingMode,

@@ -219,7 +219,7 @@ function indexOf(lo: number, hi: number, shift: number, width: number): number {
 
 // @clause x86.paging.permissions
 /** Whether the guest's own tables and registers allow the access. */
-export function permitted(mode: GuestMode, { write, fetch, user, acSet }: GuestAccess, rights: number): boolean {
+function permitted(mode: GuestMode, { write, fetch, user, acSet }: GuestAccess, rights: number): boolean {
   const userPage = (rights & ACCESS.USER) !== 0;
   if (fetch) {
     if (!(rights & ACCESS.EXECUTE)) return false;

@@ -33,7 +33,7 @@ export function modeKey({ format, wp, nx, smep, smap }: GuestMode): number {
   const kind = format === FORMAT.bits32 ? 1 : format === FORMAT.bits32pse ? 2 : format === FORMAT.pae ? 3 : 4;
   return kind | (nx ? 8 : 0) | (wp ? 16 : 0) | (smep && !wp ? 32 : 0) | (smap && !wp ? 64 : 0);
 }
-export const isFourByte = (mode: GuestMode): boolean => mode.format?.entryBytes === 4;
+const isFourByte = (mode: GuestMode): boolean => mode.format?.entryBytes === 4;
 
 /** What one vCPU walks through: its guest's mode, the tables' roots. */
 export class ShadowContext {

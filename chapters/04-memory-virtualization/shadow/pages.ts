@@ -52,7 +52,7 @@ export class ShadowPage {
   }
 }
 
-export interface ShadowCounts {
+interface ShadowCounts {
   /** Shadow pages made, and given up: because of a write to the guest's table, or for room. */
   made: number;
   zapped: number;

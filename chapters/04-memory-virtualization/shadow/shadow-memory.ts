@@ -49,7 +49,7 @@ class Shadowed extends ShadowContext {
 }
 
 /** What the software has done so far, for comparison with the other method. */
-export interface ShadowStatistics {
+interface ShadowStatistics {
   faults: number;
   guestFaults: number;
   emulatedWrites: number;

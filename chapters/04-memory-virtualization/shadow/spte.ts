@@ -50,7 +50,7 @@ export const accessIn = (low: number, high: number): number =>
 // its tables into themselves) as a directory, read with CR0.WP set and clear. The *role* is everything that distinguishes them; together with the
 // guest frame it is the key of the cache. Two shadows may share a frame, never a frame and a role. Linux: `union kvm_mmu_page_role`.
 
-export interface RoleParts {
+interface RoleParts {
   /** Of the shadow table: 1 to 4. */
   readonly level: number;
   /** For guests with 4-byte entries: which half (level 1) or quarter (level 2) of the guest's table. */
