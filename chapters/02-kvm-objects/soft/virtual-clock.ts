@@ -6,6 +6,7 @@
 //
 // When there is nothing to execute, a real processor waits. Here waiting would be for nothing; the clock is put forward to the next thing that will
 // happen. Skipped time is counted apart (`Hardware.idleTicks`), for those who want to know how many instructions there really were.
+// A trip to the VMM executes nothing either; a kernel may be told what one takes, and that time is counted with the skipped.
 
 import { TimerQueue } from '../clock.ts';
 import type { KernelClock } from '../kernel.ts';
