@@ -170,19 +170,3 @@ export function cardTraffic(
     part.filter((event) => event.kind === 'device' && event.device === E1000.device && event.what === what).length;
   return { sent: count('transmit'), received: count('receive'), interrupts: count('interrupt'), exits, handled };
 }
-
-// A payload says on its console where it is. So a stage of it can be cut out of a trace by the name that it gave.
-
-/** Where in the trace the payload said that a stage begins; the end of the trace if it never did. */
-export function stageStart(events: readonly Timed[], stage: string): number {
-  const wanted = `RB1 stage ${stage}\n`;
-  let line = '';
-  for (let at = 0; at < events.length; at++) {
-    const event = events[at] as Timed;
-    if (event.kind !== 'console') continue;
-    line += String.fromCharCode(event.byte);
-    if (line === wanted) return at;
-    if (event.byte === 0x0a) line = '';
-  }
-  return events.length;
-}

@@ -46,7 +46,10 @@ const REASONS: Readonly<Record<string, string>> = {
 
 /** What a message to a local APIC asks for: the delivery modes of its format. */
 // biome-ignore format: table
-const DELIVERY = ['an interrupt', 'an interrupt for whoever has the lowest priority', 'a system-management interrupt', 'nothing (a reserved mode)', 'an NMI', 'INIT', 'start-up', 'an interrupt by an 8259'];
+const DELIVERY = [
+  'an interrupt', 'an interrupt for whoever has the lowest priority', 'a system-management interrupt', 'nothing (a reserved mode)',
+  'an NMI', 'INIT', 'start-up', 'an interrupt by an 8259',
+];
 const delivery = (mode: number, vector: number): string => {
   const what = DELIVERY[mode & 7] as string;
   return (mode & 7) < 2 ? `${what}, vector ${vector}` : (mode & 7) === 6 ? `${what} at page ${hex(vector)}` : what;

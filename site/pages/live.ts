@@ -22,7 +22,8 @@ export function addLive(site: Site): void {
     const room = site.rooms.find((one) => one.folder === `chapters/${folder}`);
     const options = payloads.map(
       ({ name, title, page, vcpus, needs }) =>
-        `<option value="${escapeHtml(name)}" data-page="../${page}" data-vcpus="${vcpus}" data-needs="${escapeHtml(needs.join(' '))}">${escapeHtml(name)}: ${escapeHtml(title)}</option>`,
+        `<option value="${escapeHtml(name)}" data-page="../${page}" data-vcpus="${vcpus}" data-needs="${escapeHtml(needs.join(' '))}">` +
+        `${escapeHtml(name)}: ${escapeHtml(title)}</option>`,
     );
     return `<optgroup label="${room ? `${room.number}. ${escapeHtml(room.title)}` : escapeHtml(folder)}">${options.join('')}</optgroup>`;
   });

@@ -10,8 +10,8 @@ import { hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
 import { ConfigError } from '../machine/device-types.ts';
 import { readOptions } from '../machine/options.ts';
 import { checkedConfig } from './checked-config.ts';
+import { Escape } from './escape.ts';
 import { OpenMachine } from './open-machine.ts';
-import { Escape } from './terminal.ts';
 
 const RUN = fileURLToPath(new URL('run.ts', import.meta.url));
 const NODE = ['--disable-warning=ExperimentalWarning', RUN];

@@ -3,7 +3,7 @@
 // While a guest has the terminal, keys must reach it as they are: no line editing, no echo, and Control-C is the guest's. So there has to be a key that
 // is not, to get out with; it is QEMU's, Control-A and then `x`. Whatever happens, the terminal is given back as it was found.
 
-const CONTROL_A = 0x01;
+import { Escape } from './escape.ts';
 
 interface TerminalEvents {
   readonly onBytes: (bytes: Uint8Array) => void;
@@ -11,26 +11,6 @@ interface TerminalEvents {
   readonly onEnd: () => void;
   /** The way out was typed. */
   readonly onQuit: () => void;
-}
-
-/** Splits typed bytes into what is the guest's and what is ours. */
-export class Escape {
-  #escaped = false;
-
-  /** The bytes for the guest, and whether to quit. */
-  take(bytes: Uint8Array): { readonly bytes: Uint8Array; readonly quit: boolean } {
-    const out: number[] = [];
-    for (const byte of bytes) {
-      if (!this.#escaped && byte === CONTROL_A) {
-        this.#escaped = true;
-        continue;
-      }
-      if (this.#escaped && (byte === 0x78 || byte === 0x58)) return { bytes: Uint8Array.from(out), quit: true };
-      this.#escaped = false;
-      out.push(byte);
-    }
-    return { bytes: Uint8Array.from(out), quit: false };
-  }
 }
 
 /** Takes standard input for the guest. Returns what gives it back. */
