@@ -1,7 +1,7 @@
 // # Descriptors
 //
 // A ring is an array of sixteen-byte descriptors. For receiving, each is an empty buffer that the card fills; for sending, each is a piece of a
-// frame, or -- in the extended format -- an instruction about the frames that follow.
+// frame, or in the extended format an instruction about the frames that follow.
 //
 // ::layout ReceiveDescriptor -- A buffer for receiving. The card writes the second half; the status byte with its DD bit goes last.
 // ::layout TransmitDescriptor -- A piece to send, in the old format.

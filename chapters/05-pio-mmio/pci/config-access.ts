@@ -1,6 +1,6 @@
 // # Two doors to configuration
 //
-// Configuration space has addresses of its own -- bus, device, function, register -- and an x86 processor has no instruction for them. The first door
+// Configuration space has addresses of its own (bus, device, function, register), and an x86 processor has no instruction for them. The first door
 // is a pair of ports: write the address to one, then use the other as if it were the register. It takes two instructions, so two processors that
 // interleave them read each other's registers, and it has a byte for the number of the register where extended ones need more. The second door is a window in physical
 // memory in which all of it lies side by side, a page to a function. Its place is itself a register, reached through the first door.

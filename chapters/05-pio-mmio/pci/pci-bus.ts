@@ -1,7 +1,7 @@
 // # A bus of functions
 //
-// A PCI bus holds up to {{DEVICES}} devices of up to {{FUNCTIONS}} functions, and *device* and *function* are all the address that a function has before software gives
-// it any. What a function asks of the world goes up: its interrupt pins, its memory accesses, its messages. What comes down are accesses, and
+// Before software gives it any other, a function's whole address is its place: bus, device, function. A bus holds up to {{DEVICES}} devices of up to
+// {{FUNCTIONS}} functions. What a function asks of the world goes up: its interrupt pins, its memory accesses, its messages. What comes down are accesses, and
 // those find it in two ways: by that geographical address (configuration) or by the address that its own registers claim (everything else). The
 // second way is the bus of regions of chapter 3.
 
