@@ -24,8 +24,15 @@ const { values: options } = parseArgs({
     exits: { type: 'string', default: '20000' },
     only: { type: 'string', default: '' },
     quick: { type: 'boolean' },
+    help: { type: 'boolean', short: 'h' },
   },
 });
+if (options.help) {
+  console.log(
+    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n\nSpeed, as medians and ratios of interleaved rounds; --quick is one cold round.',
+  );
+  process.exit(0);
+}
 const ROUNDS = options.quick ? 1 : Number(options.rounds);
 const EXITS = Number(options.exits);
 const ENTRY_GPA = 0x1000;
