@@ -9,22 +9,13 @@
 // what firmware keeps for itself, and the two old ways to reach memory without being a PCI bus master.
 
 #include "pc.h"
+#define SEED 0x2545f491
+#include "random.h"
 
 #define OPERATIONS 6000
 #define CANARY_BYTES 0x10000
 
 static __attribute__((aligned(4096))) volatile u32 canaries[CANARY_BYTES / 4];
-
-static u32 seed = 0x2545f491;
-static u32 next(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 17;
-  seed ^= seed << 5;
-  return seed;
-}
-static u32 below(u32 limit) {
-  return (u32)((u64)next() * limit >> 32);
-}
 
 struct range {
   u32 start, bytes;

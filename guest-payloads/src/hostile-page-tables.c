@@ -9,6 +9,8 @@
 // only wants to come back.
 
 #include "paging.h"
+#define SEED 0x9d2c5681
+#include "random.h"
 
 #define ROUNDS 500
 #define TABLES 12
@@ -19,17 +21,6 @@ static PAGE u64 top[ENTRIES];
 static PAGE u64 tables[TABLES][ENTRIES];
 static PAGE volatile u8 arena[2][4096]; // full of RET
 static PAGE volatile u8 canary[4096];
-
-static u32 seed = 0x9d2c5681;
-static u32 next(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 17;
-  seed ^= seed << 5;
-  return seed;
-}
-static u32 below(u32 limit) {
-  return (u32)((u64)next() * limit >> 32);
-}
 
 static u32 address_bits;
 

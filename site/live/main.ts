@@ -6,25 +6,12 @@ import { Terminal } from '@xterm/xterm';
 import '@xterm/xterm/css/xterm.css';
 import './live.css';
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+import { get, make, plural, spaced } from './dom.ts';
 import { type Place, readPlace, writePlace } from './place.ts';
 import type { Command, Report, Snapshot } from './protocol.ts';
 import { RoutePanel } from './route-panel.ts';
 import { type Axis, Timeline } from './timeline.ts';
 import { explain, oneLine } from './words.ts';
-
-const get = <T extends HTMLElement>(id: string): T => {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no #${id}`);
-  return found as T;
-};
-const make = (tag: string, text = '', className = ''): HTMLElement => {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  if (className) element.className = className;
-  return element;
-};
-const spaced = (n: number): string => String(n).replace(/\B(?=(\d{3})+$)/g, '\u202f');
-const plural = (n: number, word: string): string => `${spaced(n)} ${word}${n === 1 ? '' : 's'}`;
 
 const choice = get<HTMLSelectElement>('payload');
 const speed = get<HTMLSelectElement>('speed');

@@ -5,6 +5,7 @@
 import './live.css';
 import './walk.css';
 import { MODES, type Reference } from '../../chapters/04-memory-virtualization/walks.ts';
+import { get, make, plural } from './dom.ts';
 import {
   about,
   bitsOf,
@@ -20,19 +21,6 @@ import {
   type Walks,
   writeShown,
 } from './walk-model.ts';
-
-const get = <T extends HTMLElement>(id: string): T => {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no #${id}`);
-  return found as T;
-};
-const make = (tag: string, text = '', className = ''): HTMLElement => {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  if (className) element.className = className;
-  return element;
-};
-const plural = (n: number, word: string): string => `${n} ${word}${n === 1 ? '' : 's'}`;
 
 const selects = {
   guest: get<HTMLSelectElement>('guest'),

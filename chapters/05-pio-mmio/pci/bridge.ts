@@ -17,8 +17,8 @@ const SECONDARY_RESET = 1 << 6; // of the bridge control register
 
 const { rows: H } = HEADER_1;
 
-// A window of the bridge lies on the bus above as any region does, and hands each access on with the same address. That the address spaces are two
-// objects and not one with a filter makes the rule "only through a window" impossible to get wrong.
+// A window of the bridge lies on the bus above as any region does, and hands each access on with the same address. The bus below is a `Bus` of its own, which
+// nobody above has a reference to but the windows; so nothing reaches it except through one.
 
 /** The registers by which the bus above sees the bus below. */
 class BridgeWindow implements Registers {

@@ -26,6 +26,32 @@ const COMMAND_IDENTIFY = 0xf2;
 /** A keyboard has room for a few keys, a mouse for a few movements. What finds the queue full is lost. */
 const QUEUE_LIMIT = 64;
 
+/** What a device still has to say, and what the host took last: it may ask for that again. */
+class Outbox {
+  #bytes: number[] = [];
+  #last = 0;
+
+  say(...bytes: number[]): void {
+    this.#bytes.push(...bytes);
+  }
+  /** Whether so many more would still be kept. */
+  hasRoom(count: number): boolean {
+    return this.#bytes.length + count <= QUEUE_LIMIT;
+  }
+  take(): number | null {
+    const byte = this.#bytes.shift();
+    if (byte === undefined) return null;
+    this.#last = byte;
+    return byte;
+  }
+  sayAgain(): void {
+    this.say(this.#last);
+  }
+  clear(): void {
+    this.#bytes = [];
+  }
+}
+
 // ## The keyboard
 
 const KEYBOARD = { LEDS: 0xed, ECHO: 0xee, SCAN_SET: 0xf0, FIRST_MODE: 0xf7, LAST_KEY_MODE: 0xfd } as const;
@@ -33,11 +59,10 @@ const KEYBOARD_ID = [0xab, 0x83] as const;
 const SCAN_SET_2 = 2;
 
 export class Keyboard implements Peripheral {
-  #queue: number[] = [];
+  readonly #outbox = new Outbox();
   #expecting = 0;
   #scanning = true;
   #set = SCAN_SET_2;
-  #last = 0;
 
   /** Lock lights: 1 scroll, 2 num, 4 caps. */
   leds = 0;
@@ -45,15 +70,11 @@ export class Keyboard implements Peripheral {
   press(scancodes: Iterable<number>): void {
     if (!this.#scanning) return;
     const bytes = [...scancodes];
-    if (this.#queue.length + bytes.length > QUEUE_LIMIT) return; // half a key would be worse than none
-    this.#queue.push(...bytes);
+    if (this.#outbox.hasRoom(bytes.length)) this.#outbox.say(...bytes); // half a key would be worse than none
   }
 
   next(): number | null {
-    const byte = this.#queue.shift();
-    if (byte === undefined) return null;
-    this.#last = byte;
-    return byte;
+    return this.#outbox.take();
   }
 
   // A new command throws away what the old one still wanted to say, and the answers to it.
@@ -65,58 +86,54 @@ export class Keyboard implements Peripheral {
       this.#parameter(command, byte);
       return;
     }
-    this.#queue = [];
+    this.#outbox.clear();
     switch (byte) {
       case KEYBOARD.LEDS:
       case KEYBOARD.SCAN_SET:
       case COMMAND_RATE:
         this.#expecting = byte;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case KEYBOARD.ECHO:
-        this.#say(KEYBOARD.ECHO);
+        this.#outbox.say(KEYBOARD.ECHO);
         break;
       case COMMAND_IDENTIFY:
-        this.#say(ACK, ...KEYBOARD_ID);
+        this.#outbox.say(ACK, ...KEYBOARD_ID);
         break;
       case COMMAND_ENABLE:
         this.#scanning = true;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case COMMAND_DISABLE:
       case COMMAND_DEFAULTS:
         this.#defaults();
         this.#scanning = byte === COMMAND_DEFAULTS;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case COMMAND_RESEND:
-        this.#say(this.#last);
+        this.#outbox.sayAgain();
         break;
       case COMMAND_RESET:
         this.reset();
-        this.#say(ACK, SELF_TEST_PASSED);
+        this.#outbox.say(ACK, SELF_TEST_PASSED);
         break;
       default:
         // Which keys repeat and which report their release is a matter for set 3.
-        this.#say(byte >= KEYBOARD.FIRST_MODE && byte <= KEYBOARD.LAST_KEY_MODE ? ACK : RESEND);
+        this.#outbox.say(byte >= KEYBOARD.FIRST_MODE && byte <= KEYBOARD.LAST_KEY_MODE ? ACK : RESEND);
         break;
     }
   }
 
   #parameter(command: number, byte: number): void {
     if (command === KEYBOARD.SCAN_SET && byte > 3) {
-      this.#say(RESEND);
+      this.#outbox.say(RESEND);
       return;
     }
-    this.#say(ACK);
+    this.#outbox.say(ACK);
     if (command === KEYBOARD.LEDS) this.leds = byte & 7;
     if (command === KEYBOARD.SCAN_SET && byte === 0)
-      this.#say(this.#set); // a question
+      this.#outbox.say(this.#set); // a question
     else if (command === KEYBOARD.SCAN_SET) this.#set = byte;
-  }
-
-  #say(...bytes: number[]): void {
-    this.#queue.push(...bytes);
   }
 
   #defaults(): void {
@@ -126,7 +143,7 @@ export class Keyboard implements Peripheral {
 
   reset(): void {
     this.#defaults();
-    this.#queue = [];
+    this.#outbox.clear();
     this.#expecting = 0;
     this.#scanning = true;
   }
@@ -165,7 +182,7 @@ const WHEEL_MOUSE = 0x03;
 const WHEEL_KNOCK = [200, 100, 80] as const;
 
 export class Mouse implements Peripheral {
-  #queue: number[] = [];
+  readonly #outbox = new Outbox();
   #expecting = 0;
   #enabled = false;
   #remote = false;
@@ -178,90 +195,86 @@ export class Mouse implements Peripheral {
   #buttons = 0;
   #dx = 0;
   #dy = 0;
-  #last = 0;
 
   move(dx: number, dy: number, buttons: number): void {
     this.#dx = clamp(this.#dx + dx);
     this.#dy = clamp(this.#dy + dy);
     this.#buttons = buttons & 7;
-    if (this.#enabled && !this.#remote && this.#queue.length + 4 <= QUEUE_LIMIT) this.#report();
+    if (this.#enabled && !this.#remote && this.#outbox.hasRoom(4)) this.#report();
   }
 
   #report(): void {
     const [dx, dy] = [this.#dx, this.#dy];
     this.#dx = this.#dy = 0;
-    this.#say(PACKET.ALWAYS | this.#buttons | (dx < 0 ? PACKET.X_SIGN : 0) | (dy < 0 ? PACKET.Y_SIGN : 0), dx & 0xff, dy & 0xff);
-    if (this.#id === WHEEL_MOUSE) this.#say(0);
+    this.#outbox.say(PACKET.ALWAYS | this.#buttons | (dx < 0 ? PACKET.X_SIGN : 0) | (dy < 0 ? PACKET.Y_SIGN : 0), dx & 0xff, dy & 0xff);
+    if (this.#id === WHEEL_MOUSE) this.#outbox.say(0);
   }
 
   next(): number | null {
-    const byte = this.#queue.shift();
-    if (byte === undefined) return null;
-    this.#last = byte;
-    return byte;
+    return this.#outbox.take();
   }
 
   receive(byte: number): void {
     const command = this.#expecting;
     this.#expecting = 0;
-    this.#queue = [];
+    this.#outbox.clear();
     if (command !== 0) {
       this.#parameter(command, byte);
       return;
     }
     if (this.#wrap && byte !== COMMAND_RESET && byte !== MOUSE.UNWRAP) {
-      this.#say(byte);
+      this.#outbox.say(byte);
       return;
     }
     switch (byte) {
       case MOUSE.SCALE_1:
       case MOUSE.SCALE_2:
         this.#scaled = byte === MOUSE.SCALE_2;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case MOUSE.RESOLUTION:
       case COMMAND_RATE:
         this.#expecting = byte;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case MOUSE.STATUS:
-        this.#say(ACK, this.#status, this.#resolution, this.#rate);
+        this.#outbox.say(ACK, this.#status, this.#resolution, this.#rate);
         break;
       case MOUSE.STREAM:
       case MOUSE.REMOTE:
         this.#remote = byte === MOUSE.REMOTE;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case MOUSE.READ:
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         this.#report();
         break;
       case MOUSE.WRAP:
       case MOUSE.UNWRAP:
         this.#wrap = byte === MOUSE.WRAP;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case COMMAND_IDENTIFY:
-        this.#say(ACK, this.#id);
+        this.#outbox.say(ACK, this.#id);
         break;
       case COMMAND_ENABLE:
       case COMMAND_DISABLE:
         this.#enabled = byte === COMMAND_ENABLE;
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case COMMAND_DEFAULTS:
         this.#defaults();
-        this.#say(ACK);
+        this.#outbox.say(ACK);
         break;
       case COMMAND_RESEND:
-        this.#say(this.#last);
+        this.#outbox.sayAgain();
         break;
       case COMMAND_RESET:
         this.reset();
-        this.#say(ACK, SELF_TEST_PASSED, PLAIN_MOUSE);
+        this.#outbox.say(ACK, SELF_TEST_PASSED, PLAIN_MOUSE);
         break;
       default:
-        this.#say(RESEND);
+        this.#outbox.say(RESEND);
         break;
     }
   }
@@ -277,11 +290,7 @@ export class Mouse implements Peripheral {
       this.#rates = [...this.#rates, byte].slice(-WHEEL_KNOCK.length);
       if (WHEEL_KNOCK.every((rate, index) => this.#rates[index] === rate)) this.#id = WHEEL_MOUSE;
     }
-    this.#say(ACK);
-  }
-
-  #say(...bytes: number[]): void {
-    this.#queue.push(...bytes);
+    this.#outbox.say(ACK);
   }
 
   #defaults(): void {
@@ -296,7 +305,7 @@ export class Mouse implements Peripheral {
     this.#wrap = false;
     this.#id = PLAIN_MOUSE;
     this.#rates = [];
-    this.#queue = [];
+    this.#outbox.clear();
     this.#expecting = 0;
   }
 }
