@@ -37,6 +37,13 @@ export type TraceEvent =
   | { kind: 'kvm_ack_irq'; irqchip: string; pin: number }
   | { kind: 'kvm_fast_mmio'; gpa: number }
   | { kind: 'kvm_vcpu_wakeup'; ns: number; waited: boolean }
+  // Virtio (chapter 6): QEMU's names
+  | { kind: 'virtio_set_status'; device: string; status: number }
+  | { kind: 'virtio_queue_notify'; device: string; queue: number }
+  | { kind: 'virtqueue_pop'; device: string; queue: number; id: number; out: number; in: number }
+  | { kind: 'virtqueue_fill'; device: string; queue: number; id: number; written: number }
+  | { kind: 'virtio_notify'; device: string; queue: number }
+  | { kind: 'virtio_error'; device: string; why: string }
   // User space
   | { kind: 'ioctl'; fd: string; request: string; result: number }
   | { kind: 'device'; device: string; what: string; value?: number }

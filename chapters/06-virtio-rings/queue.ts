@@ -1,0 +1,62 @@
+// # A queue, seen from the device
+//
+// Two ring formats, one idea: the driver puts *chains* of buffers in, the device takes them out, in any order gives them back, and each side may ask the other not
+// to be told. A device model never learns which format it works with. This is all that it sees.
+
+/** A buffer as the device sees it: what it may read, then what it may write, each in pieces as the driver cut them. */
+export interface Chain {
+  /** What names it to the driver: the index of its first descriptor in a split ring, the buffer id in a packed one. */
+  readonly id: number;
+  readonly readable: readonly Uint8Array[];
+  readonly writable: readonly Uint8Array[];
+  readonly readableBytes: number;
+  readonly writableBytes: number;
+  /** Descriptors that it took in the ring itself: what a packed ring has to step over. */
+  readonly descriptors: number;
+  /** Where the writable pieces are, in the driver's addresses: `[address, bytes]` each. */
+  readonly writableAt: readonly (readonly [number, number])[];
+}
+
+/** Which of the negotiated features concern the ring. */
+export interface RingFeatures {
+  readonly indirect: boolean;
+  readonly eventIdx: boolean;
+  readonly inOrder: boolean;
+}
+
+/** Where a ring is and how long. Addresses are the driver's; the names are the specification's for both formats. */
+export interface RingPlace {
+  readonly size: number;
+  /** Split: descriptor table. Packed: descriptor ring. */
+  readonly desc: number;
+  /** Split: available ring. Packed: driver event suppression. */
+  readonly driver: number;
+  /** Split: used ring. Packed: device event suppression. */
+  readonly device: number;
+}
+
+/** Where each side is in the ring: what a migration, or another process that takes over, has to know. */
+export interface RingPosition {
+  /** Next chain to take. Split: free-running 16 bits. Packed: index, with the wrap counter in bit 15. */
+  readonly avail: number;
+  /** Next place to put a used chain, likewise. */
+  readonly used: number;
+}
+
+/** The device's end of an enabled queue. */
+export interface DeviceRing {
+  readonly size: number;
+  /** Why nothing more will come out of this ring: the driver has written what no driver may. Null while all is well. */
+  readonly broken: string | null;
+  readonly position: RingPosition;
+  /** Takes the next chain; null when there is none, or when the ring is broken. Never throws for what the driver wrote. */
+  pop(): Chain | null;
+  /** Gives a chain back, with how many bytes were written into its writable part, from its start. */
+  push(chain: Chain, written: number): void;
+  /** Whether the driver wants to hear of what was pushed since the last time this was asked. */
+  shouldNotify(): boolean;
+  /** Asks the driver not to kick: the device is looking anyway. */
+  disableKicks(): void;
+  /** Asks for kicks again. True when something arrived meanwhile, so that the device must look once more. */
+  enableKicks(): boolean;
+}
