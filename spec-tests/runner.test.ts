@@ -24,7 +24,10 @@ function makeCase(name: string, changes: Partial<LoadedCase> = {}): LoadedCase {
     needs: [],
     requires: [],
     guest: { payload: 'none' },
-    image: { path: '/nowhere', sha256: '0'.repeat(64), door: 'multiboot' },
+    images: [
+      { door: 'multiboot', path: '/nowhere', sha256: '0'.repeat(64) },
+      { door: 'disk', path: '/nowhere.img', sha256: '1'.repeat(64) },
+    ],
     limits: { timeoutMs: 60_000 }, // generous: only the cases that are meant to hang wait for it
     allowed: { end: ['debug-exit'], observations: { answer: '0x2a' } },
     ...changes,
@@ -95,6 +98,12 @@ describe('the runner', () => {
     const { results, logs } = await runWith('good');
     expect(results[0]).toMatchObject({ verdict: 'pass', failures: [], observed: [['answer', '0x2a']], end: 'debug-exit', stage: 'one' });
     expect(logs).toEqual(['running 01-test/first']);
+  });
+
+  it('starts a payload through whichever door the target has, unless the case is about a door', async () => {
+    expect((await runWith('boots-disks')).logs).toEqual(['disk /nowhere.img']);
+    const images = makeCase('first').images?.slice(0, 1) ?? [];
+    expect(await only('boots-disks', { images })).toMatchObject({ verdict: 'unsupported', reason: 'outsider has none of the doors that the payload has' });
   });
 
   it('says the clause, the observed and the allowed value of a wrong one', async () => {

@@ -19,7 +19,7 @@ import { AdapterDied, AdapterHung, ProtocolViolation } from './adapters/exec.ts'
 import { consoleTail, type Report, readConsole } from './console.ts';
 import { judgeGuest, judgeObservations } from './judge.ts';
 import { constant, readSteps } from './kvm-script.ts';
-import type { LoadedCase, Suite } from './suite.ts';
+import type { BootImage, LoadedCase, Suite } from './suite.ts';
 import type { Adapter, CaseResult, RanGuest, RanKvm, RunReply, RunRequest, Started, Unavailable, Verdict } from './types.ts';
 import { hex } from './values.ts';
 
@@ -55,14 +55,21 @@ export interface RunOutcome {
 const replayCommand = (target: string, id: string): string =>
   `npm run conform -- --target ${target.includes(' ') ? `'${target}'` : target} --filter '=${id}'`;
 
-/** The request for a case. Everything in it is by value or by path: an adapter needs no access to the suite. */
-export function requestFor(testCase: LoadedCase, id: string): RunRequest {
+/** The first of a case's doors that the target has. */
+const doorOf = ({ images }: LoadedCase, capabilities: readonly string[]): BootImage | undefined =>
+  images?.find(({ door }) => capabilities.includes(`door-${door}`));
+
+/**
+ * The request for a case. Everything in it is by value or by path: an adapter needs no access to the suite.
+ * @param capabilities  the target's, to choose a door; without them it is the best one.
+ */
+export function requestFor(testCase: LoadedCase, id: string, capabilities: readonly string[] = []): RunRequest {
   const { instructions, timeoutMs } = testCase.limits;
   const limits = { timeoutMs, ...(instructions !== undefined && { instructions: hex(instructions) }) };
   const common = { type: 'run', id, case: testCase.id, limits } as const;
   if (testCase.compiled) return { ...common, surface: 'kvm', kvm: { ops: testCase.compiled.ops } };
   const { payload, vcpus = 1, memoryMiB = DEFAULT_MEMORY_MIB, input = '' } = testCase.guest as NonNullable<LoadedCase['guest']>;
-  const { path, sha256, door } = testCase.image as NonNullable<LoadedCase['image']>;
+  const { path, sha256, door } = (doorOf(testCase, capabilities) ?? testCase.images?.[0]) as BootImage;
   return {
     ...common,
     surface: 'guest',
@@ -173,7 +180,7 @@ class Lane {
     const gone = this.broken ?? this.unavailable;
     if (gone !== null) return plain('error', `the target was given up: ${gone}`);
     const adapter = this.#adapter as Adapter;
-    const request = requestFor(testCase, String(++this.#sequence));
+    const request = requestFor(testCase, String(++this.#sequence), this.started?.capabilities);
     const allowedMs = request.limits.timeoutMs + (this.#options.graceMs ?? GRACE_MS);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
@@ -214,7 +221,10 @@ class Lane {
 function admission(testCase: LoadedCase, started: Started): Finding | null {
   if (!started.surfaces.includes(testCase.surface)) return plain('not-observable', `${started.name} has no '${testCase.surface}' surface`);
   const lacking = testCase.requires.filter((need) => !started.capabilities.includes(need));
-  if (lacking.length === 0) return null;
+  if (lacking.length === 0) {
+    if (!testCase.images || doorOf(testCase, started.capabilities)) return null;
+    return plain('unsupported', `${started.name} has none of the doors that the payload has`);
+  }
   return plain('unsupported', lacking.map((need) => `${need}: ${started.missing[need] ?? `${started.name} does not offer it`}`).join('; '));
 }
 

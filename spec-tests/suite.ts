@@ -16,12 +16,22 @@ import { InvalidDocument, readJson } from './validate.ts';
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 const PAYLOADS = fileURLToPath(new URL('../guest-payloads/', import.meta.url));
 
+/** One way to start a payload. */
+export interface BootImage {
+  readonly door: Door;
+  readonly path: string;
+  readonly sha256: string;
+}
+
+/** Every image has every door; the order says which one a machine with several is given. */
+const DOORS: readonly Door[] = ['multiboot', 'pvh', 'disk', 'long'];
+
 /** Everything a case needs in order to be run, worked out once. */
 export interface LoadedCase extends Case {
-  /** What the case needs, its payload's needs and its door's included. */
+  /** What the case needs, its payload's needs and its door's, if it names one, included. */
   readonly requires: readonly string[];
-  /** Guest surface: the image file for the door, and its digest. */
-  readonly image?: { readonly path: string; readonly sha256: string; readonly door: Door };
+  /** Guest surface: the image file for each door that will do, best first. A case that names no door is not about doors: any will do. */
+  readonly images?: readonly BootImage[];
   /** kvm surface. */
   readonly compiled?: CompiledScript;
 }
@@ -90,31 +100,34 @@ export function loadSuite(folders: SuiteFolders = {}): Suite {
     const requires = [...new Set([...testCase.needs, ...extra.requires])];
     for (const need of requires) if (!capabilities.has(need)) problems.push(`needs: '${need}' is not in capabilities.json`);
     if (problems.length > 0) throw new InvalidDocument(file, problems);
-    revision.update(`${testCase.id}\n${readFileSync(file, 'utf8')}\n${extra.image?.sha256 ?? ''}\n`);
+    revision.update(`${testCase.id}\n${readFileSync(file, 'utf8')}\n${[...new Set(extra.images?.map(({ sha256 }) => sha256))].join(' ')}\n`);
     cases.push({ ...testCase, ...extra, requires });
   }
   return { cases, clauses, capabilities, revision: revision.digest('hex') };
 }
 
-type Extra = Pick<LoadedCase, 'image' | 'compiled' | 'requires'>;
+type Extra = Pick<LoadedCase, 'images' | 'compiled' | 'requires'>;
 
 function guestCase(testCase: Case, payloadFolder: string, problems: string[]): Extra {
-  const { payload: name, door = 'multiboot', input } = testCase.guest as NonNullable<Case['guest']>;
+  const { payload: name, door, input } = testCase.guest as NonNullable<Case['guest']>;
   const payload = findPayload(name);
   if (!payload) {
     problems.push(`guest.payload: there is no payload '${name}'`);
     return { requires: [] };
   }
-  const path = join(payloadFolder, door === 'disk' ? diskPath(name) : imagePath(name));
-  if (!existsSync(path)) {
-    problems.push(`guest.payload: its image ${path} is missing (npm run payloads builds it)`);
-    return { requires: [] };
+  const images: BootImage[] = [];
+  for (const one of door === undefined ? DOORS : [door]) {
+    const path = join(payloadFolder, one === 'disk' ? diskPath(name) : imagePath(name));
+    if (!existsSync(path)) {
+      problems.push(`guest.payload: its image ${path} is missing (npm run payloads builds it)`);
+      return { requires: [] };
+    }
+    images.push({ door: one, path, sha256: createHash('sha256').update(readFileSync(path)).digest('hex') });
   }
-  const sha256 = createHash('sha256').update(readFileSync(path)).digest('hex');
   const byHalt = testCase.allowed.end?.includes('halt') ? ['notices-halt'] : [];
   const ends = testCase.allowed.end?.includes('debug-exit') ? ['debug-exit'] : byHalt;
-  const requires = [...payload.needs, `door-${door}`, ...ends, ...(input === undefined ? [] : ['serial-input'])];
-  return { image: { path, sha256, door }, requires };
+  const requires = [...payload.needs, ...(door === undefined ? [] : [`door-${door}`]), ...ends, ...(input === undefined ? [] : ['serial-input'])];
+  return { images, requires };
 }
 
 function kvmCase(testCase: Case, problems: string[]): Extra {
