@@ -27,6 +27,8 @@ export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
  * - `e1000`: an 82540EM on bus 0, and somebody who answers ARP for 10.0.2.2 at the other end of its wire.
  * - `q35`: the memory controller of the Q35 at 00:00.0 and the ICH9 at 00:1f.0. `i8042`: the keyboard controller, and port 0x92 beside it.
  * - `fw-cfg`: QEMU's firmware configuration device at port 0x510.
+ * - `virtio-entropy`, `virtio-console`, `virtio-balloon`, `virtio-block`: such a device, on PCI or in a window of memory; the console's other end repeats what it
+ *   hears, the disk holds 32-bit words that are their index times 2654435761.
  * - `soft-off`: a machine that is switched off by ACPI ends, visibly.
  * - `reset`: a triple fault ends or resets the machine, visibly.
  */
@@ -58,6 +60,10 @@ export type Capability =
   | 'i8042'
   | 'soft-off'
   | 'fw-cfg'
+  | 'virtio-entropy'
+  | 'virtio-console'
+  | 'virtio-balloon'
+  | 'virtio-block'
   | 'reset';
 
 /**
@@ -69,7 +75,7 @@ export type PayloadEnd = 'debug-exit' | 'halt' | 'triple-fault' | 'reset' | 'sof
 export interface Payload {
   readonly name: string;
   readonly title: string;
-  readonly chapter: '01-hardware-background' | '02-kvm-objects' | '03-vcpu-loop' | '04-memory-virtualization' | '05-pio-mmio';
+  readonly chapter: '01-hardware-background' | '02-kvm-objects' | '03-vcpu-loop' | '04-memory-virtualization' | '05-pio-mmio' | '06-virtio-rings';
   /** The width of code in which it lives; the start-up goes there from any door. */
   readonly room: 16 | 32 | 64;
   /** Its own source, relative to this folder. */
@@ -102,6 +108,7 @@ const CHAPTER_1 = '01-hardware-background';
 const CHAPTER_3 = '03-vcpu-loop';
 const CHAPTER_4 = '04-memory-virtualization';
 const CHAPTER_5 = '05-pio-mmio';
+const CHAPTER_6 = '06-virtio-rings';
 
 type Row = Pick<Payload, 'name' | 'title' | 'chapter' | 'room' | 'source'> & Partial<Payload>;
 
@@ -206,6 +213,12 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'ide-dma', title: 'The disk, by its bus master', chapter: CHAPTER_5, room: 32, source: 'src/ide-dma.c', needs: ['ide-dma', 'pci', 'pic'] }),
   payload({ name: 'e1000', title: 'A network card', chapter: CHAPTER_5, room: 32, source: 'src/e1000.c', needs: ['e1000', 'pci', 'pic'] }),
   payload({ name: 'hostile-io', title: 'A guest that means harm', chapter: CHAPTER_5, room: 32, source: 'src/hostile-io.c', needs: ['pci'] }),
+  payload({ name: 'virtio-entropy', title: 'Random bytes through a ring', chapter: CHAPTER_6, room: 32, source: 'src/virtio-entropy.c', needs: ['virtio-entropy'] }),
+  payload({ name: 'virtio-interrupts', title: 'How a ring calls back', chapter: CHAPTER_6, room: 32,
+    source: 'src/virtio-interrupts.c', needs: ['virtio-entropy', 'pci', 'pic', 'lapic'] }),
+  payload({ name: 'virtio-console', title: 'A console through two rings', chapter: CHAPTER_6, room: 32, source: 'src/virtio-console.c', needs: ['virtio-console'] }),
+  payload({ name: 'virtio-balloon', title: 'Giving memory away', chapter: CHAPTER_6, room: 32, source: 'src/virtio-balloon.c', needs: ['virtio-balloon'] }),
+  payload({ name: 'virtio-block', title: 'A disk through a ring', chapter: CHAPTER_6, room: 32, source: 'src/virtio-block.c', needs: ['virtio-block'] }),
 ];
 
 /** The entry of that name, or undefined. */
