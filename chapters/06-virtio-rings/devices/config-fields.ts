@@ -20,15 +20,18 @@ export interface WritableField {
   readonly allowed?: () => boolean;
 }
 
+/** Which fields of a layout a driver may write. */
+export type WritableFields<F extends Fields> = Readonly<Partial<Record<keyof F, WritableField>>>;
+
 /** The bytes of a {@link Layout} as a configuration space. Whatever lies outside reads as zero and swallows writes. */
 export class ConfigSpace<F extends Fields> implements ConfigFields {
   /** How much of the layout this device has: a device that lacks a feature may end before the fields that belong to it. */
   readonly bytes: number;
   readonly layout: Layout<F>;
   readonly view: DataView;
-  readonly #writable: Readonly<Partial<Record<keyof F, WritableField>>>;
+  readonly #writable: WritableFields<F>;
 
-  constructor(layout: Layout<F>, writable: Readonly<Partial<Record<keyof F, WritableField>>> = {}, bytes = layout.bytes) {
+  constructor(layout: Layout<F>, writable: WritableFields<F>, bytes = layout.bytes) {
     this.layout = layout;
     this.bytes = bytes;
     this.view = new DataView(new ArrayBuffer(layout.bytes));

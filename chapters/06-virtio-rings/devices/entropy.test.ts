@@ -24,7 +24,9 @@ const supplied = () => {
       left -= bytes;
       return bytes;
     },
-    onReady: (call) => void (ready = call),
+    onReady(call) {
+      ready = call;
+    },
   };
   return {
     source,
