@@ -22,6 +22,8 @@ export interface RingFeatures {
   readonly indirect: boolean;
   readonly eventIdx: boolean;
   readonly inOrder: boolean;
+  /** Legacy NOTIFY_ON_EMPTY: a driver hears of the last buffer whatever it wished. Split rings only. */
+  readonly notifyOnEmpty?: boolean;
 }
 
 /** Where a ring is and how long. Addresses are the driver's; the names are the specification's for both formats. */
@@ -49,11 +51,17 @@ export interface DeviceRing {
   /** Why nothing more will come out of this ring: the driver has written what no driver may. Null while all is well. */
   readonly broken: string | null;
   readonly position: RingPosition;
-  /** Takes the next chain; null when there is none, or when the ring is broken. Never throws for what the driver wrote. */
+  /**
+   * Takes the next chain; null when there is none, or when the ring is broken. Never throws for what the driver wrote. A device that stops before it has seen null
+   * asks {@link enableKicks} whether more has come.
+   */
   pop(): Chain | null;
-  /** Gives a chain back, with how many bytes were written into its writable part, from its start. */
+  /**
+   * Gives a chain back, with how many bytes were written into its writable part, from its start. With IN_ORDER it waits here for older ones. A chain of another
+   * ring, one that was reset meanwhile, goes nowhere.
+   */
   push(chain: Chain, written: number): void;
-  /** Whether the driver wants to hear of what was pushed since the last time this was asked. */
+  /** Whether the driver wants to hear of what it was given since the last time this was asked. */
   shouldNotify(): boolean;
   /** Asks the driver not to kick: the device is looking anyway. */
   disableKicks(): void;

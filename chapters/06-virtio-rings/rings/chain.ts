@@ -1,0 +1,126 @@
+// # From descriptors to buffers
+//
+// A chain is data from a stranger. It may say that it never ends, that its buffers are where no memory is, that the device shall read what it was given to write.
+// The walk therefore has one bound that nothing gets around, and it reads each field of a descriptor *once*, into a local. A second look could see something else: the
+// driver is another processor, and what was checked at the first look is worth nothing at the second.
+
+import type { DeviceMemory } from '../memory.ts';
+import type { Chain } from '../queue.ts';
+import type { Area, AreaSource } from './area.ts';
+import { MAX_CHAIN_BYTES, VIRTQ_DESC_F, virtq_desc } from './layout.ts';
+
+/** What a chain has that has none: most have buffers of one kind only. */
+const NO_PIECES: Uint8Array[] = [];
+const NOWHERE: [number, number][] = [];
+const { NEXT, WRITE, INDIRECT } = VIRTQ_DESC_F;
+const { bytes: DESC_BYTES } = virtq_desc;
+
+/** What a walk needs of the ring that it is for. */
+export interface Walk {
+  readonly memory: DeviceMemory;
+  readonly areas: AreaSource;
+  /** The longest chain: as many descriptors as the queue has. */
+  readonly size: number;
+  /** INDIRECT_DESC was negotiated. */
+  readonly indirect: boolean;
+}
+
+/** A chain in the hands of the device. */
+export class RingChain implements Chain {
+  /** The ring that it came out of, and that alone takes it back. */
+  readonly ring: object;
+  id = 0;
+  readable: Uint8Array[] = NO_PIECES;
+  writable: Uint8Array[] = NO_PIECES;
+  writableAt: [number, number][] = NOWHERE;
+  readableBytes = 0;
+  writableBytes = 0;
+  descriptors = 0;
+  /** The device has not given it back yet. */
+  out = true;
+  /** How many bytes the device has written, once it is given back. */
+  written = 0;
+  #elements = 0;
+  #writes = false;
+
+  constructor(ring: object) {
+    this.ring = ring;
+  }
+
+  /** Takes in one buffer. Returns what is wrong with it, or null. */
+  add(walk: Walk, low: number, high: number, len: number, flags: number): string | null {
+    if (this.#elements++ === walk.size) return 'a chain with more descriptors than the queue';
+    const writes = (flags & WRITE) !== 0;
+    if (this.#writes && !writes) return 'a buffer to read after one to write';
+    this.#writes = writes;
+    if (len === 0) return null;
+    if (this.readableBytes + this.writableBytes + len > MAX_CHAIN_BYTES) return 'a chain of more than 4 GiB';
+    const address = high * 2 ** 32 + low;
+    const pieces = address + len <= Number.MAX_SAFE_INTEGER ? walk.memory.map(address, len, writes ? 'write' : 'read') : null;
+    if (pieces === null) return `a buffer that is no RAM: ${len} bytes at 0x${address.toString(16)}`;
+    if (writes) {
+      this.writableBytes += len;
+      if (this.writable === NO_PIECES) {
+        this.writable = [];
+        this.writableAt = [];
+      }
+      this.writableAt.push([address, len]);
+    } else {
+      this.readableBytes += len;
+      if (this.readable === NO_PIECES) this.readable = [];
+    }
+    const into = writes ? this.writable : this.readable;
+    for (const piece of pieces) into.push(piece);
+    return null;
+  }
+}
+
+// ## Links
+//
+// A split chain jumps: each descriptor names the next. A loop is a chain without end, and needs no detector of its own: the bound on descriptors stops it.
+
+/** Follows a split chain from `table[first]`. Returns what is wrong, or null. `nested`: the table is an indirect one. */
+export function follow(walk: Walk, chain: RingChain, table: Area, count: number, first: number, nested: boolean): string | null {
+  for (let index = first; ; ) {
+    if (index >= count) return `descriptor ${index} of ${count}`;
+    const at = index * DESC_BYTES;
+    const low = table.load32(at);
+    const high = table.load32(at + 4);
+    const len = table.load32(at + 8);
+    const flags = table.load16(at + 12);
+    const next = table.load16(at + 14);
+    if (!nested) chain.descriptors++;
+    if (flags & INDIRECT) {
+      if (nested) return 'an indirect table inside an indirect table';
+      if (flags & NEXT) return 'INDIRECT and NEXT in one descriptor';
+      const inner = openTable(walk, low, high, len);
+      return typeof inner === 'string' ? inner : follow(walk, chain, inner, len / DESC_BYTES, 0, true);
+    }
+    const wrong = chain.add(walk, low, high, len, flags);
+    if (wrong !== null || !(flags & NEXT)) return wrong;
+    index = next;
+  }
+}
+
+// ## Tables
+//
+// An indirect table is a piece of the driver's memory like a buffer, except that the device interprets it. WRITE on the descriptor that refers to it means nothing.
+
+function openTable(walk: Walk, low: number, high: number, len: number): Area | string {
+  if (!walk.indirect) return 'INDIRECT, which was not negotiated';
+  if (len === 0 || len % DESC_BYTES !== 0) return `an indirect table of ${len} bytes`;
+  const address = high * 2 ** 32 + low;
+  const table = address + len <= Number.MAX_SAFE_INTEGER ? walk.areas.open(address, len, 'read') : null;
+  return table ?? `an indirect table that is no RAM: ${len} bytes at 0x${address.toString(16)}`;
+}
+
+/** Takes in a packed ring's indirect table: everything in it, in order. Of the flags only WRITE counts. */
+export function list(walk: Walk, chain: RingChain, low: number, high: number, len: number): string | null {
+  const table = openTable(walk, low, high, len);
+  if (typeof table === 'string') return table;
+  for (let at = 0; at < len; at += DESC_BYTES) {
+    const wrong = chain.add(walk, table.load32(at), table.load32(at + 4), table.load32(at + 8), table.load16(at + 14) & WRITE);
+    if (wrong !== null) return wrong;
+  }
+  return null;
+}
