@@ -4,7 +4,7 @@
 // to it, and the guest's file system would not survive that. So a file that is open for writing is not opened again, under whatever name: the
 // check is by device and inode. It covers this process only; Node has no file locks.
 
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../block/block.ts';
 import { openForReading } from './read-file.ts';
 
@@ -12,7 +12,7 @@ import { openForReading } from './read-file.ts';
 const open = new Map<string, { readers: number; writer: boolean }>();
 
 export class FileBlock implements BlockBackend {
-  readonly sectors: number;
+  sectors: number;
   readonly readOnly: boolean;
   readonly #identity: string;
   #fd: number;
@@ -67,6 +67,17 @@ export class FileBlock implements BlockBackend {
     } catch {
       return false;
     }
+  }
+
+  resize(sectors: number): boolean {
+    if (this.readOnly || !Number.isSafeInteger(sectors) || sectors < 1) return false;
+    try {
+      ftruncateSync(this.#fd, sectors * SECTOR_BYTES);
+    } catch {
+      return false;
+    }
+    this.sectors = sectors;
+    return true;
   }
 
   /** Lets the file go. The disk answers every later request with an error. */

@@ -1,0 +1,529 @@
+// # The block device
+//
+// A disk is the simplest device that is useful. It has no connection to set up and nothing arrives that was not asked for: a driver says which sectors, gives a buffer,
+// and gets an answer. Where the disk controllers of the last chapter have a task file, a command list or a table of physical regions, a virtio disk has the ring that every
+// virtio device has, and sixteen bytes in front of the data. One kick, any number of requests, answers in any order.
+//
+// ## A cache that loses power
+//
+// What makes a disk difficult is that it lies about being done. A write that is answered may still be in a cache, and a cache forgets when the power fails. So there are two
+// kinds of *done*, and a driver must know which one it gets. With a *write-back* cache an answered write is only *volatile*; FLUSH makes everything that was answered before
+// it *stable*. With a *write-through* cache the answer itself means stable. A driver that has taken FLUSH promises to use it, and gets write-back. One that has not could
+// never make anything stable, so it gets write-through. And with CONFIG_WCE it may choose, by one byte of the configuration space.
+
+import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
+import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
+import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../../05-pio-mmio/block/block.ts';
+import type { ConfigFields, DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
+import { DEVICE_ID, F, features as featureSet, has, STATUS } from '../features.ts';
+import type { Chain } from '../queue.ts';
+import { transfer } from './block-data.ts';
+import { BLK_F, BLK_S, BLK_T, BLK_Z, BlkConfig, BlkGeometry, BlkLifetime, BlkTopology, BlkZone, BlkZoned, BlkZoneReport, ID_BYTES } from './block-layout.ts';
+import { type RangeLimits, performRanges, type RangeKind } from './block-ranges.ts';
+import { BlockRequest } from './block-request.ts';
+import { ConfigSpace } from './config-fields.ts';
+import { type BlockStatus, type ZonedOptions, Zones } from './zoned.ts';
+
+export interface BlockOptions {
+  readonly drive: BlockBackend;
+  /** How it is called in traces. */
+  readonly name?: string;
+  /** What GET_ID answers; ASCII, and only the first 20 bytes of it. */
+  readonly serial?: string;
+  /** Even when the drive could be written. */
+  readonly readOnly?: boolean;
+  /** The size of block that the disk likes best, and a power of two; and the size of the one below, which is no smaller. */
+  readonly logicalBlockSize?: number;
+  readonly physicalBlockSize?: number;
+  /** Sizes of requests that are fast, in bytes; 0 when nobody knows. */
+  readonly minIoSize?: number;
+  readonly optIoSize?: number;
+  readonly numQueues?: number;
+  readonly queueSize?: number;
+  /** Segments of a request; so many that a request fills a queue, when absent. */
+  readonly segMax?: number;
+  /** Bytes of a segment; no limit is told when absent. */
+  readonly sizeMax?: number;
+  readonly discard?: boolean;
+  readonly writeZeroes?: boolean;
+  readonly secureErase?: boolean;
+  readonly maxDiscardSectors?: number;
+  readonly maxWriteZeroesSectors?: number;
+  /** Ranges in one discard, write zeroes or secure erase. */
+  readonly maxRanges?: number;
+  /** Whether the cache is write-back when the driver does not say. */
+  readonly writeCache?: boolean;
+  readonly configWce?: boolean;
+  readonly zoned?: ZonedOptions;
+  /** When requests are answered later than they are asked: how many nanoseconds, from a {@link BLK_T} and the bytes of data. Needs a clock. */
+  readonly latency?: (type: number, bytes: number) => number;
+  readonly clock?: Clock;
+}
+
+/** QEMU's defaults, but for the number of ranges (there 1, which is no test for a driver). */
+export const BLOCK_DEFAULTS = {
+  queueSize: 256,
+  numQueues: 1,
+  logicalBlockSize: SECTOR_BYTES,
+  maxDiscardSectors: 0x3f_ffff,
+  maxWriteZeroesSectors: 0x3f_ffff,
+  maxRanges: 16,
+} as const;
+
+interface InFlight {
+  readonly request: BlockRequest;
+  readonly queue: VirtQueue;
+  readonly due: number;
+}
+
+export class BlockModel implements DeviceModel {
+  readonly name: string;
+  readonly deviceId = DEVICE_ID.BLOCK;
+  readonly features: bigint;
+  readonly queueSizes: readonly number[];
+  readonly config: ConfigFields;
+  readonly drive: BlockBackend;
+  readonly zones: Zones | null;
+  readonly #options: BlockOptions;
+  readonly #serial: Uint8Array;
+  readonly #readOnly: boolean;
+  readonly #limits: RangeLimits;
+  #device: VirtioDevice | null = null;
+  /** What the driver wrote to `writeback`; null until it does. */
+  #chosen: boolean | null = null;
+  #inFlight: InFlight[] = [];
+  readonly #timer: Timer | null;
+
+  /** @throws Errno EINVAL for a disk that no driver could use */
+  constructor(options: BlockOptions) {
+    const { drive, zoned } = options;
+    const { queueSize, numQueues, logicalBlockSize, maxDiscardSectors, maxWriteZeroesSectors, maxRanges } = { ...BLOCK_DEFAULTS, ...defined(options) };
+    const physicalBlockSize = options.physicalBlockSize ?? logicalBlockSize;
+    const segMax = options.segMax ?? Math.max(1, queueSize - 2);
+    const powerOfTwo = (size: number): boolean => Number.isSafeInteger(size) && size >= SECTOR_BYTES && Number.isInteger(Math.log2(size));
+    if (!powerOfTwo(logicalBlockSize) || !powerOfTwo(physicalBlockSize) || physicalBlockSize < logicalBlockSize)
+      throw new Errno('block', ERRNO.EINVAL, `blocks of ${logicalBlockSize} bytes in blocks of ${physicalBlockSize}`);
+    if (!(numQueues >= 1 && numQueues <= 0xffff) || !(segMax >= 1) || !(options.sizeMax === undefined || options.sizeMax >= 1))
+      throw new Errno('block', ERRNO.EINVAL, `${numQueues} queues, ${segMax} segments of at most ${options.sizeMax} bytes`);
+    // A limit of zero would forbid what the feature offers. Windows divides by it.
+    if (!(maxDiscardSectors >= 1 && maxWriteZeroesSectors >= 1 && maxRanges >= 1))
+      throw new Errno('block', ERRNO.EINVAL, 'a limit of no sectors, or of no ranges');
+    if (options.latency && !options.clock) throw new Errno('block', ERRNO.EINVAL, 'an answer that comes later needs a clock');
+    const serial = options.serial ?? '';
+    if (/[^\x20-\x7e]/.test(serial)) throw new Errno('block', ERRNO.EINVAL, 'a serial number is printable ASCII');
+    if (options.secureErase && !drive.secureErase) throw new Errno('block', ERRNO.EINVAL, 'this drive cannot promise that anything is erased');
+
+    this.name = options.name ?? 'virtio-blk';
+    this.drive = drive;
+    this.#options = options;
+    this.#serial = new TextEncoder().encode(serial).subarray(0, ID_BYTES);
+    this.#readOnly = options.readOnly === true || drive.readOnly;
+    this.zones = zoned && zoned.model !== 'none' ? new Zones(drive, zoned) : null;
+    this.queueSizes = new Array(numQueues).fill(queueSize);
+    this.#limits = {
+      segments: maxRanges,
+      discard: maxDiscardSectors,
+      'write zeroes': maxWriteZeroesSectors,
+      'secure erase': maxDiscardSectors,
+    };
+    this.features = this.#offer(numQueues);
+    this.config = this.#makeConfig({ numQueues, segMax, logicalBlockSize, physicalBlockSize });
+    this.#timer = options.latency ? (options.clock as Clock).timer(() => this.#complete()) : null;
+  }
+
+  attach(device: VirtioDevice): void {
+    this.#device = device;
+  }
+
+  // ## What is offered
+  //
+  // Two features from before the standard are not offered even to a legacy driver. BARRIER promised an order among requests, which a driver gets by waiting and FLUSH; the last
+  // driver that used it is older than FLUSH. SCSI passed commands through to the host's own disk, which a guest has no business with.
+
+  #offer(numQueues: number): bigint {
+    const { discard = true, writeZeroes = true, secureErase = false, configWce = true, sizeMax, zoned } = this.#options;
+    const when = (condition: boolean, feature: number): readonly number[] => (condition ? [feature] : []);
+    return featureSet(
+      BLK_F.SEG_MAX,
+      BLK_F.GEOMETRY,
+      BLK_F.BLK_SIZE,
+      BLK_F.TOPOLOGY,
+      // @clause virtio.blk.dev.flush-offered-always
+      // @clause virtio.blk.dev.config-wce-offer-implies-flush
+      BLK_F.FLUSH,
+      ...when(configWce, BLK_F.CONFIG_WCE),
+      ...when(sizeMax !== undefined, BLK_F.SIZE_MAX),
+      ...when(this.#readOnly, BLK_F.RO),
+      ...when(numQueues > 1, BLK_F.MQ),
+      ...when(discard && zoned?.model !== 'host-managed', BLK_F.DISCARD), // such a driver must not take it, so it is not tempted
+      ...when(writeZeroes, BLK_F.WRITE_ZEROES),
+      ...when(secureErase, BLK_F.SECURE_ERASE),
+      // @clause virtio.blk.dev.lifetime-offered-backing-storage-lifetime
+      // @clause virtio.blk.dev.lifetime-not-offered-without-meaningful
+      ...when(this.drive.lifetime !== undefined, BLK_F.LIFETIME),
+      // @clause virtio.blk.dev.non-zoned-disk-not-offer
+      ...when(zoned !== undefined, BLK_F.ZONED),
+    );
+  }
+
+  /** A driver that cannot keep the order of a host-managed disk cannot use it. */
+  // @clause virtio.blk.dev.zoned-declined-hm-features-ok
+  accepts(chosen: bigint): boolean {
+    return this.zones?.model !== BLK_Z.HM || has(chosen, BLK_F.ZONED);
+  }
+
+  /** Whether both sides speak of zones. Before the standard there was no way to. */
+  get #zoneAware(): boolean {
+    return this.#device !== null && !this.#device.legacy && this.#device.has(BLK_F.ZONED);
+  }
+
+  // ## Configuration
+
+  #makeConfig(sizes: { numQueues: number; segMax: number; logicalBlockSize: number; physicalBlockSize: number }): ConfigFields {
+    const space = new ConfigSpace(
+      BlkConfig,
+      {
+        writeback: {
+          completedBy: 'lowest byte',
+          allowed: () => this.#mayChoose,
+          // @clause virtio.blk.dri.config-wce-cache-mode-switched
+          written: () => void (this.#chosen = space.view.getUint8(BlkConfig.fields.writeback.offset) !== 0),
+        },
+      },
+      configBytes(this.features),
+    );
+    const { numQueues, segMax, logicalBlockSize, physicalBlockSize } = sizes;
+    const { sizeMax = 0, minIoSize = 0, optIoSize = 0 } = this.#options;
+    const zoneSectors = this.zones?.zoneSectors;
+    const offered = (feature: number, value: number): number => (has(this.features, feature) ? value : 0);
+    // @clause virtio.blk.dev.unused0-unused1-padding-zero
+    BlkConfig.store(space.view, 0, {
+      size_max: sizeMax,
+      seg_max: segMax,
+      blk_size: logicalBlockSize,
+      num_queues: offered(BLK_F.MQ, numQueues),
+      max_discard_sectors: offered(BLK_F.DISCARD, this.#limits.discard),
+      max_discard_seg: offered(BLK_F.DISCARD, this.#limits.segments),
+      discard_sector_alignment: offered(BLK_F.DISCARD, physicalBlockSize / SECTOR_BYTES),
+      max_write_zeroes_sectors: offered(BLK_F.WRITE_ZEROES, this.#limits['write zeroes']),
+      max_write_zeroes_seg: offered(BLK_F.WRITE_ZEROES, this.#limits.segments),
+      // @clause virtio.blk.dev.write-zeroes-may-unmap-clear
+      write_zeroes_may_unmap: offered(BLK_F.WRITE_ZEROES, Number(this.drive.unmaps === true)),
+      max_secure_erase_sectors: offered(BLK_F.SECURE_ERASE, this.#limits['secure erase']),
+      max_secure_erase_seg: offered(BLK_F.SECURE_ERASE, this.#limits.segments),
+      secure_erase_sector_alignment: offered(BLK_F.SECURE_ERASE, zoneSectors ?? physicalBlockSize / SECTOR_BYTES),
+    });
+    BlkTopology.store(space.view, BlkConfig.fields.topology.offset, {
+      physical_block_exp: Math.log2(physicalBlockSize / logicalBlockSize),
+      min_io_size: Math.min(0xffff, Math.floor(minIoSize / logicalBlockSize)),
+      opt_io_size: Math.floor(optIoSize / logicalBlockSize),
+    });
+    const refresh = (): void => {
+      BlkConfig.store(space.view, 0, { capacity: BigInt(this.drive.sectors), writeback: Number(this.writeback) });
+      BlkGeometry.store(space.view, BlkConfig.fields.geometry.offset, geometryOf(this.drive.sectors));
+      this.#describeZones(space.view);
+    };
+    return {
+      bytes: space.bytes,
+      read(offset, width) {
+        refresh();
+        return space.read(offset, width);
+      },
+      write: (offset, width, value) => space.write(offset, width, value),
+    };
+  }
+
+  // Before FEATURES_OK the driver may look at everything that is offered. Afterwards a driver that has not taken ZONED finds nothing there.
+
+  #describeZones(view: DataView): void {
+    const { zones } = this;
+    const settled = this.#device !== null && (this.#device.legacy || (this.#device.status & STATUS.FEATURES_OK) !== 0);
+    // @clause virtio.blk.dev.zoned-declined-ha-none-init
+    // @clause virtio.blk.dev.zoned-negotiated-zoned-model-reports
+    // @clause virtio.blk.dev.unused2-padding-zero
+    const told = zones && (!settled || this.#zoneAware) ? zones : null;
+    BlkZoned.store(view, BlkConfig.fields.zoned.offset, {
+      // @clause virtio.blk.dev.zone-sectors-gives-single-zone
+      zone_sectors: told?.zoneSectors ?? 0,
+      max_open_zones: told?.maxOpen ?? 0,
+      max_active_zones: told?.maxActive ?? 0,
+      // @clause virtio.blk.dev.max-append-sectors-gives-largest
+      max_append_sectors: told?.maxAppendSectors ?? 0,
+      write_granularity: told?.writeGranularity ?? 0,
+      model: told?.model ?? BLK_Z.NONE,
+    });
+  }
+
+  // ### Write-back or write-through
+  //
+  // A legacy driver has no FEATURES_OK. Its choice of features must not change the cache behind its back, so there only DRIVER_OK counts, and only when CONFIG_WCE
+  // was not taken.
+
+  /** Whether `writeback` may be written at this moment. */
+  get #mayChoose(): boolean {
+    const device = this.#device;
+    if (!device || !has(this.features, BLK_F.CONFIG_WCE)) return false;
+    if (device.legacy && !(device.status & STATUS.DRIVER_OK)) return true;
+    return device.has(BLK_F.CONFIG_WCE);
+  }
+
+  /** Whether an answered write may still be lost: what the field `writeback` says. */
+  get writeback(): boolean {
+    const device = this.#device;
+    const initial = this.#options.writeCache ?? true;
+    if (!device) return initial;
+    const settled = (device.status & (device.legacy ? STATUS.DRIVER_OK : STATUS.FEATURES_OK)) !== 0;
+    if (!settled) return this.#chosen ?? initial;
+    // @clause virtio.blk.dev.stable-writes-reach-persistent-storage
+    if (!device.has(BLK_F.CONFIG_WCE)) return device.has(BLK_F.FLUSH);
+    // @clause virtio.blk.dev.config-wce-without-flush-writeback
+    return this.#chosen ?? (initial && (device.legacy || device.has(BLK_F.FLUSH)));
+  }
+
+  /** Another capacity, in sectors, while the driver is running. False when the drive cannot. */
+  // @clause virtio.blk.dev.capacity-can-change-run-time
+  resize(sectors: number): boolean {
+    if (this.zones || !this.drive.resize?.(sectors)) return false;
+    // @clause virtio.blk.dev.capacity-change-triggers-config-change
+    this.#device?.configChanged();
+    return true;
+  }
+
+  // ## Serving
+  //
+  // A disk without a clock answers each request before it looks at the next. With one, a request is *in flight* until its time has come, and a short one overtakes a long one
+  // unless IN_ORDER was agreed. Nothing is read from its buffers, and nothing written, before that moment: when a reset comes first, the request has never happened.
+
+  available(queue: VirtQueue): void {
+    if (!this.#timer) {
+      queue.serve((chain) => this.#finish(new BlockRequest(chain)));
+      return;
+    }
+    // A driver that offers a chain again which it has not got back could put more in flight than its ring has places.
+    for (let places = queue.size - this.#waiting(queue); places > 0; places--) {
+      const chain = queue.pop();
+      if (!chain) break;
+      this.#begin(queue, chain);
+    }
+    this.#arm();
+  }
+
+  #waiting(queue: VirtQueue): number {
+    return this.#inFlight.reduce((count, entry) => count + Number(entry.queue === queue), 0);
+  }
+
+  #begin(queue: VirtQueue, chain: Chain): void {
+    const { latency, clock } = this.#options as Required<BlockOptions>;
+    const request = new BlockRequest(chain);
+    let due = clock.now() + Math.max(0, latency(request.type, request.out.left + request.in.left));
+    if (this.#device?.has(F.IN_ORDER)) for (const before of this.#inFlight) if (before.queue === queue) due = Math.max(due, before.due);
+    const after = this.#inFlight.findIndex((entry) => entry.due > due);
+    this.#inFlight.splice(after < 0 ? this.#inFlight.length : after, 0, { request, queue, due });
+  }
+
+  #arm(): void {
+    const first = this.#inFlight[0];
+    if (first) this.#timer?.arm(first.due);
+    else this.#timer?.cancel();
+  }
+
+  /** Answers what is due. A device that has failed answers nothing; a queue that stands still keeps its requests until it goes on. */
+  #complete(): void {
+    const now = (this.#options.clock as Clock).now();
+    if (this.#device?.failure != null) this.#inFlight = [];
+    const due = this.#inFlight.filter((entry) => entry.due <= now && entry.queue.ring);
+    this.#inFlight = this.#inFlight.filter((entry) => !due.includes(entry));
+    for (const { queue, request } of due) queue.push(request.chain, this.#finish(request));
+    for (const queue of new Set(due.map((entry) => entry.queue))) {
+      queue.notify();
+      this.available(queue);
+    }
+    if (this.#inFlight.some((entry) => entry.queue.ring)) this.#arm();
+  }
+
+  reset(): void {
+    this.#chosen = null;
+    this.#inFlight = [];
+    this.#timer?.cancel();
+  }
+
+  queueReset(queue: VirtQueue): void {
+    this.#inFlight = this.#inFlight.filter((entry) => entry.queue !== queue);
+    this.#arm();
+  }
+
+  /** Does a request and writes its answer. Returns how many bytes were written: all that can be, or none where there is no place even for the status. */
+  #finish(request: BlockRequest): number {
+    if (!request.status) return 0;
+    const status = this.#perform(request);
+    // The count of bytes that the ring carries means the *first* so many. With the status in the last place, everything before it has to be written too.
+    if (status === BLK_S.OK) request.in.fill(0);
+    else request.blank();
+    request.status[0] = status;
+    return request.chain.writableBytes;
+  }
+
+  // ## Requests
+
+  #perform(request: BlockRequest): BlockStatus {
+    const { type } = request;
+    if (request.malformed) return BLK_S.IOERR;
+    switch (type) {
+      case BLK_T.IN:
+        return this.#read(request);
+      case BLK_T.OUT:
+        return this.#write(request);
+      case BLK_T.FLUSH:
+        return this.drive.flush() ? BLK_S.OK : BLK_S.IOERR;
+      case BLK_T.FLUSH_OUT: // a second name, from before the standard
+        if (!this.#device?.legacy) return BLK_S.UNSUPP;
+        return this.drive.flush() ? BLK_S.OK : BLK_S.IOERR;
+      case BLK_T.GET_ID:
+        request.in.write(this.#serial);
+        return BLK_S.OK;
+      case BLK_T.GET_LIFETIME:
+        return this.#lifetime(request);
+      case BLK_T.DISCARD:
+        return this.#ranges(request, 'discard', BLK_F.DISCARD);
+      case BLK_T.WRITE_ZEROES:
+        return this.#ranges(request, 'write zeroes', BLK_F.WRITE_ZEROES);
+      case BLK_T.SECURE_ERASE:
+        return this.#ranges(request, 'secure erase', BLK_F.SECURE_ERASE);
+      default:
+        return this.#zoneRequest(request);
+    }
+  }
+
+  /** A status that a driver without zones does not know is an error to it. */
+  #plain(status: BlockStatus): BlockStatus {
+    return this.#zoneAware || status <= BLK_S.UNSUPP ? status : BLK_S.IOERR;
+  }
+
+  #read({ sector, in: data }: BlockRequest): BlockStatus {
+    const { zones } = this;
+    if (!withinDisk(this.drive, sector, data.left)) return BLK_S.IOERR;
+    const sectors = data.left / SECTOR_BYTES;
+    const status = zones?.admitRead(sector, sectors) ?? BLK_S.OK;
+    if (status !== BLK_S.OK) return this.#plain(status);
+    for (let done = 0; done < sectors; ) {
+      const { count, written } = zones?.extent(sector + done, sectors - done) ?? { count: sectors, written: true };
+      // @clause virtio.blk.dev.reads-unwritten-data-byte-pattern
+      if (!written) data.fill(0, count * SECTOR_BYTES);
+      else if (!transfer(this.drive, 'read', sector + done, data, count * SECTOR_BYTES)) return BLK_S.IOERR;
+      done += count;
+    }
+    return BLK_S.OK;
+  }
+
+  #write(request: BlockRequest): BlockStatus {
+    const { sector, out: data } = request;
+    // @clause virtio.blk.dev.ro-offered-writes-complete-ioerr
+    // @clause virtio.blk.dev.ro-offered-writes-modify-nothing
+    if (this.#readOnly || !withinDisk(this.drive, sector, data.left)) return BLK_S.IOERR;
+    const status = this.zones?.admitWrite(sector, data.left / SECTOR_BYTES, this.#zoneAware) ?? BLK_S.OK;
+    return status === BLK_S.OK ? this.#store(sector, data.left, () => transfer(this.drive, 'write', sector, data, data.left)) : this.#plain(status);
+  }
+
+  /** A write that was admitted: its zones hear of it, and without a write-back cache it is made stable before anybody is told. */
+  #store(sector: number, bytes: number, write: () => boolean): BlockStatus {
+    const count = bytes / SECTOR_BYTES;
+    if (this.zones && !this.zones.fillGap(sector, count)) return BLK_S.IOERR;
+    if (!write()) return BLK_S.IOERR;
+    this.zones?.wrote(sector, count, this.#zoneAware);
+    return this.writeback || this.drive.flush() ? BLK_S.OK : BLK_S.IOERR;
+  }
+
+  #lifetime({ in: data }: BlockRequest): BlockStatus {
+    if (!this.drive.lifetime || !this.#device?.has(BLK_F.LIFETIME)) return BLK_S.UNSUPP;
+    if (data.left < BlkLifetime.bytes) return BLK_S.IOERR;
+    const { preEol, estimateA, estimateB } = this.drive.lifetime();
+    // @clause virtio.blk.dev.reserved-lifetime-values-not-reported
+    const known = (value: number, most: number): number => (Number.isInteger(value) && value >= 0 && value <= most ? value : 0);
+    data.write(
+      BlkLifetime.encode({
+        pre_eol_info: known(preEol, 3),
+        device_lifetime_est_typ_a: known(estimateA, 11),
+        device_lifetime_est_typ_b: known(estimateB, 11),
+      }),
+    );
+    return BLK_S.OK;
+  }
+
+  #ranges({ out: data }: BlockRequest, kind: RangeKind, feature: number): BlockStatus {
+    if (!this.#device?.has(feature)) return BLK_S.UNSUPP;
+    const { drive, zones } = this;
+    const status = performRanges(data, kind, {
+      drive,
+      zones: kind === 'secure erase' && !this.#zoneAware ? null : zones,
+      limits: this.#limits,
+      readOnly: this.#readOnly,
+      zoneAware: this.#zoneAware,
+    });
+    if (status !== BLK_S.OK) return this.#plain(status);
+    return this.writeback || drive.flush() ? BLK_S.OK : BLK_S.IOERR;
+  }
+
+  // ### Zones
+
+  #zoneRequest(request: BlockRequest): BlockStatus {
+    const { zones } = this;
+    const { type, sector } = request;
+    // @clause virtio.blk.dev.zoned-absent-all-zone-request
+    if (!zones || !this.#zoneAware) return BLK_S.UNSUPP;
+    if (type === BLK_T.ZONE_REPORT) return this.#report(zones, request);
+    if (type === BLK_T.ZONE_APPEND) return this.#append(zones, request);
+    const change = {
+      [BLK_T.ZONE_OPEN]: () => zones.openZone(sector),
+      [BLK_T.ZONE_CLOSE]: () => zones.closeZone(sector),
+      [BLK_T.ZONE_FINISH]: () => zones.finishZone(sector),
+      [BLK_T.ZONE_RESET]: () => zones.resetZone(sector),
+      [BLK_T.ZONE_RESET_ALL]: () => zones.resetAll(),
+    }[type];
+    if (!change) return BLK_S.UNSUPP;
+    return this.#readOnly ? BLK_S.IOERR : change();
+  }
+
+  #report(zones: Zones, { sector, in: data }: BlockRequest): BlockStatus {
+    if (!withinDisk(this.drive, sector, SECTOR_BYTES) || data.left < BlkZoneReport.bytes) return BLK_S.ZONE_INVALID_CMD;
+    const first = Math.floor(sector / zones.zoneSectors);
+    const count = Math.min(zones.all.length - first, Math.floor((data.left - BlkZoneReport.bytes) / BlkZone.bytes));
+    data.write(BlkZoneReport.encode({ nr_zones: BigInt(count) }));
+    for (let index = first; index < first + count; index++) data.write(BlkZone.encode(zones.describe(index)));
+    return BLK_S.OK;
+  }
+
+  #append(zones: Zones, { sector, out: data, in: answer }: BlockRequest): BlockStatus {
+    if (this.#readOnly || data.left % SECTOR_BYTES !== 0 || answer.left < 8) return BLK_S.IOERR;
+    const bytes = data.left;
+    const admitted = zones.admitAppend(sector, bytes / SECTOR_BYTES);
+    if (typeof admitted === 'number') return admitted;
+    const status = this.#store(admitted.at, bytes, () => transfer(this.drive, 'write', admitted.at, data, bytes));
+    if (status !== BLK_S.OK) return status;
+    answer.fill(0, answer.left - 8);
+    const place = new Uint8Array(8);
+    new DataView(place.buffer).setBigUint64(0, BigInt(admitted.at), true);
+    // @clause virtio.blk.dev.successful-append-returns-first-written
+    answer.write(place);
+    return BLK_S.OK;
+  }
+}
+
+/** Without the properties that are there but undefined, which would hide a default. */
+const defined = (options: BlockOptions): Partial<BlockOptions> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<BlockOptions>;
+
+/** How much of the configuration space there is: up to the last field that a feature gives a meaning. */
+function configBytes(features: bigint): number {
+  if (has(features, BLK_F.ZONED)) return BlkConfig.bytes;
+  if (has(features, BLK_F.SECURE_ERASE)) return BlkConfig.fields.zoned.offset;
+  if (has(features, BLK_F.WRITE_ZEROES)) return BlkConfig.fields.max_secure_erase_sectors.offset;
+  if (has(features, BLK_F.DISCARD)) return BlkConfig.fields.max_write_zeroes_sectors.offset;
+  return BlkConfig.fields.max_discard_sectors.offset;
+}
+
+/** The geometry that a BIOS would make up: {@link SECTORS} sectors, sixteen heads, and as many cylinders as fit. */
+const SECTORS = 63;
+const HEADS = 16;
+function geometryOf(sectors: number): { cylinders: number; heads: number; sectors: number } {
+  return { cylinders: Math.min(16383, Math.max(2, Math.floor(sectors / (SECTORS * HEADS)))), heads: HEADS, sectors: SECTORS };
+}
