@@ -51,6 +51,11 @@ export interface Kernel {
   allocate(bytes: number): Allocation | number;
   /** `munmap` of a whole allocation. No slot may still name it. */
   free(hva: Hva): number;
+  /**
+   * The program has stored something in memory of its own, which may be a guest's. A processor sees that by itself, so a kernel on a real one has no such call; the modelled
+   * one keeps decoded instructions.
+   */
+  stored?(hva: Hva, bytes: number): void;
   readonly clock: KernelClock;
   /** `eventfd(initial, flags)`: a descriptor of a counter. -EINVAL for unknown EFD flags. */
   eventfd(initial: number, flags: number): number;

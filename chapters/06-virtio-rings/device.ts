@@ -4,10 +4,11 @@
 // the specification calls the basic facilities, the same for every type and every transport: a status byte, features, queues, a configuration space with
 // a generation, two kinds of notification.
 
+import { assert } from '../01-hardware-background/physical-memory.ts';
 import type { Trace } from '../01-hardware-background/trace.ts';
 import { bit, F, features as featureSet, has, STATUS } from './features.ts';
 import type { DeviceMemory } from './memory.ts';
-import type { Chain, DeviceRing, RingFeatures, RingPlace } from './queue.ts';
+import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from './queue.ts';
 
 /** A type of device: what it offers, and what it does with buffers. Everything else it inherits from {@link VirtioDevice}. */
 export interface DeviceModel {
@@ -21,6 +22,10 @@ export interface DeviceModel {
   readonly config: ConfigFields;
   /** Called once, with the device around it, before anything else. */
   attach(device: VirtioDevice): void;
+  /** Features of its type that mean nothing without another: `[feature, what it needs]`. */
+  readonly dependencies?: readonly (readonly [number, number])[];
+  /** Regions that driver and device share besides the queues. */
+  readonly sharedMemory?: readonly SharedRegion[];
   /** Whether it can work with this choice of the driver's. */
   accepts?(features: bigint): boolean;
   /** DRIVER_OK was set. */
@@ -31,6 +36,17 @@ export interface DeviceModel {
   reset(): void;
   /** One queue is gone. What was taken from it may no longer be pushed. */
   queueReset?(queue: VirtQueue): void;
+  /** The driver wants silence. Nothing new is to be begun; `done` is called, now or later, when everything begun has been pushed. Absent: nothing is ever under way. */
+  suspend?(done: () => void): void;
+  /** Silence is over. Each enabled queue becomes {@link available} after this. */
+  resume?(): void;
+}
+
+/** Memory of the device's own that the driver reads and writes. */
+export interface SharedRegion {
+  /** What the driver asks for; no two alike in one device. */
+  readonly id: number;
+  readonly memory: Uint8Array;
 }
 
 /** A configuration space: little-endian bytes. */
@@ -47,6 +63,10 @@ export interface Notifier {
   usedBuffer(queue: number): void;
   /** Configuration change notification. */
   configChange(): void;
+  /** The device has been reset: nothing that was said is still to be heard. */
+  resetNotifier?(): void;
+  /** A queue, by its number, can be used from now on, or no longer: for doorbells that are wired past the registers. */
+  queueChanged?(queue: number): void;
 }
 
 export interface VirtioOptions {
@@ -61,6 +81,15 @@ export interface VirtioOptions {
 /** What is offered when nobody says otherwise: QEMU's choice, which drivers have met everywhere. */
 export const DEFAULT_OFFER = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RESET, F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
 
+/** Bits that had a meaning before the standard, and have none since. */
+const LEGACY_ONLY = featureSet(F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
+const LOW_WORD = 0xffff_ffffn;
+
+// ## A queue, between driver and model
+//
+// The driver says where a queue is and how long, through registers; from then on the two sides speak by memory. What stands between them is this: the registers'
+// values, and the device's end of the ring while there is one that may be used. A model holds a `VirtQueue` for its whole life, whatever becomes of the ring.
+
 /** The driver's registers that say where a queue is, and the device's end of it once it is enabled. */
 export class VirtQueue {
   readonly index: number;
@@ -73,6 +102,8 @@ export class VirtQueue {
   readonly areas = new Uint32Array(6);
   /** The transport's: which interrupt vector. */
   vector = 0xffff;
+  /** What came with the last kick, with NOTIFICATION_DATA: the place in the ring up to which buffers are available. */
+  kickData = 0;
   #ring: DeviceRing | null = null;
 
   constructor(device: VirtioDevice, index: number, maxSize: number) {
@@ -84,39 +115,76 @@ export class VirtQueue {
 
   /** The ring, while there is one that may be used at this moment. */
   get ring(): DeviceRing | null {
-    return this.#device.running ? this.#ring : null;
+    return this.#device.awake ? this.#ring : null;
+  }
+
+  /** Where each side is, of a ring that exists, used or not. */
+  get position(): RingPosition | null {
+    return this.#ring?.position ?? null;
+  }
+
+  // @clause virtio.pci.dev.split-ring-queue-size-0
+  /** The driver's choice of a size. One that no ring can have changes nothing. */
+  setSize(size: number): void {
+    if (this.enabled || size === 0 || size > this.maxSize) return;
+    if (!this.#device.has(F.RING_PACKED) && (size & (size - 1)) !== 0) return;
+    this.size = size;
+  }
+
+  /** One half of an address, by its place in {@link areas}. */
+  setArea(half: number, value: number): void {
+    if (!this.enabled) this.areas[half] = value;
   }
 
   /** The driver has said where everything is. A place that is no memory is the driver's error, and ends the device. */
   enable(): void {
-    if (this.enabled || this.maxSize === 0) return;
-    const [desc, driver, device] = [0, 2, 4].map((at) => (this.areas[at] as number) + (this.areas[at + 1] as number) * 2 ** 32) as [
-      number,
-      number,
-      number,
-    ];
-    const ring = this.#device.makeRing({ size: this.size, desc, driver, device });
+    if (this.enabled || this.maxSize === 0 || !this.#device.featuresAgreed) return;
     this.enabled = true;
+    this.prepare();
+    this.#device.notifier.queueChanged?.(this.index);
+  }
+
+  // A ring is made when the features are known that decide how it is read. That is when the queue is enabled, since FEATURES_OK was before it. A legacy driver gives no such
+  // sign, so there the ring waits until the device is used.
+
+  /** @internal Makes the ring of an enabled queue, if it has none and can have one. */
+  prepare(): void {
+    if (!this.enabled || this.#ring || (this.#device.legacy && !this.#device.live)) return;
+    const address = (half: number): number => (this.areas[half] as number) + (this.areas[half + 1] as number) * 2 ** 32;
+    const ring = this.#device.makeRing({ size: this.size, desc: address(0), driver: address(2), device: address(4) });
     if (typeof ring === 'string') this.#device.fail(`queue ${this.index}: ${ring}`);
     else this.#ring = ring;
   }
 
-  /** Everything as it was before the driver touched it. */
-  reset(): void {
+  /** The driver takes the queue back, and leaves its registers as they are. */
+  disable(): void {
+    if (!this.enabled) return;
     this.#ring = null;
     this.enabled = false;
+    this.#device.notifier.queueChanged?.(this.index);
+  }
+
+  // @clause virtio.queue-reset.dev.queue-reset-returns-available-used
+  /** Everything as it was before the driver touched it. */
+  reset(): void {
+    this.disable();
     this.size = this.maxSize;
     this.areas.fill(0);
     this.vector = 0xffff;
+    this.kickData = 0;
   }
 
+  // @clause virtio.status.dev.before-driver-ok-no-buffer
   /** The next chain; null when there is none, or the device may not look. */
   pop(): Chain | null {
     const { ring } = this;
-    if (!ring) return null;
+    if (!ring || !this.#device.running) return null;
     const chain = ring.pop();
-    if (ring.broken !== null) this.#device.fail(`queue ${this.index}: ${ring.broken}`);
-    else if (chain)
+    if (ring.broken !== null) {
+      this.#device.fail(`queue ${this.index}: ${ring.broken}`);
+      return null;
+    }
+    if (chain)
       this.#device.trace?.emit({
         kind: 'virtqueue_pop',
         device: this.#device.name,
@@ -154,21 +222,33 @@ export class VirtQueue {
 
 const NOBODY: Notifier = { usedBuffer() {}, configChange() {} };
 
+/** How often each side has called the other: what a request costs. */
+export interface VirtioCounts {
+  kicks: number;
+  used: number;
+  config: number;
+}
+
 export class VirtioDevice {
   readonly model: DeviceModel;
   readonly memory: DeviceMemory;
   readonly trace: Trace | null;
   readonly queues: readonly VirtQueue[];
-  /** Everything that this device can do. */
+  /** Everything that this device can do, with the features that only a legacy driver is shown. */
   readonly offered: bigint;
+  readonly counts: VirtioCounts = { kicks: 0, used: 0, config: 0 };
   /** Where notifications go; the transport puts itself here. */
   notifier: Notifier = NOBODY;
-  /** The driver speaks the interface from before the standard: no FEATURES_OK, rings at fixed places. Set by the transport. */
-  legacy = false;
+  #legacy = false;
   #driverFeatures = 0n;
   #status = 0;
+  #live = false;
   #generation = 0;
   #failure: string | null = null;
+  /** A suspension has been asked for, and the model has not yet come to rest. Reset makes another number, so that an answer that comes too late is for nobody. */
+  #suspending = 0;
+  #suspensions = 0;
+  #deferred: (() => void)[] = [];
   readonly #makeRing: VirtioOptions['makeRing'];
 
   constructor(model: DeviceModel, { memory, makeRing, offer = DEFAULT_OFFER, trace = null }: VirtioOptions) {
@@ -176,7 +256,9 @@ export class VirtioDevice {
     this.memory = memory;
     this.trace = trace;
     this.#makeRing = makeRing;
-    this.offered = model.features | offer | bit(F.VERSION_1);
+    this.offered = closed(model.features | offer | bit(F.VERSION_1), model.dependencies ?? []);
+    const packed = has(this.offered, F.RING_PACKED);
+    for (const size of model.queueSizes) assert(size <= 0x8000 && (packed || (size & (size - 1)) === 0), `${model.name}: a queue of ${size}`);
     this.queues = model.queueSizes.map((size, index) => new VirtQueue(this, index, size));
     model.attach(this);
     model.reset();
@@ -186,15 +268,43 @@ export class VirtioDevice {
     return this.model.name;
   }
 
+  // ## Two generations of drivers
+  //
+  // Before the standard there was an interface without FEATURES_OK, with rings at fixed places, and with 32 features. A *transitional* device has both sets of registers, and
+  // learns from the first write which kind of driver it has.
+
+  /** The driver speaks the interface from before the standard. Set by the transport, before anything is agreed. */
+  get legacy(): boolean {
+    return this.#legacy;
+  }
+  set legacy(legacy: boolean) {
+    if (this.#status === 0 && !this.queues.some(({ enabled }) => enabled)) this.#legacy = legacy;
+  }
+
   // ## Features
+
+  // @clause virtio.features.dev.no-offering-bits-whose-functionality
+  // @clause virtio.reserved.dev.virtio-f-version-1-always
+  /** What a driver is shown, through registers of this kind. */
+  offerTo(legacy: boolean): bigint {
+    return legacy ? this.offered & LOW_WORD : this.offered & ~LEGACY_ONLY;
+  }
 
   get driverFeatures(): bigint {
     return this.#driverFeatures;
   }
 
-  /** What both agreed on; nothing before FEATURES_OK (DRIVER_OK for a legacy driver). */
+  /** Whether what was chosen can be relied on. */
+  get featuresAgreed(): boolean {
+    return this.#legacy || (this.#status & STATUS.FEATURES_OK) !== 0;
+  }
+
+  // A legacy driver may use a feature from the moment in which it has written it, since there is no sign that it is finished: some used the device while they were
+  // still choosing.
+
+  /** What both agreed on; nothing before FEATURES_OK. */
   get negotiated(): bigint {
-    return this.#status & (this.legacy ? STATUS.DRIVER_OK : STATUS.FEATURES_OK) ? this.#driverFeatures & this.offered : 0n;
+    return this.featuresAgreed ? this.#driverFeatures & this.offerTo(this.#legacy) : 0n;
   }
 
   has(feature: number): boolean {
@@ -203,27 +313,52 @@ export class VirtioDevice {
 
   /** The driver's choice, 32 bits at a time. Fixed once it is agreed. */
   setDriverFeatures(window: number, value: number): void {
-    if (this.#status & (STATUS.FEATURES_OK | STATUS.DRIVER_OK) || window > 1) return;
+    if (this.#status & (STATUS.FEATURES_OK | STATUS.DRIVER_OK | STATUS.SUSPEND) || window > (this.#legacy ? 0 : 1)) return;
     const shift = BigInt(32 * window);
-    this.#driverFeatures = (this.#driverFeatures & ~(0xffff_ffffn << shift)) | (BigInt(value >>> 0) << shift);
+    this.#driverFeatures = (this.#driverFeatures & ~(LOW_WORD << shift)) | (BigInt(value >>> 0) << shift);
   }
 
-  /** Features that mean nothing without another. */
+  // Whatever is refused here is refused each time and to everybody: what was once agreed on this device stays agreeable.
+  // @clause virtio.features.dev.valid-driver-chosen-subset-expected
+  // @clause virtio.features.dev.previously-agreed-feature-set-stays
+  // @clause virtio.reserved.dev.can-refuse-operation-if-virtio
+  // @clause virtio.reserved.dev.can-refuse-operation-if-access
+
   #complaint(chosen: bigint): string | null {
-    if (chosen & ~this.offered) return 'features that were not offered';
-    if (!this.legacy && !has(chosen, F.VERSION_1)) return 'VERSION_1 was not taken';
+    if (chosen & ~this.offerTo(false)) return 'features that were not offered';
+    if (!has(chosen, F.VERSION_1)) return 'VERSION_1 was not taken';
+    if (has(this.offered, F.ACCESS_PLATFORM) && !has(chosen, F.ACCESS_PLATFORM)) return 'addresses are the platform’s, and ACCESS_PLATFORM was not taken';
+    const lonely = this.model.dependencies?.find(([feature, needed]) => has(chosen, feature) && !has(chosen, needed));
+    if (lonely) return `feature ${lonely[0]} without feature ${lonely[1]}`;
     return this.model.accepts?.(chosen) === false ? 'a choice that this device cannot work with' : null;
   }
 
   // ## Status
+  //
+  // The driver reports its progress by setting bits, one after the other; the device never clears one because a write lacks it. Only a write of zero is more than a
+  // report: it is a reset. Of the device's own bits a write sets nothing.
 
   get status(): number {
     return this.#status;
   }
 
-  /** Chains may be taken and given back. */
+  /** The driver has begun to use the device: queues may be looked at, as far as nothing else forbids it. */
+  get live(): boolean {
+    return this.#live;
+  }
+
+  /** Chains may be given back, and the driver may be notified. */
+  get awake(): boolean {
+    return this.#live && (this.#status & (STATUS.DEVICE_NEEDS_RESET | STATUS.SUSPEND)) === 0;
+  }
+
+  /** Chains may be taken too. */
   get running(): boolean {
-    return (this.#status & (STATUS.DRIVER_OK | STATUS.DEVICE_NEEDS_RESET)) === STATUS.DRIVER_OK;
+    return this.awake && this.#suspending === 0;
+  }
+
+  get suspended(): boolean {
+    return (this.#status & STATUS.SUSPEND) !== 0;
   }
 
   /** Why only a reset helps; null while all is well. For people: the driver sees DEVICE_NEEDS_RESET. */
@@ -237,33 +372,87 @@ export class VirtioDevice {
       this.reset();
       return;
     }
-    const gained = value & ~this.#status;
-    if (gained & STATUS.FEATURES_OK && this.#complaint(this.#driverFeatures) !== null) value &= ~STATUS.FEATURES_OK;
-    this.#status |= value & 0xff & ~STATUS.DEVICE_NEEDS_RESET;
-    if (gained & STATUS.DRIVER_OK) this.#start();
+    const gained = value & ~this.#status & 0xff;
+    // @clause virtio.suspend.dev.resume-request-ends-normal-operation
+    if (this.suspended) {
+      if (gained & STATUS.DRIVER_OK) this.#resume();
+      return;
+    }
+    let set = gained & ~(STATUS.DEVICE_NEEDS_RESET | STATUS.SUSPEND);
+    // @clause virtio.features.dev.unacceptable-subset-features-ok-reads
+    if (set & STATUS.FEATURES_OK && (this.#legacy || this.#complaint(this.#driverFeatures) !== null)) set &= ~STATUS.FEATURES_OK;
+    this.#status |= set;
+    // @clause virtio.status.dev.driver-ok-set-device-needs
+    if (set & STATUS.DRIVER_OK && this.#failure !== null) this.notifier.configChange();
+    else if (this.#status & STATUS.DRIVER_OK && this.featuresAgreed) this.#start();
+    // @clause virtio.suspend.dev.suspend-operations-no-effect-before
+    if (gained & STATUS.SUSPEND && this.running && this.#status & STATUS.DRIVER_OK && this.has(F.SUSPEND)) this.#suspend();
   }
 
   #start(): void {
+    if (this.#live) return;
+    this.#live = true;
+    for (const queue of this.queues) queue.prepare();
+    if (!this.running) return;
     this.model.start?.();
-    for (const queue of this.queues) if (queue.enabled) this.model.available(queue);
+    this.#look();
   }
 
+  #look(): void {
+    for (const queue of this.queues) if (queue.enabled && this.running) this.model.available(queue);
+  }
+
+  // @clause virtio.reset.dev.status-field-returns-zero-once
+  // @clause virtio.reset.dev.post-reset-silence-no-notifications
   reset(): void {
     this.#status = 0;
+    this.#live = false;
     this.#driverFeatures = 0n;
     this.#failure = null;
+    this.#suspending = 0;
     for (const queue of this.queues) queue.reset();
     this.model.reset();
+    this.notifier.resetNotifier?.();
+    for (const change of this.#deferred.splice(0)) change();
   }
 
+  // @clause virtio.status.dev.flags-device-needs-reset-upon
   /** The driver has done what cannot be answered. From now on there is silence, until a reset. */
   fail(why: string): void {
     if (this.#status & STATUS.DEVICE_NEEDS_RESET) return;
     this.#failure = why;
     this.trace?.emit({ kind: 'virtio_error', device: this.name, why });
-    const wasRunning = (this.#status & STATUS.DRIVER_OK) !== 0;
     this.#status |= STATUS.DEVICE_NEEDS_RESET;
-    if (wasRunning) this.notifier.configChange();
+    if (this.#status & STATUS.DRIVER_OK) this.#notifyConfig();
+  }
+
+  // ## Sleep
+  //
+  // A driver that wants to put a machine to sleep used to reset its devices and set them up again. With VIRTIO_F_SUSPEND the device keeps everything and only
+  // falls silent: what was begun is finished and given back, then SUSPEND takes the place of DRIVER_OK in the status, and nothing moves until the driver sets DRIVER_OK
+  // again. Changes of the configuration that happen meanwhile wait.
+
+  // @clause virtio.suspend.dev.before-reporting-suspended-stop-consuming
+  // @clause virtio.suspend.dev.suspend-write-ends-suspension-device
+  #suspend(): void {
+    this.#suspending = ++this.#suspensions;
+    const mine = this.#suspending;
+    const done = (): void => {
+      if (this.#suspending !== mine) return;
+      this.#suspending = 0;
+      this.#status = (this.#status & ~STATUS.DRIVER_OK) | STATUS.SUSPEND;
+    };
+    if (this.model.suspend) this.model.suspend(done);
+    else done();
+  }
+
+  #resume(): void {
+    this.#status = (this.#status & ~STATUS.SUSPEND) | STATUS.DRIVER_OK;
+    if (!this.running) return;
+    // @clause virtio.suspend.dev.pending-config-change-notification-delivered
+    for (const change of this.#deferred.splice(0)) this.changeConfig(change);
+    this.model.resume?.();
+    this.#look();
   }
 
   // ## Queues
@@ -277,27 +466,106 @@ export class VirtioDevice {
     });
   }
 
-  /** Available buffer notification. A kick that was not needed does no harm. */
-  kick(index: number): void {
+  // Drivers from before the standard used a queue as soon as they had placed it, some of them to read the partition table before they set DRIVER_OK. Their first kick
+  // says that they have begun.
+
+  // @clause virtio.split-notify.dev.unneeded-driver-kicks-tolerated
+  // @clause virtio.suspend.dev.suspended-no-queue-notifications-queue
+  /** Available buffer notification. A kick that was not needed does no harm. `data` is what comes with it under NOTIFICATION_DATA. */
+  kick(index: number, data = 0): void {
     const queue = this.queues[index];
+    if (!queue) return;
+    this.counts.kicks++;
     this.trace?.emit({ kind: 'virtio_queue_notify', device: this.name, queue: index });
-    if (queue?.ring) this.model.available(queue);
+    if (this.#legacy && !this.#live && this.#status !== 0 && queue.enabled) this.#start();
+    if (!queue.ring || !this.running) return;
+    queue.kickData = data;
+    this.model.available(queue);
+  }
+
+  // @clause virtio.queue-reset.dev.reset-queue-stop-executing-requests
+  // @clause virtio.queue-reset.dev.re-enable-honours-changed-queue
+  /** The driver takes one queue back, whole. Without RING_RESET there is no such thing. */
+  resetQueue(index: number): void {
+    const queue = this.queues[index];
+    if (!queue || queue.maxSize === 0 || !this.has(F.RING_RESET)) return;
+    queue.reset();
+    this.model.queueReset?.(queue);
+  }
+
+  /** The driver stops one queue by taking its enable bit back, which one transport allows. */
+  stopQueue(index: number): void {
+    const queue = this.queues[index];
+    if (!queue?.enabled) return;
+    queue.disable();
+    this.model.queueReset?.(queue);
   }
 
   notifyUsed(queue: number): void {
+    this.counts.used++;
     this.trace?.emit({ kind: 'virtio_notify', device: this.name, queue });
     this.notifier.usedBuffer(queue);
   }
 
   // ## Configuration
+  //
+  // The configuration space is a structure of the type's own. A driver that reads a field of it in two pieces may find halves of two different values, so a counter tells it whether anything has
+  // changed in between.
 
+  /** Counts changes; a transport shows as much of it as its register holds. */
   get generation(): number {
     return this.#generation;
   }
 
+  // @clause virtio.config.dev.config-fields-including-offered-feature
+  /** A field, or whatever was asked for. Beyond the structure there are ones. */
+  readConfig(offset: number, width: 1 | 2 | 4): number {
+    const { config } = this.model;
+    if (offset + width <= config.bytes) return config.read(offset, width);
+    let value = 0;
+    for (let at = width - 1; at >= 0; at--) value = value * 256 + (offset + at < config.bytes ? config.read(offset + at, 1) : 0xff);
+    return value;
+  }
+
+  // @clause virtio.suspend.dev.suspended-config-writes-other-status
+  writeConfig(offset: number, width: 1 | 2 | 4, value: number): void {
+    const { config } = this.model;
+    if (offset + width <= config.bytes && !this.suspended) config.write(offset, width, value);
+  }
+
   /** The device has changed its own configuration. */
   configChanged(): void {
-    this.#generation = (this.#generation + 1) & 0xff;
-    if (this.running) this.notifier.configChange();
+    if (this.suspended) {
+      if (this.#deferred.length === 0) this.#deferred.push(() => {});
+      return;
+    }
+    this.#generation = (this.#generation + 1) >>> 0;
+    if (this.awake && this.#status & STATUS.DRIVER_OK) this.#notifyConfig();
+  }
+
+  // @clause virtio.suspend.dev.suspended-config-change-notifications-withheld
+  /** Changes the configuration and says so, at once, or when the driver has woken the device. */
+  changeConfig(change: () => void): void {
+    if (this.suspended) {
+      this.#deferred.push(change);
+      return;
+    }
+    change();
+    this.configChanged();
+  }
+
+  #notifyConfig(): void {
+    this.counts.config++;
+    this.notifier.configChange();
+  }
+}
+
+// @clause virtio.features.dev.offer-closed-under-dependencies-prerequisites
+/** An offer without the features that need one which is not in it. */
+function closed(offer: bigint, dependencies: readonly (readonly [number, number])[]): bigint {
+  for (;;) {
+    const lonely = dependencies.find(([feature, needed]) => has(offer, feature) && !has(offer, needed));
+    if (!lonely) return offer;
+    offer &= ~bit(lonely[0]);
   }
 }

@@ -234,6 +234,15 @@ export class Hardware {
     if (this.cpu.engine.holdsCode(hpa)) this.cpu.engine.codeWritten(hpa, bytes);
   }
 
+  /** The same for any number of pages. */
+  wroteRange(hpa: Hpa, bytes: number): void {
+    for (let at = hpa; at < hpa + bytes; ) {
+      const part = Math.min(hpa + bytes, at - (at % PAGE_BYTES) + PAGE_BYTES) - at;
+      this.wrote(at, part);
+      at += part;
+    }
+  }
+
   /** The processor's time stamp counter, which counts instructions here. */
   get tsc(): bigint {
     return this.cpu.state.get64(OFFSET.ICOUNT);

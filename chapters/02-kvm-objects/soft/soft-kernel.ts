@@ -126,6 +126,11 @@ export class SoftKernel implements Kernel {
     return 0;
   }
 
+  stored(hva: number, bytes: number): void {
+    const hpa = this.hardware.ram.hpaOf(hva, bytes);
+    if (hpa >= 0) this.hardware.wroteRange(hpa, bytes);
+  }
+
   eventfd(initial: number, flags: number): number {
     if (flags & ~KNOWN_EFD) return -ERRNO.EINVAL;
     return this.#files.install(new EventFd(initial, flags));

@@ -96,6 +96,6 @@ describe('a PC’s memory', () => {
   it('splits RAM around the device window', () => {
     const memory = new PcMemory({ ramBytes: 3072 * MIB });
     expect([memory.lowBytes, memory.highBytes]).toEqual([0xb000_0000, 3072 * MIB - 0xb000_0000]);
-    expect(memory.map.at(-1)).toEqual({ start: 2 ** 32, bytes: memory.highBytes, type: 1 });
+    expect(memory.ranges.at(-1)).toEqual({ start: 2 ** 32, bytes: memory.highBytes, type: 1 });
   });
 });

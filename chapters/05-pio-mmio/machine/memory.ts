@@ -14,7 +14,7 @@
 // To KVM each stretch is a slot, and all slots are parts of one allocation. What is no slot exits as MMIO. What is a slot never does, so a device
 // that a guest moves over RAM is not seen: RAM wins.
 
-import { type Gpa, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
+import { type Gpa, type Hva, PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import { KVM_MEM } from '../../02-kvm-objects/abi/memory.ts';
 import type { BareBoard, MemoryLayout } from '../../03-vcpu-loop/board.ts';
 import { type Registers, storeValue } from '../../03-vcpu-loop/devices/bus.ts';
@@ -52,6 +52,7 @@ export const SHADOW_AREAS = PAM_AREAS.length;
 
 interface Mapped {
   readonly gpa: Gpa;
+  readonly hva: Hva;
   readonly data: Uint8Array;
   readonly writable: boolean;
 }
@@ -80,6 +81,7 @@ export class PcMemory implements DmaTarget {
   readonly #mapped = new Map<number, Mapped>();
   readonly #modes = PAM_AREAS.map(() => 0);
   #board: BareBoard | null = null;
+  #last: Mapped | null = null;
   #added = 0;
   #addedBytes = 0;
 
@@ -141,12 +143,13 @@ export class PcMemory implements DmaTarget {
   #map(slot: number, where: Where | null): void {
     const board = this.#board;
     if (!board) return;
+    this.#last = null;
     if (this.#mapped.delete(slot)) board.vm.setUserMemoryRegion({ slot, guest_phys_addr: 0, memory_size: 0, userspace_addr: 0 });
     if (!where) return;
     const { gpa, offset, bytes, readOnly = false } = where;
     const flags = readOnly ? KVM_MEM.KVM_MEM_READONLY : 0;
     board.vm.setUserMemoryRegion({ slot, guest_phys_addr: gpa, memory_size: bytes, userspace_addr: board.hva + offset, flags });
-    this.#mapped.set(slot, { gpa, data: board.ram.subarray(offset, offset + bytes), writable: !readOnly });
+    this.#remember(slot, { gpa, hva: board.hva + offset, data: board.ram.subarray(offset, offset + bytes), writable: !readOnly });
   }
 
   // ## Adding memory to a running machine
@@ -165,32 +168,86 @@ export class PcMemory implements DmaTarget {
     board.vm.setUserMemoryRegion({ slot, guest_phys_addr: gpa, memory_size: bytes, userspace_addr: hva });
     this.#added++;
     this.#addedBytes += bytes;
-    this.#mapped.set(slot, { gpa, data, writable: true });
+    this.#remember(slot, { gpa, hva, data, writable: true });
     return gpa;
+  }
+
+  #remember(slot: number, mapped: Mapped): void {
+    this.#mapped.set(slot, mapped);
+    this.#last = null;
   }
 
   // ## What devices reach
   //
   // A device's own accesses go through the same map as the processors'. They are the VMM's writes, not the guest's: the kernel, which logs what the
-  // guest dirties, knows nothing of them, so a VMM that copies a running machine has to keep a log of its own devices' writes.
+  // guest dirties, knows nothing of them, so a VMM that copies a running machine has to keep a log of its own devices' writes. And a kernel that has decoded instructions from
+  // there has to be told, which a real one need not be: there the processor sees it.
 
   read(gpa: Gpa, into: Uint8Array): boolean {
-    return this.#walk(gpa, into.length, false, (data, at, from, length) => into.set(data.subarray(at, at + length), from));
+    return this.#walk(gpa, into.length, false, ({ data }, at, from, length) => into.set(data.subarray(at, at + length), from));
   }
 
   write(gpa: Gpa, from: Uint8Array): boolean {
-    return this.#walk(gpa, from.length, true, (data, at, start, length) => data.set(from.subarray(start, start + length), at));
+    return this.#walk(gpa, from.length, true, ({ data, hva }, at, start, length) => {
+      data.set(from.subarray(start, start + length), at);
+      this.#board?.kernel.stored?.(hva + at, length);
+    });
+  }
+
+  /** The bytes themselves, in pieces where neighbours for the guest are not neighbours here; null unless all of it is memory (that may be written). */
+  map(gpa: Gpa, bytes: number, access: 'read' | 'write'): readonly Uint8Array[] | null {
+    const found = this.#at(gpa);
+    if (found && gpa + bytes <= found.gpa + found.data.length) {
+      if (access === 'write' && !found.writable) return null;
+      return bytes === 0 ? [] : [found.data.subarray(gpa - found.gpa, gpa - found.gpa + bytes)];
+    }
+    if (bytes === 0) return [];
+    const pieces: Uint8Array[] = [];
+    return this.#inOrder(gpa, bytes, access === 'write', ({ data }, at, length) => pieces.push(data.subarray(at, at + length))) ? pieces : null;
+  }
+
+  /** Somebody who was given the bytes has stored there. */
+  written(gpa: Gpa, bytes: number): void {
+    this.#inOrder(gpa, bytes, true, ({ hva }, at, length) => this.#board?.kernel.stored?.(hva + at, length));
+  }
+
+  /** The slot that has an address: nearly always the one that had the last. */
+  #at(gpa: Gpa): Mapped | null {
+    const last = this.#last;
+    if (last && gpa >= last.gpa && gpa < last.gpa + last.data.length) return last;
+    for (const mapped of this.#mapped.values()) if (gpa >= mapped.gpa && gpa < mapped.gpa + mapped.data.length) return (this.#last = mapped);
+    return null;
+  }
+
+  /** Calls `use` for each part, in the order of addresses, as far as there is memory without a gap; true when all of it was. */
+  #inOrder(gpa: Gpa, bytes: number, write: boolean, use: (mapped: Mapped, at: number, length: number) => void): boolean {
+    for (let done = 0; done < bytes; ) {
+      const found = this.#at(gpa + done);
+      if (!found || (write && !found.writable)) return false;
+      const at = gpa + done - found.gpa;
+      const length = Math.min(bytes - done, found.data.length - at);
+      use(found, at, length);
+      done += length;
+    }
+    return bytes >= 0;
   }
 
   /** Does the parts that are memory; true when all of it was. */
-  #walk(gpa: Gpa, length: number, write: boolean, copy: (data: Uint8Array, at: number, from: number, length: number) => void): boolean {
+  #walk(gpa: Gpa, length: number, write: boolean, copy: (mapped: Mapped, at: number, from: number, length: number) => void): boolean {
     if (!(gpa >= 0)) return false;
+    const whole = this.#at(gpa);
+    if (whole && gpa + length <= whole.gpa + whole.data.length) {
+      if (write && !whole.writable) return false;
+      copy(whole, gpa - whole.gpa, 0, length);
+      return true;
+    }
     let left = length;
-    for (const { gpa: start, data, writable } of this.#mapped.values()) {
+    for (const mapped of this.#mapped.values()) {
+      const { gpa: start, data, writable } = mapped;
       const from = Math.max(gpa, start);
       const to = Math.min(gpa + length, start + data.length);
       if (from >= to || (write && !writable)) continue;
-      copy(data, from - start, from - gpa, to - from);
+      copy(mapped, from - start, from - gpa, to - from);
       left -= to - from;
     }
     return left === 0;
@@ -209,13 +266,16 @@ export class PcMemory implements DmaTarget {
 
   #writeBeneath(gpa: Gpa, byte: number): void {
     const area = PAM_AREAS.findIndex(({ start, bytes }) => gpa >= start && gpa < start + bytes);
-    if (this.#board && this.#modes[area] === WRITE) this.#board.ram[gpa] = byte;
+    const board = this.#board;
+    if (!board || this.#modes[area] !== WRITE) return;
+    board.ram[gpa] = byte;
+    board.kernel.stored?.(board.hva + gpa, 1);
   }
 
   // ## Telling the guest
 
   /** The map that a loader or firmware hands on. */
-  get map(): readonly MemoryRange[] {
+  get ranges(): readonly MemoryRange[] {
     const [USABLE, RESERVED] = [1, 2];
     const map = [
       { start: 0, bytes: 0x9_fc00, type: USABLE },

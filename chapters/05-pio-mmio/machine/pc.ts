@@ -277,7 +277,7 @@ export class Pc extends Chassis {
 
   /** What a loader tells the program it starts. */
   get handover(): Firmware {
-    return { memoryMap: this.memory.map, rsdpGpa: RSDP_GPA };
+    return { memoryMap: this.memory.ranges, rsdpGpa: RSDP_GPA };
   }
 
   // ## In place of firmware

@@ -26,6 +26,7 @@ export class ConfigSpace {
   readonly #writable: Uint8Array;
   readonly #clearing: Uint8Array;
   readonly #hooks: Hook[] = [];
+  readonly #readHooks: Hook[] = [];
 
   constructor(bytes: typeof CONFIG_BYTES | typeof EXTENDED_CONFIG_BYTES = CONFIG_BYTES) {
     this.bytes = new Uint8Array(bytes);
@@ -89,6 +90,11 @@ export class ConfigSpace {
     this.#hooks.push({ from: offset, to: offset + bytes, run });
   }
 
+  /** Calls `run` before each read by software that touches any of `bytes` bytes from `offset`: for a register whose value is made when it is asked for. */
+  before(offset: number, bytes: number, run: () => void): void {
+    this.#readHooks.push({ from: offset, to: offset + bytes, run });
+  }
+
   reset(): void {
     this.bytes.set(this.#initial);
     for (const { run } of this.#hooks) run();
@@ -99,6 +105,7 @@ export class ConfigSpace {
   // A dword that lies across the end reads ones there, as if it went on in a function that does not exist.
 
   read(offset: number, width: ConfigWidth): number {
+    for (const { from, to, run } of this.#readHooks) if (offset < to && from < offset + width) run();
     let value = 0;
     for (let at = width - 1; at >= 0; at--) value = (value << 8) | (this.bytes[offset + at] ?? 0xff);
     return value >>> 0;

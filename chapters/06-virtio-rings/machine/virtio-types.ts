@@ -1,0 +1,108 @@
+// # Devices by QEMU's names
+//
+// A type of virtio device comes in four: `virtio-rng-pci` is what the board makes of it, which on a root bus is a transitional device; `-transitional` and `-non-transitional` are one thing or the other
+// wherever they are; and `virtio-rng-device` is the device without a transport, to be plugged into one that the machine has, which for a PC is a window of memory. A type is
+// declared once here, and all four follow. Names and defaults are QEMU's.
+
+import { type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
+import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
+import { type DeviceModel, VirtioDevice } from '../device.ts';
+import { F, features } from '../features.ts';
+import { makeRing } from '../rings/make-ring.ts';
+import { BusMasterMemory, TRANSITIONAL_ID, VirtioPci } from '../transport/pci.ts';
+
+/** A type of device, without its transport. */
+export interface VirtioType {
+  /** As in `virtio-rng`. */
+  readonly name: string;
+  readonly text: string;
+  readonly deviceId: number;
+  readonly classCode: number;
+  /** Its own properties. */
+  readonly properties: DeviceType['properties'];
+  /** MSI-X vectors when nothing is said. */
+  readonly vectors: (model: DeviceModel) => number;
+  /** @throws ConfigError */
+  readonly model: (pc: Pc, config: DeviceConfig) => DeviceModel;
+}
+
+// ## What may be offered
+//
+// Each common feature has a property.
+
+// biome-ignore format: table
+const OFFERS = {
+  indirect_desc:     { feature: F.INDIRECT_DESC,     on: true,  text: 'descriptors in a table of their own' },
+  event_idx:         { feature: F.EVENT_IDX,         on: true,  text: 'notifications asked for by index' },
+  notify_on_empty:   { feature: F.NOTIFY_ON_EMPTY,   on: true,  text: 'to a legacy driver: a notification when the ring runs empty' },
+  any_layout:        { feature: F.ANY_LAYOUT,        on: true,  text: 'to a legacy driver: descriptors as it likes' },
+  queue_reset:       { feature: F.RING_RESET,        on: true,  text: 'queues can be taken back one by one' },
+  packed:            { feature: F.RING_PACKED,       on: false, text: 'the packed ring' },
+  in_order:          { feature: F.IN_ORDER,          on: false, text: 'buffers come back in the order in which they were given' },
+  iommu_platform:    { feature: F.ACCESS_PLATFORM,   on: false, text: 'addresses are the platform’s, and a driver that does not know it is refused' },
+  notification_data: { feature: F.NOTIFICATION_DATA, on: false, text: 'a kick says how far the ring is filled' },
+  suspend:           { feature: F.SUSPEND,           on: false, text: 'the device can be put to sleep' },
+} as const;
+
+const offerProperties: DeviceType['properties'] = Object.fromEntries(
+  Object.entries(OFFERS).map(([name, { text, on }]) => [name, { kind: 'boolean', text: `${text}; ${on ? 'on' : 'off'} by default` }]),
+);
+
+/** The common features that a description asks for. */
+const offerOf = (config: DeviceConfig): bigint =>
+  features(...Object.entries(OFFERS).flatMap(([name, { feature, on }]) => ((config[name] ?? on) ? [feature] : [])));
+
+const AUTO = ['on', 'off', 'auto'] as const;
+
+const pciProperties: DeviceType['properties'] = {
+  addr: { kind: 'slot', text: 'its place on the PCI bus; the first free one by default' },
+  vectors: { kind: 'integer', text: 'MSI-X vectors; 0 for none', most: 2048 },
+  'page-per-vq': { kind: 'boolean', text: 'a page for each doorbell; off by default' },
+  'modern-pio-notify': { kind: 'boolean', text: 'a doorbell among the ports as well; off by default' },
+};
+
+const eitherProperties: DeviceType['properties'] = {
+  'disable-legacy': { kind: 'string', text: 'without the registers from before the standard; off by default', words: AUTO },
+  'disable-modern': { kind: 'boolean', text: 'without those of the standard; off by default' },
+};
+
+/** The device of a description, not yet on any transport. */
+export function virtioDevice(pc: Pc, type: VirtioType, config: DeviceConfig, memory: VirtioDevice['memory']): VirtioDevice {
+  return new VirtioDevice(type.model(pc, config), { memory, makeRing, offer: offerOf(config), trace: pc.trace });
+}
+
+type PciKind = 'either' | 'transitional' | 'non-transitional';
+
+function pciType(type: VirtioType, kind: PciKind): DeviceType {
+  return {
+    name: kind === 'either' ? `${type.name}-pci` : `${type.name}-pci-${kind}`,
+    text: `${type.text}${kind === 'either' ? '' : `, ${kind}`}`,
+    properties: { ...type.properties, ...pciProperties, ...(kind === 'either' && eitherProperties), ...offerProperties },
+    places: slotPlaces,
+    plug(pc, config) {
+      const memory = new BusMasterMemory(pc.memory);
+      const device = virtioDevice(pc, type, config, memory);
+      const hasLegacy = TRANSITIONAL_ID[type.deviceId] !== undefined;
+      const fn = new VirtioPci({
+        device,
+        modern: config['disable-modern'] !== true,
+        legacy: kind !== 'non-transitional' && hasLegacy && config['disable-legacy'] !== 'on',
+        vectors: config.vectors === undefined ? type.vectors(device.model) : Number(config.vectors),
+        classCode: type.classCode,
+        pagePerVq: config['page-per-vq'] === true,
+        pioNotify: config['modern-pio-notify'] === true,
+      });
+      memory.belongTo(fn);
+      const { addr } = config;
+      const place = addr === undefined ? { device: pc.freeSlot(), fn: 0 } : slotOf(String(addr));
+      pc.plug(fn, place.device, place.fn);
+    },
+  };
+}
+
+/** Installs a type with all its transports. */
+export function installVirtio(registry: DeviceRegistry, type: VirtioType): void {
+  registry.install(pciType(type, 'either'));
+  if (TRANSITIONAL_ID[type.deviceId] !== undefined) registry.install(pciType(type, 'transitional'));
+  registry.install(pciType(type, 'non-transitional'));
+}

@@ -1,0 +1,47 @@
+import { describe, expect, it } from 'vitest';
+import { completeConfig } from '../../05-pio-mmio/machine/config.ts';
+import { Pc } from '../../05-pio-mmio/machine/pc.ts';
+import { machineKernel } from '../../05-pio-mmio/machine/soft-machine.ts';
+import { Machine } from '../../03-vcpu-loop/vmm.ts';
+import '../machine/device-types.ts';
+import { VirtioPci } from './pci.ts';
+
+describe('virtio-rng-pci in a PC', () => {
+  it('gives random bytes', () => {
+    const config = completeConfig({ kernel: 'x', memoryMiB: 8, devices: [{ type: 'virtio-rng-pci', addr: '4' }] });
+    const pc = new Pc({ kernel: machineKernel(config), config });
+    const machine = new Machine(pc.board);
+    const fn = pc.q35.root.functionAt(4, 0) as VirtioPci;
+    expect(fn).toBeInstanceOf(VirtioPci);
+    const dev = 4 << 3;
+    const cfg = pc.q35.config;
+    expect(cfg.read(0, dev, 0, 4)).toBe(0x1005_1af4);
+    cfg.write(0, dev, 0x20, 4, 0xe000_0000);
+    cfg.write(0, dev, 4, 2, 7);
+    const base = 0xe000_0000;
+    const w = (at: number, bytes: 1 | 2 | 4, v: number) => pc.mmio.write(base + at, bytes, BigInt(v));
+    const r = (at: number, bytes: 1 | 2 | 4) => Number(pc.mmio.read(base + at, bytes));
+    w(20, 1, 0); w(20, 1, 1); w(20, 1, 3);
+    w(0, 4, 1);
+    expect(r(4, 4) & 1).toBe(1);
+    w(8, 4, 1); w(12, 4, 1);
+    w(20, 1, 11);
+    expect(r(20, 1)).toBe(11);
+    expect(r(24, 2)).toBe(8);
+    const view = new DataView(machine.ram.buffer, machine.ram.byteOffset);
+    view.setBigUint64(0x10_0000, 0x20_0000n, true);
+    view.setUint32(0x10_0008, 64, true);
+    view.setUint16(0x10_000c, 2, true);
+    view.setUint16(0x10_1002, 1, true);
+    w(32, 4, 0x10_0000); w(40, 4, 0x10_1000); w(48, 4, 0x10_2000);
+    w(28, 2, 1);
+    w(20, 1, 15);
+    expect(fn.virtio.failure).toBe(null);
+    w(0x3000, 2, 0);
+    expect(view.getUint16(0x10_2002, true)).toBe(1);
+    expect(machine.ram.subarray(0x20_0000, 0x20_0040).some((b) => b !== 0)).toBe(true);
+    expect(r(0x1000, 1)).toBe(1);
+    expect(r(0x1000, 1)).toBe(0);
+    machine.dispose();
+  });
+});
