@@ -4,7 +4,10 @@
 // *judge* compares. The shapes below mirror the published schemas (`schemas/`), which are what is enforced at the edges; nothing here is
 // trusted that has not passed through `validate.ts` first.
 
-export type Surface = 'guest' | 'kvm';
+import type { DeviceStep } from './device-script/steps.ts';
+import type { CaseDevice, DeviceOp, DeviceSession, OpResult, RingFormat, Transport, WireDevice } from './device-script/wire.ts';
+
+export type Surface = 'guest' | 'kvm' | 'device';
 export type Door = 'multiboot' | 'pvh' | 'long' | 'disk';
 export type End = 'debug-exit' | 'halt' | 'triple-fault' | 'timeout' | 'reset' | 'soft-off' | 'internal-error' | 'fail-entry';
 
@@ -38,6 +41,11 @@ export interface Case {
   readonly note?: string;
   readonly guest?: { readonly payload: string; readonly door?: Door; readonly vcpus?: number; readonly memoryMiB?: number; readonly input?: string };
   readonly kvm?: { readonly script: readonly ScriptStep[] };
+  readonly device?: { readonly script: readonly DeviceStep[]; readonly memoryMiB?: number };
+  /** Virtio devices of the machine, on the surfaces `guest` and `device`. */
+  readonly devices?: readonly CaseDevice[];
+  /** One file, several cases: each combination that can exist is an instance with an id of its own (`instances.ts`). */
+  readonly variants?: { readonly transport?: readonly Transport[]; readonly ring?: readonly RingFormat[] };
   readonly limits: { readonly instructions?: number; readonly timeoutMs: number };
   readonly allowed: {
     readonly end?: readonly End[];
@@ -168,6 +176,8 @@ export interface RunGuest {
     readonly input: string;
     /** The capabilities that the case needs, for an adapter with several machines to choose one. */
     readonly needs?: readonly string[];
+    /** Virtio devices that the machine must have, in this order. */
+    readonly devices?: readonly WireDevice[];
   };
   readonly limits: WireLimits;
 }
@@ -181,8 +191,34 @@ export interface RunKvm {
   readonly limits: WireLimits;
 }
 
+/** Answered by `ready`; then come any number of `access`, and `end`. */
+export interface RunDevice {
+  readonly type: 'run';
+  readonly id: string;
+  readonly case: string;
+  readonly surface: 'device';
+  readonly machine: {
+    readonly memoryMiB: number;
+    readonly devices: readonly WireDevice[];
+    readonly needs: readonly string[];
+  };
+  readonly limits: WireLimits;
+}
+
+export interface Access {
+  readonly type: 'access';
+  readonly id: string;
+  readonly ops: readonly DeviceOp[];
+}
+
 export type RunRequest = RunGuest | RunKvm;
-export type Request = { readonly type: 'start'; readonly protocol: 1 } | RunRequest | { readonly type: 'stop' };
+export type Request =
+  | { readonly type: 'start'; readonly protocol: 1 }
+  | RunRequest
+  | RunDevice
+  | Access
+  | { readonly type: 'end'; readonly id: string }
+  | { readonly type: 'stop' };
 
 export interface Started {
   readonly type: 'started';
@@ -223,6 +259,27 @@ export interface RanKvm {
   readonly detail?: string;
 }
 
+export interface RanDevice {
+  readonly type: 'ran';
+  readonly id: string;
+  readonly surface: 'device';
+  readonly traceHash?: string;
+  readonly detail?: string;
+}
+
+/** The machine of a device case is there, and paused. */
+export interface Ready {
+  readonly type: 'ready';
+  readonly id: string;
+  readonly windows?: readonly string[];
+}
+
+export interface Accessed {
+  readonly type: 'accessed';
+  readonly id: string;
+  readonly results: readonly OpResult[];
+}
+
 export interface RunError {
   readonly type: 'error';
   readonly id: string;
@@ -230,7 +287,15 @@ export interface RunError {
 }
 
 export type RunReply = RanGuest | RanKvm | RunError;
-export type Reply = Started | Unavailable | RunReply | { readonly type: 'log'; readonly text: string } | { readonly type: 'stopped' };
+export type Reply =
+  | Started
+  | Unavailable
+  | RunReply
+  | RanDevice
+  | Ready
+  | Accessed
+  | { readonly type: 'log'; readonly text: string }
+  | { readonly type: 'stopped' };
 
 /**
  * One implementation under test. A program on stdio (`adapters/exec.ts`) and a built-in implementation are the same thing to the runner.
@@ -239,6 +304,8 @@ export type Reply = Started | Unavailable | RunReply | { readonly type: 'log'; r
 export interface Adapter {
   start(): Promise<Started | Unavailable>;
   run(request: RunRequest): Promise<RunReply>;
+  /** The machine of a device case, for those that list the surface. */
+  open?(request: RunDevice): Promise<DeviceSession | RunError>;
   stop(): Promise<void>;
   /** Ends everything the adapter started, at once and without ceremony. Safe to call at any time. */
   kill(): void;

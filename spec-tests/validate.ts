@@ -6,7 +6,10 @@
 import { readFileSync } from 'node:fs';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 
-const SCHEMAS = ['case', 'clauses', 'capabilities', 'protocol-request', 'protocol-reply', 'results', 'known-failures', 'mutants'] as const;
+const SCHEMAS = [
+  ...(['devices', 'device-script', 'case', 'clauses', 'capabilities', 'protocol-request', 'protocol-reply'] as const),
+  ...(['results', 'known-failures', 'mutants'] as const),
+] as const;
 export type SchemaName = (typeof SCHEMAS)[number];
 
 /** A document that does not follow its schema. `where` is the file or the sender; each problem has a path inside the document. */

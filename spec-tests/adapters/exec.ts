@@ -5,7 +5,8 @@
 // too: what is good enough for others keeps our own kernel's endless loop from being the runner's.
 
 import type { ChildProcess } from 'node:child_process';
-import type { Adapter, Reply, Request, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
+import type { DeviceSession } from '../device-script/wire.ts';
+import type { Adapter, Reply, Request, RunDevice, RunError, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { InvalidDocument, parseJson } from '../validate.ts';
 import { howItEnded, killGroup, spawnGroup } from './children.ts';
 import { lineSplitter } from './lines.ts';
@@ -22,6 +23,10 @@ export class AdapterDied extends Error {
 export class ProtocolViolation extends Error {
   override name = 'ProtocolViolation';
 }
+/** The adapter says that it could not do what it was asked. It is still there. */
+export class AdapterFailed extends Error {
+  override name = 'AdapterFailed';
+}
 /** The adapter did not answer in time. */
 export class AdapterHung extends Error {
   override name = 'AdapterHung';
@@ -33,6 +38,9 @@ export interface ExecOptions {
   readonly startTimeoutMs?: number;
   readonly onLog?: (text: string) => void;
 }
+
+/** Replies that say which request they are for. */
+type Answer = Extract<Reply, { readonly id: string }>;
 
 interface Waiter {
   resolve(reply: Reply): void;
@@ -76,12 +84,45 @@ export class ExecAdapter implements Adapter {
 
   /** The runner's own margin over the case's limit is the caller's to add: this waits as long as it takes. */
   async run(request: RunRequest): Promise<RunReply> {
-    const reply = await this.#ask(request, null);
-    if (reply.type !== 'ran' && reply.type !== 'error') throw this.#fail(new ProtocolViolation(`the adapter answered 'run' with '${reply.type}'`));
-    if (reply.id !== request.id) throw this.#fail(new ProtocolViolation(`the adapter answered request ${reply.id} when ${request.id} was asked`));
+    const reply = this.#expect(await this.#ask(request, null), request, ['ran', 'error']);
     if (reply.type === 'ran' && reply.surface !== request.surface)
       throw this.#fail(new ProtocolViolation(`the adapter answered for the surface '${reply.surface}' when '${request.surface}' was asked`));
-    return reply;
+    return reply as RunReply;
+  }
+
+  async open(request: RunDevice): Promise<DeviceSession | RunError> {
+    const { id } = request;
+    const ready = this.#expect(await this.#ask(request, null), request, ['ready', 'error']);
+    if (ready.type === 'error') return ready;
+    return {
+      ...(ready.windows && { windows: ready.windows }),
+      access: async (ops) => {
+        const reply = this.#expect(await this.#ask({ type: 'access', id, ops }, null), { type: 'access', id }, ['accessed', 'error']);
+        if (reply.type === 'error') throw new AdapterFailed(reply.reason);
+        if (reply.results.length !== ops.length)
+          throw this.#fail(new ProtocolViolation(`the adapter answered ${reply.results.length} results to ${ops.length} operations`));
+        return reply.results;
+      },
+      end: async () => {
+        const reply = this.#expect(await this.#ask({ type: 'end', id }, null), { type: 'end', id }, ['ran', 'error']);
+        if (reply.type === 'error') throw new AdapterFailed(reply.reason);
+        const { traceHash, detail } = reply;
+        return { ...(traceHash !== undefined && { traceHash }), ...(detail !== undefined && { detail }) };
+      },
+    };
+  }
+
+  /** The reply, if it is one of those that may come now, to the request that was made. */
+  #expect<T extends Answer['type']>(
+    reply: Reply,
+    asked: { readonly type: string; readonly id: string },
+    types: readonly T[],
+  ): Extract<Answer, { type: T }> {
+    const expected: readonly string[] = types;
+    if (!expected.includes(reply.type)) throw this.#fail(new ProtocolViolation(`the adapter answered '${asked.type}' with '${reply.type}'`));
+    const { id } = reply as Answer;
+    if (id !== asked.id) throw this.#fail(new ProtocolViolation(`the adapter answered request ${id} when ${asked.id} was asked`));
+    return reply as Extract<Answer, { type: T }>;
   }
 
   async stop(): Promise<void> {

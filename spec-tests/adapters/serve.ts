@@ -6,7 +6,8 @@
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import type { Adapter, Reply, Request } from '../types.ts';
+import type { DeviceSession } from '../device-script/wire.ts';
+import type { Access, Adapter, Reply, Request, RunDevice, RunRequest } from '../types.ts';
 import { InvalidDocument, parseJson, validate } from '../validate.ts';
 import { LINE_LIMIT_BYTES } from './exec.ts';
 import { lineSplitter } from './lines.ts';
@@ -27,6 +28,24 @@ export async function serve(adapter: Adapter, input: Readable, output: Writable)
     validate('protocol-reply', message, 'our own reply');
     if (!output.write(`${JSON.stringify(message)}\n`)) await once(output, 'drain');
   };
+  let session: DeviceSession | null = null;
+  const answerTo = async (request: RunRequest | RunDevice | Access | { readonly type: 'end'; readonly id: string }): Promise<Reply> => {
+    const { id } = request;
+    if (request.type === 'run' && request.surface !== 'device') return adapter.run(request);
+    if (request.type === 'run') {
+      await session?.end(); // a runner that gave up in the middle
+      session = null;
+      const opened = (await adapter.open?.(request)) ?? ({ type: 'error', id, reason: 'it has no device surface' } as const);
+      if ('type' in opened) return opened;
+      session = opened;
+      return { type: 'ready', id, ...(session.windows && { windows: session.windows }) };
+    }
+    if (!session) return { type: 'error', id, reason: `'${request.type}' without a machine` };
+    if (request.type === 'access') return { type: 'accessed', id, results: await session.access(request.ops) };
+    const ended = session;
+    session = null;
+    return { type: 'ran', id, surface: 'device', ...(await ended.end()) };
+  };
   for await (const chunk of input) {
     feed(chunk as Uint8Array);
     if (overflown) throw new InvalidDocument('request', [`longer than ${LINE_LIMIT_BYTES} bytes`]);
@@ -34,10 +53,10 @@ export async function serve(adapter: Adapter, input: Readable, output: Writable)
       if (line.trim() === '') continue;
       const request = parseJson<Request>('protocol-request', line, 'request');
       if (request.type === 'start') await reply(await adapter.start());
-      else if (request.type === 'run') {
+      else if (request.type !== 'stop') {
         let answer: Reply;
         try {
-          answer = await adapter.run(request);
+          answer = await answerTo(request);
         } catch (error) {
           // A failing machine of ours must not be mistaken for a failing protocol: the reason goes back, the process stays.
           answer = { type: 'error', id: request.id, reason: String((error as Error).stack ?? error).slice(0, 4000) };
