@@ -3,7 +3,7 @@
 // The device is an object in the same program, and the driver calls it. Nothing of virtio is lost: status, features, configuration and queues are the device's own; what is
 // missing are the registers in front of them. Tests, benches and the pages in which both sides can be driven use this.
 
-import { bit, F } from '../../features.ts';
+import { F, features } from '../../features.ts';
 import type { VirtioDevice } from '../../device.ts';
 import type { DriverBus, RegisterWidth } from '../bus.ts';
 import type { InterruptHandlers, VirtioTransport } from '../transport.ts';
@@ -17,7 +17,7 @@ export class LoopbackTransport implements VirtioTransport {
   readonly vendorId = 0x1af4;
   readonly legacy = false;
   readonly legacyAlign = 0;
-  readonly features = bit(F.RING_RESET);
+  readonly features = features(F.RING_RESET, F.NOTIFICATION_DATA);
   /** Notifications in either direction, for those who count. */
   readonly count = { kicks: 0, used: 0, config: 0 };
   #queues: readonly AnyVirtqueue[] = [];
@@ -51,11 +51,11 @@ export class LoopbackTransport implements VirtioTransport {
     this.device.setStatus(status);
   }
   getFeatures(): bigint {
-    return this.device.offered;
+    return this.device.offerTo(false);
   }
-  setFeatures(features: bigint): void {
-    this.device.setDriverFeatures(0, Number(features & 0xffff_ffffn));
-    this.device.setDriverFeatures(1, Number(features >> 32n));
+  setFeatures(chosen: bigint): void {
+    this.device.setDriverFeatures(0, Number(chosen & 0xffff_ffffn));
+    this.device.setDriverFeatures(1, Number(chosen >> 32n));
   }
 
   generation(): number {
@@ -65,10 +65,10 @@ export class LoopbackTransport implements VirtioTransport {
     return this.device.model.config.bytes;
   }
   readConfig(offset: number, width: RegisterWidth): number {
-    return this.device.model.config.read(offset, width);
+    return this.device.readConfig(offset, width);
   }
   writeConfig(offset: number, width: RegisterWidth, value: number): void {
-    this.device.model.config.write(offset, width, value);
+    this.device.writeConfig(offset, width, value);
   }
 
   queueSize(index: number): number {
@@ -85,21 +85,18 @@ export class LoopbackTransport implements VirtioTransport {
     const into = this.device.queues[queue.index];
     if (!into) return false;
     const { size, desc, driver, device } = queue.areas;
-    into.size = size;
+    into.setSize(size);
     for (const [index, address] of [desc, driver, device].entries()) {
-      into.areas[2 * index] = address;
-      into.areas[2 * index + 1] = address / 2 ** 32;
+      into.setArea(2 * index, address % 2 ** 32);
+      into.setArea(2 * index + 1, Math.floor(address / 2 ** 32));
     }
     into.enable();
     return into.enabled;
   }
 
   resetQueue({ index }: AnyVirtqueue): boolean {
-    const queue = this.device.queues[index];
-    if (!queue) return false;
-    this.device.model.queueReset?.(queue);
-    queue.reset();
-    return true;
+    this.device.resetQueue(index);
+    return this.device.queues[index]?.enabled === false;
   }
 
   disconnect(): void {
@@ -107,9 +104,9 @@ export class LoopbackTransport implements VirtioTransport {
     this.#handlers = null;
   }
 
-  notify({ index }: AnyVirtqueue): void {
+  notify({ index }: AnyVirtqueue, data: number | null): void {
     this.count.kicks++;
-    this.device.kick(index);
+    this.device.kick(index, data ?? 0);
   }
 
   isr(): number {
