@@ -80,7 +80,11 @@ export class ConsolePort {
     this.name = options.name ?? '';
     this.isConsole = options.console ?? false;
     this.#hostOpen = options.open ?? this.isConsole;
-    this.#later = clock?.timer(() => this.#drain()) ?? null;
+    this.#later =
+      clock?.timer(() => {
+        this.#deliver();
+        this.#drain();
+      }) ?? null;
   }
 
   // ## The host's end
@@ -190,7 +194,8 @@ export class ConsolePort {
     const queue = this.#receive;
     if (!queue?.ring || !this.#guestOpen) return;
     let pushed = false;
-    for (let left = queue.size; left > 0 && this.#inputBytes > 0; left--) {
+    let left = queue.size;
+    for (; left > 0 && this.#inputBytes > 0; left--) {
       const chain = queue.pop();
       if (!chain) break;
       const written = scatter(chain.writable, this.#input.subarray(0, this.#inputBytes));
@@ -200,6 +205,7 @@ export class ConsolePort {
       pushed = true;
     }
     if (pushed) queue.notify();
+    if (left === 0) this.#lookAgain(queue);
     if (this.#refused && this.room > 0) {
       this.#refused = false;
       this.onRoom();
@@ -227,7 +233,8 @@ export class ConsolePort {
     if (!queue || !ring) return;
     let turn = OUTPUT_TURN_BYTES;
     let pushed = false;
-    for (let left = queue.size; left > 0 && !this.#blocked; left--) {
+    let left = queue.size;
+    for (; left > 0 && !this.#blocked; left--) {
       if (!this.#halfway) {
         const chain = queue.pop();
         if (!chain) break;
@@ -238,7 +245,7 @@ export class ConsolePort {
       if (queue.ring !== ring) return; // reset by the host, while it was taking something
       if (this.#blocked) break;
       if (this.#hostOpen && reader.peek(1).length > 0) {
-        this.#later?.arm(this.#later.at ?? 0);
+        this.#later?.arm(0);
         break;
       }
       this.#halfway = null;
@@ -246,6 +253,12 @@ export class ConsolePort {
       pushed = true;
     }
     if (pushed) queue.notify();
+    if (left === 0) this.#lookAgain(queue);
+  }
+
+  /** After a whole round: the driver may have put more there meanwhile, without a kick. */
+  #lookAgain(queue: VirtQueue): void {
+    if (queue.ring?.enableKicks()) this.#later?.arm(0);
   }
 
   /** Gives the host what is left of a buffer. Returns how many bytes that were. Without a clock there are no turns. */

@@ -11,10 +11,11 @@
 // In QEMU the device is `hw/char/virtio-serial-bus.c`, its ports (`virtconsole`, `virtserialport`) are devices on a bus of its own, in `hw/char/virtio-console.c`. In
 // Linux both sides of it are `drivers/char/virtio_console.c`.
 
-import type { Clock } from '../../02-kvm-objects/clock.ts';
+import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 import type { DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
 import { bit, DEVICE_ID } from '../features.ts';
+import type { Chain } from '../queue.ts';
 import { ConfigSpace } from './config-fields.ts';
 import {
   CONSOLE_EVENT,
@@ -30,6 +31,7 @@ import {
 } from './console-messages.ts';
 import { ConsolePort, type PortOptions, type PortOwner } from './console-port.ts';
 import { PieceReader, scatter } from './pieces.ts';
+import { type Steps, Turns } from './turns.ts';
 
 export interface ConsoleOptions {
   /** How it is called in traces. */
@@ -89,6 +91,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
   readonly #ports = new Map<number, Acquaintance>();
   /** What the driver has yet to be told, in order. */
   readonly #owed = new Map<string, { readonly id: number; readonly event: ConsoleEvent }>();
+  readonly #control: Turns;
+  readonly #later: Timer | null;
   #device: VirtioDevice | null = null;
   #driverReady = false;
 
@@ -100,6 +104,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     this.name = options.name ?? 'virtio-serial';
     this.maxPorts = maxPorts;
     this.#clock = options.clock ?? null;
+    this.#control = new Turns((chain) => this.#controlMessage(chain), CONSOLE_DEFAULTS.controlQueueSize, this.#clock);
+    this.#later = this.#clock?.timer(() => this.#payOwed()) ?? null;
     this.#resizeOrder = options.resizeOrder ?? 'cols, rows';
     const multiport = maxPorts > 1;
     this.features =
@@ -195,6 +201,7 @@ export class ConsoleModel implements DeviceModel, PortOwner {
   reset(): void {
     this.#driverReady = false;
     this.#owed.clear();
+    this.#control.forget();
     for (const known of this.#ports.values()) {
       known.added = known.ready = false;
       known.port.disconnect();
@@ -205,9 +212,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     const id = portOfQueue(queue.index);
     if (id !== 0 && !this.#multiport) return; // a queue that does not exist for this driver
     if (id === null) {
-      if (queue.index === CONTROL_TRANSMITQ)
-        queue.serve(({ readable }) => this.#controlMessage(new PieceReader(readable).take(VirtioConsoleControl.bytes)));
-      this.#payOwed();
+      if (queue.index === CONTROL_TRANSMITQ) this.#control.available(queue);
+      else this.#payOwed();
       return;
     }
     const port = this.port(id);
@@ -217,6 +223,7 @@ export class ConsoleModel implements DeviceModel, PortOwner {
 
   queueReset(queue: VirtQueue): void {
     const id = portOfQueue(queue.index);
+    if (queue.index === CONTROL_TRANSMITQ) this.#control.forget();
     if (id !== null) this.port(id)?.queueReset(queue);
   }
 
@@ -225,21 +232,26 @@ export class ConsoleModel implements DeviceModel, PortOwner {
   // Three messages are the driver's to send. Anything else is not answered: one that is too short, one about a port that the driver has not been told of, an event that
   // only a device sends or that nobody knows. What follows the eight bytes is not looked at.
 
-  #controlMessage(message: Uint8Array): number {
-    if (message.length < VirtioConsoleControl.bytes) return 0;
+  *#controlMessage({ readable }: Chain): Steps {
+    const message = new PieceReader(readable).take(VirtioConsoleControl.bytes);
+    if (message.length === VirtioConsoleControl.bytes) this.#heard(message);
+    yield 1;
+    return 0;
+  }
+
+  #heard(message: Uint8Array): void {
     const { id, event, value } = VirtioConsoleControl.decode(message);
     if (event === CONSOLE_EVENT.DEVICE_READY) {
       this.#driverReady = value !== 0;
       if (this.#driverReady) for (const known of this.#ports.keys()) this.#announce(known);
-      return 0;
+      return;
     }
     const known = this.#ports.get(id);
-    if (!known?.added) return 0;
+    if (!known?.added) return;
     if (event === CONSOLE_EVENT.PORT_READY) {
       known.ready = value !== 0;
       if (known.ready) this.#introduce(known.port);
     } else if (event === CONSOLE_EVENT.PORT_OPEN) known.port.setGuestOpen(value !== 0);
-    return 0;
   }
 
   /** Tells of a port; once, however often the driver says that it is ready. */
@@ -272,8 +284,9 @@ export class ConsoleModel implements DeviceModel, PortOwner {
 
   resized(port: ConsolePort, size: WindowSize): void {
     if (port.id === 0 && this.features & bit(CONSOLE_F.SIZE)) {
-      VirtioConsoleConfig.store(this.config.view, 0, { cols: size.cols, rows: size.rows });
-      if (!this.#device?.running || this.#device.has(CONSOLE_F.SIZE)) this.#device?.configChanged();
+      const change = (): void => VirtioConsoleConfig.store(this.config.view, 0, { cols: size.cols, rows: size.rows });
+      if (this.#device && !(this.#device.live && !this.#device.has(CONSOLE_F.SIZE))) this.#device.changeConfig(change);
+      else change();
     }
     if (port.isConsole && this.#ports.get(port.id)?.ready) this.#tell(port.id, CONSOLE_EVENT.RESIZE);
   }
@@ -289,7 +302,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     const queue = this.#device?.queues[CONTROL_RECEIVEQ];
     if (!queue?.ring || !this.#multiport) return;
     let pushed = false;
-    for (let left = queue.size; left > 0 && this.#owed.size > 0; left--) {
+    let left = queue.size;
+    for (; left > 0 && this.#owed.size > 0; left--) {
       const chain = queue.pop();
       if (!chain) break;
       const [key, { id, event }] = this.#owed.entries().next().value as [string, { id: number; event: ConsoleEvent }];
@@ -303,6 +317,7 @@ export class ConsoleModel implements DeviceModel, PortOwner {
       pushed = true;
     }
     if (pushed) queue.notify();
+    if (left === 0 && queue.ring?.enableKicks()) this.#later?.arm(0);
   }
 
   // A buffer that cannot hold the message goes back empty, and the message waits for the next. A name is cut to fit: a driver with small buffers learns of the ports all

@@ -36,6 +36,9 @@ export interface EntropyOptions {
 /** QEMU's defaults. */
 export const ENTROPY_DEFAULTS = { queueSize: 8, periodMs: 1 << 16, seed: 1 } as const;
 
+/** One buffer gets this much at most, though it may be larger: the source belongs to others too. */
+export const FILL_BYTES = 1 << 16;
+
 export class EntropyModel implements DeviceModel {
   readonly name: string;
   readonly deviceId = DEVICE_ID.ENTROPY;
@@ -47,6 +50,7 @@ export class EntropyModel implements DeviceModel {
   readonly #periodNs: number;
   readonly #clock: Clock | null;
   readonly #period: Timer | null;
+  readonly #later: Timer | null;
   #quota: number;
   #queue: VirtQueue | null = null;
   /** A buffer that was taken when there was nothing to put into it. */
@@ -65,6 +69,7 @@ export class EntropyModel implements DeviceModel {
     this.#periodNs = periodMs * 1e6;
     this.#clock = clock;
     this.#period = clock?.timer(() => this.#newPeriod()) ?? null;
+    this.#later = clock?.timer(() => this.#serve()) ?? null;
   }
 
   attach(): void {}
@@ -92,13 +97,15 @@ export class EntropyModel implements DeviceModel {
   // the source turn out to be dry, the one buffer already taken stays here. It is answered first when there is more: a device may return buffers in any order, but one
   // that has negotiated IN_ORDER has promised otherwise.
   //
-  // Each visit ends after one round of the ring. A driver on another processor could otherwise return each buffer as fast as it is filled and keep the device for ever.
+  // Each visit ends after one round of the ring. A driver on another processor could otherwise return each buffer as fast as it is filled and keep the device for ever. Whoever
+  // turns away like this asks to be kicked again, and comes back by itself if there is something already.
 
   #serve(): void {
     const queue = this.#queue;
     if (!queue?.ring) return;
     let pushed = false;
-    for (let left = queue.size; left > 0 && this.#quota > 0; left--) {
+    let left = queue.size;
+    for (; left > 0 && this.#quota > 0; left--) {
       const chain = this.#waiting ?? queue.pop();
       if (!chain) break;
       const written = this.#fill(chain);
@@ -112,6 +119,7 @@ export class EntropyModel implements DeviceModel {
       pushed = true;
     }
     if (pushed) queue.notify();
+    if (left === 0 && queue.ring?.enableKicks()) this.#later?.arm(0);
   }
 
   // What the driver wants the device to *read* has no business in this queue. It is not looked at, and the writable part is served as ever; a chain without one comes
@@ -122,7 +130,7 @@ export class EntropyModel implements DeviceModel {
     let written = 0;
     // @clause virtio.entropy.dev.partial-buffer-fill-legal
     for (const piece of chain.writable) {
-      const wanted = Math.min(piece.length, this.#quota);
+      const wanted = Math.min(piece.length, this.#quota, FILL_BYTES - written);
       const got = wanted === 0 ? 0 : Math.min(this.#source.read(wanted === piece.length ? piece : piece.subarray(0, wanted)), wanted);
       written += got;
       this.#spend(got);
