@@ -24,6 +24,8 @@ export interface DeviceModel {
   attach(device: VirtioDevice): void;
   /** Features of its type that mean nothing without another: `[feature, what it needs]`. */
   readonly dependencies?: readonly (readonly [number, number])[];
+  /** Features of its type that cannot be agreed without FEATURES_OK. */
+  readonly modernOnly?: bigint;
   /** Regions that driver and device share besides the queues. */
   readonly sharedMemory?: readonly SharedRegion[];
   /** Whether it can work with this choice of the driver's. */
@@ -287,7 +289,7 @@ export class VirtioDevice {
   // @clause virtio.reserved.dev.virtio-f-version-1-always
   /** What a driver is shown, through registers of this kind. */
   offerTo(legacy: boolean): bigint {
-    return legacy ? this.offered & LOW_WORD : this.offered & ~LEGACY_ONLY;
+    return legacy ? this.offered & LOW_WORD & ~(this.model.modernOnly ?? 0n) : this.offered & ~LEGACY_ONLY;
   }
 
   get driverFeatures(): bigint {

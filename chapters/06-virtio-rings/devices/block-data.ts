@@ -5,6 +5,14 @@
 
 import { type BlockBackend, SECTOR_BYTES } from '../../05-pio-mmio/block/block.ts';
 
+// A request may be large, and the machine has other things to do. Whatever takes long is written as a series of *steps*.
+
+/** Work in steps: each yields about how many bytes it moved. The end is whether all went well. */
+export type Steps<T = boolean> = Generator<number, T, void>;
+
+/** The most that one step moves. */
+export const STEP_BYTES = 1 << 18;
+
 /** A moving place in a list of byte ranges, `bytes` of which count. */
 export class Pieces {
   readonly #pieces: readonly Uint8Array[];
@@ -63,37 +71,30 @@ export class Pieces {
     }
   }
 
-  /** Fills the next bytes, or all that is left. */
-  fill(byte: number, count = this.left): void {
+  /** Fills the next `count` bytes, or as many as are left. */
+  *fill(byte: number, count = this.left): Steps {
     for (let todo = Math.min(count, this.left); todo > 0; ) {
-      const part = this.next(todo);
+      const part = this.next(Math.min(todo, STEP_BYTES));
       part.fill(byte);
       todo -= part.length;
+      yield part.length;
     }
+    return true;
   }
 }
 
 /** Moves `bytes`, whole sectors, between the disk and memory. False at the first error of the medium. */
-export function transfer(disk: BlockBackend, direction: 'read' | 'write', sector: number, data: Pieces, bytes: number): boolean {
+export function* transfer(disk: BlockBackend, direction: 'read' | 'write', sector: number, data: Pieces, bytes: number): Steps {
   const whole = (count: number): number => count - (count % SECTOR_BYTES);
   for (let done = 0; done < bytes; ) {
     const at = sector + done / SECTOR_BYTES;
-    const direct = whole(Math.min(data.together, bytes - done));
-    if (direct > 0) {
-      const part = data.next(direct);
-      if (!(direction === 'read' ? disk.read(at, part) : disk.write(at, part))) return false;
-      done += direct;
-      continue;
-    }
-    const across = new Uint8Array(SECTOR_BYTES);
-    if (direction === 'write') {
-      data.read(across);
-      if (!disk.write(at, across)) return false;
-    } else {
-      if (!disk.read(at, across)) return false;
-      data.write(across);
-    }
-    done += SECTOR_BYTES;
+    const direct = whole(Math.min(data.together, bytes - done, STEP_BYTES));
+    const part = direct > 0 ? data.next(direct) : new Uint8Array(SECTOR_BYTES);
+    if (direct === 0 && direction === 'write') data.read(part);
+    if (!(direction === 'read' ? disk.read(at, part) : disk.write(at, part))) return false;
+    if (direct === 0 && direction === 'read') data.write(part);
+    done += part.length;
+    yield part.length;
   }
   return true;
 }

@@ -153,5 +153,5 @@ export const BlkZoneReport = layout('virtio_blk_zone_report', { nr_zones: u64le(
 
 /** Bytes that GET_ID gives. */
 export const ID_BYTES = 20;
-/** Bytes after the data of a ZONE_APPEND, before the status: where the data went. */
-export const APPEND_SECTOR_BYTES = 8;
+/** What struct virtio_blk_req_za has between the data and the status: where the data went. */
+export const BlkAppendSector = layout('virtio_blk_req_za.append_sector', { append_sector: u64le(0) });

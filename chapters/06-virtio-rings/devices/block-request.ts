@@ -4,7 +4,7 @@
 // the last byte of a page of data. Only drivers from before the standard had to put each part into a descriptor of its own, and what they send is a special case.
 
 import type { Chain } from '../queue.ts';
-import { Pieces } from './block-data.ts';
+import { Pieces, type Steps } from './block-data.ts';
 import { BlkOutHdr } from './block-layout.ts';
 
 export class BlockRequest {
@@ -36,7 +36,7 @@ export class BlockRequest {
   }
 
   /** All room for data becomes zeroes: what a failing disk left there is not for the driver. */
-  blank(): void {
-    new Pieces(this.chain.writable, Math.max(0, this.chain.writableBytes - 1)).fill(0);
+  blank(): Steps {
+    return new Pieces(this.chain.writable, Math.max(0, this.chain.writableBytes - 1)).fill(0);
   }
 }

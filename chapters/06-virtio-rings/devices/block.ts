@@ -15,14 +15,26 @@ import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../../05-pio-mmio/block/block.ts';
 import type { ConfigFields, DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
-import { DEVICE_ID, F, features as featureSet, has, STATUS } from '../features.ts';
-import type { Chain } from '../queue.ts';
-import { transfer } from './block-data.ts';
-import { BLK_F, BLK_S, BLK_T, BLK_Z, BlkConfig, BlkGeometry, BlkLifetime, BlkTopology, BlkZone, BlkZoned, BlkZoneReport, ID_BYTES } from './block-layout.ts';
+import { DEVICE_ID, bit, features as featureSet, has, STATUS } from '../features.ts';
+import { type Pieces, type Steps, transfer } from './block-data.ts';
+import {
+  BLK_F,
+  BLK_S,
+  BLK_T,
+  BLK_Z,
+  BlkConfig,
+  BlkGeometry,
+  BlkLifetime,
+  BlkTopology,
+  BlkZone,
+  BlkZoned,
+  BlkZoneReport,
+  ID_BYTES,
+} from './block-layout.ts';
 import { type RangeLimits, performRanges, type RangeKind } from './block-ranges.ts';
 import { BlockRequest } from './block-request.ts';
 import { ConfigSpace } from './config-fields.ts';
-import { type BlockStatus, type ZonedOptions, Zones } from './zoned.ts';
+import { type BlockStatus, ZONED_DEFAULTS, type ZonedOptions, Zones } from './zoned.ts';
 
 export interface BlockOptions {
   readonly drive: BlockBackend;
@@ -74,7 +86,12 @@ interface InFlight {
   readonly request: BlockRequest;
   readonly queue: VirtQueue;
   readonly due: number;
+  /** What is left to do, once it is begun. */
+  steps: Steps<number> | null;
 }
+
+/** How much is moved before somebody else's turn. */
+const TURN_BYTES = 1 << 24;
 
 export class BlockModel implements DeviceModel {
   readonly name: string;
@@ -93,11 +110,16 @@ export class BlockModel implements DeviceModel {
   #chosen: boolean | null = null;
   #inFlight: InFlight[] = [];
   readonly #timer: Timer | null;
+  /** Who waits for nothing to be in flight. */
+  #quiet: (() => void) | null = null;
 
   /** @throws Errno EINVAL for a disk that no driver could use */
   constructor(options: BlockOptions) {
     const { drive, zoned } = options;
-    const { queueSize, numQueues, logicalBlockSize, maxDiscardSectors, maxWriteZeroesSectors, maxRanges } = { ...BLOCK_DEFAULTS, ...defined(options) };
+    const { queueSize, numQueues, logicalBlockSize, maxDiscardSectors, maxWriteZeroesSectors, maxRanges } = {
+      ...BLOCK_DEFAULTS,
+      ...defined(options),
+    };
     const physicalBlockSize = options.physicalBlockSize ?? logicalBlockSize;
     const segMax = options.segMax ?? Math.max(1, queueSize - 2);
     const powerOfTwo = (size: number): boolean => Number.isSafeInteger(size) && size >= SECTOR_BYTES && Number.isInteger(Math.log2(size));
@@ -118,17 +140,21 @@ export class BlockModel implements DeviceModel {
     this.#options = options;
     this.#serial = new TextEncoder().encode(serial).subarray(0, ID_BYTES);
     this.#readOnly = options.readOnly === true || drive.readOnly;
-    this.zones = zoned && zoned.model !== 'none' ? new Zones(drive, zoned) : null;
+    // @clause virtio.blk.dev.max-append-sectors-within-seg
+    const most = options.sizeMax === undefined ? Number.POSITIVE_INFINITY : Math.floor((segMax * options.sizeMax) / SECTOR_BYTES);
+    const maxAppendSectors = Math.min(zoned?.maxAppendSectors ?? ZONED_DEFAULTS.maxAppendSectors, most);
+    this.zones = zoned && zoned.model !== 'none' ? new Zones(drive, { ...zoned, maxAppendSectors }) : null;
+    const zoneSectors = this.zones?.zoneSectors;
     this.queueSizes = new Array(numQueues).fill(queueSize);
     this.#limits = {
       segments: maxRanges,
       discard: maxDiscardSectors,
       'write zeroes': maxWriteZeroesSectors,
-      'secure erase': maxDiscardSectors,
+      'secure erase': zoneSectors ? Math.max(1, Math.floor(maxDiscardSectors / zoneSectors)) * zoneSectors : maxDiscardSectors,
     };
     this.features = this.#offer(numQueues);
     this.config = this.#makeConfig({ numQueues, segMax, logicalBlockSize, physicalBlockSize });
-    this.#timer = options.latency ? (options.clock as Clock).timer(() => this.#complete()) : null;
+    this.#timer = options.clock?.timer(() => this.#work()) ?? null;
   }
 
   attach(device: VirtioDevice): void {
@@ -165,6 +191,9 @@ export class BlockModel implements DeviceModel {
       ...when(zoned !== undefined, BLK_F.ZONED),
     );
   }
+
+  // @clause virtio.blk.dev.legacy-device-never-offers-zoned
+  readonly modernOnly = bit(BLK_F.ZONED);
 
   /** A driver that cannot keep the order of a host-managed disk cannot use it. */
   // @clause virtio.blk.dev.zoned-declined-hm-features-ok
@@ -211,6 +240,7 @@ export class BlockModel implements DeviceModel {
       write_zeroes_may_unmap: offered(BLK_F.WRITE_ZEROES, Number(this.drive.unmaps === true)),
       max_secure_erase_sectors: offered(BLK_F.SECURE_ERASE, this.#limits['secure erase']),
       max_secure_erase_seg: offered(BLK_F.SECURE_ERASE, this.#limits.segments),
+      // @clause virtio.blk.dev.zoned-secure-erase-erase-alignment
       secure_erase_sector_alignment: offered(BLK_F.SECURE_ERASE, zoneSectors ?? physicalBlockSize / SECTOR_BYTES),
     });
     BlkTopology.store(space.view, BlkConfig.fields.topology.offset, {
@@ -283,96 +313,105 @@ export class BlockModel implements DeviceModel {
   /** Another capacity, in sectors, while the driver is running. False when the drive cannot. */
   // @clause virtio.blk.dev.capacity-can-change-run-time
   resize(sectors: number): boolean {
-    if (this.zones || !this.drive.resize?.(sectors)) return false;
+    if (this.zones) return false;
+    if (!this.#device) return this.drive.resize?.(sectors) ?? false;
+    let done = true;
     // @clause virtio.blk.dev.capacity-change-triggers-config-change
-    this.#device?.configChanged();
-    return true;
+    this.#device.changeConfig(() => void (done = this.drive.resize?.(sectors) ?? false));
+    return done;
   }
 
   // ## Serving
   //
-  // A disk without a clock answers each request before it looks at the next. With one, a request is *in flight* until its time has come, and a short one overtakes a long one
-  // unless IN_ORDER was agreed. Nothing is read from its buffers, and nothing written, before that moment: when a reset comes first, the request has never happened.
+  // A request that was taken is *in flight* until it is answered. Without a latency that is at once; with one it is when its time has come on the machine's clock, and a short
+  // request overtakes a long one. Nothing is read from its buffers, and nothing is written to them, before its turn: when a reset comes first, the request has never happened.
+  //
+  // A driver can ask for far more in one kick than it should get before the machine looks at anybody else. So with a clock there is a bound on what is moved in one turn,
+  // and the rest is for the next.
 
   available(queue: VirtQueue): void {
-    if (!this.#timer) {
-      queue.serve((chain) => this.#finish(new BlockRequest(chain)));
-      return;
-    }
-    // A driver that offers a chain again which it has not got back could put more in flight than its ring has places.
-    for (let places = queue.size - this.#waiting(queue); places > 0; places--) {
-      const chain = queue.pop();
-      if (!chain) break;
-      this.#begin(queue, chain);
-    }
-    this.#arm();
+    for (let chain = queue.pop(); chain; chain = queue.pop()) this.#begin(queue, new BlockRequest(chain));
+    this.#work();
   }
 
-  #waiting(queue: VirtQueue): number {
-    return this.#inFlight.reduce((count, entry) => count + Number(entry.queue === queue), 0);
-  }
-
-  #begin(queue: VirtQueue, chain: Chain): void {
-    const { latency, clock } = this.#options as Required<BlockOptions>;
-    const request = new BlockRequest(chain);
-    let due = clock.now() + Math.max(0, latency(request.type, request.out.left + request.in.left));
-    if (this.#device?.has(F.IN_ORDER)) for (const before of this.#inFlight) if (before.queue === queue) due = Math.max(due, before.due);
+  #begin(queue: VirtQueue, request: BlockRequest): void {
+    const { latency, clock } = this.#options;
+    const due = clock ? clock.now() + Math.max(0, latency?.(request.type, request.out.left + request.in.left) ?? 0) : 0;
     const after = this.#inFlight.findIndex((entry) => entry.due > due);
-    this.#inFlight.splice(after < 0 ? this.#inFlight.length : after, 0, { request, queue, due });
+    this.#inFlight.splice(after < 0 ? this.#inFlight.length : after, 0, { request, queue, due, steps: null });
   }
 
-  #arm(): void {
+  /** Answers what is due. A device that has failed answers nothing any more. */
+  #work(): void {
+    const { clock } = this.#options;
+    if (this.#device?.failure != null) this.#inFlight = [];
+    const now = clock?.now() ?? 0;
+    const served = new Set<VirtQueue>();
+    for (let left = this.#timer ? TURN_BYTES : Number.POSITIVE_INFINITY; left > 0; ) {
+      const first = this.#inFlight[0];
+      if (!first || first.due > now) break;
+      first.steps ??= this.#answer(first.request);
+      const step = first.steps.next();
+      left -= step.done ? SECTOR_BYTES : step.value;
+      if (!step.done) continue;
+      this.#inFlight.shift();
+      first.queue.push(first.request.chain, step.value);
+      served.add(first.queue);
+    }
+    for (const queue of served) queue.notify();
+    this.#settle();
+  }
+
+  /** Waits for what is next, or says that there is nothing left. */
+  #settle(): void {
     const first = this.#inFlight[0];
     if (first) this.#timer?.arm(first.due);
     else this.#timer?.cancel();
+    if (first) return;
+    const quiet = this.#quiet;
+    this.#quiet = null;
+    quiet?.();
   }
 
-  /** Answers what is due. A device that has failed answers nothing; a queue that stands still keeps its requests until it goes on. */
-  #complete(): void {
-    const now = (this.#options.clock as Clock).now();
-    if (this.#device?.failure != null) this.#inFlight = [];
-    const due = this.#inFlight.filter((entry) => entry.due <= now && entry.queue.ring);
-    this.#inFlight = this.#inFlight.filter((entry) => !due.includes(entry));
-    for (const { queue, request } of due) queue.push(request.chain, this.#finish(request));
-    for (const queue of new Set(due.map((entry) => entry.queue))) {
-      queue.notify();
-      this.available(queue);
-    }
-    if (this.#inFlight.some((entry) => entry.queue.ring)) this.#arm();
+  suspend(done: () => void): void {
+    this.#quiet = done;
+    this.#settle();
   }
 
   reset(): void {
     this.#chosen = null;
+    this.#quiet = null;
     this.#inFlight = [];
-    this.#timer?.cancel();
+    this.#settle();
   }
 
   queueReset(queue: VirtQueue): void {
     this.#inFlight = this.#inFlight.filter((entry) => entry.queue !== queue);
-    this.#arm();
+    this.#settle();
   }
 
-  /** Does a request and writes its answer. Returns how many bytes were written: all that can be, or none where there is no place even for the status. */
-  #finish(request: BlockRequest): number {
+  // The count of bytes that goes into the ring means the *first* so many of what the device may write. The status is the last of them, so everything before it has to be
+  // written too, whatever became of the request: with zeroes, and not with what a failing disk left there.
+
+  /** Does a request. The end is how many bytes were written: all that can be, or none where there is no place even for the status. */
+  *#answer(request: BlockRequest): Steps<number> {
     if (!request.status) return 0;
-    const status = this.#perform(request);
-    // The count of bytes that the ring carries means the *first* so many. With the status in the last place, everything before it has to be written too.
-    if (status === BLK_S.OK) request.in.fill(0);
-    else request.blank();
+    const status = yield* this.#perform(request);
+    yield* status === BLK_S.OK ? request.in.fill(0) : request.blank();
     request.status[0] = status;
     return request.chain.writableBytes;
   }
 
   // ## Requests
 
-  #perform(request: BlockRequest): BlockStatus {
+  *#perform(request: BlockRequest): Steps<BlockStatus> {
     const { type } = request;
     if (request.malformed) return BLK_S.IOERR;
     switch (type) {
       case BLK_T.IN:
-        return this.#read(request);
+        return yield* this.#read(request);
       case BLK_T.OUT:
-        return this.#write(request);
+        return yield* this.#write(request);
       case BLK_T.FLUSH:
         return this.drive.flush() ? BLK_S.OK : BLK_S.IOERR;
       case BLK_T.FLUSH_OUT: // a second name, from before the standard
@@ -384,13 +423,13 @@ export class BlockModel implements DeviceModel {
       case BLK_T.GET_LIFETIME:
         return this.#lifetime(request);
       case BLK_T.DISCARD:
-        return this.#ranges(request, 'discard', BLK_F.DISCARD);
+        return yield* this.#ranges(request, 'discard', BLK_F.DISCARD);
       case BLK_T.WRITE_ZEROES:
-        return this.#ranges(request, 'write zeroes', BLK_F.WRITE_ZEROES);
+        return yield* this.#ranges(request, 'write zeroes', BLK_F.WRITE_ZEROES);
       case BLK_T.SECURE_ERASE:
-        return this.#ranges(request, 'secure erase', BLK_F.SECURE_ERASE);
+        return yield* this.#ranges(request, 'secure erase', BLK_F.SECURE_ERASE);
       default:
-        return this.#zoneRequest(request);
+        return yield* this.#zoneRequest(request);
     }
   }
 
@@ -399,7 +438,7 @@ export class BlockModel implements DeviceModel {
     return this.#zoneAware || status <= BLK_S.UNSUPP ? status : BLK_S.IOERR;
   }
 
-  #read({ sector, in: data }: BlockRequest): BlockStatus {
+  *#read({ sector, in: data }: BlockRequest): Steps<BlockStatus> {
     const { zones } = this;
     if (!withinDisk(this.drive, sector, data.left)) return BLK_S.IOERR;
     const sectors = data.left / SECTOR_BYTES;
@@ -408,27 +447,28 @@ export class BlockModel implements DeviceModel {
     for (let done = 0; done < sectors; ) {
       const { count, written } = zones?.extent(sector + done, sectors - done) ?? { count: sectors, written: true };
       // @clause virtio.blk.dev.reads-unwritten-data-byte-pattern
-      if (!written) data.fill(0, count * SECTOR_BYTES);
-      else if (!transfer(this.drive, 'read', sector + done, data, count * SECTOR_BYTES)) return BLK_S.IOERR;
+      const bytes = count * SECTOR_BYTES;
+      if (!(yield* written ? transfer(this.drive, 'read', sector + done, data, bytes) : data.fill(0, bytes))) return BLK_S.IOERR;
       done += count;
     }
     return BLK_S.OK;
   }
 
-  #write(request: BlockRequest): BlockStatus {
+  *#write(request: BlockRequest): Steps<BlockStatus> {
     const { sector, out: data } = request;
     // @clause virtio.blk.dev.ro-offered-writes-complete-ioerr
     // @clause virtio.blk.dev.ro-offered-writes-modify-nothing
     if (this.#readOnly || !withinDisk(this.drive, sector, data.left)) return BLK_S.IOERR;
-    const status = this.zones?.admitWrite(sector, data.left / SECTOR_BYTES, this.#zoneAware) ?? BLK_S.OK;
-    return status === BLK_S.OK ? this.#store(sector, data.left, () => transfer(this.drive, 'write', sector, data, data.left)) : this.#plain(status);
+    const status = this.zones?.admitWrite(sector, data.left / SECTOR_BYTES) ?? BLK_S.OK;
+    return status === BLK_S.OK ? yield* this.#store(sector, data) : this.#plain(status);
   }
 
   /** A write that was admitted: its zones hear of it, and without a write-back cache it is made stable before anybody is told. */
-  #store(sector: number, bytes: number, write: () => boolean): BlockStatus {
+  *#store(sector: number, data: Pieces): Steps<BlockStatus> {
+    const bytes = data.left;
     const count = bytes / SECTOR_BYTES;
     if (this.zones && !this.zones.fillGap(sector, count)) return BLK_S.IOERR;
-    if (!write()) return BLK_S.IOERR;
+    if (!(yield* transfer(this.drive, 'write', sector, data, bytes))) return BLK_S.IOERR;
     this.zones?.wrote(sector, count, this.#zoneAware);
     return this.writeback || this.drive.flush() ? BLK_S.OK : BLK_S.IOERR;
   }
@@ -449,10 +489,10 @@ export class BlockModel implements DeviceModel {
     return BLK_S.OK;
   }
 
-  #ranges({ out: data }: BlockRequest, kind: RangeKind, feature: number): BlockStatus {
+  *#ranges({ out: data }: BlockRequest, kind: RangeKind, feature: number): Steps<BlockStatus> {
     if (!this.#device?.has(feature)) return BLK_S.UNSUPP;
     const { drive, zones } = this;
-    const status = performRanges(data, kind, {
+    const status = yield* performRanges(data, kind, {
       drive,
       zones: kind === 'secure erase' && !this.#zoneAware ? null : zones,
       limits: this.#limits,
@@ -465,13 +505,13 @@ export class BlockModel implements DeviceModel {
 
   // ### Zones
 
-  #zoneRequest(request: BlockRequest): BlockStatus {
+  *#zoneRequest(request: BlockRequest): Steps<BlockStatus> {
     const { zones } = this;
     const { type, sector } = request;
     // @clause virtio.blk.dev.zoned-absent-all-zone-request
     if (!zones || !this.#zoneAware) return BLK_S.UNSUPP;
     if (type === BLK_T.ZONE_REPORT) return this.#report(zones, request);
-    if (type === BLK_T.ZONE_APPEND) return this.#append(zones, request);
+    if (type === BLK_T.ZONE_APPEND) return yield* this.#append(zones, request);
     const change = {
       [BLK_T.ZONE_OPEN]: () => zones.openZone(sector),
       [BLK_T.ZONE_CLOSE]: () => zones.closeZone(sector),
@@ -492,18 +532,15 @@ export class BlockModel implements DeviceModel {
     return BLK_S.OK;
   }
 
-  #append(zones: Zones, { sector, out: data, in: answer }: BlockRequest): BlockStatus {
-    if (this.#readOnly || data.left % SECTOR_BYTES !== 0 || answer.left < 8) return BLK_S.IOERR;
-    const bytes = data.left;
-    const admitted = zones.admitAppend(sector, bytes / SECTOR_BYTES);
+  *#append(zones: Zones, { sector, out: data, in: answer }: BlockRequest): Steps<BlockStatus> {
+    if (this.#readOnly || data.left % SECTOR_BYTES !== 0 || answer.left < BlkAppendSector.bytes) return BLK_S.IOERR;
+    const admitted = zones.admitAppend(sector, data.left / SECTOR_BYTES);
     if (typeof admitted === 'number') return admitted;
-    const status = this.#store(admitted.at, bytes, () => transfer(this.drive, 'write', admitted.at, data, bytes));
+    const status = yield* this.#store(admitted.at, data);
     if (status !== BLK_S.OK) return status;
-    answer.fill(0, answer.left - 8);
-    const place = new Uint8Array(8);
-    new DataView(place.buffer).setBigUint64(0, BigInt(admitted.at), true);
+    yield* answer.fill(0, answer.left - BlkAppendSector.bytes);
     // @clause virtio.blk.dev.successful-append-returns-first-written
-    answer.write(place);
+    answer.write(BlkAppendSector.encode({ append_sector: BigInt(admitted.at) }));
     return BLK_S.OK;
   }
 }

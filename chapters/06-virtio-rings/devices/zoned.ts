@@ -57,6 +57,8 @@ export interface Zone {
   readonly written: number;
 }
 
+type MutableZone = { -readonly [K in keyof Zone]: Zone[K] };
+
 const isOpen = (state: ZoneState): boolean => state === BLK_ZS.IOPEN || state === BLK_ZS.EOPEN;
 const isActive = (state: ZoneState): boolean => isOpen(state) || state === BLK_ZS.CLOSED;
 
@@ -68,7 +70,7 @@ export class Zones {
   readonly maxActive: number;
   readonly maxAppendSectors: number;
   readonly writeGranularity: number;
-  readonly #zones: { -readonly [K in keyof Zone]: Zone[K] }[] = [];
+  readonly #zones: MutableZone[] = [];
   readonly #disk: BlockBackend;
   #open = 0;
   #active = 0;
@@ -127,17 +129,17 @@ export class Zones {
     return this.#active;
   }
 
-  #at(sector: number): { -readonly [K in keyof Zone]: Zone[K] } | undefined {
+  #at(sector: number): MutableZone | undefined {
     return this.#zones[Math.floor(sector / this.zoneSectors)];
   }
 
   /** The zone that begins here, if one does. */
-  #beginning(sector: number): { -readonly [K in keyof Zone]: Zone[K] } | undefined {
+  #beginning(sector: number): MutableZone | undefined {
     const zone = this.#at(sector);
     return zone?.start === sector ? zone : undefined;
   }
 
-  #enter(zone: { -readonly [K in keyof Zone]: Zone[K] }, state: ZoneState): void {
+  #enter(zone: MutableZone, state: ZoneState): void {
     this.#open += Number(isOpen(state)) - Number(isOpen(zone.state));
     this.#active += Number(isActive(state)) - Number(isActive(zone.state));
     zone.state = state;
@@ -161,7 +163,7 @@ export class Zones {
   }
 
   /** An open zone in which nothing was written is empty again. */
-  #shut(zone: { -readonly [K in keyof Zone]: Zone[K] }): void {
+  #shut(zone: MutableZone): void {
     this.#enter(zone, zone.written === zone.start ? BLK_ZS.EMPTY : BLK_ZS.CLOSED);
   }
 
@@ -189,18 +191,24 @@ export class Zones {
     return BLK_S.OK;
   }
 
+  /** Whether there is a zone here that a request can empty or fill. */
+  isSound(sector: number): boolean {
+    const state = this.#beginning(sector)?.state;
+    return state !== undefined && (state === BLK_ZS.EMPTY || state === BLK_ZS.FULL || isActive(state));
+  }
+
   finishZone(sector: number): BlockStatus {
-    const zone = this.#beginning(sector);
     // @clause virtio.blk.dev.zone-finish-impossible-transition-zone
-    if (!zone || !(zone.state === BLK_ZS.EMPTY || isActive(zone.state) || zone.state === BLK_ZS.FULL)) return BLK_S.ZONE_INVALID_CMD;
+    if (!this.isSound(sector)) return BLK_S.ZONE_INVALID_CMD;
+    const zone = this.#beginning(sector) as MutableZone;
     this.#enter(zone, BLK_ZS.FULL);
     return BLK_S.OK;
   }
 
   resetZone(sector: number): BlockStatus {
-    const zone = this.#beginning(sector);
     // @clause virtio.blk.dev.zone-reset-impossible-transition-zone
-    if (!zone || !(zone.state === BLK_ZS.EMPTY || isActive(zone.state) || zone.state === BLK_ZS.FULL)) return BLK_S.ZONE_INVALID_CMD;
+    if (!this.isSound(sector)) return BLK_S.ZONE_INVALID_CMD;
+    const zone = this.#beginning(sector) as MutableZone;
     this.#enter(zone, BLK_ZS.EMPTY);
     zone.written = zone.start;
     return BLK_S.OK;
@@ -225,7 +233,7 @@ export class Zones {
   /** Whether a read may be done at all. */
   admitRead(sector: number, count: number): BlockStatus {
     const touched = this.#touched(sector, count);
-    // @clause virtio.blk.dev.any-request-offline-zone-zone
+    // @clause virtio.blk.dev.request-offline-zone-zone-invalid
     if (touched.some(({ state }) => state === BLK_ZS.OFFLINE)) return BLK_S.ZONE_INVALID_CMD;
     // @clause virtio.blk.dev.swr-zone-request-crossing-zones
     if (touched.length > 1 && touched.some(({ type }) => type === BLK_ZT.SWR)) return BLK_S.ZONE_INVALID_CMD;
@@ -233,7 +241,7 @@ export class Zones {
   }
 
   /** The zones of a range. */
-  #touched(sector: number, count: number): { -readonly [K in keyof Zone]: Zone[K] }[] {
+  #touched(sector: number, count: number): MutableZone[] {
     if (count === 0) return [];
     return this.#zones.slice(Math.floor(sector / this.zoneSectors), Math.floor((sector + count - 1) / this.zoneSectors) + 1);
   }
@@ -246,30 +254,38 @@ export class Zones {
     return { written, count: Math.min(count, (written ? zone.written : zone.start + zone.sectors) - sector) };
   }
 
-  // ## Writing
+  /** Whether what a range holds may be given up. */
+  admitDiscard(sector: number, count: number): BlockStatus {
+    const dead = this.#touched(sector, count).some(({ state }) => state === BLK_ZS.OFFLINE || state === BLK_ZS.RDONLY);
+    return dead ? BLK_S.ZONE_INVALID_CMD : BLK_S.OK;
+  }
 
-  /** Whether a write may be done. When it may, its zone is open. `aware` is a driver that knows of zones. */
-  admitWrite(sector: number, count: number, aware: boolean): BlockStatus {
+  // ## Writing
+  //
+  // Where order is required, a write has one place where it may begin, and needs an open zone. Where it is only preferred, nothing is refused but a zone that has failed.
+
+  /** Whether a write may be done. When it may, a zone that requires order is open. */
+  admitWrite(sector: number, count: number): BlockStatus {
     const touched = this.#touched(sector, count);
     // @clause virtio.blk.dev.write-append-read-only-zone
     if (touched.some(({ state }) => state === BLK_ZS.OFFLINE || state === BLK_ZS.RDONLY)) return BLK_S.ZONE_INVALID_CMD;
-    const required = touched.find(({ type }) => type === BLK_ZT.SWR);
-    if (required) {
-      if (touched.length > 1 || required.state === BLK_ZS.FULL) return BLK_S.ZONE_INVALID_CMD;
-      // @clause virtio.blk.dev.write-off-write-pointer-zone
-      // @clause virtio.blk.dev.write-granularity-gives-sequential-zone
-      if (sector !== required.written || (count * SECTOR_BYTES) % this.writeGranularity !== 0) return BLK_S.ZONE_UNALIGNED_WP;
-      // @clause virtio.blk.dev.write-append-past-zone-capacity
-      if (sector + count > required.start + required.capacity) return BLK_S.ZONE_INVALID_CMD;
-    }
-    for (const zone of aware ? touched : []) {
-      if (zone.type === BLK_ZT.CONV || zone.state === BLK_ZS.FULL || isOpen(zone.state)) continue;
-      // @clause virtio.blk.dev.implicit-open-lacking-resources-open
-      const status = this.#resources(zone);
-      if (status !== BLK_S.OK) return status;
-      this.#enter(zone, BLK_ZS.IOPEN);
-    }
-    return BLK_S.OK;
+    const zone = touched.find(({ type }) => type === BLK_ZT.SWR);
+    if (!zone) return BLK_S.OK;
+    if (touched.length > 1 || zone.state === BLK_ZS.FULL) return BLK_S.ZONE_INVALID_CMD;
+    // @clause virtio.blk.dev.write-off-write-pointer-zone
+    // @clause virtio.blk.dev.write-granularity-gives-sequential-zone
+    if (sector !== zone.written || (count * SECTOR_BYTES) % this.writeGranularity !== 0) return BLK_S.ZONE_UNALIGNED_WP;
+    // @clause virtio.blk.dev.write-append-past-zone-capacity
+    if (sector + count > zone.start + zone.capacity) return BLK_S.ZONE_INVALID_CMD;
+    return this.#openImplicitly(zone);
+  }
+
+  #openImplicitly(zone: MutableZone): BlockStatus {
+    if (isOpen(zone.state)) return BLK_S.OK;
+    // @clause virtio.blk.dev.implicit-open-lacking-resources-open
+    const status = this.#resources(zone);
+    if (status === BLK_S.OK) this.#enter(zone, BLK_ZS.IOPEN);
+    return status;
   }
 
   // A write that leaves a gap behind the pointer, as a host-aware disk allows, makes the gap a part of what is written. It has to read as it did before.
@@ -279,14 +295,16 @@ export class Zones {
     return this.#touched(sector, count).every((zone) => zone.written >= sector || writeZeroes(this.#disk, zone.written, sector - zone.written));
   }
 
-  // A driver that knows nothing of zones knows nothing of limits either, and must not fail because of them. What it writes makes a zone full: a state that costs nothing.
+  // A driver that knows nothing of zones knows nothing of their limits either, and must not fail because of them; nor must a write to a zone that only prefers order. Such a
+  // zone, when it cannot be open, is full: a state that costs nothing.
 
-  /** A write was done. */
+  /** A write was done. `aware` is a driver that knows of zones. */
   wrote(sector: number, count: number, aware: boolean): void {
     for (const zone of this.#touched(sector, count)) {
       if (zone.type === BLK_ZT.CONV) continue;
       zone.written = Math.max(zone.written, Math.min(sector + count, zone.start + zone.sectors));
-      if (!aware || zone.written >= zone.start + zone.capacity) this.#enter(zone, BLK_ZS.FULL);
+      const lost = zone.type === BLK_ZT.SWP && zone.state !== BLK_ZS.FULL && (!aware || this.#openImplicitly(zone) !== BLK_S.OK);
+      if (lost || zone.written >= zone.start + zone.capacity) this.#enter(zone, BLK_ZS.FULL);
     }
   }
 
@@ -301,8 +319,8 @@ export class Zones {
     // @clause virtio.blk.dev.oversize-append-nonzero-max-append
     if (!zone || zone.type !== BLK_ZT.SWR || count > this.maxAppendSectors) return BLK_S.ZONE_INVALID_CMD;
     const at = zone.written;
-    if (zone.state === BLK_ZS.FULL || at + count > zone.start + zone.capacity) return BLK_S.ZONE_INVALID_CMD;
-    const status = count === 0 ? BLK_S.OK : this.admitWrite(at, count, true);
+    if (!(zone.state === BLK_ZS.EMPTY || isActive(zone.state)) || at + count > zone.start + zone.capacity) return BLK_S.ZONE_INVALID_CMD;
+    const status = count === 0 ? BLK_S.OK : this.admitWrite(at, count);
     return status === BLK_S.OK ? { at } : status;
   }
 
