@@ -187,5 +187,5 @@ describe('QEMU', () => {
 
 it('has no built-in machine of an unknown name', async () => {
   expect(await makeBuiltIn('vax')).toBeNull();
-  await expect(makeTarget('vax')).rejects.toThrow(/no target 'vax'; there are ringbook, ringbook-shadow, host-kvm, qemu, all, and exec:<command>/);
+  await expect(makeTarget('vax')).rejects.toThrow(/no target 'vax'; there are ringbook, ringbook-shadow, host-kvm, qemu, .*all, and exec:<command>/);
 });

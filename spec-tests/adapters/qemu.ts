@@ -13,20 +13,28 @@
 // | another reset | the same, without those words |
 // | halt for good | nothing at all: the registers say HLT=1 with interrupts off, on every processor, twice in a row |
 // | QEMU refused to start | status 1, like a debug exit with value 0; but then the monitor never answered |
+//
+// QEMU has several machines, and each case is given the one that it needs: a PC with the old chipset, a Q35, or `microvm`, which has no PCI and its virtio devices in
+// windows of memory. `qemu:pc`, `qemu:q35` and `qemu:microvm` are the same with the choice already made.
 
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import { CONSOLE_LIMIT_BYTES } from '../console.ts';
-import type { Adapter, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
+import type { DeviceSession, WireDevice } from '../device-script/wire.ts';
+import type { Adapter, End, RanGuest, RunDevice, RunError, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
 import { howItEnded, killGroup, spawnGroup } from './children.ts';
+import { isMmio, machineFor, type QemuDevices, type QemuMachine, qemuDevices, quote } from './qemu-devices.ts';
+import { probeQemu, type QemuFound } from './qemu-probe.ts';
 import { Qmp } from './qmp.ts';
+import { MACHINE_OPTIONS, QtestMachine } from './qtest-machine.ts';
 
 const PROGRAM = 'qemu-system-x86_64';
 const POLL_MS = 40;
@@ -56,16 +64,66 @@ const MISSING: Readonly<Record<string, string>> = {
   'tsc-deadline': 'the translator has no TSC-deadline timer',
 };
 
-/** A path inside an option of QEMU's, where a comma separates. */
-const quote = (path: string): string => path.replaceAll(',', ',,');
+// ## What each machine lacks
+
+const NO_PCI = 'microvm has no PCI';
+const LACKS: Readonly<Record<QemuMachine, Readonly<Record<string, string>>>> = {
+  pc: { q35: 'the PC of the old chipset', 'virtio-mmio': 'a PC has no virtio windows', 'virtio-mmio-legacy': 'a PC has no virtio windows' },
+  q35: {
+    ide: 'the disks of the Q35 are at an AHCI controller',
+    'ide-dma': 'the disks of the Q35 are at an AHCI controller',
+    'virtio-mmio': 'a PC has no virtio windows',
+    'virtio-mmio-legacy': 'a PC has no virtio windows',
+  },
+  microvm: {
+    ...{ q35: NO_PCI, pci: NO_PCI, ide: NO_PCI, 'ide-dma': NO_PCI, e1000: NO_PCI, 'virtio-pci': NO_PCI, 'virtio-transitional': NO_PCI },
+    'door-disk': 'microvm has no disk controller that its firmware boots from',
+    i8042: 'microvm has no keyboard controller',
+    'soft-off': 'microvm switches off by another register than a PC',
+  },
+};
+
+/** The machines by the capability that is only theirs. */
+const TRANSPORTS: Readonly<Record<string, readonly QemuMachine[]>> = {
+  'virtio-pci': ['pc', 'q35'],
+  'virtio-transitional': ['pc', 'q35'],
+  'virtio-mmio': ['microvm'],
+  'virtio-mmio-legacy': ['microvm'],
+};
+const TYPES = { 'virtio-entropy': 'virtio-rng', 'virtio-console': 'virtio-serial', 'virtio-balloon': 'virtio-balloon', 'virtio-block': 'virtio-blk' };
+
+/** What this QEMU can be asked for, and why not for the rest. */
+function virtioCapabilities({ machines, properties }: QemuFound): Pick<Started, 'capabilities' | 'missing'> {
+  const missing: Record<string, string> = {};
+  for (const [name, of] of Object.entries(TRANSPORTS)) if (!of.some((machine) => machines.has(machine))) missing[name] = `this QEMU has no machine ${of[0]}`;
+  for (const [name, type] of Object.entries(TYPES))
+    if (properties(`${type}-pci`).size + properties(`${type}-device`).size === 0) missing[name] = `this QEMU has no ${type}`;
+  if (!properties('virtio-rng-pci').has('packed')) missing['ring-packed'] = 'the devices of this version of QEMU have no property `packed`';
+  const all = [...Object.keys(TRANSPORTS), ...Object.keys(TYPES), 'ring-packed'];
+  return { capabilities: all.filter((name) => !(name in missing)), missing };
+}
+
+/** What is at the other end of a guest's console: somebody who repeats what it hears. */
+function echo(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path, () => resolve(socket));
+    socket.on('error', reject); // once connected it means that QEMU has ended
+    socket.pipe(socket);
+  });
+}
 
 /** QEMU under its own translator. */
 export class QemuAdapter implements Adapter {
   readonly #program: string;
+  readonly #machine: QemuMachine | null;
   readonly #children = new Set<ChildProcess>();
+  readonly #sessions = new Set<QtestMachine>();
+  #found: QemuFound | null = null;
 
-  constructor(program: string = PROGRAM) {
+  /** @param machine  instead of the one that fits the case */
+  constructor(program: string = PROGRAM, machine: QemuMachine | null = null) {
     this.#program = program;
+    this.#machine = machine;
   }
 
   async start(): Promise<Started | Unavailable> {
@@ -82,7 +140,46 @@ export class QemuAdapter implements Adapter {
       return { type: 'unavailable', reason };
     }
     const version = /version ([0-9.]+)/.exec(text)?.[1] ?? 'unknown';
-    return { type: 'started', protocol: 1, name: 'qemu', version, surfaces: ['guest'], capabilities: CAPABILITIES, missing: MISSING };
+    let found: QemuFound;
+    try {
+      found = await probeQemu(this.#program);
+    } catch (error) {
+      return { type: 'unavailable', reason: `${this.#program} does not say what it has: ${(error as Error).message}` };
+    }
+    this.#found = found;
+    if (this.#machine && !found.machines.has(this.#machine)) return { type: 'unavailable', reason: `this QEMU has no machine ${this.#machine}` };
+    const virtio = virtioCapabilities(found);
+    const missing = { ...MISSING, ...virtio.missing, ...(this.#machine && LACKS[this.#machine]) };
+    const capabilities = [...CAPABILITIES, ...virtio.capabilities].filter((name) => !(name in missing));
+    const name = this.#machine ? `qemu-${this.#machine}` : 'qemu';
+    return { type: 'started', protocol: 1, name, version, surfaces: ['guest', 'device'], capabilities, missing };
+  }
+
+  /** A machine for devices: the one that was chosen, or the one that they need. */
+  #machineFor(devices: readonly WireDevice[]): QemuMachine | { readonly none: string } {
+    const machine = machineFor(devices);
+    if (typeof machine === 'object' || !this.#machine || devices.length === 0) return typeof machine === 'object' ? machine : (this.#machine ?? machine);
+    const fits = devices.some(isMmio) === (this.#machine === 'microvm');
+    return fits ? this.#machine : { none: `QEMU's ${this.#machine} has no place for these devices` };
+  }
+
+  async open({ id, machine: { memoryMiB, devices } }: RunDevice): Promise<DeviceSession | RunError> {
+    const machine = this.#machineFor(devices);
+    if (typeof machine === 'object') return { type: 'error', id, reason: machine.none };
+    const program = { command: [this.#program] as [string], isQemu: true, properties: (type: string) => this.#properties(type) };
+    const session = await QtestMachine.start(program, { memoryMiB, devices, machine });
+    this.#sessions.add(session);
+    return {
+      access: (ops) => session.access(ops),
+      end: () => {
+        this.#sessions.delete(session);
+        return session.end();
+      },
+    };
+  }
+
+  #properties(type: string): ReadonlySet<string> {
+    return this.#found?.properties(type) ?? new Set();
   }
 
   async run(request: RunRequest): Promise<RunReply> {
@@ -97,20 +194,27 @@ export class QemuAdapter implements Adapter {
   kill(): void {
     for (const child of this.#children) killGroup(child);
     this.#children.clear();
+    for (const session of this.#sessions) session.kill();
+    this.#sessions.clear();
   }
 
-  #commandLine({ guest }: RunGuest, serial: string, disk: string): string[] {
-    const { door, image, vcpus, memoryMiB, needs = [] } = guest;
-    // The Q35 has no IDE channels at the old ports, so it is for those that ask for it.
-    const board = needs.includes('q35') ? 'q35' : 'pc';
+  /** The machine of a guest. The Q35 has no IDE channels at the old ports, so it is for those that ask for it, and for devices. */
+  #guestMachine({ devices = [], needs = [] }: RunGuest['guest']): QemuMachine | { readonly none: string } {
+    if (devices.length > 0) return this.#machineFor(devices);
+    return this.#machine ?? (needs.includes('q35') ? 'q35' : 'pc');
+  }
+
+  #commandLine({ guest }: RunGuest, machine: QemuMachine, serial: string, disk: string, devices: QemuDevices): string[] {
+    const { door, image, vcpus, memoryMiB } = guest;
     const boot = door === 'disk' ? ['-boot', 'c'] : ['-kernel', image];
+    // No boot ROM on the card. The station on its wire is QEMU's own, and nothing gets further than that.
+    const card = ['-netdev', 'user,id=wire,restrict=on', '-device', 'e1000,netdev=wire,romfile='];
     return [
-      ...['-M', board, '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
+      ...['-M', MACHINE_OPTIONS[machine], '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
       ...['-nodefaults', '-display', 'none', '-chardev', serial, '-serial', 'chardev:com1', '-no-reboot', '-d', 'cpu_reset'],
       ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
-      ...['-drive', `file=${quote(disk)},format=raw,if=ide,index=0`],
-      // No boot ROM on the card. The station on its wire is QEMU's own, and nothing gets further than that.
-      ...['-netdev', 'user,id=wire,restrict=on', '-device', 'e1000,netdev=wire,romfile='],
+      ...devices.options,
+      ...(machine === 'microvm' ? [] : ['-drive', `file=${quote(disk)},format=raw,if=ide,index=0`, ...card]),
       ...['-S', '-chardev', 'socket,id=monitor,fd=3', '-mon', 'chardev=monitor,mode=control'],
       ...boot,
     ];
@@ -129,7 +233,9 @@ export class QemuAdapter implements Adapter {
   }
 
   async #bootIn(folder: string, request: RunGuest): Promise<RunReply> {
-    const { image, sha256 } = request.guest;
+    const { image, sha256, devices: wanted = [] } = request.guest;
+    const machine = this.#guestMachine(request.guest);
+    if (typeof machine === 'object') return { type: 'error', id: request.id, reason: machine.none };
     const found = createHash('sha256').update(readFileSync(image)).digest('hex');
     if (found !== sha256) return { type: 'error', id: request.id, reason: `${image} is not the image that the suite means: its digest is ${found}` };
     const output = join(folder, 'output');
@@ -143,7 +249,8 @@ export class QemuAdapter implements Adapter {
       writeFileSync(join(folder, 'input'), input);
       serial += `,input-path=${quote(join(folder, 'input'))}`;
     }
-    const child = spawnGroup(this.#program, this.#commandLine(request, serial, disk), { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
+    const devices = qemuDevices(wanted, { folder, properties: (type) => this.#properties(type) });
+    const child = spawnGroup(this.#program, this.#commandLine(request, machine, serial, disk, devices), { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
     this.#children.add(child);
     let stderr = '';
     let tripleFault = false;
@@ -165,16 +272,19 @@ export class QemuAdapter implements Adapter {
     // The clock starts before QEMU does: a QEMU that never greets is a time-out like any other.
     const timer = setTimeout(() => decide('timeout'), request.limits.timeoutMs);
     let ready = false;
+    const echoes: Socket[] = [];
     try {
       await qmp.greeting();
       await qmp.command('qmp_capabilities'); // the greeting comes before the image is read, the first answer after it
       ready = true;
+      for (const { ports = [] } of devices.ends) echoes.push(...(await Promise.all(ports.map(({ socket }) => echo(socket)))));
       await qmp.command('cont');
       await this.#watch(qmp, decide, () => decided !== null, output);
     } catch {
       // The monitor closed: QEMU has ended, and how it ended decides below.
     }
     const { code, signal } = await closed;
+    for (const socket of echoes) socket.destroy();
     clearTimeout(timer);
     this.#children.delete(child);
 
