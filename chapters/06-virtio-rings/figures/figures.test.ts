@@ -25,6 +25,6 @@ describe('recorded runs', () => {
 
   it('are drawn', () => {
     expect(handover().match(/>breaks</g)?.length).toBeGreaterThan(10);
-    expect(trip()).toContain('avail.ring[1]');
+    expect(trip()).toContain('ring[1] = 1');
   });
 });
