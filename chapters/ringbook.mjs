@@ -2,6 +2,7 @@
 // The front door. It finds the Node that the project brings with it (an optional dependency per platform; Node 24 compiles WebAssembly
 // several times faster than Node 20 and runs TypeScript as it is), and hands the command to the room that owns it.
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
@@ -9,7 +10,7 @@ const NEEDED_MAJOR = 24;
 
 const rooms = {
   start: ['site/start.ts', 'run the suite on the embedded machine, build the site with the results, serve it'],
-  run: ['chapters/05-pio-mmio/host/run.ts', 'run a virtual machine; options as QEMU has them'],
+  run: ['chapters/06-virtio-rings/host/run.ts', 'run a virtual machine; options as QEMU has them'],
   test: ['spec-tests/test.ts', 'the checks, then every test'],
   check: ['spec-tests/check.ts', 'the drift checks: clauses, figures, numbers in prose, prefixes, types, lint'],
   conform: ['spec-tests/conform.ts', 'run the conformance suite against an implementation'],
@@ -51,7 +52,17 @@ if (!room) {
 }
 
 const main = fileURLToPath(new URL(`../${room[0]}`, import.meta.url));
-const child = spawn(findNode(), ['--disable-warning=ExperimentalWarning', main, ...rest], { stdio: 'inherit' });
+if (!existsSync(main)) {
+  console.error(`ringbook: '${command}' needs the whole repository; what is installed here runs machines and judges them: run, conform`);
+  process.exit(2);
+}
+const env = { ...process.env };
+if (main.includes('node_modules')) {
+  // Node does not strip types there by itself.
+  const preload = `--disable-warning=ExperimentalWarning --import=${new URL('strip-types.mjs', import.meta.url)}`;
+  env.NODE_OPTIONS = env.NODE_OPTIONS ? `${env.NODE_OPTIONS} ${preload}` : preload;
+}
+const child = spawn(findNode(), ['--disable-warning=ExperimentalWarning', main, ...rest], { stdio: 'inherit', env });
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
 child.on('error', (error) => {
   console.error(`ringbook: cannot start Node: ${error.message}`);

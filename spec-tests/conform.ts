@@ -10,6 +10,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { killAllGroups } from './adapters/children.ts';
 import { BUILT_IN, checkTarget, isBuiltIn, makeTarget } from './adapters/targets.ts';
 import { applyKnown } from './expect.ts';
+import { isInstalled } from './place.ts';
 import { startProgress } from './progress.ts';
 import { FORMATS, type Format, listCases, mergeResults, render, toResults } from './report.ts';
 import { runCases } from './runner.ts';
@@ -19,7 +20,8 @@ import type { KnownFailures, Results } from './types.ts';
 import { InvalidDocument, readJson } from './validate.ts';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
-export const OUT = join(HERE, 'out');
+/** Where results go: beside the suite in its own repository, and to whoever called where it is installed as a package. */
+export const OUT = isInstalled ? join(process.cwd(), 'ringbook-results') : join(HERE, 'out');
 
 export interface ConformOptions {
   readonly target: string;

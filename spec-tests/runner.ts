@@ -19,6 +19,7 @@ import { AdapterDied, AdapterHung, ProtocolViolation } from './adapters/exec.ts'
 import { consoleTail, type Report, readConsole } from './console.ts';
 import { judgeGuest, judgeObservations } from './judge.ts';
 import { constant, readSteps } from './kvm-script.ts';
+import { CONFORM } from './place.ts';
 import type { BootImage, LoadedCase, Suite } from './suite.ts';
 import type { Adapter, CaseResult, RanGuest, RanKvm, RunReply, RunRequest, Started, Unavailable, Verdict } from './types.ts';
 import { hex } from './values.ts';
@@ -53,7 +54,7 @@ export interface RunOutcome {
 }
 
 const replayCommand = (target: string, id: string): string =>
-  `npm run conform -- --target ${target.includes(' ') ? `'${target}'` : target} --filter '=${id}'`;
+  `${CONFORM} --target ${target.includes(' ') ? `'${target}'` : target} --filter '=${id}'`;
 
 /** The first of a case's doors that the target has. */
 const doorOf = ({ images }: LoadedCase, capabilities: readonly string[]): BootImage | undefined =>
@@ -69,7 +70,8 @@ export function requestFor(testCase: LoadedCase, id: string, capabilities: reado
   const common = { type: 'run', id, case: testCase.id, limits } as const;
   if (testCase.compiled) return { ...common, surface: 'kvm', kvm: { ops: testCase.compiled.ops } };
   const { payload, vcpus = 1, memoryMiB = DEFAULT_MEMORY_MIB, input = '' } = testCase.guest as NonNullable<LoadedCase['guest']>;
-  const { path, sha256, door } = (doorOf(testCase, capabilities) ?? testCase.images?.[0]) as BootImage;
+  const best = (testCase.images as NonNullable<LoadedCase['images']>)[0] as BootImage;
+  const { path, sha256, door } = doorOf(testCase, capabilities) ?? best;
   return {
     ...common,
     surface: 'guest',

@@ -5,9 +5,13 @@
 import { fileURLToPath } from 'node:url';
 import type { Adapter } from '../types.ts';
 import { ExecAdapter } from './exec.ts';
+import type { QemuMachine } from './qemu-devices.ts';
 
-export const BUILT_IN = ['ringbook', 'ringbook-shadow', 'host-kvm', 'qemu'] as const;
+export const BUILT_IN = ['ringbook', 'ringbook-shadow', 'host-kvm', 'qemu', 'v86', 'bochs'] as const;
 export type BuiltIn = (typeof BUILT_IN)[number];
+
+/** QEMU with the choice of its machine already made; no part of `all`, where it chooses by itself. */
+const QEMU_MACHINES: Readonly<Record<string, QemuMachine>> = { 'qemu:pc': 'pc', 'qemu:q35': 'q35', 'qemu:microvm': 'microvm' };
 
 export const isBuiltIn = (name: string): name is BuiltIn => (BUILT_IN as readonly string[]).includes(name);
 
@@ -16,7 +20,10 @@ export async function makeBuiltIn(name: string): Promise<Adapter | null> {
   if (name === 'ringbook') return new (await import('./ringbook.ts')).RingbookAdapter('ept');
   if (name === 'ringbook-shadow') return new (await import('./ringbook.ts')).RingbookAdapter('shadow');
   if (name === 'host-kvm') return new (await import('./host-kvm.ts')).HostKvmAdapter();
-  if (name === 'qemu') return new (await import('./qemu.ts')).QemuAdapter();
+  if (name === 'qemu' || Object.hasOwn(QEMU_MACHINES, name))
+    return new (await import('./qemu.ts')).QemuAdapter(undefined, QEMU_MACHINES[name] ?? null);
+  if (name === 'bochs') return new (await import('./bochs.ts')).BochsAdapter();
+  if (name === 'v86') return new (await import('./v86.ts')).V86Adapter();
   return null;
 }
 
@@ -24,7 +31,8 @@ const isCommand = (name: string): boolean => name.startsWith('exec:') && name.sl
 
 /** @throws RangeError for a name that is no target. */
 export function checkTarget(name: string): void {
-  if (!isBuiltIn(name) && !isCommand(name)) throw new RangeError(`no target '${name}'; there are ${BUILT_IN.join(', ')}, all, and exec:<command>`);
+  if (isBuiltIn(name) || isCommand(name) || Object.hasOwn(QEMU_MACHINES, name)) return;
+  throw new RangeError(`no target '${name}'; there are ${[...BUILT_IN, ...Object.keys(QEMU_MACHINES)].join(', ')}, all, and exec:<command>`);
 }
 
 export interface TargetOptions {
@@ -32,14 +40,14 @@ export interface TargetOptions {
 }
 
 /**
- * The adapter for a target's name. Our own machine and `host-kvm` run in a process of their own, because a synchronous machine that loops cannot be
- * interrupted from within; QEMU already is a process.
+ * The adapter for a target's name. Our own machine, `host-kvm` and v86 run in a process of their own, because a machine that loops cannot be
+ * interrupted from within; QEMU and Bochs already are processes.
  * @throws RangeError for a name that is no target.
  */
 export async function makeTarget(name: string, options: TargetOptions = {}): Promise<Adapter> {
   checkTarget(name);
   if (isCommand(name)) return new ExecAdapter({ command: name.slice(5), ...options });
-  if (name === 'qemu') return (await makeBuiltIn(name)) as Adapter;
+  if (name === 'bochs' || name === 'qemu' || Object.hasOwn(QEMU_MACHINES, name)) return (await makeBuiltIn(name)) as Adapter;
   const program = fileURLToPath(new URL('serve.ts', import.meta.url));
   return new ExecAdapter({ command: [process.execPath, '--disable-warning=ExperimentalWarning', program, name], ...options });
 }
