@@ -236,7 +236,11 @@ export class Areas implements AreaSource {
     if (!LITTLE_ENDIAN || (byteOffset - start) % 2 !== 0) return new ViewArea(piece);
     if (this.#words?.buffer !== buffer) {
       const { byteLength } = buffer;
-      this.#words = { buffer, u16: new Uint16Array(buffer, 0, Math.floor(byteLength / 2)), u32: new Uint32Array(buffer, 0, Math.floor(byteLength / 4)) };
+      this.#words = {
+        buffer,
+        u16: new Uint16Array(buffer, 0, Math.floor(byteLength / 2)),
+        u32: new Uint32Array(buffer, 0, Math.floor(byteLength / 4)),
+      };
     }
     return (byteOffset - start) % 4 === 0 ? new WordArea(this.#words, byteOffset) : new HalfWordArea(this.#words, byteOffset);
   }

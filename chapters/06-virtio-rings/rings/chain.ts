@@ -49,13 +49,23 @@ export class RingChain implements Chain {
 
   /** Takes in one buffer. Returns what is wrong with it, or null. */
   add(walk: Walk, low: number, high: number, len: number, flags: number): string | null {
+    // @clause virtio.robust.dev.chain-loop
+    // @clause virtio.framing.dev.chain-length-can-capped-sensible
+    // @clause virtio.packed.dev.buffers-per-list-can-capped
+    // @clause virtio.framing.dev.chain-as-long-as-queue
     if (this.#elements++ === walk.size) return 'a chain with more descriptors than the queue';
     const writes = (flags & WRITE) !== 0;
+    // @clause virtio.robust.dev.readable-after-writable
     if (this.#writes && !writes) return 'a buffer to read after one to write';
     this.#writes = writes;
     if (len === 0) return null;
+    // @clause virtio.robust.dev.length-overflow
     if (this.readableBytes + this.writableBytes + len > MAX_CHAIN_BYTES) return 'a chain of more than 4 GiB';
     const address = high * 2 ** 32 + low;
+    // @clause virtio.robust.dev.address-not-ram
+    // @clause virtio.framing.dev.buffer-at-end-of-ram
+    // @clause virtio.split.dev.read-only-driver-out-buffers
+    // @clause virtio.packed.dev.packed-readable-buffers-never-written
     const pieces = address + len <= Number.MAX_SAFE_INTEGER ? walk.memory.map(address, len, writes ? 'write' : 'read') : null;
     if (pieces === null) return `a buffer that is no RAM: ${len} bytes at 0x${address.toString(16)}`;
     if (writes) {
@@ -82,6 +92,7 @@ export class RingChain implements Chain {
 /** Follows a split chain from `table[first]`. Returns what is wrong, or null. `nested`: the table is an indirect one. */
 export function follow(walk: Walk, chain: RingChain, table: Area, count: number, first: number, nested: boolean): string | null {
   for (let index = first; ; ) {
+    // @clause virtio.robust.dev.head-out-of-range
     if (index >= count) return `descriptor ${index} of ${count}`;
     const at = index * DESC_BYTES;
     const low = table.load32(at);
@@ -90,7 +101,10 @@ export function follow(walk: Walk, chain: RingChain, table: Area, count: number,
     const flags = table.load16(at + 12);
     const next = table.load16(at + 14);
     if (!nested) chain.descriptors++;
+    // @clause virtio.split-indirect.dev.chain-direct-descriptors-ending-one
+    // @clause virtio.split-indirect.dev.write-flag-descriptor-pointing-indirect
     if (flags & INDIRECT) {
+      // @clause virtio.robust.dev.indirect-nested
       if (nested) return 'an indirect table inside an indirect table';
       if (flags & NEXT) return 'INDIRECT and NEXT in one descriptor';
       const inner = openTable(walk, low, high, len);
@@ -107,7 +121,9 @@ export function follow(walk: Walk, chain: RingChain, table: Area, count: number,
 // An indirect table is a piece of the driver's memory like a buffer, except that the device interprets it. WRITE on the descriptor that refers to it means nothing.
 
 function openTable(walk: Walk, low: number, high: number, len: number): Area | string {
+  // @clause virtio.robust.dev.indirect-unnegotiated
   if (!walk.indirect) return 'INDIRECT, which was not negotiated';
+  // @clause virtio.robust.dev.indirect-odd-length
   if (len === 0 || len % DESC_BYTES !== 0) return `an indirect table of ${len} bytes`;
   const address = high * 2 ** 32 + low;
   const table = address + len <= Number.MAX_SAFE_INTEGER ? walk.areas.open(address, len, 'read') : null;

@@ -4,7 +4,7 @@
 
 import type { DeviceMemory, DmaAccess } from '../memory.ts';
 import type { DeviceRing, RingFeatures, RingPlace, RingPosition } from '../queue.ts';
-import { type Area, Areas, type AreaSource } from './area.ts';
+import { type Area, type AreaSource, Areas } from './area.ts';
 import type { Walk } from './chain.ts';
 import { ALIGNMENT, availBytes, descBytes, MAX_QUEUE_SIZE, pvirtq_event_suppress, usedBytes, WRAP } from './layout.ts';
 import { PackedRing } from './packed.ts';
@@ -26,6 +26,8 @@ export function makeRing(
 ): DeviceRing | string {
   const { size } = place;
   const { packed, eventIdx, indirect } = features;
+  // @clause virtio.robust.dev.size-invalid
+  // @clause virtio.packed.dev.any-size
   if (!(Number.isInteger(size) && size >= 1 && size <= MAX_QUEUE_SIZE)) return `a queue size of ${size}`;
   if (!packed && (size & (size - 1)) !== 0) return `a queue size of ${size}, which is no power of two`;
   const suppress = pvirtq_event_suppress.bytes;
@@ -38,8 +40,10 @@ export function makeRing(
     const where = `the ${area} area at 0x${address.toString(16)}`;
     if (address % align !== 0) return `${where} is not aligned to ${align}`;
     if (!(address >= 0 && address + bytes[area] <= Number.MAX_SAFE_INTEGER)) return `${where} ends outside the address space`;
+    // @clause virtio.robust.dev.ring-not-ram
     return areas.open(address, bytes[area], access) ?? `${where} is not ${bytes[area]} bytes of RAM`;
   };
+  // @clause virtio.split.dev.descriptor-table-entries-read-only
   const desc = open('desc', packed ? 'write' : 'read');
   const driver = open('driver', 'read');
   const device = open('device', 'write');

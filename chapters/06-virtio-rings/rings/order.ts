@@ -9,6 +9,7 @@
 import type { RingChain } from './chain.ts';
 
 /** Chains that the device holds, oldest first. There are never more than the queue has descriptors. */
+// @clause virtio.reserved.dev.order-buffers-used-order-made
 export class InOrder {
   readonly #slots: (RingChain | null)[];
   #first = 0;

@@ -75,6 +75,7 @@ export class PackedRing implements DeviceRing {
   /** The position `count` descriptors further on; the wrap counter turns at the end of the ring. */
   #step(position: number, count: number): number {
     const index = (position & (WRAP - 1)) + count;
+    // @clause virtio.packed.dev.wrap-counter
     return index < this.size ? position + count : ((position & WRAP) ^ WRAP) | (index - this.size);
   }
 
@@ -83,6 +84,7 @@ export class PackedRing implements DeviceRing {
   pop(): RingChain | null {
     if (this.broken !== null) return null;
     let position = this.#next;
+    // @clause virtio.packed.dev.packed-descriptor-usable-only-after
     let flags = this.#flags(position);
     if (!this.#isAvailable(flags, position)) {
       if (!this.#arm()) return null;
@@ -113,6 +115,7 @@ export class PackedRing implements DeviceRing {
     if (this.#held + chain.descriptors > this.size) return this.#fail('more descriptors are available than the queue has');
     this.#held += chain.descriptors;
     this.#order?.took(chain);
+    // @clause virtio.packed.dev.driver-descriptors-begin-processing-ring
     this.#next = position;
     if (this.#features.eventIdx && !this.#isAvailable(this.#flags(position), position)) this.#arm();
     return chain;
@@ -164,6 +167,9 @@ export class PackedRing implements DeviceRing {
   /** Writes one used descriptor, and steps over `slots`. */
   #use(chain: RingChain, slots: number): void {
     const at = (this.#used & (WRAP - 1)) * DESC_BYTES;
+    // @clause virtio.packed.dev.device-descriptors-begin-being-written
+    // @clause virtio.packed.dev.packed-descriptor-untouched-after-used
+    // @clause virtio.packed.dev.next-chained-descriptors-used-order
     this.#writeDescriptor(at, chain);
     this.#publishFlags(at, chain);
     this.#walk.memory.written(this.#descAddress + at + LEN, DESC_BYTES - LEN);
@@ -188,6 +194,7 @@ export class PackedRing implements DeviceRing {
     this.#moved = 0;
     if (moved === 0 || this.broken !== null) return false;
     const flags = this.#driver.acquire16(EVENT_FLAGS) & 3; // before the mark: it is the mark's only if the flags say so
+    // @clause virtio.packed.dev.event-flags
     if (flags === RING_EVENT_FLAGS.DISABLE) return false;
     if (flags !== RING_EVENT_FLAGS.DESC || !this.#features.eventIdx) return true;
     return needPackedEvent(this.#driver.acquire16(OFF_WRAP), this.#used, moved, this.size);

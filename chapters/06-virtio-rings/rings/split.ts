@@ -99,6 +99,7 @@ export class SplitRing implements DeviceRing {
     this.#held[head] = 1;
     this.#holding++;
     this.#order?.took(chain);
+    // @clause virtio.split.dev.index-wraps
     this.#next = (this.#next + 1) & 0xffff;
     if (this.#next === this.#idx) this.#arm();
     return chain;
@@ -109,6 +110,7 @@ export class SplitRing implements DeviceRing {
     this.#arm();
     this.#idx = this.#avail.acquire16(IDX);
     const waiting = (this.#idx - this.#next) & 0xffff;
+    // @clause virtio.robust.dev.avail-index-jump
     if (waiting <= this.size) return waiting > 0;
     this.#fail(`avail.idx is ${this.#idx}, ${waiting} ahead in a queue of ${this.size}`);
     return false;
@@ -127,8 +129,11 @@ export class SplitRing implements DeviceRing {
     assert(written >= 0 && written <= chain.writableBytes, 'the device claims more than it could write');
     chain.out = false;
     chain.written = written;
+    // @clause virtio.split.dev.bytes-beyond-reported-len-can
     for (const [address, bytes] of chain.writableAt) this.#walk.memory.written(address, bytes);
     if (this.#order === null) {
+      // @clause virtio.split.dev.used-element-len-stored-before
+      // @clause virtio.split.dev.first-len-bytes-writable-area
       this.#writeElement(this.#usedIdx, chain);
       this.#publishIdx(1);
       this.#release(chain);
@@ -179,7 +184,13 @@ export class SplitRing implements DeviceRing {
     this.#moved = 0;
     if (moved === 0 || this.broken !== null) return false;
     if (this.#features.notifyOnEmpty && this.#holding === 0 && this.#avail.acquire16(IDX) === this.#next) return true;
+    // @clause virtio.split-notify.dev.event-idx-notify-pre-update
+    // @clause virtio.split-notify.dev.event-idx-no-notification-idx
+    // @clause virtio.split-notify.dev.event-idx-avail-flags-bit
     if (this.#features.eventIdx) return needEvent(this.#avail.acquire16(usedEventAt(this.size)), this.#usedIdx, moved);
+    // @clause virtio.split-notify.dev.without-event-idx-avail-flags
+    // @clause virtio.split-notify.dev.without-event-idx-avail-flags-0
+    // @clause virtio.split-notify.dev.without-event-idx-used-event
     return (this.#avail.acquire16(FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
   }
 
@@ -187,6 +198,7 @@ export class SplitRing implements DeviceRing {
   #arm(): void {
     if (!this.#kicks || !this.#features.eventIdx || this.#mark === this.#next) return;
     this.#mark = this.#next;
+    // @clause virtio.split-notify.dev.event-idx-avail-event-selects
     this.#tell(availEventAt(this.size), this.#next);
   }
 
@@ -198,6 +210,9 @@ export class SplitRing implements DeviceRing {
   disableKicks(): void {
     if (!this.#kicks || this.broken !== null) return;
     this.#kicks = false;
+    // @clause virtio.split-notify.dev.event-idx-used-flags-stays
+    // @clause virtio.split-notify.dev.without-event-idx-used-flags
+    // @clause virtio.split-notify.dev.without-event-idx-used-flags-1
     if (!this.#features.eventIdx) this.#tell(FLAGS, VIRTQ_USED_F_NO_NOTIFY); // with it, a mark that stays behind is enough
   }
 
