@@ -52,7 +52,11 @@ export function* performRanges(data: Pieces, kind: RangeKind, target: RangeTarge
   if (kind === 'secure erase' && zones) return yield* eraseZones(zones, drive, ranges);
   for (const range of ranges) {
     if (range.count === 0) continue;
-    const status = yield* kind === 'write zeroes' ? zeroRange(range, target) : kind === 'discard' ? discardRange(range, target) : eraseRange(range, drive);
+    const status = yield* kind === 'write zeroes'
+      ? zeroRange(range, target)
+      : kind === 'discard'
+        ? discardRange(range, target)
+        : eraseRange(range, drive);
     if (status !== BLK_S.OK) return status;
   }
   return BLK_S.OK;
@@ -98,7 +102,8 @@ const eraseRange = (range: Range, drive: BlockBackend): Steps<BlockStatus> => bi
 // @clause virtio.blk.dev.secure-erase-acts-zone-reset
 function* eraseZones(zones: Zones, drive: BlockBackend, ranges: readonly Range[]): Steps<BlockStatus> {
   const { zoneSectors } = zones;
-  const starts = ({ sector, count }: Range): number[] => Array.from({ length: Math.ceil(count / zoneSectors) }, (_, index) => sector + index * zoneSectors);
+  const starts = ({ sector, count }: Range): number[] =>
+    Array.from({ length: Math.ceil(count / zoneSectors) }, (_, index) => sector + index * zoneSectors);
   for (const range of ranges) {
     const { sector, count } = range;
     if (sector % zoneSectors !== 0 || (count % zoneSectors !== 0 && sector + count !== drive.sectors)) return BLK_S.ZONE_INVALID_CMD;

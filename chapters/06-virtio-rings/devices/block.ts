@@ -11,76 +11,18 @@
 // it *stable*. With a *write-through* cache the answer itself means stable. A driver that has taken FLUSH promises to use it, and gets write-back. One that has not could
 // never make anything stable, so it gets write-through. And with CONFIG_WCE it may choose, by one byte of the configuration space.
 
-import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
-import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
+import type { Timer } from '../../02-kvm-objects/clock.ts';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../../05-pio-mmio/block/block.ts';
 import type { ConfigFields, DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
-import { DEVICE_ID, bit, features as featureSet, has, STATUS } from '../features.ts';
+import { bit, DEVICE_ID, has, STATUS } from '../features.ts';
+import { BlockConfig, type BlockOptions, type BlockShape, shapeOf } from './block-config.ts';
 import { type Pieces, type Steps, transfer } from './block-data.ts';
-import {
-  BLK_F,
-  BLK_S,
-  BLK_T,
-  BLK_Z,
-  BlkConfig,
-  BlkGeometry,
-  BlkLifetime,
-  BlkTopology,
-  BlkZone,
-  BlkZoned,
-  BlkZoneReport,
-  ID_BYTES,
-} from './block-layout.ts';
-import { type RangeLimits, performRanges, type RangeKind } from './block-ranges.ts';
+import { BLK_F, BLK_S, BLK_T, BLK_Z, BlkAppendSector, BlkLifetime, BlkZone, BlkZoneReport } from './block-layout.ts';
+import { performRanges, type RangeKind } from './block-ranges.ts';
 import { BlockRequest } from './block-request.ts';
-import { ConfigSpace } from './config-fields.ts';
-import { type BlockStatus, ZONED_DEFAULTS, type ZonedOptions, Zones } from './zoned.ts';
+import { type BlockStatus, Zones } from './zoned.ts';
 
-export interface BlockOptions {
-  readonly drive: BlockBackend;
-  /** How it is called in traces. */
-  readonly name?: string;
-  /** What GET_ID answers; ASCII, and only the first 20 bytes of it. */
-  readonly serial?: string;
-  /** Even when the drive could be written. */
-  readonly readOnly?: boolean;
-  /** The size of block that the disk likes best, and a power of two; and the size of the one below, which is no smaller. */
-  readonly logicalBlockSize?: number;
-  readonly physicalBlockSize?: number;
-  /** Sizes of requests that are fast, in bytes; 0 when nobody knows. */
-  readonly minIoSize?: number;
-  readonly optIoSize?: number;
-  readonly numQueues?: number;
-  readonly queueSize?: number;
-  /** Segments of a request; so many that a request fills a queue, when absent. */
-  readonly segMax?: number;
-  /** Bytes of a segment; no limit is told when absent. */
-  readonly sizeMax?: number;
-  readonly discard?: boolean;
-  readonly writeZeroes?: boolean;
-  readonly secureErase?: boolean;
-  readonly maxDiscardSectors?: number;
-  readonly maxWriteZeroesSectors?: number;
-  /** Ranges in one discard, write zeroes or secure erase. */
-  readonly maxRanges?: number;
-  /** Whether the cache is write-back when the driver does not say. */
-  readonly writeCache?: boolean;
-  readonly configWce?: boolean;
-  readonly zoned?: ZonedOptions;
-  /** When requests are answered later than they are asked: how many nanoseconds, from a {@link BLK_T} and the bytes of data. Needs a clock. */
-  readonly latency?: (type: number, bytes: number) => number;
-  readonly clock?: Clock;
-}
-
-/** QEMU's defaults, but for the number of ranges (there 1, which is no test for a driver). */
-export const BLOCK_DEFAULTS = {
-  queueSize: 256,
-  numQueues: 1,
-  logicalBlockSize: SECTOR_BYTES,
-  maxDiscardSectors: 0x3f_ffff,
-  maxWriteZeroesSectors: 0x3f_ffff,
-  maxRanges: 16,
-} as const;
+export { BLOCK_DEFAULTS, type BlockOptions } from './block-config.ts';
 
 interface InFlight {
   readonly request: BlockRequest;
@@ -102,9 +44,7 @@ export class BlockModel implements DeviceModel {
   readonly drive: BlockBackend;
   readonly zones: Zones | null;
   readonly #options: BlockOptions;
-  readonly #serial: Uint8Array;
-  readonly #readOnly: boolean;
-  readonly #limits: RangeLimits;
+  readonly #shape: BlockShape;
   #device: VirtioDevice | null = null;
   /** What the driver wrote to `writeback`; null until it does. */
   #chosen: boolean | null = null;
@@ -115,45 +55,20 @@ export class BlockModel implements DeviceModel {
 
   /** @throws Errno EINVAL for a disk that no driver could use */
   constructor(options: BlockOptions) {
-    const { drive, zoned } = options;
-    const { queueSize, numQueues, logicalBlockSize, maxDiscardSectors, maxWriteZeroesSectors, maxRanges } = {
-      ...BLOCK_DEFAULTS,
-      ...defined(options),
-    };
-    const physicalBlockSize = options.physicalBlockSize ?? logicalBlockSize;
-    const segMax = options.segMax ?? Math.max(1, queueSize - 2);
-    const powerOfTwo = (size: number): boolean => Number.isSafeInteger(size) && size >= SECTOR_BYTES && Number.isInteger(Math.log2(size));
-    if (!powerOfTwo(logicalBlockSize) || !powerOfTwo(physicalBlockSize) || physicalBlockSize < logicalBlockSize)
-      throw new Errno('block', ERRNO.EINVAL, `blocks of ${logicalBlockSize} bytes in blocks of ${physicalBlockSize}`);
-    if (!(numQueues >= 1 && numQueues <= 0xffff) || !(segMax >= 1) || !(options.sizeMax === undefined || options.sizeMax >= 1))
-      throw new Errno('block', ERRNO.EINVAL, `${numQueues} queues, ${segMax} segments of at most ${options.sizeMax} bytes`);
-    // A limit of zero would forbid what the feature offers. Windows divides by it.
-    if (!(maxDiscardSectors >= 1 && maxWriteZeroesSectors >= 1 && maxRanges >= 1))
-      throw new Errno('block', ERRNO.EINVAL, 'a limit of no sectors, or of no ranges');
-    if (options.latency && !options.clock) throw new Errno('block', ERRNO.EINVAL, 'an answer that comes later needs a clock');
-    const serial = options.serial ?? '';
-    if (/[^\x20-\x7e]/.test(serial)) throw new Errno('block', ERRNO.EINVAL, 'a serial number is printable ASCII');
-    if (options.secureErase && !drive.secureErase) throw new Errno('block', ERRNO.EINVAL, 'this drive cannot promise that anything is erased');
-
-    this.name = options.name ?? 'virtio-blk';
-    this.drive = drive;
+    const shape = shapeOf(options);
+    this.#shape = shape;
     this.#options = options;
-    this.#serial = new TextEncoder().encode(serial).subarray(0, ID_BYTES);
-    this.#readOnly = options.readOnly === true || drive.readOnly;
-    // @clause virtio.blk.dev.max-append-sectors-within-seg
-    const most = options.sizeMax === undefined ? Number.POSITIVE_INFINITY : Math.floor((segMax * options.sizeMax) / SECTOR_BYTES);
-    const maxAppendSectors = Math.min(zoned?.maxAppendSectors ?? ZONED_DEFAULTS.maxAppendSectors, most);
-    this.zones = zoned && zoned.model !== 'none' ? new Zones(drive, { ...zoned, maxAppendSectors }) : null;
-    const zoneSectors = this.zones?.zoneSectors;
-    this.queueSizes = new Array(numQueues).fill(queueSize);
-    this.#limits = {
-      segments: maxRanges,
-      discard: maxDiscardSectors,
-      'write zeroes': maxWriteZeroesSectors,
-      'secure erase': zoneSectors ? Math.max(1, Math.floor(maxDiscardSectors / zoneSectors)) * zoneSectors : maxDiscardSectors,
-    };
-    this.features = this.#offer(numQueues);
-    this.config = this.#makeConfig({ numQueues, segMax, logicalBlockSize, physicalBlockSize });
+    this.name = options.name ?? 'virtio-blk';
+    this.drive = options.drive;
+    this.zones = shape.zoned ? new Zones(options.drive, shape.zoned) : null;
+    this.features = shape.features;
+    this.queueSizes = new Array(shape.numQueues).fill(shape.queueSize);
+    this.config = new BlockConfig(options.drive, shape, {
+      zones: () => (this.#settled && !this.#zoneAware ? null : this.zones),
+      writeback: () => this.writeback,
+      mayChoose: () => this.#mayChoose,
+      choose: (writeback) => void (this.#chosen = writeback),
+    });
     this.#timer = options.clock?.timer(() => this.#work()) ?? null;
   }
 
@@ -161,36 +76,7 @@ export class BlockModel implements DeviceModel {
     this.#device = device;
   }
 
-  // ## What is offered
-  //
-  // Two features from before the standard are not offered even to a legacy driver. BARRIER promised an order among requests, which a driver gets by waiting and FLUSH; the last
-  // driver that used it is older than FLUSH. SCSI passed commands through to the host's own disk, which a guest has no business with.
-
-  #offer(numQueues: number): bigint {
-    const { discard = true, writeZeroes = true, secureErase = false, configWce = true, sizeMax, zoned } = this.#options;
-    const when = (condition: boolean, feature: number): readonly number[] => (condition ? [feature] : []);
-    return featureSet(
-      BLK_F.SEG_MAX,
-      BLK_F.GEOMETRY,
-      BLK_F.BLK_SIZE,
-      BLK_F.TOPOLOGY,
-      // @clause virtio.blk.dev.flush-offered-always
-      // @clause virtio.blk.dev.config-wce-offer-implies-flush
-      BLK_F.FLUSH,
-      ...when(configWce, BLK_F.CONFIG_WCE),
-      ...when(sizeMax !== undefined, BLK_F.SIZE_MAX),
-      ...when(this.#readOnly, BLK_F.RO),
-      ...when(numQueues > 1, BLK_F.MQ),
-      ...when(discard && zoned?.model !== 'host-managed', BLK_F.DISCARD), // such a driver must not take it, so it is not tempted
-      ...when(writeZeroes, BLK_F.WRITE_ZEROES),
-      ...when(secureErase, BLK_F.SECURE_ERASE),
-      // @clause virtio.blk.dev.lifetime-offered-backing-storage-lifetime
-      // @clause virtio.blk.dev.lifetime-not-offered-without-meaningful
-      ...when(this.drive.lifetime !== undefined, BLK_F.LIFETIME),
-      // @clause virtio.blk.dev.non-zoned-disk-not-offer
-      ...when(zoned !== undefined, BLK_F.ZONED),
-    );
-  }
+  // ## What is agreed
 
   // @clause virtio.blk.dev.legacy-device-never-offers-zoned
   readonly modernOnly = bit(BLK_F.ZONED);
@@ -206,85 +92,13 @@ export class BlockModel implements DeviceModel {
     return this.#device !== null && !this.#device.legacy && this.#device.has(BLK_F.ZONED);
   }
 
-  // ## Configuration
-
-  #makeConfig(sizes: { numQueues: number; segMax: number; logicalBlockSize: number; physicalBlockSize: number }): ConfigFields {
-    const space = new ConfigSpace(
-      BlkConfig,
-      {
-        writeback: {
-          completedBy: 'lowest byte',
-          allowed: () => this.#mayChoose,
-          // @clause virtio.blk.dri.config-wce-cache-mode-switched
-          written: () => void (this.#chosen = space.view.getUint8(BlkConfig.fields.writeback.offset) !== 0),
-        },
-      },
-      configBytes(this.features),
-    );
-    const { numQueues, segMax, logicalBlockSize, physicalBlockSize } = sizes;
-    const { sizeMax = 0, minIoSize = 0, optIoSize = 0 } = this.#options;
-    const zoneSectors = this.zones?.zoneSectors;
-    const offered = (feature: number, value: number): number => (has(this.features, feature) ? value : 0);
-    // @clause virtio.blk.dev.unused0-unused1-padding-zero
-    BlkConfig.store(space.view, 0, {
-      size_max: sizeMax,
-      seg_max: segMax,
-      blk_size: logicalBlockSize,
-      num_queues: offered(BLK_F.MQ, numQueues),
-      max_discard_sectors: offered(BLK_F.DISCARD, this.#limits.discard),
-      max_discard_seg: offered(BLK_F.DISCARD, this.#limits.segments),
-      discard_sector_alignment: offered(BLK_F.DISCARD, physicalBlockSize / SECTOR_BYTES),
-      max_write_zeroes_sectors: offered(BLK_F.WRITE_ZEROES, this.#limits['write zeroes']),
-      max_write_zeroes_seg: offered(BLK_F.WRITE_ZEROES, this.#limits.segments),
-      // @clause virtio.blk.dev.write-zeroes-may-unmap-clear
-      write_zeroes_may_unmap: offered(BLK_F.WRITE_ZEROES, Number(this.drive.unmaps === true)),
-      max_secure_erase_sectors: offered(BLK_F.SECURE_ERASE, this.#limits['secure erase']),
-      max_secure_erase_seg: offered(BLK_F.SECURE_ERASE, this.#limits.segments),
-      // @clause virtio.blk.dev.zoned-secure-erase-erase-alignment
-      secure_erase_sector_alignment: offered(BLK_F.SECURE_ERASE, zoneSectors ?? physicalBlockSize / SECTOR_BYTES),
-    });
-    BlkTopology.store(space.view, BlkConfig.fields.topology.offset, {
-      physical_block_exp: Math.log2(physicalBlockSize / logicalBlockSize),
-      min_io_size: Math.min(0xffff, Math.floor(minIoSize / logicalBlockSize)),
-      opt_io_size: Math.floor(optIoSize / logicalBlockSize),
-    });
-    const refresh = (): void => {
-      BlkConfig.store(space.view, 0, { capacity: BigInt(this.drive.sectors), writeback: Number(this.writeback) });
-      BlkGeometry.store(space.view, BlkConfig.fields.geometry.offset, geometryOf(this.drive.sectors));
-      this.#describeZones(space.view);
-    };
-    return {
-      bytes: space.bytes,
-      read(offset, width) {
-        refresh();
-        return space.read(offset, width);
-      },
-      write: (offset, width, value) => space.write(offset, width, value),
-    };
+  /** Whether the driver has made its choice of features. */
+  get #settled(): boolean {
+    const device = this.#device;
+    return device !== null && (device.legacy || (device.status & STATUS.FEATURES_OK) !== 0);
   }
 
-  // Before FEATURES_OK the driver may look at everything that is offered. Afterwards a driver that has not taken ZONED finds nothing there.
-
-  #describeZones(view: DataView): void {
-    const { zones } = this;
-    const settled = this.#device !== null && (this.#device.legacy || (this.#device.status & STATUS.FEATURES_OK) !== 0);
-    // @clause virtio.blk.dev.zoned-declined-ha-none-init
-    // @clause virtio.blk.dev.zoned-negotiated-zoned-model-reports
-    // @clause virtio.blk.dev.unused2-padding-zero
-    const told = zones && (!settled || this.#zoneAware) ? zones : null;
-    BlkZoned.store(view, BlkConfig.fields.zoned.offset, {
-      // @clause virtio.blk.dev.zone-sectors-gives-single-zone
-      zone_sectors: told?.zoneSectors ?? 0,
-      max_open_zones: told?.maxOpen ?? 0,
-      max_active_zones: told?.maxActive ?? 0,
-      // @clause virtio.blk.dev.max-append-sectors-gives-largest
-      max_append_sectors: told?.maxAppendSectors ?? 0,
-      write_granularity: told?.writeGranularity ?? 0,
-      model: told?.model ?? BLK_Z.NONE,
-    });
-  }
-
-  // ### Write-back or write-through
+  // ## Write-back or write-through
   //
   // A legacy driver has no FEATURES_OK. Its choice of features must not change the cache behind its back, so there only DRIVER_OK counts, and only when CONFIG_WCE
   // was not taken.
@@ -301,9 +115,7 @@ export class BlockModel implements DeviceModel {
   get writeback(): boolean {
     const device = this.#device;
     const initial = this.#options.writeCache ?? true;
-    if (!device) return initial;
-    const settled = (device.status & (device.legacy ? STATUS.DRIVER_OK : STATUS.FEATURES_OK)) !== 0;
-    if (!settled) return this.#chosen ?? initial;
+    if (!device || (device.status & (device.legacy ? STATUS.DRIVER_OK : STATUS.FEATURES_OK)) === 0) return this.#chosen ?? initial;
     // @clause virtio.blk.dev.stable-writes-reach-persistent-storage
     if (!device.has(BLK_F.CONFIG_WCE)) return device.has(BLK_F.FLUSH);
     // @clause virtio.blk.dev.config-wce-without-flush-writeback
@@ -418,7 +230,7 @@ export class BlockModel implements DeviceModel {
         if (!this.#device?.legacy) return BLK_S.UNSUPP;
         return this.drive.flush() ? BLK_S.OK : BLK_S.IOERR;
       case BLK_T.GET_ID:
-        request.in.write(this.#serial);
+        request.in.write(this.#shape.serial);
         return BLK_S.OK;
       case BLK_T.GET_LIFETIME:
         return this.#lifetime(request);
@@ -458,7 +270,7 @@ export class BlockModel implements DeviceModel {
     const { sector, out: data } = request;
     // @clause virtio.blk.dev.ro-offered-writes-complete-ioerr
     // @clause virtio.blk.dev.ro-offered-writes-modify-nothing
-    if (this.#readOnly || !withinDisk(this.drive, sector, data.left)) return BLK_S.IOERR;
+    if (this.#shape.readOnly || !withinDisk(this.drive, sector, data.left)) return BLK_S.IOERR;
     const status = this.zones?.admitWrite(sector, data.left / SECTOR_BYTES) ?? BLK_S.OK;
     return status === BLK_S.OK ? yield* this.#store(sector, data) : this.#plain(status);
   }
@@ -495,8 +307,8 @@ export class BlockModel implements DeviceModel {
     const status = yield* performRanges(data, kind, {
       drive,
       zones: kind === 'secure erase' && !this.#zoneAware ? null : zones,
-      limits: this.#limits,
-      readOnly: this.#readOnly,
+      limits: this.#shape.limits,
+      readOnly: this.#shape.readOnly,
       zoneAware: this.#zoneAware,
     });
     if (status !== BLK_S.OK) return this.#plain(status);
@@ -520,7 +332,7 @@ export class BlockModel implements DeviceModel {
       [BLK_T.ZONE_RESET_ALL]: () => zones.resetAll(),
     }[type];
     if (!change) return BLK_S.UNSUPP;
-    return this.#readOnly ? BLK_S.IOERR : change();
+    return this.#shape.readOnly ? BLK_S.IOERR : change();
   }
 
   #report(zones: Zones, { sector, in: data }: BlockRequest): BlockStatus {
@@ -533,7 +345,7 @@ export class BlockModel implements DeviceModel {
   }
 
   *#append(zones: Zones, { sector, out: data, in: answer }: BlockRequest): Steps<BlockStatus> {
-    if (this.#readOnly || data.left % SECTOR_BYTES !== 0 || answer.left < BlkAppendSector.bytes) return BLK_S.IOERR;
+    if (this.#shape.readOnly || data.left % SECTOR_BYTES !== 0 || answer.left < BlkAppendSector.bytes) return BLK_S.IOERR;
     const admitted = zones.admitAppend(sector, data.left / SECTOR_BYTES);
     if (typeof admitted === 'number') return admitted;
     const status = yield* this.#store(admitted.at, data);
@@ -543,24 +355,4 @@ export class BlockModel implements DeviceModel {
     answer.write(BlkAppendSector.encode({ append_sector: BigInt(admitted.at) }));
     return BLK_S.OK;
   }
-}
-
-/** Without the properties that are there but undefined, which would hide a default. */
-const defined = (options: BlockOptions): Partial<BlockOptions> =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<BlockOptions>;
-
-/** How much of the configuration space there is: up to the last field that a feature gives a meaning. */
-function configBytes(features: bigint): number {
-  if (has(features, BLK_F.ZONED)) return BlkConfig.bytes;
-  if (has(features, BLK_F.SECURE_ERASE)) return BlkConfig.fields.zoned.offset;
-  if (has(features, BLK_F.WRITE_ZEROES)) return BlkConfig.fields.max_secure_erase_sectors.offset;
-  if (has(features, BLK_F.DISCARD)) return BlkConfig.fields.max_write_zeroes_sectors.offset;
-  return BlkConfig.fields.max_discard_sectors.offset;
-}
-
-/** The geometry that a BIOS would make up: {@link SECTORS} sectors, sixteen heads, and as many cylinders as fit. */
-const SECTORS = 63;
-const HEADS = 16;
-function geometryOf(sectors: number): { cylinders: number; heads: number; sectors: number } {
-  return { cylinders: Math.min(16383, Math.max(2, Math.floor(sectors / (SECTORS * HEADS)))), heads: HEADS, sectors: SECTORS };
 }

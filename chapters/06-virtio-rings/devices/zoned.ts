@@ -57,6 +57,9 @@ export interface Zone {
   readonly written: number;
 }
 
+/** More zones than any disk has. */
+const MOST_ZONES = 1 << 20;
+
 type MutableZone = { -readonly [K in keyof Zone]: Zone[K] };
 
 const isOpen = (state: ZoneState): boolean => state === BLK_ZS.IOPEN || state === BLK_ZS.EOPEN;
@@ -83,6 +86,7 @@ export class Zones {
     const { zoneSectors, conventional, maxOpen, maxActive, maxAppendSectors, writeGranularity } = { ...ZONED_DEFAULTS, ...options };
     const capacity = options.zoneCapacity ?? zoneSectors;
     const wrong =
+      disk.sectors / zoneSectors > MOST_ZONES ||
       !(Number.isSafeInteger(zoneSectors) && zoneSectors > 0 && zoneSectors <= 0xffff_ffff) ||
       !(Number.isSafeInteger(capacity) && capacity > 0 && capacity <= zoneSectors) ||
       !(writeGranularity >= SECTOR_BYTES && writeGranularity % SECTOR_BYTES === 0 && (capacity * SECTOR_BYTES) % writeGranularity === 0) ||
@@ -325,7 +329,13 @@ export class Zones {
   }
 
   /** What a zone report says of the zone with this index. */
-  describe(index: number): { readonly z_cap: bigint; readonly z_start: bigint; readonly z_wp: bigint; readonly z_type: number; readonly z_state: number } {
+  describe(index: number): {
+    readonly z_cap: bigint;
+    readonly z_start: bigint;
+    readonly z_wp: bigint;
+    readonly z_type: number;
+    readonly z_state: number;
+  } {
     const { start, sectors, capacity, type, state, written } = this.#zones[index] as Zone;
     const pointer = state === BLK_ZS.EMPTY || isActive(state);
     const z_wp = type === BLK_ZT.CONV ? 2n ** 64n - 1n : BigInt(pointer ? written : start + sectors);
