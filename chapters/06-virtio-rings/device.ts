@@ -329,7 +329,8 @@ export class VirtioDevice {
   #complaint(chosen: bigint): string | null {
     if (chosen & ~this.offerTo(false)) return 'features that were not offered';
     if (!has(chosen, F.VERSION_1)) return 'VERSION_1 was not taken';
-    if (has(this.offered, F.ACCESS_PLATFORM) && !has(chosen, F.ACCESS_PLATFORM)) return 'addresses are the platform’s, and ACCESS_PLATFORM was not taken';
+    if (has(this.offered, F.ACCESS_PLATFORM) && !has(chosen, F.ACCESS_PLATFORM))
+      return 'addresses are the platform’s, and ACCESS_PLATFORM was not taken';
     const lonely = this.model.dependencies?.find(([feature, needed]) => has(chosen, feature) && !has(chosen, needed));
     if (lonely) return `feature ${lonely[0]} without feature ${lonely[1]}`;
     return this.model.accepts?.(chosen) === false ? 'a choice that this device cannot work with' : null;
@@ -465,6 +466,7 @@ export class VirtioDevice {
       indirect: this.has(F.INDIRECT_DESC),
       eventIdx: this.has(F.EVENT_IDX),
       inOrder: this.has(F.IN_ORDER),
+      notifyOnEmpty: this.#legacy && this.has(F.NOTIFY_ON_EMPTY),
     });
   }
 

@@ -9,6 +9,7 @@ import type { Kernel } from '../../02-kvm-objects/kernel.ts';
 import type { RunResult } from '../../03-vcpu-loop/board.ts';
 import { HostMachine, LONGEST_TIMEOUT_MS } from '../../03-vcpu-loop/host/host-machine.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
+import { CHARDEV_INPUT_BYTES, Chardev } from '../machine/chardev.ts';
 import type { CompleteConfig } from '../machine/config.ts';
 import '../machine/devices.ts';
 import { ConfigError } from '../machine/device-types.ts';
@@ -24,8 +25,6 @@ const SLICE_MS = 10;
 /** A machine in virtual time that is ahead of a person's waits so long at most before it looks again. */
 const WAIT_MS = 50;
 const NS_PER_MS = 1e6;
-/** What waits for the guest at a serial port before its sender waits too. */
-const INPUT_LIMIT_BYTES = 64 << 10;
 /** More than any firmware that a PC can hold; an image of a kernel has to fit the machine's memory. */
 const FIRMWARE_LIMIT_BYTES = 64 << 20;
 
@@ -47,10 +46,24 @@ function fileTrace(file: LineFile): Trace {
   };
 }
 
+/** Something that takes bytes for the guest, and how many it has not passed on. */
+interface Input {
+  readonly waiting: number;
+  send(bytes: Uint8Array): void;
+}
+
+/** Who has standard input. */
+function inputOf({ serial, chardevs: described }: CompleteConfig, pc: Pc, chardevs: ReadonlyMap<string, Chardev>): Input | null {
+  const chardev = described.find(({ stream }) => stream === 'stdio');
+  return (chardev ? chardevs.get(chardev.id) : pc.serials[serial.indexOf('stdio')]) ?? null;
+}
+
 export class OpenMachine {
   readonly pc: Pc;
   readonly #config: CompleteConfig;
   readonly #machine: Machine<Pc> | HostMachine<Pc>;
+  /** What standard input leads to. */
+  readonly #input: Input | null;
   readonly #sinks: readonly Sink[];
   readonly #closing: (() => void)[];
   /** Ends the present wait for input. */
@@ -90,6 +103,16 @@ export class OpenMachine {
     };
     const serials = config.serial.map(sink);
     const debug = sink(config.debugcon);
+    const chardevs = new Map<string, Chardev>();
+    const outputs = config.chardevs.map(({ id, stream }) => {
+      const output = sink(stream);
+      const chardev = new Chardev({ hasInput: stream === 'stdio' });
+      chardev.onOutput = (bytes) => {
+        for (const byte of bytes) output.byte(byte);
+      };
+      chardevs.set(id, chardev);
+      return output;
+    });
     let trace: Trace | null = null;
     if (config.trace !== undefined) {
       const file = opened(() => new LineFile(config.trace as string));
@@ -102,16 +125,33 @@ export class OpenMachine {
     const kernel = openKernel(config, trace, closing);
     const pc = opened(
       () =>
-        new Pc({ kernel, config, firmware, blocks, trace, onSerial: (port, byte) => serials[port]?.byte(byte), onDebug: (byte) => debug.byte(byte) }),
+        new Pc({
+          kernel,
+          config,
+          firmware,
+          blocks,
+          chardevs,
+          trace,
+          onSerial: (port, byte) => serials[port]?.byte(byte),
+          onDebug: (byte) => debug.byte(byte),
+        }),
     );
     // A thread for each processor means that every exit is handed to another thread and back. One processor does without.
     const machine = kernel instanceof HostKernel && config.cpus > 1 ? await HostMachine.create({ ...pc.board, kernel }) : new Machine(pc.board);
     closing.push(() => void machine.shutdown());
     if (image) opened(() => machine.load(image, { ...pc.handover, ...(config.door && { door: config.door }), commandLine: config.append ?? '' }));
-    return new OpenMachine(config, pc, machine, [...serials, debug], closing);
+    return new OpenMachine(config, pc, machine, inputOf(config, pc, chardevs), [...serials, debug, ...outputs], closing);
   }
 
-  private constructor(config: CompleteConfig, pc: Pc, machine: Machine<Pc> | HostMachine<Pc>, sinks: readonly Sink[], closing: (() => void)[]) {
+  private constructor(
+    config: CompleteConfig,
+    pc: Pc,
+    machine: Machine<Pc> | HostMachine<Pc>,
+    input: Input | null,
+    sinks: readonly Sink[],
+    closing: (() => void)[],
+  ) {
+    this.#input = input;
     this.#config = config;
     this.pc = pc;
     this.#machine = machine;
@@ -122,12 +162,12 @@ export class OpenMachine {
   /** Runs the machine to its end. */
   async run(): Promise<RunResult> {
     const { pc } = this;
-    const port = this.#config.serial.indexOf('stdio');
-    if (port >= 0) {
+    const input = this.#input;
+    if (input) {
       pc.inputOpen = true;
       this.#giveBack = takeTerminal({
         onBytes: (bytes) => {
-          pc.serials[port]?.send(bytes);
+          input.send(bytes);
           this.#regulate();
           this.#arrived();
         },
@@ -192,9 +232,8 @@ export class OpenMachine {
   // A guest need not read what is typed, and whoever types may be a file without end. Then standard input has to wait, and its writer with it.
 
   #regulate(): void {
-    const port = this.#config.serial.indexOf('stdio');
-    const waiting = this.pc.serials[port]?.waiting ?? 0;
-    if (waiting > INPUT_LIMIT_BYTES === this.#held || !this.pc.inputOpen) return;
+    const waiting = this.#input?.waiting ?? 0;
+    if (waiting > CHARDEV_INPUT_BYTES === this.#held || !this.pc.inputOpen) return;
     this.#held = !this.#held;
     if (this.#held) process.stdin.pause();
     else process.stdin.resume();

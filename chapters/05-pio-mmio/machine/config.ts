@@ -20,6 +20,11 @@ export interface Drive {
   readonly readonly?: boolean;
 }
 
+export interface CharDevice {
+  readonly id: string;
+  readonly stream: Stream;
+}
+
 export interface Netdev {
   readonly id: string;
   readonly type: 'echo' | 'none';
@@ -40,6 +45,7 @@ export interface MachineConfig {
   readonly nographic?: boolean;
   readonly drives?: readonly Drive[];
   readonly netdevs?: readonly Netdev[];
+  readonly chardevs?: readonly CharDevice[];
   readonly devices?: readonly DeviceConfig[];
   readonly serial?: readonly Stream[];
   readonly debugcon?: Stream;
@@ -52,7 +58,19 @@ export type CompleteConfig = MachineConfig &
   Required<
     Pick<
       MachineConfig,
-      'accel' | 'memory' | 'irqchip' | 'memoryMiB' | 'cpus' | 'reboot' | 'nographic' | 'drives' | 'netdevs' | 'devices' | 'serial' | 'debugcon'
+      | 'accel'
+      | 'memory'
+      | 'irqchip'
+      | 'memoryMiB'
+      | 'cpus'
+      | 'reboot'
+      | 'nographic'
+      | 'drives'
+      | 'netdevs'
+      | 'chardevs'
+      | 'devices'
+      | 'serial'
+      | 'debugcon'
     >
   >;
 
@@ -66,6 +84,7 @@ const DEFAULTS = {
   nographic: false,
   drives: [],
   netdevs: [],
+  chardevs: [],
   devices: [],
   serial: ['stdio'],
   debugcon: 'null',
@@ -98,24 +117,25 @@ function checkStart({ firmware, kernel, append, door, memoryMiB }: CompleteConfi
     throw new ConfigError(`${memoryMiB} MiB of memory are too few for firmware; it needs ${FIRMWARE_LEAST_MIB}`);
 }
 
-function checkNames({ drives, netdevs }: CompleteConfig): void {
+function checkNames({ drives, netdevs, chardevs }: CompleteConfig): void {
   const seen = new Set<string>();
-  for (const { id } of [...drives, ...netdevs]) {
+  for (const { id } of [...drives, ...netdevs, ...chardevs]) {
     if (seen.has(id)) throw new ConfigError(`two things are called ${id}`);
     seen.add(id);
   }
 }
 
-function checkStreams({ serial, debugcon, trace }: CompleteConfig): void {
-  if ([...serial, debugcon].filter((stream) => stream === 'stdio').length > 1) throw new ConfigError('stdio is taken by two devices');
-  const files = [...serial, debugcon].flatMap((stream) => (typeof stream === 'object' ? [stream.file] : [])).concat(trace ?? []);
+function checkStreams({ serial, debugcon, chardevs, trace }: CompleteConfig): void {
+  const streams = [...serial, debugcon, ...chardevs.map(({ stream }) => stream)];
+  if (streams.filter((stream) => stream === 'stdio').length > 1) throw new ConfigError('stdio is taken by two devices');
+  const files = streams.flatMap((stream) => (typeof stream === 'object' ? [stream.file] : [])).concat(trace ?? []);
   const twice = files.find((file, index) => files.indexOf(file) !== index);
   if (twice !== undefined) throw new ConfigError(`two outputs write to ${twice}`);
 }
 
 // ## Devices and what they refer to
 
-function checkDevices({ devices, drives, netdevs }: CompleteConfig, registry: DeviceRegistry): void {
+function checkDevices({ devices, drives, netdevs, chardevs }: CompleteConfig, registry: DeviceRegistry): void {
   const users = new Map<string, string>(); // a place, a drive or a cable: taken by
   for (const [index, device] of devices.entries()) {
     const type = registry.check(device);
@@ -123,7 +143,7 @@ function checkDevices({ devices, drives, netdevs }: CompleteConfig, registry: De
     for (const [name, property] of Object.entries(type.properties)) {
       const value = device[name];
       if (value === undefined) continue;
-      const pool = property.kind === 'drive' ? drives : property.kind === 'netdev' ? netdevs : null;
+      const pool = { drive: drives, netdev: netdevs, chardev: chardevs }[property.kind as string] ?? null;
       if (!pool) continue;
       if (!pool.some(({ id }) => id === value))
         throw new ConfigError(`${label}: no ${property.kind} is called ${value}; there are ${pool.map(({ id }) => id).join(', ') || 'none'}`);

@@ -16,7 +16,7 @@ export interface DeviceConfig {
   readonly [property: string]: string | number | boolean;
 }
 
-type PropertyKind = 'string' | 'integer' | 'boolean' | 'mac' | 'drive' | 'netdev' | 'slot';
+type PropertyKind = 'string' | 'integer' | 'boolean' | 'mac' | 'drive' | 'netdev' | 'chardev' | 'slot';
 
 interface Property {
   readonly kind: PropertyKind;

@@ -215,7 +215,11 @@ export class PcMemory implements DmaTarget {
   #at(gpa: Gpa): Mapped | null {
     const last = this.#last;
     if (last && gpa >= last.gpa && gpa < last.gpa + last.data.length) return last;
-    for (const mapped of this.#mapped.values()) if (gpa >= mapped.gpa && gpa < mapped.gpa + mapped.data.length) return (this.#last = mapped);
+    for (const mapped of this.#mapped.values()) {
+      if (gpa < mapped.gpa || gpa >= mapped.gpa + mapped.data.length) continue;
+      this.#last = mapped;
+      return mapped;
+    }
     return null;
   }
 

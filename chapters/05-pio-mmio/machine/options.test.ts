@@ -118,6 +118,7 @@ describe('a description', () => {
       reboot: true,
       nographic: false,
       drives: [],
+      chardevs: [],
       netdevs: [],
       devices: [],
       serial: ['stdio'],

@@ -4,7 +4,7 @@
 // not have it refuses by name. An option that was silently ignored would make a machine that is not the one asked for.
 
 import type { DoorName } from '../../03-vcpu-loop/doors.ts';
-import type { Drive, MachineConfig, Netdev, Stream } from './config.ts';
+import type { CharDevice, Drive, MachineConfig, Netdev, Stream } from './config.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
 
 /** What a command line asks for. */
@@ -40,6 +40,7 @@ interface Draft {
   nographic?: boolean;
   drives: Drive[];
   netdevs: Netdev[];
+  chardevs: CharDevice[];
   devices: DeviceConfig[];
   serial?: Stream[];
   debugcon?: Stream;
@@ -130,6 +131,15 @@ function addNetdev(machine: Draft, text: string): void {
   machine.netdevs.push({ id, type: word('-netdev', 'type', type ?? '', ['echo', 'none']) });
 }
 
+function addChardev(machine: Draft, text: string): void {
+  const option = '-chardev';
+  const { backend, id, path } = pairs(option, text, ['backend', 'id', 'path'], 'backend');
+  if (!id) throw new ConfigError('-chardev needs an id=');
+  const kind = word(option, 'backend', backend ?? '', ['stdio', 'file', 'null']);
+  if ((kind === 'file') !== (path !== undefined)) throw new ConfigError('-chardev: a file, and only a file, has a path=');
+  machine.chardevs.push({ id, stream: kind === 'file' ? { file: path as string } : kind });
+}
+
 function addDevice(machine: Draft, text: string): void {
   const { type, ...properties } = pairs('-device', text, null, 'type');
   machine.devices.push(machine.registry.fromText(type ?? '', properties));
@@ -201,6 +211,7 @@ const OPTIONS: Readonly<Record<string, Option>> = {
   },
   drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off]', text: 'a disk', apply: addDrive },
   netdev: { takes: 'echo|none,id=ID', text: 'what a network device is connected to', apply: addNetdev },
+  chardev: { takes: 'stdio|null|file,id=ID[,path=FILE]', text: 'what a console device leads to', apply: addChardev },
   device: { takes: 'TYPE[,PROPERTY=VALUE…]', text: 'a device; `help` lists them, `TYPE,help` one', apply: addDevice },
   serial: {
     takes: 'stdio|file:FILE|null',
@@ -264,7 +275,7 @@ export const optionHelp = (): string =>
  * @throws ConfigError for the first thing that is wrong
  */
 export function readOptions(argv: readonly string[], registry: DeviceRegistry = deviceTypes): Asked {
-  const machine: Draft = { drives: [], netdevs: [], devices: [], registry, nextIndex: 0 };
+  const machine: Draft = { drives: [], netdevs: [], chardevs: [], devices: [], registry, nextIndex: 0 };
   let file: string | null = null;
   let what: Asked['what'] = 'run';
   for (let at = 0; at < argv.length; at++) {
@@ -288,14 +299,20 @@ export function readOptions(argv: readonly string[], registry: DeviceRegistry = 
     if (option) option.apply(machine, value);
     else file = value;
   }
-  const { registry: _, nextIndex: __, drives, netdevs, devices, ...rest } = machine;
-  const document = { ...rest, ...(drives.length > 0 && { drives }), ...(netdevs.length > 0 && { netdevs }), ...(devices.length > 0 && { devices }) };
+  const { registry: _, nextIndex: __, drives, netdevs, chardevs, devices, ...rest } = machine;
+  const document = {
+    ...rest,
+    ...(drives.length > 0 && { drives }),
+    ...(netdevs.length > 0 && { netdevs }),
+    ...(chardevs.length > 0 && { chardevs }),
+    ...(devices.length > 0 && { devices }),
+  };
   return { what, document, file };
 }
 
 /** A document from a file, changed by one from the command line: single values are replaced, lists grow. */
 export function mergeConfigs(base: MachineConfig, change: MachineConfig): MachineConfig {
-  const list = <K extends 'drives' | 'netdevs' | 'devices'>(key: K): Partial<MachineConfig> => {
+  const list = <K extends 'drives' | 'netdevs' | 'chardevs' | 'devices'>(key: K): Partial<MachineConfig> => {
     const [ours, theirs] = [base[key] ?? [], change[key] ?? []];
     if (!Array.isArray(ours)) return { [key]: ours }; // to be refused with the rest
     return base[key] || change[key] ? { [key]: [...ours, ...theirs] } : {};
@@ -303,5 +320,5 @@ export function mergeConfigs(base: MachineConfig, change: MachineConfig): Machin
   // How the soft kernel virtualizes memory is of no interest to the host's.
   const { memory, ...others } = base;
   const kept = change.accel === 'kvm' || memory === undefined ? others : base;
-  return { ...kept, ...change, ...list('drives'), ...list('netdevs'), ...list('devices') };
+  return { ...kept, ...change, ...list('drives'), ...list('netdevs'), ...list('chardevs'), ...list('devices') };
 }

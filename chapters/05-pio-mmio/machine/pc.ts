@@ -33,12 +33,14 @@ import type { PciFunction } from '../pci/function.ts';
 import { rootRoutes } from '../pci/pirq.ts';
 import { LPC_DEVICE, Q35 } from '../pci/q35.ts';
 import { acpiTables, pciWindow } from '../platform/acpi/acpi.ts';
+import type { Aml } from '../platform/acpi/aml.ts';
 import { loaderFiles, placeTables } from '../platform/acpi/tables.ts';
 import { DMA_HIGH_PORT, DMA_HIGH_PORTS, DMA_LOW_PORT, DMA_LOW_PORTS, DMA_PAGE_PORT, Dma8237 } from '../platform/dma8237.ts';
 import { E820, e820File, FW_CFG, FW_CFG_PORT, FW_CFG_PORTS, FwCfg } from '../platform/fw-cfg.ts';
 import { I8042, I8042_COMMAND_PORT, I8042_DATA_PORT, KEYBOARD_IRQ, MOUSE_IRQ, PORT_92 } from '../platform/i8042.ts';
 import { APM_PORT, PM_BASE, PowerManagement } from '../platform/pm.ts';
 import { BOOT_DEVICE, RTC_IRQ, RTC_PORT, RTC_PORTS, Rtc } from '../platform/rtc.ts';
+import type { Chardev } from './chardev.ts';
 import type { CompleteConfig } from './config.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
 import { echoStation } from './echo-network.ts';
@@ -62,6 +64,8 @@ interface PcOptions {
   readonly firmware?: Uint8Array | null;
   /** By the drives' identifiers. */
   readonly blocks?: ReadonlyMap<string, BlockBackend>;
+  /** By their identifiers. */
+  readonly chardevs?: ReadonlyMap<string, Chardev>;
   /** Called for each byte that comes out of a serial port. */
   readonly onSerial?: (port: number, byte: number) => void;
   /** Called for each byte of the debug console, and of the firmware's log. */
@@ -100,8 +104,10 @@ export class Pc extends Chassis {
   /** Set by whoever can still send something: a terminal, a socket. */
   inputOpen = false;
   readonly #blocks: ReadonlyMap<string, BlockBackend>;
+  readonly #chardevs: ReadonlyMap<string, Chardev>;
   readonly #hasFirmware: boolean;
   readonly #resets: (() => void)[] = [];
+  readonly #descriptions: Aml[] = [];
   #board: BareBoard | null = null;
   #macs = 0;
   #answering = 0;
@@ -115,6 +121,7 @@ export class Pc extends Chassis {
     this.trace = trace;
     this.#hasFirmware = firmware !== null;
     this.#blocks = options.blocks ?? new Map();
+    this.#chardevs = options.chardevs ?? new Map();
     this.memory = new PcMemory({ ramBytes: config.memoryMiB * 2 ** 20, rom: firmware });
     this.timers = new TimerQueue(() => kernel.clock.now());
     const { timers: clock, ports, mmio, memory } = this;
@@ -203,6 +210,13 @@ export class Pc extends Chassis {
     return block;
   }
 
+  /** @throws ConfigError */
+  chardev(id: string): Chardev {
+    const chardev = this.#chardevs.get(id);
+    if (!chardev) throw new ConfigError(`chardev ${id} is not open`);
+    return chardev;
+  }
+
   /** What a network device is plugged into; null is nothing. @throws ConfigError */
   link(id: string | null): Link {
     const netdev = id === null ? { type: 'none' } : this.config.netdevs.find((each) => each.id === id);
@@ -237,6 +251,11 @@ export class Pc extends Chassis {
     this.#resets.push(reset);
   }
 
+  /** Tells the operating system of a device that it cannot find: terms for the DSDT, under `\\_SB`. While devices are being plugged in. */
+  describeDevice(term: Aml): void {
+    this.#descriptions.push(term);
+  }
+
   // ## What the machine says about itself
   //
   // Firmware reads it from fw_cfg, and from the battery-backed memory where some of it has been since the AT. The ACPI tables are built here; firmware only
@@ -253,6 +272,7 @@ export class Pc extends Chassis {
       ecam: { gpa: ECAM_GPA, buses: ECAM_BUSES },
       serialPorts: COM_PORTS.slice(0, this.serials.length),
       fwCfg: true,
+      devices: this.#descriptions,
     });
   }
 

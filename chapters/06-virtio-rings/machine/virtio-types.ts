@@ -4,12 +4,13 @@
 // wherever they are; and `virtio-rng-device` is the device without a transport, to be plugged into one that the machine has, which for a PC is a window of memory. A type is
 // declared once here, and all four follow. Names and defaults are QEMU's.
 
-import { type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
+import { ConfigError, type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
 import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
 import { type DeviceModel, VirtioDevice } from '../device.ts';
 import { F, features } from '../features.ts';
 import { makeRing } from '../rings/make-ring.ts';
 import { BusMasterMemory, TRANSITIONAL_ID, VirtioPci } from '../transport/pci.ts';
+import { MMIO_WINDOWS, plugMmio } from './mmio-windows.ts';
 
 /** A type of device, without its transport. */
 export interface VirtioType {
@@ -52,7 +53,16 @@ const offerProperties: DeviceType['properties'] = Object.fromEntries(
 const offerOf = (config: DeviceConfig): bigint =>
   features(...Object.entries(OFFERS).flatMap(([name, { feature, on }]) => ((config[name] ?? on) ? [feature] : [])));
 
+/** Windows of virtio-mmio, by QEMU's names. */
+const MMIO_BUSES = Array.from({ length: MMIO_WINDOWS }, (_, index) => `virtio-mmio-bus.${index}`);
+
+const notifyProperties: DeviceType['properties'] = {
+  ioeventfd: { kind: 'boolean', text: 'kicks do not leave the kernel; on by default' },
+};
+
 const AUTO = ['on', 'off', 'auto'] as const;
+
+const idProperty: DeviceType['properties'] = { id: { kind: 'string', text: 'how others call it' } };
 
 const pciProperties: DeviceType['properties'] = {
   addr: { kind: 'slot', text: 'its place on the PCI bus; the first free one by default' },
@@ -68,8 +78,23 @@ const eitherProperties: DeviceType['properties'] = {
 
 /** The device of a description, not yet on any transport. */
 export function virtioDevice(pc: Pc, type: VirtioType, config: DeviceConfig, memory: VirtioDevice['memory']): VirtioDevice {
-  return new VirtioDevice(type.model(pc, config), { memory, makeRing, offer: offerOf(config), trace: pc.trace });
+  const device = new VirtioDevice(type.model(pc, config), { memory, makeRing, offer: offerOf(config), trace: pc.trace });
+  const devices = plugged.get(pc) ?? new Map<DeviceConfig, VirtioDevice>();
+  plugged.set(pc, devices.set(config, device));
+  return device;
 }
+
+// ## Which device is which
+//
+// Whoever works on a machine from outside (a monitor, a test) names a device by its place in the description, or by its `id`.
+
+const plugged = new WeakMap<Pc, Map<DeviceConfig, VirtioDevice>>();
+
+/** The device that a part of a machine's description has become; null when it is no virtio device. */
+export const virtioOf = (pc: Pc, config: DeviceConfig): VirtioDevice | null => plugged.get(pc)?.get(config) ?? null;
+
+/** All virtio devices of a machine, in the order in which they were plugged in. */
+export const virtioDevices = (pc: Pc): ReadonlyMap<DeviceConfig, VirtioDevice> => plugged.get(pc) ?? new Map();
 
 type PciKind = 'either' | 'transitional' | 'non-transitional';
 
@@ -77,16 +102,25 @@ function pciType(type: VirtioType, kind: PciKind): DeviceType {
   return {
     name: kind === 'either' ? `${type.name}-pci` : `${type.name}-pci-${kind}`,
     text: `${type.text}${kind === 'either' ? '' : `, ${kind}`}`,
-    properties: { ...type.properties, ...pciProperties, ...(kind === 'either' && eitherProperties), ...offerProperties },
+    properties: {
+      ...idProperty,
+      ...type.properties,
+      ...pciProperties,
+      ...(kind === 'either' && eitherProperties),
+      ...offerProperties,
+      ...notifyProperties,
+    },
     places: slotPlaces,
     plug(pc, config) {
       const memory = new BusMasterMemory(pc.memory);
       const device = virtioDevice(pc, type, config, memory);
-      const hasLegacy = TRANSITIONAL_ID[type.deviceId] !== undefined;
+      const modern = config['disable-modern'] !== true;
+      const legacy = kind !== 'non-transitional' && TRANSITIONAL_ID[type.deviceId] !== undefined && config['disable-legacy'] !== 'on';
+      if (!modern && !legacy) throw new ConfigError(`${config.type}: neither modern nor legacy registers are left`);
       const fn = new VirtioPci({
         device,
-        modern: config['disable-modern'] !== true,
-        legacy: kind !== 'non-transitional' && hasLegacy && config['disable-legacy'] !== 'on',
+        modern,
+        legacy,
         vectors: config.vectors === undefined ? type.vectors(device.model) : Number(config.vectors),
         classCode: type.classCode,
         pagePerVq: config['page-per-vq'] === true,
@@ -100,9 +134,31 @@ function pciType(type: VirtioType, kind: PciKind): DeviceType {
   };
 }
 
+const mmioType = (type: VirtioType): DeviceType => ({
+  name: `${type.name}-device`,
+  text: `${type.text}, in a window of memory`,
+  properties: {
+    ...idProperty,
+    ...type.properties,
+    bus: { kind: 'string', text: 'which window; the first free one by default', words: MMIO_BUSES },
+    'force-legacy': { kind: 'boolean', text: 'with the registers from before the standard; off by default' },
+    ...offerProperties,
+    ...notifyProperties,
+  },
+  places: ({ bus }) => (bus === undefined ? [] : [String(bus)]),
+  plug(pc, config) {
+    const { bus } = config;
+    plugMmio(pc, virtioDevice(pc, type, config, pc.memory), {
+      legacy: config['force-legacy'] === true,
+      window: bus === undefined ? null : MMIO_BUSES.indexOf(String(bus)),
+    });
+  },
+});
+
 /** Installs a type with all its transports. */
 export function installVirtio(registry: DeviceRegistry, type: VirtioType): void {
   registry.install(pciType(type, 'either'));
   if (TRANSITIONAL_ID[type.deviceId] !== undefined) registry.install(pciType(type, 'transitional'));
   registry.install(pciType(type, 'non-transitional'));
+  registry.install(mmioType(type));
 }

@@ -81,10 +81,20 @@ export class CommonConfig extends RegisterFile<Register> {
       );
     super(COMMON_CONFIG, {
       ...whileAwake({
-        device_feature_select: { read: () => deviceSelect, write: (value) => void (deviceSelect = value) },
+        device_feature_select: {
+          read: () => deviceSelect,
+          write: (value) => {
+            deviceSelect = value;
+          },
+        },
         // @clause virtio.pci.dev.device-feature-shows-32-bit
         device_feature: { read: () => window(device.offerTo(false), deviceSelect) },
-        driver_feature_select: { read: () => driverSelect, write: (value) => void (driverSelect = value) },
+        driver_feature_select: {
+          read: () => driverSelect,
+          write: (value) => {
+            driverSelect = value;
+          },
+        },
         // @clause virtio.pci.dev.driver-feature-window-reads-back
         // @clause virtio.pci.dev.invalid-driver-written-bits-can
         driver_feature: {
@@ -94,11 +104,21 @@ export class CommonConfig extends RegisterFile<Register> {
             device.setDriverFeatures(driverSelect, value);
           },
         },
-        config_msix_vector: { read: () => table.configVector, write: (value) => void (table.configVector = mapped(table, value)) },
+        config_msix_vector: {
+          read: () => table.configVector,
+          write: (value) => {
+            table.configVector = mapped(table, value);
+          },
+        },
         num_queues: { read: () => device.queues.length },
         // @clause virtio.pci.dev.config-generation-differs-after-driver
         config_generation: { read: () => device.generation & 0xff },
-        queue_select: { read: () => queueSelect, write: (value) => void (queueSelect = value) },
+        queue_select: {
+          read: () => queueSelect,
+          write: (value) => {
+            queueSelect = value;
+          },
+        },
         // @clause virtio.pci.dev.queue-size-0-signals-selected
         queue_size: { read: () => queue()?.size ?? 0, write: (value) => queue()?.setSize(value) },
         queue_msix_vector: {

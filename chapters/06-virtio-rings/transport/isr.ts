@@ -34,6 +34,12 @@ export class IsrStatus {
     return bits;
   }
 
+  /** Clears the bits that are given, and only those. */
+  acknowledge(bits: number): void {
+    this.#bits &= ~bits;
+    this.#line(this.#bits !== 0);
+  }
+
   clear(): void {
     this.#bits = 0;
     this.#line(false);

@@ -108,13 +108,23 @@ export class LegacyPci implements Registers {
         }),
       },
       queue_size: { read: () => queue()?.maxSize ?? 0 },
-      queue_select: { read: () => this.#select, write: (value) => void (this.#select = value) },
+      queue_select: {
+        read: () => this.#select,
+        write: (value) => {
+          this.#select = value;
+        },
+      },
       queue_notify: { write: (value) => device.kick(value) },
       device_status: { read: () => device.status, write: asLegacy((value) => device.setStatus(value)) },
       isr_status: { read: () => isr.take() },
     });
     this.#vectors = new RegisterFile(LEGACY_VECTORS, {
-      config_msix_vector: { read: () => table.configVector, write: (value) => void (table.configVector = mapped(table, value)) },
+      config_msix_vector: {
+        read: () => table.configVector,
+        write: (value) => {
+          table.configVector = mapped(table, value);
+        },
+      },
       queue_msix_vector: {
         read: () => queue()?.vector ?? NO_VECTOR,
         write(value) {

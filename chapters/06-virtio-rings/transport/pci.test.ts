@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { Machine } from '../../03-vcpu-loop/vmm.ts';
 import { completeConfig } from '../../05-pio-mmio/machine/config.ts';
 import { Pc } from '../../05-pio-mmio/machine/pc.ts';
 import { machineKernel } from '../../05-pio-mmio/machine/soft-machine.ts';
-import { Machine } from '../../03-vcpu-loop/vmm.ts';
 import '../machine/device-types.ts';
 import { VirtioPci } from './pci.ts';
 
@@ -21,10 +21,13 @@ describe('virtio-rng-pci in a PC', () => {
     const base = 0xe000_0000;
     const w = (at: number, bytes: 1 | 2 | 4, v: number) => pc.mmio.write(base + at, bytes, BigInt(v));
     const r = (at: number, bytes: 1 | 2 | 4) => Number(pc.mmio.read(base + at, bytes));
-    w(20, 1, 0); w(20, 1, 1); w(20, 1, 3);
+    w(20, 1, 0);
+    w(20, 1, 1);
+    w(20, 1, 3);
     w(0, 4, 1);
     expect(r(4, 4) & 1).toBe(1);
-    w(8, 4, 1); w(12, 4, 1);
+    w(8, 4, 1);
+    w(12, 4, 1);
     w(20, 1, 11);
     expect(r(20, 1)).toBe(11);
     expect(r(24, 2)).toBe(8);
@@ -33,7 +36,9 @@ describe('virtio-rng-pci in a PC', () => {
     view.setUint32(0x10_0008, 64, true);
     view.setUint16(0x10_000c, 2, true);
     view.setUint16(0x10_1002, 1, true);
-    w(32, 4, 0x10_0000); w(40, 4, 0x10_1000); w(48, 4, 0x10_2000);
+    w(32, 4, 0x10_0000);
+    w(40, 4, 0x10_1000);
+    w(48, 4, 0x10_2000);
     w(28, 2, 1);
     w(20, 1, 15);
     expect(fn.virtio.failure).toBe(null);

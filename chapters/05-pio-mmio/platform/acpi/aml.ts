@@ -123,6 +123,8 @@ export function uuid(value: string): Aml {
 export const io = (port: number, ports: number): Aml => [0x47, 1, ...littleEndian(port, 2), ...littleEndian(port, 2), 1, ports];
 /** An ISA interrupt: an edge, high. */
 export const irq = (line: number): Aml => [0x22, ...littleEndian(1 << line, 2)];
+/** An input of the I/O APIC that PCI's pins may have too: a level, low, shared. */
+export const interrupt = (gsi: number): Aml => [0x89, 6, 0, 0x0d, 1, ...littleEndian(gsi, 4)];
 /** Memory at a fixed place. */
 export const memory32 = (gpa: number, bytes: number): Aml => [0x86, 9, 0, 1, ...littleEndian(gpa, 4), ...littleEndian(bytes, 4)];
 
