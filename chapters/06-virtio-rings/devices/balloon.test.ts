@@ -210,6 +210,20 @@ describe('inflating and deflating', () => {
     expect([request.used, pages]).toEqual([0, 3 * 16_384]);
   });
 
+  it('is finished with a list before it is suspended', () => {
+    const machine = new Rig((clock) => new BalloonModel({ ramBytes: RAM_BYTES, clock, discard: { discard() {} } }), features(F.SUSPEND)).start();
+    const numbers = le32(...Array.from({ length: 16_384 }, () => 1));
+    const request = machine.addPlaced(INFLATE, Array(3).fill(numbers), []);
+    machine.kick(INFLATE);
+    machine.device.setStatus(machine.device.status | STATUS.SUSPEND);
+    expect([request.used, machine.device.status & STATUS.SUSPEND]).toEqual([null, 0]);
+    const next = machine.ask(INFLATE, [le32(1)]);
+    for (let turn = 0; turn < 4; turn++) machine.pass(0);
+    expect([request.used, next.used, machine.device.status & (STATUS.SUSPEND | STATUS.DRIVER_OK)]).toEqual([0, null, STATUS.SUSPEND]);
+    machine.device.setStatus(machine.device.status | STATUS.DRIVER_OK);
+    expect(next.used).toBe(0);
+  });
+
   it('forgets a turn that is not over when the queue is reset', () => {
     const machine = make({ discard: { discard() {} } }).start({ features: make().device.offered & ~bit(F.NOTIFY_ON_EMPTY) & ~bit(F.ANY_LAYOUT) });
     const numbers = le32(...Array.from({ length: 16_384 }, () => 1));

@@ -233,6 +233,16 @@ export class BalloonModel implements DeviceModel {
     else if (role !== null) this.#turns[role].forget();
   }
 
+  // A page list that is half done is finished before the device falls silent. The buffer of the statistics stays: it belongs here until there is a question.
+
+  suspend(done: () => void): void {
+    const [first, ...others] = Object.values(this.#turns);
+    others.reduce(
+      (next, turns) => () => turns.rest(next),
+      () => first?.rest(done),
+    )();
+  }
+
   /** What a queue is for, to this driver; null of one that does not exist for it. */
   #roleOf(queue: VirtQueue): BalloonRole | null {
     const enabled = this.#device?.queues.filter(({ enabled, index }) => enabled || index === queue.index).map(({ index }) => index) ?? [];

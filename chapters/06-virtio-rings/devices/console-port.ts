@@ -72,6 +72,7 @@ export class ConsolePort {
   #halfway: { readonly chain: Chain; readonly reader: PieceReader } | null = null;
   #blocked = false;
   #draining = false;
+  #rested: (() => void) | null = null;
   readonly #later: Timer | null;
 
   constructor(owner: PortOwner, id: number, options: PortOptions, clock: Clock | null) {
@@ -172,6 +173,12 @@ export class ConsolePort {
     if (queue === this.#transmit) this.#forgetHalfway();
   }
 
+  /** Calls `done` when no output is half finished, other than by the host's leave. */
+  rest(done: () => void): void {
+    if (this.#halfway && !this.#blocked) this.#rested = done;
+    else done();
+  }
+
   /** Gives everything back that the driver wants to send, unread. */
   discard(): void {
     this.#hostOpen = false;
@@ -181,6 +188,7 @@ export class ConsolePort {
 
   #forgetHalfway(): void {
     this.#halfway = null;
+    this.#rested = null;
     this.#blocked = false;
     this.#later?.cancel();
   }
@@ -225,6 +233,10 @@ export class ConsolePort {
     } finally {
       this.#draining = false;
     }
+    if (!this.#rested || (this.#halfway && !this.#blocked)) return;
+    const done = this.#rested;
+    this.#rested = null;
+    done();
   }
 
   #drainNow(): void {

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { bit, F } from '../features.ts';
+import { bit, F, STATUS } from '../features.ts';
 import { CONTROL_RECEIVEQ, CONTROL_TRANSMITQ, ConsoleModel, type ConsoleOptions, portOfQueue, portQueues } from './console.ts';
 import { CONSOLE_EVENT, CONSOLE_F, encodeControl, fitName, VirtioConsoleControl } from './console-messages.ts';
 import { type ConsolePort, INPUT_BYTES, OUTPUT_TURN_BYTES } from './console-port.ts';
@@ -298,6 +298,33 @@ describe('bytes', () => {
     expect([total, big.used]).toEqual([OUTPUT_TURN_BYTES, null]);
     machine.pass(1);
     expect([total, big.used]).toEqual([3 << 20, 0]);
+  });
+
+  it('going out are finished before the device is suspended, unless the host is not reading', () => {
+    const machine = new Rig((clock) => new ConsoleModel({ maxPorts: 4, clock }), bit(F.SUSPEND));
+    greet(machine);
+    const suspend = (): number => {
+      machine.device.setStatus(machine.device.status | STATUS.SUSPEND);
+      return machine.device.status & STATUS.SUSPEND;
+    };
+    const resume = (): void => machine.device.setStatus(machine.device.status | STATUS.DRIVER_OK);
+    const page = machine.memory.bytes.subarray(0, 1 << 20);
+    const big = machine.addPlaced(1, [page, page], []);
+    machine.kick(1);
+    expect([suspend(), big.used]).toEqual([0, null]);
+    for (let turn = 0; turn < 3; turn++) machine.pass(0);
+    expect([machine.device.status & STATUS.SUSPEND, big.used]).toEqual([STATUS.SUSPEND, 0]);
+    resume();
+    const port = machine.model.plug({ open: true });
+    port.onOutput = () => 0;
+    const waiting = machine.ask(portQueues(port.id).transmit, [bytes('later')]);
+    expect(suspend()).toBe(STATUS.SUSPEND);
+    const out = listen(port);
+    port.resume();
+    expect([out.text(), waiting.used]).toEqual(['', null]);
+    port.send(bytes('x'));
+    resume();
+    expect([out.text(), waiting.used]).toEqual(['later', 0]);
   });
 
   it('in the middle of a buffer are forgotten by a reset, also one from inside', () => {

@@ -227,6 +227,12 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     if (id !== null) this.port(id)?.queueReset(queue);
   }
 
+  // Before the device falls silent it gives back what it is in the middle of. What a port has to wait for is not waited for: the host may be away for a day.
+
+  suspend(done: () => void): void {
+    this.#control.rest(this.ports.reduce((next, port) => () => port.rest(next), done));
+  }
+
   // ## What the driver says
   //
   // Three messages are the driver's to send. Anything else is not answered: one that is too short, one about a port that the driver has not been told of, an event that

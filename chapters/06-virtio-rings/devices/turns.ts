@@ -18,6 +18,7 @@ export class Turns {
   readonly #later: Timer | null;
   #queue: VirtQueue | null = null;
   #halfway: { readonly chain: Chain; readonly steps: Steps } | null = null;
+  #rested: (() => void) | null = null;
 
   constructor(begin: (chain: Chain) => Steps, turn: number, clock: Clock | null) {
     this.#begin = begin;
@@ -34,7 +35,14 @@ export class Turns {
   forget(): void {
     this.#queue = null;
     this.#halfway = null;
+    this.#rested = null;
     this.#later?.cancel();
+  }
+
+  /** Calls `done` when no buffer is half finished. A suspended device takes no new ones, so it comes to that. */
+  rest(done: () => void): void {
+    if (this.#halfway) this.#rested = done;
+    else done();
   }
 
   // A round of the ring is the other bound: a driver on another processor could put each buffer back as soon as it comes. A device that turns away while there may be more asks
@@ -57,7 +65,11 @@ export class Turns {
       }
       const { chain, steps } = this.#halfway;
       let step = steps.next();
-      for (; !step.done && (work -= step.value) > 0; ) step = steps.next();
+      while (!step.done) {
+        work -= step.value;
+        if (work <= 0) break;
+        step = steps.next();
+      }
       if (!step.done) break;
       this.#halfway = null;
       queue.push(chain, step.value);
@@ -65,5 +77,9 @@ export class Turns {
     }
     if (pushed) queue.notify();
     if (more && (this.#halfway || queue.ring?.enableKicks())) this.#later?.arm(0);
+    if (this.#halfway || !this.#rested) return;
+    const done = this.#rested;
+    this.#rested = null;
+    done();
   }
 }
