@@ -260,6 +260,11 @@ export class DeviceHandle {
     this.#queues = [];
   }
 
+  /** Waits until the device has used something in this queue; false when it does not, or the queue is broken. */
+  waitUsed(queue: AnyVirtqueue): boolean {
+    return waitUntil(this.transport.bus, () => queue.isBroken || queue.moreUsed()) && !queue.isBroken;
+  }
+
   // A driver fills its queues while it is set up. The device may not be told before DRIVER_OK, so what is kicked early is kicked then.
 
   #notify(queue: AnyVirtqueue): boolean {

@@ -99,6 +99,7 @@ export abstract class Virtqueue<T> {
   #size: number;
   #state: number = STATE.LIVE;
   #why: string | null = null;
+  #called = false;
   #detached = 0; // ids below it have been looked at
   readonly #hooks: QueueHooks;
   readonly #memory: DriverMemory;
@@ -314,8 +315,26 @@ export abstract class Virtqueue<T> {
     // An interrupt that nothing belongs to is no error: lines are shared, and hints are hints.
     // @clause virtio.split-notify.dri.unneeded-device-notifications-tolerated
     if (this.isBroken || !this.moreUsed()) return false;
-    this.callback?.(this);
+    if (this.#called) return true; // whoever is being called looks again before it is done
+    this.#called = true;
+    try {
+      this.callback?.(this);
+    } finally {
+      this.#called = false;
+    }
     return true;
+  }
+
+  // What a callback usually does: no notifications while there is something to do, everything that has come back, and then the question whether more came meanwhile. A device that
+  // answers faster than the driver asks could keep it here for ever, so a round has an end. What is left is there the next time somebody looks.
+
+  /** Takes what has come back and gives it to `use`; at most two rings full. */
+  reap(use: (token: T, len: number) => void): void {
+    let left = 2 * this.#size;
+    do {
+      this.disableCb();
+      for (let got = this.getBuf(); got; got = --left > 0 ? this.getBuf() : null) use(got.token, got.len);
+    } while (!this.enableCb() && left > 0);
   }
 
   /** Whether {@link getBuf} would find something to look at. */
