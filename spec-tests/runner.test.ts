@@ -103,7 +103,10 @@ describe('the runner', () => {
   it('starts a payload through whichever door the target has, unless the case is about a door', async () => {
     expect((await runWith('boots-disks')).logs).toEqual(['disk /nowhere.img']);
     const images = makeCase('first').images?.slice(0, 1) ?? [];
-    expect(await only('boots-disks', { images })).toMatchObject({ verdict: 'unsupported', reason: 'outsider has none of the doors that the payload has' });
+    expect(await only('boots-disks', { images })).toMatchObject({
+      verdict: 'unsupported',
+      reason: 'outsider has none of the doors that the payload has',
+    });
   });
 
   it('says the clause, the observed and the allowed value of a wrong one', async () => {
@@ -257,6 +260,10 @@ describe('known failures', () => {
     expect(more?.reason).toMatch(/end no longer deviates/);
     const less = applyKnown(rows({ observed: { other: '0x1' } }), outsider, [wrong], all).results[0];
     expect(less?.expectation).toBe('changed');
+    const varies = applyKnown(rows({ observed: { answer: '*' } }), outsider, [wrong], all).results[0];
+    expect(varies).toMatchObject({ expectation: 'known' });
+    const gone = applyKnown(rows({ observed: { answer: '0x2b', other: '*' } }), outsider, [wrong], all).results[0];
+    expect(gone?.reason).toMatch(/other no longer deviates/);
     const crashed = applyKnown(rows(), outsider, [await only('dies')], all).results[0];
     expect(crashed?.reason).toMatch(/is 'fail', now it is 'crash'/);
   });

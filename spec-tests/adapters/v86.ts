@@ -50,6 +50,7 @@ const ALWAYS = [
   'protected-paging',
   'protected-interrupts',
   'protected-v86',
+  'user-mode',
   'single-step',
 ];
 
@@ -128,7 +129,7 @@ async function probe(): Promise<{ capabilities: string[]; missing: Record<string
         : `its CPUID ${hex(leaf)} has bit ${bit} of ${['EAX', 'EBX', 'ECX', 'EDX'][register]} clear`;
     note(capability, value !== undefined && ((value >>> bit) & 1) === 1 ? null : absent);
   }
-  for (const name of ['long-interrupts', 'user-mode']) note(name, missing['long-mode'] ?? null);
+  note('long-interrupts', missing['long-mode'] ?? null);
   const fault = await runRom(TRIPLE_FAULT, 2, PROBE_MS);
   note('reset', fault.resets > 0 || fault.values.length > 1 ? null : `a triple fault ends in: ${fault.said || 'nothing'}`);
   const firmware = first(BIOS) && first(VGA_BIOS) ? null : `there is no firmware at ${BIOS.join(' or ')}`;
