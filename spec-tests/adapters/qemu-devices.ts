@@ -95,7 +95,7 @@ export function qemuDevices(devices: readonly WireDevice[], { folder, properties
     if (isMmio(device)) {
       text.push(`bus=virtio-mmio-bus.${index}`);
     } else {
-      text.push(`addr=0x${(FIRST_SLOT + index).toString(16)}`);
+      text.push(`addr=${(FIRST_SLOT + index).toString(16)}`);
       set('disable-legacy', device.transport === 'pci');
       set('disable-modern', false);
       set('ioeventfd', false); // a kick is then done when its store is
