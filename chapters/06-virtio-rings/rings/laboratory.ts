@@ -129,6 +129,11 @@ export class ModelDriver {
     return this.#freeSlots;
   }
 
+  #random(): number {
+    this.#seed = (Math.imul(this.#seed, 1103515245) + 12345) & 0x7fffffff;
+    return this.#seed >> 16;
+  }
+
   #buffer(bytes: number): number {
     if (this.#data + bytes > DATA + DATA_BYTES) this.#data = DATA + 1; // odd places too; everything in flight is far less than all of it
     const at = this.#data;
@@ -143,7 +148,7 @@ export class ModelDriver {
     if (slots > this.#freeSlots) return false;
     const buffers = lengths.map((len, index) => {
       const address = this.#buffer(len);
-      const bytes = Uint8Array.from({ length: len }, () => (this.#seed = (this.#seed * 1103515245 + 12345) & 0x7fffffff) >> 16);
+      const bytes = Uint8Array.from({ length: len }, () => this.#random());
       this.view.write(address, bytes);
       return { address, len, bytes, write: index >= readable.length };
     });

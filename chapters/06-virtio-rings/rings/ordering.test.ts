@@ -20,14 +20,17 @@ class Log implements AreaSource {
     const area = this.inner.open(address, bytes, access);
     if (!area) return null;
     const name = this.names.shift() ?? 'table';
-    const say = (what: string, at: number): number => this.lines.push(`${what} ${name}+${at}`);
+    const said = <T>(what: string, at: number, value: T): T => {
+      this.lines.push(`${what} ${name}+${at}`);
+      return value;
+    };
     return {
-      load16: (at) => (say('load', at), area.load16(at)),
-      load32: (at) => (say('load', at), area.load32(at)),
-      acquire16: (at) => (say('acquire', at), area.acquire16(at)),
-      store16: (at, value) => (say('store', at), area.store16(at, value)),
-      store32: (at, value) => (say('store', at), area.store32(at, value)),
-      publish16: (at, value) => (say('publish', at), area.publish16(at, value)),
+      load16: (at) => said('load', at, area.load16(at)),
+      load32: (at) => said('load', at, area.load32(at)),
+      acquire16: (at) => said('acquire', at, area.acquire16(at)),
+      store16: (at, value) => said('store', at, area.store16(at, value)),
+      store32: (at, value) => said('store', at, area.store32(at, value)),
+      publish16: (at, value) => said('publish', at, area.publish16(at, value)),
     };
   }
 
