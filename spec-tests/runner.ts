@@ -15,13 +15,13 @@
 // | corrupt | the console cannot be believed |
 // | error | the adapter broke the protocol or reported an internal error, or repetitions disagreed |
 
-import { AdapterDied, AdapterHung, ProtocolViolation } from './adapters/exec.ts';
-import { consoleTail, type Report, readConsole } from './console.ts';
-import { judgeGuest, judgeObservations } from './judge.ts';
-import { constant, readSteps } from './kvm-script.ts';
+import { AdapterDied, AdapterFailed, AdapterHung, ProtocolViolation } from './adapters/exec.ts';
+import { DEVICE_MEMORY_MIB, runScript } from './device-script/run.ts';
+import { ScriptError } from './device-script/steps.ts';
+import { type Finding, judge, judgeScript, plain } from './findings.ts';
 import { CONFORM } from './place.ts';
 import type { BootImage, LoadedCase, Suite } from './suite.ts';
-import type { Adapter, CaseResult, RanGuest, RanKvm, RunReply, RunRequest, Started, Unavailable, Verdict } from './types.ts';
+import type { Adapter, CaseResult, RunDevice, RunRequest, Started, Unavailable } from './types.ts';
 import { hex } from './values.ts';
 
 /** What the runner allows an adapter beyond the case's own limit, to notice the end and say so. */
@@ -75,63 +75,35 @@ export function requestFor(testCase: LoadedCase, id: string, capabilities: reado
   return {
     ...common,
     surface: 'guest',
-    guest: { payload, image: path, sha256, door, vcpus, memoryMiB, input: Buffer.from(input).toString('base64'), needs: testCase.requires },
+    guest: {
+      ...{ payload, image: path, sha256, door, vcpus, memoryMiB, input: Buffer.from(input).toString('base64'), needs: testCase.requires },
+      ...(testCase.devices && { devices: testCase.devices }),
+    },
   };
 }
 
-type Finding = Pick<CaseResult, 'verdict' | 'failures' | 'observed'> & Partial<CaseResult>;
+/** The same for a case on the `device` surface. */
+function deviceRequestFor({ id: name, limits, device, devices = [], requires }: LoadedCase, id: string): RunDevice {
+  const machine = { memoryMiB: device?.memoryMiB ?? DEVICE_MEMORY_MIB, devices, needs: requires };
+  return { type: 'run', id, case: name, surface: 'device', machine, limits: { timeoutMs: limits.timeoutMs } };
+}
 
-const plain = (verdict: Verdict, reason: string): Finding => ({ verdict, reason, failures: [], observed: [] });
-
-function judgeGuestRun(testCase: LoadedCase, ran: RanGuest, suite: Suite): Finding {
-  const bytes = new Uint8Array(Buffer.from(ran.console, 'base64'));
-  const report: Report = readConsole(bytes);
-  const base = {
-    observed: report.observations,
-    end: ran.end,
-    ...(report.stage !== null && { stage: report.stage }),
-    ...(ran.exits !== undefined && { exits: ran.exits }),
-    ...(ran.instructions !== undefined && { instructions: ran.instructions }),
-    ...(ran.traceHash !== undefined && { traceHash: ran.traceHash }),
-  };
-  const bad = (verdict: Verdict, reason: string, failures: CaseResult['failures'] = []): Finding => ({
-    ...base,
-    verdict,
-    reason: ran.detail === undefined ? reason : `${reason} [${ran.detail}]`,
-    failures,
-    console: consoleTail(bytes),
-  });
-  const allowedEnds: readonly string[] = testCase.allowed.end ?? [];
-  const timedOut = ran.end === 'timeout' && !allowedEnds.includes('timeout');
-  // A line that is cut off because the time was up is not corruption.
-  if (report.corrupt !== null && !(timedOut && report.corrupt.startsWith('the last line')))
-    return bad('corrupt', `corrupt console: ${report.corrupt}`);
-  if (timedOut) {
-    const stage = report.stage === null ? '' : ` after stage '${report.stage}'`;
-    return bad('timeout', `the guest did not end within its limits${stage}; ${report.observations.length} observations so far`);
+async function playOn(adapter: Adapter, testCase: LoadedCase, id: string, suite: Suite): Promise<Finding> {
+  const request = deviceRequestFor(testCase, id);
+  const session = await adapter.open?.(request);
+  if (!session) return plain('error', 'the adapter lists the device surface and cannot open it');
+  if ('type' in session) return plain('error', `the adapter reports: ${session.reason}`);
+  try {
+    const report = await runScript(session, testCase.device?.script ?? [], request.machine);
+    const { traceHash } = await session.end();
+    return judgeScript(testCase, report, suite, traceHash);
+  } catch (error) {
+    // The adapter is still there, and so may be its machine.
+    if (!(error instanceof AdapterFailed || error instanceof ScriptError)) throw error;
+    await session.end();
+    return plain('error', error instanceof AdapterFailed ? `the adapter reports: ${error.message}` : `the script is wrong: ${error.message}`);
   }
-  const failures = judgeGuest(testCase, ran, report, { clause: (id) => suite.clauses.get(id) });
-  return failures.length === 0 ? { ...base, verdict: 'pass', failures } : bad('fail', failures.map(({ text }) => text).join('\n'), failures);
 }
-
-function judgeKvmRun(testCase: LoadedCase, ran: RanKvm, suite: Suite): Finding {
-  const report = readSteps(testCase.compiled as NonNullable<LoadedCase['compiled']>, ran.steps);
-  const base = { observed: report.observations, ...(ran.traceHash !== undefined && { traceHash: ran.traceHash }) };
-  if (report.malformed !== null) return { ...plain('error', report.malformed), ...base };
-  if (ran.timedOut) return { ...plain('timeout', `KVM_RUN did not come to an end within ${testCase.limits.timeoutMs} ms`), ...base };
-  const failures = judgeObservations(testCase, report.observations, {
-    clause: (id) => suite.clauses.get(id),
-    resolve: constant,
-    whyMissing: (key) => report.whyMissing(key),
-  });
-  if (failures.length === 0) return { ...base, verdict: 'pass', failures };
-  return { ...base, verdict: 'fail', failures, reason: failures.map(({ text }) => text).join('\n') };
-}
-
-const judge = (testCase: LoadedCase, reply: RunReply, suite: Suite): Finding => {
-  if (reply.type === 'error') return plain('error', `the adapter reports: ${reply.reason}`);
-  return reply.surface === 'guest' ? judgeGuestRun(testCase, reply, suite) : judgeKvmRun(testCase, reply, suite);
-};
 
 /** What must be equal between two repetitions of a case. */
 const fingerprint = ({ verdict, observed, end, traceHash, failures }: Finding): string =>
@@ -182,17 +154,21 @@ class Lane {
     const gone = this.broken ?? this.unavailable;
     if (gone !== null) return plain('error', `the target was given up: ${gone}`);
     const adapter = this.#adapter as Adapter;
-    const request = requestFor(testCase, String(++this.#sequence), this.started?.capabilities);
-    const allowedMs = request.limits.timeoutMs + (this.#options.graceMs ?? GRACE_MS);
+    const id = String(++this.#sequence);
+    const { suite } = this.#options;
+    const { timeoutMs } = testCase.limits;
+    const allowedMs = timeoutMs + (this.#options.graceMs ?? GRACE_MS);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(
-        () => reject(new AdapterHung(`the adapter did not answer within ${allowedMs} ms (the case allows ${request.limits.timeoutMs})`)),
+        () => reject(new AdapterHung(`the adapter did not answer within ${allowedMs} ms (the case allows ${timeoutMs})`)),
         allowedMs,
       );
     });
     try {
-      return judge(testCase, await Promise.race([adapter.run(request), late]), this.#options.suite);
+      if (testCase.surface === 'device') return await Promise.race([playOn(adapter, testCase, id, suite), late]);
+      const request = requestFor(testCase, id, this.started?.capabilities);
+      return judge(testCase, await Promise.race([adapter.run(request), late]), suite);
     } catch (error) {
       adapter.kill();
       this.#adapter = null;

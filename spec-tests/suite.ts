@@ -9,6 +9,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { diskPath, findPayload, imagePath } from '../guest-payloads/index.ts';
+import { checkScript } from './device-script/check.ts';
+import { deviceNeeds, type Instance, instancesOf } from './instances.ts';
 import { type CompiledScript, compileScript } from './kvm-script.ts';
 import type { Case, Clause, Door } from './types.ts';
 import { InvalidDocument, readJson } from './validate.ts';
@@ -27,7 +29,7 @@ export interface BootImage {
 const DOORS: readonly Door[] = ['multiboot', 'pvh', 'disk', 'long'];
 
 /** Everything a case needs in order to be run, worked out once. */
-export interface LoadedCase extends Case {
+export interface LoadedCase extends Instance {
   /** What the case needs, its payload's needs and its door's, if it names one, included. */
   readonly requires: readonly string[];
   /** Guest surface: the image file for each door that will do, best first. A case that names no door is not about doors: any will do. */
@@ -96,19 +98,22 @@ export function loadSuite(folders: SuiteFolders = {}): Suite {
       if (id !== undefined && !testCase.clauses.includes(id))
         problems.push(`allowed.observations.${key}: clause '${id}' is not among the case's clauses`);
     }
-    const extra = testCase.surface === 'guest' ? guestCase(testCase, payloadFolder, problems) : kvmCase(testCase, problems);
-    const requires = [...new Set([...testCase.needs, ...extra.requires])];
-    for (const need of requires) if (!capabilities.has(need)) problems.push(`needs: '${need}' is not in capabilities.json`);
-    if (problems.length > 0) throw new InvalidDocument(file, problems);
-    revision.update(`${testCase.id}\n${readFileSync(file, 'utf8')}\n${[...new Set(extra.images?.map(({ sha256 }) => sha256))].join(' ')}\n`);
-    cases.push({ ...testCase, ...extra, requires });
+    revision.update(`${testCase.id}\n${readFileSync(file, 'utf8')}\n`);
+    for (const instance of instancesOf(testCase)) {
+      const extra = EXTRAS[instance.surface](instance, payloadFolder, problems);
+      const requires = [...new Set([...instance.needs, ...extra.requires, ...deviceNeeds(instance)])];
+      for (const need of requires) if (!capabilities.has(need)) problems.push(`needs: '${need}' is not in capabilities.json`);
+      if (problems.length > 0) throw new InvalidDocument(file, problems);
+      revision.update(`${instance.id}\n${[...new Set(extra.images?.map(({ sha256 }) => sha256))].join(' ')}\n`);
+      cases.push({ ...instance, ...extra, requires });
+    }
   }
   return { cases, clauses, capabilities, revision: revision.digest('hex') };
 }
 
 type Extra = Pick<LoadedCase, 'images' | 'compiled' | 'requires'>;
 
-function guestCase(testCase: Case, payloadFolder: string, problems: string[]): Extra {
+function guestCase(testCase: Instance, payloadFolder: string, problems: string[]): Extra {
   const { payload: name, door, input } = testCase.guest as NonNullable<Case['guest']>;
   const payload = findPayload(name);
   if (!payload) {
@@ -130,7 +135,7 @@ function guestCase(testCase: Case, payloadFolder: string, problems: string[]): E
   return { images, requires };
 }
 
-function kvmCase(testCase: Case, problems: string[]): Extra {
+function kvmCase(testCase: Instance, _payloads: string, problems: string[]): Extra {
   try {
     return { compiled: compileScript(testCase), requires: [] };
   } catch (error) {
@@ -138,3 +143,10 @@ function kvmCase(testCase: Case, problems: string[]): Extra {
     return { requires: [] };
   }
 }
+
+function deviceCase({ device, devices }: Instance, _payloads: string, problems: string[]): Extra {
+  for (const problem of checkScript(device?.script ?? [], devices ?? [])) problems.push(`device.script: ${problem}`);
+  return { requires: [] };
+}
+
+const EXTRAS = { guest: guestCase, kvm: kvmCase, device: deviceCase } as const;

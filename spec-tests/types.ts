@@ -23,6 +23,8 @@ export type AllowedSet =
       readonly any?: true;
       readonly sequence?: readonly AllowedSet[];
       readonly optional?: boolean;
+      /** Of a case with variants: those instances that this is about. For the others there is no such observation. */
+      readonly only?: { readonly transport?: readonly Transport[]; readonly ring?: readonly RingFormat[] };
       readonly clause?: string;
       readonly note?: string;
     };
