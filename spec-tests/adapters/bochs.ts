@@ -13,7 +13,7 @@
 // | another reset | `Reset(…) called` after the machine has begun |
 // | soft off | a panic of the ACPI device, in these words |
 // | halt for good | `HLT instruction with IF=0!`, by every processor, and nothing after that |
-// | Bochs gave up | its process is gone |
+// | Bochs gave up | any other panic |
 //
 // A character is on its way for as long as its bits take, as on a real line. So after an end the adapter waits until the last record is whole.
 
@@ -204,7 +204,7 @@ export class BochsAdapter implements Adapter {
       'clock: sync=none, time0=local',
       `display_library: ${display}${display === 'rfb' ? ', options="timeout=0"' : ''}`,
       'log: /dev/stderr',
-      'panic: action=report', // as far as it can go on, it shall
+      'panic: action=fatal', // whatever one asks for, a panic is the end of Bochs
       'error: action=report',
       'info: action=report',
       'debug: action=ignore, unmapped=report',
@@ -263,15 +263,10 @@ export class BochsAdapter implements Adapter {
     this.#children.delete(child);
     wire?.close();
     if (end === null) return { type: 'error', id, reason: `Bochs ${words}: ${log.tail.join('; ') || '(it said nothing)'}`.slice(0, 2000) };
-    const ran: RanGuest = {
-      type: 'ran',
-      id,
-      surface: 'guest',
-      end,
-      console: console()
-        .subarray(0, CONSOLE_LIMIT_BYTES + 1)
-        .toString('base64'),
-    };
+    // A Bochs that is no more does not finish the line that it was sending; what nobody could have received is no corruption.
+    const all = console();
+    const said = end === 'internal-error' ? all.subarray(0, all.lastIndexOf(0x0a) + 1) : all;
+    const ran: RanGuest = { type: 'ran', id, surface: 'guest', end, console: said.subarray(0, CONSOLE_LIMIT_BYTES + 1).toString('base64') };
     return { ...ran, ...(end === 'debug-exit' && { exitValue: `0x${log.exitValue}` }), ...(log.detail && { detail: `Bochs: ${log.detail}` }) };
   }
 }
@@ -324,7 +319,7 @@ class Log {
     } else if (device === 'SYS' && text.includes('Reset(') && text.includes('called')) {
       if (this.#begun) finish('reset', text);
       this.#begun = true;
-    } else if (level === 'p' && text.includes('soft power off')) finish('soft-off', text.replace('>>PANIC<< ', ''));
+    } else if (level === 'p') finish(text.includes('soft power off') ? 'soft-off' : 'internal-error', text.replace('>>PANIC<< ', ''));
   }
 }
 
