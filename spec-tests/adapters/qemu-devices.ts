@@ -81,7 +81,8 @@ export interface Place {
 /** The options for a case's devices, and the files that they name. */
 export function qemuDevices(devices: readonly WireDevice[], { folder, properties }: Place): QemuDevices {
   const options: string[] = [];
-  if (devices.some(isMmio)) options.push('-global', `virtio-mmio.force-legacy=${devices.some(({ transport }) => isLegacy(transport)) ? 'on' : 'off'}`);
+  if (devices.some(isMmio))
+    options.push('-global', `virtio-mmio.force-legacy=${devices.some(({ transport }) => isLegacy(transport)) ? 'on' : 'off'}`);
   const ends = devices.map((device, index): HostEnds => {
     const type = typeName(device);
     const known = properties?.(type) ?? null;

@@ -95,7 +95,8 @@ const TYPES = { 'virtio-entropy': 'virtio-rng', 'virtio-console': 'virtio-serial
 /** What this QEMU can be asked for, and why not for the rest. */
 function virtioCapabilities({ machines, properties }: QemuFound): Pick<Started, 'capabilities' | 'missing'> {
   const missing: Record<string, string> = {};
-  for (const [name, of] of Object.entries(TRANSPORTS)) if (!of.some((machine) => machines.has(machine))) missing[name] = `this QEMU has no machine ${of[0]}`;
+  for (const [name, of] of Object.entries(TRANSPORTS))
+    if (!of.some((machine) => machines.has(machine))) missing[name] = `this QEMU has no machine ${of[0]}`;
   for (const [name, type] of Object.entries(TYPES))
     if (properties(`${type}-pci`).size + properties(`${type}-device`).size === 0) missing[name] = `this QEMU has no ${type}`;
   if (!properties('virtio-rng-pci').has('packed')) missing['ring-packed'] = 'the devices of this version of QEMU have no property `packed`';
@@ -158,7 +159,8 @@ export class QemuAdapter implements Adapter {
   /** A machine for devices: the one that was chosen, or the one that they need. */
   #machineFor(devices: readonly WireDevice[]): QemuMachine | { readonly none: string } {
     const machine = machineFor(devices);
-    if (typeof machine === 'object' || !this.#machine || devices.length === 0) return typeof machine === 'object' ? machine : (this.#machine ?? machine);
+    if (typeof machine === 'object' || !this.#machine || devices.length === 0)
+      return typeof machine === 'object' ? machine : (this.#machine ?? machine);
     const fits = devices.some(isMmio) === (this.#machine === 'microvm');
     return fits ? this.#machine : { none: `QEMU's ${this.#machine} has no place for these devices` };
   }
@@ -210,7 +212,8 @@ export class QemuAdapter implements Adapter {
     // No boot ROM on the card. The station on its wire is QEMU's own, and nothing gets further than that.
     const card = ['-netdev', 'user,id=wire,restrict=on', '-device', 'e1000,netdev=wire,romfile='];
     return [
-      ...['-M', MACHINE_OPTIONS[machine], '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel', '-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
+      ...['-M', MACHINE_OPTIONS[machine], '-accel', 'tcg', '-cpu', 'max,vendor=GenuineIntel'],
+      ...['-m', `${Math.max(memoryMiB, 2)}M`, '-smp', String(vcpus)],
       ...['-nodefaults', '-display', 'none', '-chardev', serial, '-serial', 'chardev:com1', '-no-reboot', '-d', 'cpu_reset'],
       ...['-device', 'isa-debug-exit,iobase=0xf4,iosize=4'],
       ...devices.options,
@@ -250,7 +253,9 @@ export class QemuAdapter implements Adapter {
       serial += `,input-path=${quote(join(folder, 'input'))}`;
     }
     const devices = qemuDevices(wanted, { folder, properties: (type) => this.#properties(type) });
-    const child = spawnGroup(this.#program, this.#commandLine(request, machine, serial, disk, devices), { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] });
+    const child = spawnGroup(this.#program, this.#commandLine(request, machine, serial, disk, devices), {
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+    });
     this.#children.add(child);
     let stderr = '';
     let tripleFault = false;

@@ -7,8 +7,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
-import { closeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -152,7 +151,9 @@ export class QtestMachine implements DeviceSession {
     try {
       const { options, ends } = qemuDevices(request.devices, { folder, properties });
       const common = ['-nodefaults', '-display', 'none', '-m', `${request.memoryMiB}M`, '-qtest', 'stdio', '-qtest-log', 'none'];
-      const qemu = isQemu ? ['-accel', 'tcg', '-bios', join(folder, 'rom'), '-chardev', 'socket,id=monitor,fd=3', '-mon', 'chardev=monitor,mode=control'] : [];
+      const qemu = isQemu
+        ? ['-accel', 'tcg', '-bios', join(folder, 'rom'), '-chardev', 'socket,id=monitor,fd=3', '-mon', 'chardev=monitor,mode=control']
+        : [];
       if (isQemu) writeFileSync(join(folder, 'rom'), haltedRom());
       const args = [...command.slice(1), '-machine', MACHINE_OPTIONS[machine], '-accel', 'qtest', ...qemu, ...common, ...options];
       const child = spawnGroup(command[0], args, { stdio: ['pipe', 'pipe', 'pipe', ...(isQemu ? (['pipe'] as const) : [])] });

@@ -39,7 +39,10 @@ export class Qtest {
   constructor(input: Readable, output: Writable) {
     this.#output = output;
     const overflow = (): void => this.#close(new Error('an endless line instead of an answer'));
-    input.on('data', lineSplitter(LINE_LIMIT_BYTES, (line) => this.#line(line), overflow));
+    input.on(
+      'data',
+      lineSplitter(LINE_LIMIT_BYTES, (line) => this.#line(line), overflow),
+    );
     for (const stream of new Set([input, output])) {
       stream.on('error', (error: Error) => this.#close(error));
       stream.on('close', () => this.#close(new Error('the machine has ended')));
