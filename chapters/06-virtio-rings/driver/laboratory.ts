@@ -1,8 +1,7 @@
 // Test equipment: not a part of the book.
 
 import type { DeviceModel, VirtQueue } from '../device.ts';
-import { VirtioDevice } from '../device.ts';
-import { DEFAULT_OFFER } from '../device.ts';
+import { DEFAULT_OFFER, VirtioDevice } from '../device.ts';
 import { F, features as featureSet } from '../features.ts';
 import { FlatMemory } from '../memory.ts';
 import type { Chain, DeviceRing } from '../queue.ts';
@@ -69,6 +68,7 @@ export interface Bench {
   readonly bus: DriverBus;
   readonly device: VirtioDevice;
   readonly transport: LoopbackTransport;
+  readonly virtio: VirtioBus;
   readonly handle: DeviceHandle;
   readonly arena: MemoryArena;
 }
@@ -82,11 +82,20 @@ export function bench(
   const { memory, arena } = sharedMemory(1 << 23);
   const device = new VirtioDevice(model, { memory, makeRing, offer: DEFAULT_OFFER | offer | (packed ? featureSet(F.RING_PACKED) : 0n) });
   const messages = new MessageCells(arena);
-  const bus: DriverBus = { ports: null, memory: null, dma: arena, messages, relax };
-  const transport = new LoopbackTransport(bus, device);
+  const bus: DriverBus = {
+    ports: null,
+    memory: null,
+    dma: arena,
+    messages,
+    relax() {
+      relax();
+      transport.settle();
+    },
+  };
+  const transport: LoopbackTransport = new LoopbackTransport(bus, device);
   const virtio = new VirtioBus({ want });
   virtio.registerVirtioDriver(driver);
-  return { bus, device, transport, handle: virtio.registerVirtioDevice(transport), arena };
+  return { bus, device, transport, virtio, handle: virtio.registerVirtioDevice(transport), arena };
 }
 
 /** A device of one queue that answers at once. */

@@ -2,9 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { MemoryBlock } from '../../../05-pio-mmio/block/block.ts';
 import { BlockModel } from '../../devices/block.ts';
 import { BLK_S } from '../../devices/block-layout.ts';
+import { BalloonModel } from '../../devices/balloon.ts';
+import { ConsoleModel } from '../../devices/console.ts';
 import { EntropyModel } from '../../devices/entropy.ts';
 import { bench } from '../laboratory.ts';
+import { type Balloon, balloonDriver } from './balloon.ts';
 import { type BlockDisk, blockDriver } from './block.ts';
+import { type Console, consoleDriver } from './console.ts';
 import { type EntropySource, entropyDriver } from './entropy.ts';
 
 const bytes = (count: number, seed = 1): Uint8Array => Uint8Array.from({ length: count }, (_, at) => (at * 31 + seed * 7 + (at >> 8)) & 0xff);
@@ -47,5 +51,124 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
     found.writeback = false;
     expect(found.writeback).toBe(false);
     expect(() => found.read(1024, new Uint8Array(512))).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+  });
+
+  it('console: one port, both ways, more than its buffers hold', () => {
+    let found: Console | null = null;
+    const model = new ConsoleModel({ maxPorts: 1, size: { cols: 80, rows: 25 } });
+    const heard: number[] = [];
+    const near = model.port(0);
+    if (near) near.onOutput = (bytes) => void heard.push(...bytes);
+    const { handle } = bench(model, consoleDriver((each) => void (found = each)), format);
+    expect(handle.failure).toBeNull();
+    const port = (found as unknown as Console).ports.get(0);
+    if (!port) expect.fail('there is no port');
+    expect(port.size).toEqual({ cols: 80, rows: 25 });
+    const sent = bytes(5000);
+    expect(port.write(sent)).toBe(5000);
+    expect(Uint8Array.from(heard)).toEqual(sent);
+    const input = bytes(4000, 3);
+    let given = near?.send(input) ?? 0;
+    const got: number[] = [];
+    for (let round = 0; round < 50 && got.length < input.length; round++) {
+      got.push(...port.read(700));
+      given += near?.send(input.subarray(given)) ?? 0;
+    }
+    expect(Uint8Array.from(got)).toEqual(input);
+  });
+
+  it('console: ports that come, say what they are, and go', () => {
+    let found: Console | null = null;
+    const model = new ConsoleModel({ maxPorts: 4, ports: [{ console: true }, { name: 'org.example.0' }] });
+    const { handle, transport } = bench(model, consoleDriver((each) => void (found = each)), format);
+    expect(handle.failure).toBeNull();
+    const console = found as unknown as Console;
+    expect([...console.ports.keys()]).toEqual([0, 1]);
+    expect(console.ports.get(0)?.isConsole).toBe(true);
+    expect(console.ports.get(1)).toMatchObject({ isConsole: false, name: 'org.example.0', hostConnected: false });
+    model.port(1)?.open();
+    transport.settle();
+    expect(console.ports.get(1)?.hostConnected).toBe(true);
+    const added = model.plug({ name: 'late' });
+    transport.settle();
+    expect(console.ports.get(added.id)?.name).toBe('late');
+    let open = false;
+    added.onGuestOpen = (is) => void (open = is);
+    const port = console.ports.get(added.id);
+    if (!port) expect.fail('the port is not there');
+    console.open(port, true);
+    expect(open).toBe(true);
+    added.open();
+    transport.settle();
+    const heard: number[] = [];
+    added.onOutput = (bytes) => void heard.push(...bytes);
+    expect(port.write(Uint8Array.of(1, 2, 3))).toBe(3);
+    expect(heard).toEqual([1, 2, 3]);
+    expect(added.send(Uint8Array.of(4, 5))).toBe(2);
+    expect([...port.read()]).toEqual([4, 5]);
+    model.unplug(added.id);
+    transport.settle();
+    expect(console.ports.has(added.id)).toBe(false);
+    expect(model.plug({ name: 'again' }).id).toBe(added.id);
+    transport.settle();
+    expect(console.ports.get(added.id)?.name).toBe('again');
+  });
+
+  it.each(['specification', 'dense'] as const)('balloon: size, figures, hints and reports; queues by %s', (numbering) => {
+    let found: Balloon | null = null;
+    const PAGE = 4096;
+    const ram = 1 << 23;
+    const model = new BalloonModel({ ramBytes: ram, reporting: true, hinting: true, deflateOnOom: true, numbering: 'either' });
+    const events = { inflate: 0, deflate: 0, report: 0, hint: 0 };
+    model.onInflate = (_, bytes) => void (events.inflate += bytes);
+    model.onDeflate = (_, bytes) => void (events.deflate += bytes);
+    model.onReport = (_, bytes) => void (events.report += bytes);
+    model.hints.onHint = (_, bytes) => void (events.hint += bytes);
+    const driver = balloonDriver((each) => void (found = each), { statistics: () => ({ MEMFREE: 12345, MEMTOT: 1 << 20 }), poison: 0xaa, numbering });
+    const { handle, arena, transport } = bench(model, driver, format);
+    expect(handle.failure).toBeNull();
+    const balloon = found as unknown as Balloon;
+    model.target(ram - 600 * PAGE);
+    transport.settle();
+    expect([balloon.actual, events.inflate, model.balloonBytes]).toEqual([600, 600 * PAGE, 600 * PAGE]);
+    model.target(ram - 100 * PAGE);
+    transport.settle();
+    expect([balloon.actual, events.deflate, model.balloonBytes]).toEqual([100, 500 * PAGE, 100 * PAGE]);
+    expect(balloon.deflateForMemory(10)).toBe(true);
+    expect(model.balloonBytes).toBe(90 * PAGE);
+    model.target(ram - 90 * PAGE);
+    transport.settle();
+    expect(model.requestStats()).toBe(true);
+    transport.settle();
+    expect(model.stats()).toMatchObject({ MEMFREE: 12345n, MEMTOT: 1n << 20n });
+    expect(model.requestStats()).toBe(true);
+    transport.settle();
+    expect(balloon.report(10 * PAGE)).toBe(10 * PAGE);
+    expect(events.report).toBe(10 * PAGE);
+    const before = arena.freeBytes;
+    expect(model.startHinting()).toBe(true);
+    transport.settle();
+    expect(events.hint).toBeGreaterThan(0);
+    expect(balloon.hinted).toBeGreaterThan(0);
+    model.hints.finish();
+    transport.settle();
+    expect(balloon.hinted).toBe(0);
+    expect(arena.freeBytes).toBe(before);
+  });
+
+  it('all: give everything back that they took', () => {
+    for (const [model, driver] of [
+      [new EntropyModel(), entropyDriver(() => {})],
+      [new BlockModel({ drive: new MemoryBlock(new Uint8Array(4096)) }), blockDriver((disk) => void disk.read(0, new Uint8Array(512)))],
+      [new ConsoleModel({ maxPorts: 3, ports: [{ console: true }, {}] }), consoleDriver(() => {})],
+      [new BalloonModel({ ramBytes: 1 << 22, hinting: true, reporting: true }), balloonDriver((balloon) => void balloon.report(1 << 16))],
+    ] as const) {
+      const { handle, virtio, arena, device } = bench(model, driver, format);
+      const before = arena.base;
+      expect(handle.failure).toBeNull();
+      virtio.unregisterVirtioDevice(handle);
+      expect([arena.freeBytes, before], model.name).toEqual([1 << 23, before]);
+      expect(device.status).toBe(0);
+    }
   });
 });

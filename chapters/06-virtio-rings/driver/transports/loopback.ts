@@ -2,12 +2,18 @@
 //
 // The device is an object in the same program, and the driver calls it. Nothing of virtio is lost: status, features, configuration and queues are the device's own; what is
 // missing are the registers in front of them. Tests, benches and the pages in which both sides can be driven use this.
+//
+// One thing a machine has must be kept: the two sides are never inside each other. A device that interrupts while it answers a kick does not find its own next kick in the
+// middle of its work; a processor takes the interrupt *after* the store that caused it. So what one side says while it is being called waits until it has returned.
 
 import { F, features } from '../../features.ts';
 import type { VirtioDevice } from '../../device.ts';
 import type { DriverBus, RegisterWidth } from '../bus.ts';
 import type { InterruptHandlers, VirtioTransport } from '../transport.ts';
 import type { AnyVirtqueue } from '../virtqueue.ts';
+
+/** Among pending interrupts: the configuration. */
+const CONFIG = -1;
 
 /** A driver's hold on a {@link VirtioDevice} without registers in between. */
 export class LoopbackTransport implements VirtioTransport {
@@ -21,6 +27,10 @@ export class LoopbackTransport implements VirtioTransport {
   /** Notifications in either direction, for those who count. */
   readonly count = { kicks: 0, used: 0, config: 0 };
   #queues: readonly AnyVirtqueue[] = [];
+  #inside = false; // the device
+  #handling = false; // an interrupt
+  readonly #kicks = new Map<number, number>();
+  readonly #interrupts = new Set<number>();
   #handlers: InterruptHandlers | null = null;
 
   constructor(bus: DriverBus, device: VirtioDevice) {
@@ -30,14 +40,53 @@ export class LoopbackTransport implements VirtioTransport {
     device.notifier = {
       usedBuffer: (index) => {
         this.count.used++;
-        const queue = this.#queues.find((each) => each.index === index);
-        if (queue) this.#handlers?.used(queue);
+        this.#interrupts.add(index);
       },
       configChange: () => {
         this.count.config++;
-        this.#handlers?.config();
+        this.#interrupts.add(CONFIG);
       },
     };
+  }
+
+  /** Calls the device; afterwards, what it has to say. */
+  #call(action: () => void): void {
+    this.#inside = true;
+    try {
+      action();
+    } finally {
+      this.#inside = false;
+    }
+    this.settle();
+  }
+
+  /** Delivers what the device has said of its own accord, and what follows from it. Inside a handler, interrupts wait until it has returned; kicks do not. */
+  settle(): void {
+    if (this.#inside) return;
+    this.#kick();
+    if (this.#handling) return;
+    this.#handling = true;
+    try {
+      for (const index of this.#interrupts) {
+        this.#interrupts.delete(index);
+        if (index === CONFIG) this.#handlers?.config();
+        else for (const queue of this.#queues) if (queue.index === index) this.#handlers?.used(queue);
+      }
+    } finally {
+      this.#handling = false;
+    }
+  }
+
+  #kick(): void {
+    this.#inside = true;
+    try {
+      for (const [index, data] of this.#kicks) {
+        this.#kicks.delete(index);
+        this.device.kick(index, data);
+      }
+    } finally {
+      this.#inside = false;
+    }
   }
 
   get deviceId(): number {
@@ -48,7 +97,7 @@ export class LoopbackTransport implements VirtioTransport {
     return this.device.status;
   }
   setStatus(status: number): void {
-    this.device.setStatus(status);
+    this.#call(() => this.device.setStatus(status));
   }
   getFeatures(): bigint {
     return this.device.offerTo(false);
@@ -68,7 +117,7 @@ export class LoopbackTransport implements VirtioTransport {
     return this.device.readConfig(offset, width);
   }
   writeConfig(offset: number, width: RegisterWidth, value: number): void {
-    this.device.writeConfig(offset, width, value);
+    this.#call(() => this.device.writeConfig(offset, width, value));
   }
 
   queueSize(index: number): number {
@@ -106,7 +155,8 @@ export class LoopbackTransport implements VirtioTransport {
 
   notify({ index }: AnyVirtqueue, data: number | null): void {
     this.count.kicks++;
-    this.device.kick(index, data ?? 0);
+    this.#kicks.set(index, data ?? 0);
+    this.settle();
   }
 
   isr(): number {
