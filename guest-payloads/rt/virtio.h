@@ -280,8 +280,9 @@ static inline void ready(void) {
   set_status(status() | S_DRIVER_OK);
 }
 
-/** Tells which way the device was reached, and whether the ring is packed: what a case chose. */
+/** Tells which way the device was reached, and which format the ring has: what a case chose. */
 static inline void report_transport(void) {
-  obs("transport", vd.transport);
-  obs("packed", (vd.features & F_PACKED) != 0);
+  static const char *const NAMES[] = {"transport.none", "transport.pci", "transport.transitional", "transport.mmio", "transport.mmio-legacy"};
+  obs(NAMES[vd.transport], 1);
+  obs(vd.features & F_PACKED ? "ring.packed" : "ring.split", 1);
 }
