@@ -13,7 +13,17 @@ import { Random } from '../04-memory-virtualization/random.ts';
 import type { DeviceMemory, DmaAccess } from './memory.ts';
 import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from './queue.ts';
 import { type Area, type AreaSource, Areas } from './rings/area.ts';
-import { availBytes, availEventAt, descBytes, PACKED_DESC_F, RING_EVENT_FLAGS, usedEventAt, VIRTQ_DESC_F, WRAP } from './rings/layout.ts';
+import {
+  availBytes,
+  availEventAt,
+  descBytes,
+  MAX_INDIRECT,
+  PACKED_DESC_F,
+  RING_EVENT_FLAGS,
+  usedEventAt,
+  VIRTQ_DESC_F,
+  WRAP,
+} from './rings/layout.ts';
 import { makeRing } from './rings/make-ring.ts';
 
 const { NEXT, WRITE, INDIRECT } = VIRTQ_DESC_F;
@@ -139,7 +149,7 @@ export interface FuzzReport {
   readonly broken: Readonly<Record<string, number>>;
   readonly refused: number;
   readonly notifications: number;
-  /** The most accesses that one call needed, per descriptor of its queue. */
+  /** The most accesses that one call needed, per descriptor of the longest possible chain. */
   readonly mostAccesses: number;
   readonly complaints: readonly string[];
   /** Of all that happened: two runs of a seed are the same. */
@@ -211,7 +221,7 @@ export class RingFuzz {
     this.#digest = Math.imul(this.#digest ^ value, 0x01000193);
   }
 
-  /** Calls the ring. It may not throw, nor need more accesses than its queue is long, times the fields of a descriptor. */
+  /** Calls the ring. It may not throw, nor need more accesses than the longest chain, times the fields of a descriptor. */
   #call<T>(what: string, otherwise: T, call: () => T): T {
     const memory = this.#memory;
     memory.accesses = 0;
@@ -221,10 +231,15 @@ export class RingFuzz {
       this.#complain(`${what} throws ${error}`);
       return otherwise;
     } finally {
-      const perDescriptor = memory.accesses / (this.#place.size + 4);
+      const perDescriptor = memory.accesses / (this.#longest + 4);
       this.#mostAccesses = Math.max(this.#mostAccesses, perDescriptor);
       if (perDescriptor > 16) this.#complain(`${what} takes ${memory.accesses} accesses in a queue of ${this.#place.size}`);
     }
+  }
+
+  /** The longest chain there can be. */
+  get #longest(): number {
+    return this.#features.indirect ? Math.max(this.#place.size, MAX_INDIRECT) : this.#place.size;
   }
 
   #begin(): void {
@@ -470,7 +485,7 @@ export class RingFuzz {
         if (piece.buffer !== bytes.buffer || from < 0 || from + piece.length > most || hole)
           this.#complain(`a piece at ${from}, ${piece.length} bytes`);
       }
-      if (sum !== count || pieces.length > this.#place.size) this.#complain(`${pieces.length} pieces of ${sum} bytes for ${count}`);
+      if (sum !== count || pieces.length > this.#longest) this.#complain(`${pieces.length} pieces of ${sum} bytes for ${count}`);
     }
     if (!this.#legal) return;
     this.#waiting--;

@@ -19,8 +19,10 @@ const { bytes: DESC_BYTES } = virtq_desc;
 export interface Walk {
   readonly memory: DeviceMemory;
   readonly areas: AreaSource;
-  /** The longest chain: as many descriptors as the queue has. */
+  /** The longest chain of the ring's own descriptors: as many as the queue has. */
   readonly size: number;
+  /** The longest that goes on in a table. */
+  readonly most: number;
   /** INDIRECT_DESC was negotiated. */
   readonly indirect: boolean;
 }
@@ -47,13 +49,13 @@ export class RingChain implements Chain {
     this.ring = ring;
   }
 
-  /** Takes in one buffer. Returns what is wrong with it, or null. */
-  add(walk: Walk, low: number, high: number, len: number, flags: number): string | null {
+  /** Takes in one buffer, of at most so many. Returns what is wrong with it, or null. */
+  add(walk: Walk, most: number, low: number, high: number, len: number, flags: number): string | null {
     // @clause virtio.robust.dev.chain-loop
     // @clause virtio.framing.dev.chain-length-can-capped-sensible
     // @clause virtio.packed.dev.buffers-per-list-can-capped
     // @clause virtio.framing.dev.chain-as-long-as-queue
-    if (this.#elements++ === walk.size) return 'a chain with more descriptors than the queue';
+    if (this.#elements++ === most) return `a chain of more than ${most} descriptors`;
     const writes = (flags & WRITE) !== 0;
     // @clause virtio.robust.dev.readable-after-writable
     if (this.#writes && !writes) return 'a buffer to read after one to write';
@@ -110,7 +112,7 @@ export function follow(walk: Walk, chain: RingChain, table: Area, count: number,
       const inner = openTable(walk, low, high, len);
       return typeof inner === 'string' ? inner : follow(walk, chain, inner, len / DESC_BYTES, 0, true);
     }
-    const wrong = chain.add(walk, low, high, len, flags);
+    const wrong = chain.add(walk, nested ? walk.most : walk.size, low, high, len, flags);
     if (wrong !== null || !(flags & NEXT)) return wrong;
     index = next;
   }
@@ -135,7 +137,7 @@ export function list(walk: Walk, chain: RingChain, low: number, high: number, le
   const table = openTable(walk, low, high, len);
   if (typeof table === 'string') return table;
   for (let at = 0; at < len; at += DESC_BYTES) {
-    const wrong = chain.add(walk, table.load32(at), table.load32(at + 4), table.load32(at + 8), table.load16(at + 14) & WRITE);
+    const wrong = chain.add(walk, walk.most, table.load32(at), table.load32(at + 4), table.load32(at + 8), table.load16(at + 14) & WRITE);
     if (wrong !== null) return wrong;
   }
   return null;

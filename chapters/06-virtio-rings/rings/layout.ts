@@ -88,6 +88,11 @@ export const WRAP = 1 << 15;
 
 /** The longest queue, of either format. */
 export const MAX_QUEUE_SIZE = 1 << 15;
+/**
+ * The longest chain that is taken out of an indirect table. The specification allows a driver no more than the queue is long, and Linux's takes no notice once it uses tables; this is
+ * where QEMU stops.
+ */
+export const MAX_INDIRECT = 1024;
 /** The most bytes that one chain may have (virtio, "The Virtqueue Descriptor Table"). */
 export const MAX_CHAIN_BYTES = 2 ** 32;
 

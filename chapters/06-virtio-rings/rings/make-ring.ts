@@ -6,7 +6,7 @@ import type { DeviceMemory, DmaAccess } from '../memory.ts';
 import type { DeviceRing, RingFeatures, RingPlace, RingPosition } from '../queue.ts';
 import { type Area, type AreaSource, Areas } from './area.ts';
 import type { Walk } from './chain.ts';
-import { ALIGNMENT, availBytes, descBytes, MAX_QUEUE_SIZE, pvirtq_event_suppress, usedBytes, WRAP } from './layout.ts';
+import { ALIGNMENT, availBytes, descBytes, MAX_INDIRECT, MAX_QUEUE_SIZE, pvirtq_event_suppress, usedBytes, WRAP } from './layout.ts';
 import { PackedRing } from './packed.ts';
 import { SplitRing } from './split.ts';
 
@@ -52,7 +52,7 @@ export function makeRing(
     const wrong = packed ? badPackedPosition(position, size) : badSplitPosition(position, size);
     if (wrong !== null) return wrong;
   }
-  const walk: Walk = { memory, areas, size, indirect };
+  const walk: Walk = { memory, areas, size, most: Math.max(size, MAX_INDIRECT), indirect };
   const opened = { desc: desc as Area, driver: driver as Area, device: device as Area };
   return packed ? new PackedRing(walk, place, opened, features, position) : new SplitRing(walk, place, opened, features, position);
 }

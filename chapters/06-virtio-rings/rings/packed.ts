@@ -106,7 +106,7 @@ export class PackedRing implements DeviceRing {
         if (wrong !== null) return this.#fail(wrong);
         break;
       }
-      const wrong = chain.add(this.#walk, low, high, len, flags);
+      const wrong = chain.add(this.#walk, this.size, low, high, len, flags);
       if (wrong !== null) return this.#fail(wrong);
       if (!(flags & NEXT)) break;
       flags = this.#flags(position);

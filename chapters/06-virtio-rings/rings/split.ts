@@ -10,8 +10,6 @@
 // - `shouldNotify` reads the driver's mark **after** `used.idx` was written, and `#arm` reads `avail.idx` **after** `avail_event` was. These two are of another kind: a store, and then a
 //   load from *elsewhere*, which even x86 exchanges if it is not told otherwise. Each side says "I have moved" and then looks whether the other sleeps, while the other says "I sleep" and then looks
 //   whether this one has moved. If both look first, both miss it, and the queue stands still for ever.
-//
-// ::figure ring-handover -- swap two stores and watch the other side take what is not there yet.
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
 import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from '../queue.ts';
@@ -90,7 +88,6 @@ export class SplitRing implements DeviceRing {
   pop(): RingChain | null {
     if (this.broken !== null || (this.#next === this.#idx && !this.#look())) return null;
     const head = this.#avail.load16(virtq_avail.bytes + virtq_avail_elem.bytes * (this.#next & (this.size - 1)));
-    if (head >= this.size) return this.#fail(`avail.ring names descriptor ${head} of ${this.size}`);
     if (this.#held[head]) return this.#fail(`chain ${head} is available twice`);
     const chain = new RingChain(this);
     chain.id = head;
@@ -221,6 +218,6 @@ export class SplitRing implements DeviceRing {
     this.#kicks = true;
     if (this.#features.eventIdx) this.#arm();
     else this.#tell(FLAGS, 0);
-    return this.#next !== this.#idx || this.#look();
+    return this.#next !== this.#idx || this.#look() || this.broken !== null; // what is broken is found by looking
   }
 }
