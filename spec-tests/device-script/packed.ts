@@ -112,8 +112,8 @@ export class PackedRing implements Ring {
           this.#take(older, null);
         }
       }
-      // Without the write flag the length is reserved.
-      this.#take(id, flags & F_WRITE ? Number(numberAt(bytes, 8, 4)) : 0);
+      // The specification lets a device leave the length out together with the write flag; drivers take the length as it is, and so does this.
+      this.#take(id, Number(numberAt(bytes, 8, 4)));
     }
   }
 
