@@ -12,11 +12,14 @@ import type { BoardOptions } from '../../chapters/03-vcpu-loop/board.ts';
 import type { Chassis } from '../../chapters/03-vcpu-loop/chassis.ts';
 import { MemoryBlock, SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
 import { completeConfig, type MachineConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
+import type { DeviceConfig } from '../../chapters/05-pio-mmio/machine/device-types.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
 import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
+import type { WireDevice } from '../device-script/wire.ts';
+import { caseDevices } from './case-devices.ts';
 
 /** What every case's machine has: a disk, and a network with somebody in it. */
-const DESCRIPTION: MachineConfig = {
+const DESCRIPTION = {
   reboot: false,
   serial: ['null'],
   drives: [{ id: 'disk', file: 'in memory' }],
@@ -25,7 +28,7 @@ const DESCRIPTION: MachineConfig = {
     { type: 'ide-hd', drive: 'disk', bus: 'ide.0', unit: 0 },
     { type: 'e1000', netdev: 'wire' },
   ],
-};
+} satisfies MachineConfig & { devices: DeviceConfig[] };
 const DISK_SECTORS = 128;
 
 export interface CaseMachine {
@@ -35,6 +38,7 @@ export interface CaseMachine {
   readonly needs: readonly string[];
   /** What waits at the serial port. */
   readonly input: Uint8Array;
+  readonly devices?: readonly WireDevice[];
   /** Starts from a disk with this image, by firmware; null: the image is loaded directly. */
   readonly disk?: { readonly image: Uint8Array; readonly firmware: Uint8Array } | null;
 }
@@ -46,17 +50,32 @@ export interface CaseBoard {
 }
 
 /** The machine for a guest on a kernel. */
-export function caseBoard(kernel: Kernel, { vcpus, memoryMiB, needs, input, disk = null }: CaseMachine, trace: Trace | null): CaseBoard {
+export function caseBoard(
+  kernel: Kernel,
+  { vcpus, memoryMiB, needs, input, devices = [], disk = null }: CaseMachine,
+  trace: Trace | null,
+): CaseBoard {
   // Only a machine without local APICs can start its second processor at once: chapter 3's.
   if (needs.includes('smp2-shared')) return { pc: null, board: { kernel, ramBytes: memoryMiB << 20, vcpus, trace, input } };
   const start: MachineConfig = disk ? { firmware: 'firmware' } : { kernel: 'the image' };
+  const virtio = caseDevices(devices);
   const pc = new Pc({
     kernel,
-    config: completeConfig({ ...DESCRIPTION, ...start, memoryMiB, cpus: vcpus, irqchip: irqchipFor(needs, kernel) }),
+    config: completeConfig({
+      ...DESCRIPTION,
+      ...start,
+      drives: [...DESCRIPTION.drives, ...virtio.config.drives],
+      devices: [...(DESCRIPTION.devices as readonly DeviceConfig[]), ...virtio.config.devices],
+      ...(virtio.config.chardevs && { chardevs: virtio.config.chardevs }),
+      ...{ memoryMiB, cpus: vcpus, irqchip: irqchipFor(needs, kernel) },
+    }),
     firmware: disk ? disk.firmware : null,
-    blocks: new Map([['disk', new MemoryBlock(diskWith(disk ? disk.image : null))]]),
+    blocks: new Map([['disk', new MemoryBlock(diskWith(disk ? disk.image : null))], ...virtio.blocks]),
+    chardevs: virtio.chardevs,
     trace,
   });
+  // At the other end of a virtio console somebody repeats what they hear.
+  for (const chardev of virtio.chardevs.values()) chardev.onOutput = (bytes) => chardev.send(bytes);
   pc.serials[0]?.send(input);
   return { pc, board: pc.board };
 }

@@ -37,7 +37,7 @@ function look(): Unavailable | Omit<Started, 'type' | 'protocol'> {
   return {
     name: emulated ? 'host-kvm-emulated' : 'host-kvm',
     version: release(),
-    surfaces: ['guest', 'kvm'],
+    surfaces: ['guest', 'kvm', 'device'],
     capabilities: [...MONITOR.capabilities.filter((name) => !(name === 'door-disk' && emulated)), ...capabilities],
     missing: { ...MONITOR.missing, ...missing, ...(emulated && { 'door-disk': SLOW }) },
   };

@@ -12,9 +12,11 @@ import type { Chassis, End as MachineEnd } from '../../chapters/03-vcpu-loop/cha
 import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
-import type { Adapter, Door, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
+import type { DeviceSession } from '../device-script/wire.ts';
+import type { Adapter, Door, End, RanGuest, RunDevice, RunGuest, RunReply, RunRequest, Started, TraceEnd, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
 import { caseBoard } from './case-machine.ts';
+import { PausedMachine } from './device-machine.ts';
 import { executeScript } from './kvm-execute.ts';
 
 /** The suite's names for doors, in the monitor's words. A disk is firmware's to read. */
@@ -50,6 +52,8 @@ export const MONITOR: Pick<Started, 'capabilities' | 'missing'> = {
     ...['door-multiboot', 'door-pvh', 'door-long', 'serial-input', 'debug-exit', 'notices-halt', 'reset'],
     ...['scratch-pio', 'scratch-mmio', 'inject', 'inject-nmi', 'uart', 'smp2', 'smp2-shared'],
     ...['lapic', 'pic', 'pit', 'ioapic', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', 'q35', 'i8042', 'soft-off', 'fw-cfg'],
+    ...['virtio-entropy', 'virtio-console', 'virtio-balloon', 'virtio-block'],
+    ...['virtio-pci', 'virtio-transitional', 'virtio-mmio', 'virtio-mmio-legacy', 'ring-packed'],
     ...(FIRMWARE ? ['door-disk'] : []),
   ],
   missing: FIRMWARE ? {} : { 'door-disk': `there is no firmware at ${FIRMWARE_PLACES.join(' or ')}` },
@@ -96,16 +100,22 @@ export class MachineAdapter implements Adapter {
     return this.#boot(request);
   }
 
+  async open(request: RunDevice): Promise<DeviceSession> {
+    const { makeKernel, executed } = this.#options;
+    const { memoryMiB } = request.machine;
+    return new PausedMachine(request, (trace) => makeKernel(trace, { memoryMiB, cpus: 1 }), executed !== null);
+  }
+
   async stop(): Promise<void> {}
   kill(): void {}
 
   /** The machine for a case: a PC, with the image on its disk or not. */
   async #build(guest: RunGuest['guest'], kernel: Kernel, disk: Uint8Array | null, trace: Trace | null): Promise<Runner> {
     const { makeMachine } = this.#options;
-    const { vcpus, memoryMiB, needs = [] } = guest;
+    const { vcpus, memoryMiB, needs = [], devices = [] } = guest;
     const input = Buffer.from(guest.input, 'base64');
     const start = disk ? { image: disk, firmware: new Uint8Array(readFileSync(FIRMWARE as string)) } : null;
-    return makeMachine(caseBoard(kernel, { vcpus, memoryMiB, needs, input, disk: start }, trace).board);
+    return makeMachine(caseBoard(kernel, { vcpus, memoryMiB, needs, input, devices, disk: start }, trace).board);
   }
 
   async #boot({ id, guest, limits }: RunGuest): Promise<RunReply> {
@@ -145,7 +155,7 @@ export class MachineAdapter implements Adapter {
       return {
         ...ran,
         ...(result.exitCode !== null && { exitValue: hex(result.exitCode >> 1) }),
-        ...(trace && executed && result.end !== 'timeout' && { traceHash: digest(trace), instructions: hex(executed(kernel)) }),
+        ...(trace && executed && result.end !== 'timeout' && { traceHash: digest(trace), trace: endOf(trace), instructions: hex(executed(kernel)) }),
       };
     } catch (error) {
       if (error instanceof ImageError) return { type: 'error', id, reason: `the image cannot be loaded: ${error.message}` };
@@ -155,6 +165,15 @@ export class MachineAdapter implements Adapter {
     }
   }
 }
+
+/** How much of a trace goes along with a result. */
+const TAIL_LINES = 40;
+const TAIL_CHARACTERS = 200;
+
+const endOf = ({ events, dropped }: Recorder): TraceEnd => ({
+  events: events.length + dropped,
+  tail: events.slice(-TAIL_LINES).map((event) => traceLine(event).slice(0, TAIL_CHARACTERS)),
+});
 
 function digest(trace: Recorder): string {
   const hash = createHash('sha256');

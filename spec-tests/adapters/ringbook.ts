@@ -41,7 +41,13 @@ export class RingbookAdapter extends MachineAdapter {
       executed: (kernel) => executed(kernel as RunnableKernel),
       makeKernel: (trace, size) => machineKernel({ ...size, memory }, { trace }),
       makeMachine: (options) => new Machine(options),
-      probe: () => ({ name: 'ringbook', version, surfaces: ['guest', 'kvm'], capabilities: [...MONITOR.capabilities, ...KERNEL], missing: MISSING }),
+      probe: () => ({
+        name: 'ringbook',
+        version,
+        surfaces: ['guest', 'kvm', 'device'],
+        capabilities: [...MONITOR.capabilities, ...KERNEL],
+        missing: MISSING,
+      }),
     });
   }
 }

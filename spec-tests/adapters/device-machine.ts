@@ -1,0 +1,241 @@
+// # A paused machine of ours
+//
+// Chapter 5's PC with the devices of a case, and nobody to run it: the processor is never entered, and time passes when the script says so. What remains is two
+// buses, a memory and a set of wires, which is what a device knows of the world anyway.
+
+import { createHash } from 'node:crypto';
+import { Recorder, traceLine } from '../../chapters/01-hardware-background/trace.ts';
+import type { Kernel, KernelClock } from '../../chapters/02-kvm-objects/kernel.ts';
+import { Board } from '../../chapters/03-vcpu-loop/board.ts';
+import { SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
+import { completeConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
+import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
+import { BalloonModel } from '../../chapters/06-virtio-rings/devices/balloon.ts';
+import { BALLOON_S } from '../../chapters/06-virtio-rings/devices/balloon-layout.ts';
+import { BlockModel } from '../../chapters/06-virtio-rings/devices/block.ts';
+import { ConsoleModel } from '../../chapters/06-virtio-rings/devices/console.ts';
+import { virtioOf } from '../../chapters/06-virtio-rings/machine/virtio-types.ts';
+import type { DeviceOp, DeviceSession, HostOp, LineChange, OpResult, WireDevice } from '../device-script/wire.ts';
+import type { RunDevice } from '../types.ts';
+import { hex } from '../values.ts';
+import { type CaseDevices, caseDevices, diskName, streamName } from './case-devices.ts';
+
+/** A timer that arms itself again for now is given up on after so many times. */
+const TIMERS_PER_ADVANCE = 100_000;
+/** What a guest sends and nobody collects is kept up to here. */
+const OUTPUT_BYTES = 1 << 20;
+const LINES_KEPT = 65_536;
+
+class ManualClock implements KernelClock {
+  #now = 0;
+  now(): number {
+    return this.#now;
+  }
+  /** Time never goes back. */
+  set(at: number): void {
+    this.#now = Math.max(this.#now, at);
+  }
+  alarm(): void {}
+  sleep(): void {}
+}
+
+/** The kernel, with another clock: nothing here runs in it. */
+const onClock = (kernel: Kernel, clock: KernelClock): Kernel => ({
+  name: kernel.name,
+  open: (path, flags) => kernel.open(path, flags),
+  close: (fd) => kernel.close(fd),
+  ioctl: (fd, request, arg) => kernel.ioctl(fd, request, arg),
+  mmap: (fd, length, offset) => kernel.mmap(fd, length, offset),
+  allocate: (bytes) => kernel.allocate(bytes),
+  free: (hva) => kernel.free(hva),
+  stored: (hva, bytes) => kernel.stored?.(hva, bytes),
+  eventfd: (initial, flags) => kernel.eventfd(initial, flags),
+  read: (fd, bytes) => kernel.read(fd, bytes),
+  write: (fd, bytes) => kernel.write(fd, bytes),
+  clock,
+});
+
+export class PausedMachine implements DeviceSession {
+  readonly #pc: Pc;
+  readonly #board: Board<Pc>;
+  readonly #clock = new ManualClock();
+  readonly #devices: readonly WireDevice[];
+  readonly #made: CaseDevices;
+  readonly #trace: Recorder | null;
+  readonly #outputs = new Map<string, number[]>();
+  #lines: LineChange[] = [];
+
+  /** @param makeKernel  a kernel that can hold the machine */
+  constructor({ machine }: RunDevice, makeKernel: (trace: Recorder | null) => Kernel, traced: boolean) {
+    this.#devices = machine.devices;
+    this.#made = caseDevices(machine.devices);
+    this.#trace = traced ? new Recorder() : null;
+    const { config, blocks, chardevs } = this.#made;
+    this.#pc = new Pc({
+      kernel: onClock(makeKernel(this.#trace), this.#clock),
+      // The interrupt controllers are outside the kernel, so no doorbell and no interrupt goes past us.
+      config: completeConfig({ ...config, kernel: 'none', serial: ['null'], memoryMiB: machine.memoryMiB, irqchip: 'off', reboot: false }),
+      blocks,
+      chardevs,
+      trace: this.#trace,
+    });
+    this.#listen();
+    for (const [name, chardev] of chardevs) {
+      const output: number[] = [];
+      this.#outputs.set(name, output);
+      chardev.onOutput = (bytes) => {
+        for (const byte of bytes) if (output.length < OUTPUT_BYTES) output.push(byte);
+      };
+    }
+    this.#board = new Board(this.#pc.board);
+  }
+
+  /** Hears every change of an interrupt line on its way to the controllers. */
+  #listen(): void {
+    const { interrupts } = this.#pc;
+    const inputOf = interrupts.line.bind(interrupts);
+    interrupts.line = (gsi) => ({
+      set: (level) => {
+        if (this.#lines.length < LINES_KEPT) this.#lines.push({ gsi, level });
+        inputOf(gsi).set(level);
+      },
+    });
+  }
+
+  async access(ops: readonly DeviceOp[]): Promise<readonly OpResult[]> {
+    return ops.map((op) => this.#do(op));
+  }
+
+  async end(): Promise<{ traceHash?: string }> {
+    this.#board.dispose();
+    if (!this.#trace) return {};
+    const hash = createHash('sha256');
+    for (const event of this.#trace.events) hash.update(`${traceLine(event)}\n`);
+    return { traceHash: hash.update(String(this.#trace.dropped)).digest('hex') };
+  }
+
+  #do(op: DeviceOp): OpResult {
+    const { ports, mmio, memory } = this.#pc;
+    switch (op.do) {
+      case 'in':
+        return { value: hex(ports.read(Number(op.port), op.bytes)) };
+      case 'out':
+        ports.write(Number(op.port), op.bytes, BigInt(op.value));
+        return {};
+      case 'load': {
+        const bytes = new Uint8Array(op.bytes);
+        if (memory.read(Number(op.gpa), bytes)) return { value: hex(numberFrom(bytes)) };
+        return { value: hex(mmio.read(Number(op.gpa), op.bytes)) };
+      }
+      case 'store': {
+        const value = BigInt.asUintN(8 * op.bytes, BigInt(op.value));
+        const bytes = Uint8Array.from({ length: op.bytes }, (_, i) => Number((value >> BigInt(8 * i)) & 0xffn));
+        if (!memory.write(Number(op.gpa), bytes)) mmio.write(Number(op.gpa), op.bytes, value);
+        return {};
+      }
+      case 'read': {
+        const bytes = new Uint8Array(op.count);
+        if (!memory.read(Number(op.gpa), bytes)) throw new RangeError(`there is no memory at ${op.gpa}`);
+        return { data: Buffer.from(bytes).toString('base64') };
+      }
+      case 'write':
+        if (!memory.write(Number(op.gpa), new Uint8Array(Buffer.from(op.data, 'base64')))) throw new RangeError(`there is no memory at ${op.gpa}`);
+        return {};
+      case 'fill':
+        if (op.count > memory.ramBytes || !memory.write(Number(op.gpa), new Uint8Array(op.count).fill(op.byte)))
+          throw new RangeError(`there is no memory at ${op.gpa}`);
+        return {};
+      case 'lines': {
+        const lines = this.#lines;
+        this.#lines = [];
+        return { lines };
+      }
+      case 'advance':
+        this.#advance(Number(op.ns));
+        return {};
+      default:
+        return this.#host(op);
+    }
+  }
+
+  #advance(ns: number): void {
+    const { timers } = this.#pc;
+    const until = this.#clock.now() + ns;
+    for (let left = TIMERS_PER_ADVANCE; left > 0; left--) {
+      const { next } = timers;
+      if (next === null || next > until) break;
+      this.#clock.set(next);
+      timers.runDue();
+    }
+    this.#clock.set(until);
+  }
+
+  // ## The host's side
+
+  #host(op: HostOp): OpResult {
+    const entry = this.#made.entries[op.device];
+    const model = entry && virtioOf(this.#pc, entry)?.model;
+    const kind = this.#devices[op.device]?.type;
+    if (model instanceof ConsoleModel) return this.#console(model, op);
+    if (model instanceof BalloonModel) return balloon(model, op);
+    if (model instanceof BlockModel) return this.#block(model, op);
+    throw new RangeError(`the host has no '${op.action}' for a ${kind ?? 'device that is not there'}`);
+  }
+
+  #console(model: ConsoleModel, op: HostOp): OpResult {
+    const stream = 'port' in op ? streamName(op.device, op.port) : '';
+    const port = 'port' in op ? model.port(op.port) : null;
+    const chardev = this.#made.chardevs.get(stream);
+    const output = this.#outputs.get(stream);
+    if (!port || !chardev || !output) throw new RangeError('the console has no such port');
+    switch (op.action) {
+      case 'input':
+        chardev.send(new Uint8Array(Buffer.from(op.data, 'base64')));
+        return {};
+      case 'output':
+        return { data: Buffer.from(output.splice(0)).toString('base64') };
+      case 'connect':
+        port.open();
+        return {};
+      case 'disconnect':
+        port.close();
+        return {};
+      case 'resize-console':
+        port.resize({ cols: op.cols, rows: op.rows });
+        return {};
+      default:
+        throw new RangeError(`the host has no '${op.action}' for a console`);
+    }
+  }
+
+  #block(model: BlockModel, op: HostOp): OpResult {
+    const disk = this.#made.blocks.get(diskName(op.device));
+    if (op.action === 'resize') {
+      model.resize(Number(op.sectors));
+      return {};
+    }
+    if (op.action !== 'content' || !disk) throw new RangeError(`the host has no '${op.action}' for a disk`);
+    const bytes = new Uint8Array(op.count * SECTOR_BYTES);
+    if (!disk.read(Number(op.sector), bytes)) throw new RangeError('the disk has no such sectors');
+    return { data: Buffer.from(bytes).toString('base64') };
+  }
+}
+
+function balloon(model: BalloonModel, op: HostOp): OpResult {
+  switch (op.action) {
+    case 'target':
+      model.target(Number(op.bytes));
+      return {};
+    case 'actual':
+      return { value: hex(model.actual) };
+    case 'stats':
+      model.requestStats();
+      return {
+        stats: Object.fromEntries(Object.entries(model.stats()).map(([name, value]) => [BALLOON_S[name as keyof typeof BALLOON_S], hex(value)])),
+      };
+    default:
+      throw new RangeError(`the host has no '${op.action}' for a balloon`);
+  }
+}
+
+const numberFrom = (bytes: Uint8Array): bigint => bytes.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
