@@ -96,6 +96,8 @@ export class Zones {
     this.model = options.model === 'host-managed' ? BLK_Z.HM : BLK_Z.HA;
     [this.zoneSectors, this.maxOpen, this.maxActive] = [zoneSectors, maxOpen, maxActive];
     [this.maxAppendSectors, this.writeGranularity] = [maxAppendSectors, writeGranularity];
+    const unit = writeGranularity / SECTOR_BYTES;
+    const wholeUnits = (count: number): number => count - (count % unit);
     const sequential = this.model === BLK_Z.HM ? BLK_ZT.SWR : BLK_ZT.SWP;
     for (let start = 0; start < disk.sectors; start += zoneSectors) {
       const sectors = Math.min(zoneSectors, disk.sectors - start);
@@ -104,7 +106,7 @@ export class Zones {
       this.#zones.push({
         start,
         sectors,
-        capacity: conv ? sectors : Math.min(capacity, sectors),
+        capacity: conv ? sectors : wholeUnits(Math.min(capacity, sectors)),
         type: conv ? BLK_ZT.CONV : sequential,
         state: conv ? BLK_ZS.NOT_WP : blank ? BLK_ZS.EMPTY : BLK_ZS.FULL,
         written: blank ? start : start + sectors,

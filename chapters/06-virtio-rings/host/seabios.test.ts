@@ -1,6 +1,6 @@
 // # A driver that nobody here wrote
 //
-// SeaBIOS has drivers of its own for virtio disks, one for each interface, in a few hundred lines that poll. It finds the disk on the bus, sets up a ring in the memory below one megabyte, and
+// SeaBIOS has drivers of its own for virtio disks, for each interface, in a few hundred lines that poll. It finds the disk on the bus, or in the ACPI tables, sets up a ring in the memory below one megabyte, and
 // reads the first sector through it from 16-bit code. What it says about the way is in its log.
 
 import { existsSync, readFileSync } from 'node:fs';
@@ -24,7 +24,8 @@ const EXIT_VALUE = 21;
 
 /** What SeaBIOS says when something is wrong, and what it says although nothing is. */
 const COMPLAINTS = /warning|fail|error|unable|timeout|invalid|not found|no space|bad|unknown|can't|could not|out of/i;
-const HARMLESS = [/^No Xen hypervisor found/, /^No VGA found, scan for other display/];
+// The last one is an empty window.
+const HARMLESS = [/^No Xen hypervisor found/, /^No VGA found, scan for other display/, /^virtio-mmio: \w+: device id 0 \(unknown\)/];
 
 /** A first sector that prints `text` on the serial port and leaves. */
 function bootDisk(text: string): Uint8Array {
@@ -143,11 +144,12 @@ describe.skipIf(absent !== '')(`SeaBIOS and a virtio disk${absent}`, () => {
 
   const MODERN = 'using modern (1.0) virtio mode';
   const LEGACY = 'using legacy (0.9.5) virtio mode';
+  const WINDOW = 'found virtio-blk-mmio at 0xfeb03000';
   const judge = ({ result, log, console }: Booted, mode: string): void => {
     expect(result, log.slice(-10).join('\n')).toMatchObject({ end: 'debug-exit', exitCode: (EXIT_VALUE << 1) | 1 });
     expect(console).toBe('started');
     expect(log).toContain('Booting from 0000:7c00');
-    expect(log.filter((line) => line.includes('virtio mode')).map((line) => line.replace(/^pci dev \S+ /, ''))).toEqual([mode]);
+    expect(log.filter((line) => /virtio mode|found virtio-blk-mmio/.test(line)).map((line) => line.replace(/^pci dev \S+ /, ''))).toEqual([mode]);
     expect(log.filter((line) => COMPLAINTS.test(line) && !HARMLESS.some((harmless) => harmless.test(line)))).toEqual([]);
   };
 
@@ -160,6 +162,8 @@ describe.skipIf(absent !== '')(`SeaBIOS and a virtio disk${absent}`, () => {
       { type: 'virtio-blk-pci', packed: true, in_order: true, notification_data: true, suspend: true, 'num-queues': 4 },
       MODERN,
     ],
+    ['in a window of memory', { type: 'virtio-blk-device' }, WINDOW],
+    ['in a window from before the standard', { type: 'virtio-blk-device', 'force-legacy': true }, WINDOW],
   ];
   for (const memory of ['ept', 'shadow'] as const)
     for (const [name, device, mode] of types)
