@@ -1,8 +1,8 @@
 // # Virtio devices by QEMU's names
 //
-// A case says what it wants of a device in the specification's words. This is where they become `-device` and its properties: the part of QEMU's command line that
-// Ringbook understands too. A property that this version of QEMU does not have is left out, so the device does not offer the feature, which is what a case
-// without it is prepared for.
+// A case says what it wants of a device in the specification's words. This is where they become `-device` and its properties: the part of QEMU's
+// command line that Ringbook understands too. A property that this version of QEMU does not have is left out, so the device does not offer the
+// feature, which is what a case without it is prepared for.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,7 +1,7 @@
 // # What this QEMU has
 //
-// A property of a device came in some version, and distributions build some parts and leave others out. QEMU itself knows: started with no machine at all it
-// answers questions about every type. One short-lived process is asked everything, once.
+// A property of a device came in some version, and distributions build some parts and leave others out. QEMU itself knows: started with no machine
+// at all it answers questions about every type. One short-lived process is asked everything, once.
 
 import type { Duplex } from 'node:stream';
 import { killGroup, spawnGroup } from './children.ts';

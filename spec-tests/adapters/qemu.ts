@@ -1,8 +1,8 @@
 // # QEMU
 //
 // One process for each case, with QEMU's own translator (TCG) for a processor, so it runs wherever QEMU does. QMP, the machine protocol, starts and
-// watches the run. The serial port goes to a file, not to a pipe: a reader that is slow makes QEMU's write to a pipe fail, and after a few attempts QEMU
-// drops the byte.
+// watches the run. The serial port goes to a file, not to a pipe: a reader that is slow makes QEMU's write to a pipe fail, and after a few attempts
+// QEMU drops the byte.
 //
 // What needs care is telling the *ends* apart, because QEMU expresses three of them by exiting:
 //
@@ -14,8 +14,8 @@
 // | halt for good | nothing at all: the registers say HLT=1 with interrupts off, on every processor, twice in a row |
 // | QEMU refused to start | status 1, like a debug exit with value 0; but then the monitor never answered |
 //
-// QEMU has several machines, and each case is given the one that it needs: a PC with the old chipset, a Q35, or `microvm`, which has no PCI and its virtio devices in
-// windows of memory. `qemu:pc`, `qemu:q35` and `qemu:microvm` are the same with the choice already made.
+// QEMU has several machines, and each case is given the one that it needs: a PC with the old chipset, a Q35, or `microvm`, which has no PCI and its
+// virtio devices in windows of memory. `qemu:pc`, `qemu:q35` and `qemu:microvm` are the same with the choice already made.
 
 import type { ChildProcess } from 'node:child_process';
 import { execFile } from 'node:child_process';

@@ -1,9 +1,10 @@
 // # A paused machine behind the qtest protocol
 //
-// The `device` surface on QEMU, and on any other program that takes the same options: it is started with the devices of the case, and then each operation of the
-// runner's is one command. Two things need more than qtest. What somebody outside does (resize a disk, move a balloon's target, speak on a
-// console) goes by QMP and by the sockets of the ports. And time: QEMU's own qtest accelerator has a clock that stands still until it is told to move, but distributions
-// leave it out. Then the machine runs under the translator, on a processor that has halted for good, and its clock is the host's.
+// The `device` surface on QEMU, and on any other program that takes the same options: it is started with the devices of the case, and then each
+// operation of the runner's is one command. Two things need more than qtest. What somebody outside does (resize a disk, move a balloon's target,
+// speak on a console) goes by QMP and by the sockets of the ports. And time: QEMU's own qtest accelerator has a clock that stands still until it is
+// told to move, but distributions leave it out. Then the machine runs under the translator, on a processor that has halted for good, and its clock
+// is the host's.
 
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -58,7 +59,7 @@ function haltedRom(): Uint8Array {
   return rom;
 }
 
-/** What each machine is called with all that it can have fixed. The second I/O APIC of microvm would take the virtio lines, and nobody could listen to both. */
+/** What each machine is called, with all that it can have fixed. Its second I/O APIC would take the virtio lines of microvm. */
 export const MACHINE_OPTIONS: Readonly<Record<QemuMachine, string>> = {
   pc: 'pc',
   q35: 'q35',
@@ -209,8 +210,8 @@ export class QtestMachine implements DeviceSession {
 
   // ## Waiting until nothing is under way
   //
-  // A device's answer to a kick need not be there when the store that made it is. QEMU's main loop does what was put off in its next round, and each answer to a
-  // command is from another round. A disk's requests are with threads; draining the disk waits for them.
+  // A device's answer to a kick need not be there when the store that made it is. QEMU's main loop does what was put off in its next round, and
+  // each answer to a command is from another round. A disk's requests are with threads; draining the disk waits for them.
 
   async #settle(): Promise<void> {
     for (let round = 0; round < 2; round++) {

@@ -1,11 +1,12 @@
 // # The qtest protocol, the client's side
 //
-// QEMU can be driven without a guest: it reads commands from a stream, a line each, and answers each with a line. `outl 0xcf8 0x80000800` is an access that a
-// processor would have made. Whoever tests device models by it writes the driver, and nothing else is in the way. The commands are a handful, and Ringbook
-// answers the same ones.
+// QEMU can be driven without a guest: it reads commands from a stream, a line each, and answers each with a line. `outl 0xcf8 0x80000800` is an
+// access that a processor would have made. Whoever tests device models by it writes the driver, and nothing else is in the way. The commands are a
+// handful, and Ringbook answers the same ones.
 //
-// An answer begins with `OK`, `FAIL` or `ERR`. Between answers come lines that nobody asked for: an interrupt line that moved says `IRQ raise 16`. An answer that is
-// none of these means that whoever is at the other end does not speak the protocol, and what it says is all that there is to report.
+// An answer begins with `OK`, `FAIL` or `ERR`. Between answers come lines that nobody asked for: an interrupt line that moved says `IRQ raise 16`.
+// An answer that is none of these means that whoever is at the other end does not speak the protocol, and what it says is all that there is to
+// report.
 
 import type { Readable, Writable } from 'node:stream';
 import type { AccessBytes, LineChange } from '../device-script/wire.ts';

@@ -1,20 +1,22 @@
 // # `ringbook run -qtest`
 //
-// The machine of the command line, but no processor runs: its devices are driven by commands from a stream. The options are QEMU's, as test harnesses give them:
+// The machine of the command line, but no processor runs: its devices are driven by commands from a stream. The options are QEMU's, as test
+// harnesses give them:
 //
 // ```text
 //   ringbook run -machine q35,accel=qtest -nodefaults -display none -S -qtest stdio -device virtio-rng-pci
 //   ringbook run -accel qtest -qtest unix:/tmp/test.sock …
 // ```
 //
-// QEMU *connects* to the path of a Unix socket unless it is told to be the server; so does this. What is not there is refused by name, as everywhere: there is no QMP.
+// QEMU *connects* to the path of a Unix socket unless it is told to be the server; so does this. What is not there is refused by name, as
+// everywhere: there is no QMP.
 
 import { rmSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
-import { readRegularFile } from '../../05-pio-mmio/host/read-file.ts';
-import { FileBlock } from '../../05-pio-mmio/host/file-block.ts';
 import { checkedConfig } from '../../05-pio-mmio/host/checked-config.ts';
+import { FileBlock } from '../../05-pio-mmio/host/file-block.ts';
+import { readRegularFile } from '../../05-pio-mmio/host/read-file.ts';
 import { openSink } from '../../05-pio-mmio/host/streams.ts';
 import { Chardev } from '../../05-pio-mmio/machine/chardev.ts';
 import type { MachineConfig } from '../../05-pio-mmio/machine/config.ts';
@@ -83,7 +85,6 @@ export function readQtestOptions(argv: readonly string[]): QtestRun | null {
       place = placeOf(value ?? '');
       at++;
     } else if (only === null) {
-      continue;
     } else if (only) {
       if (!only.includes(value ?? '')) throw new ConfigError(`${arg} with -qtest is ${only.join(' or ')}, not ${value}`);
       at++;
@@ -181,10 +182,11 @@ export async function serveQtest(machine: PausedPc, input: Readable, output: Wri
         held = [];
         heldBytes = 0;
         if (machine.settle() !== null) return;
-        if (!room && !output.destroyed) await new Promise<void>((resolve) => {
-          output.once('drain', resolve);
-          output.once('close', resolve);
-        });
+        if (!room && !output.destroyed)
+          await new Promise<void>((resolve) => {
+            output.once('drain', resolve);
+            output.once('close', resolve);
+          });
         room = true;
       }
       heldBytes += rest.length;
@@ -199,7 +201,10 @@ export async function serveQtest(machine: PausedPc, input: Readable, output: Wri
 }
 
 /** Waits for the client, or goes to it. */
-function meet({ path, server: listen }: Extract<Place, { kind: 'unix' }>): Promise<{ readonly socket: Readable & Writable; readonly server: Server | null }> {
+function meet({
+  path,
+  server: listen,
+}: Extract<Place, { kind: 'unix' }>): Promise<{ readonly socket: Readable & Writable; readonly server: Server | null }> {
   return new Promise((resolve, reject) => {
     const fail = (error: Error): void => reject(new ConfigError(`-qtest: ${error.message}`));
     if (!listen) {

@@ -1,11 +1,11 @@
 // # A machine that stands still
 //
-// To drive a device one does not need a guest. One needs what a processor has on its outside: two address spaces to read and write, lines that it hears, and time that goes
-// by. This is the PC of the chapters so far with its processors never run. Everything on its buses is alive; nothing moves but what is done here, so what a device does in between it
-// has done because of the last access.
+// To drive a device one does not need a guest. One needs what a processor has on its outside: two address spaces to read and write, lines that it
+// hears, and time that goes by. This is the PC of the chapters so far with its processors never run. Everything on its buses is alive; nothing
+// moves but what is done here, so what a device does in between it has done because of the last access.
 //
-// It also makes the second half of a conversation visible that a guest only sees the end of. A device that raises a line, and is told to lower it, has
-// moved it twice; a guest took one interrupt.
+// It also makes the second half of a conversation visible that a guest only sees the end of. A device that raises a line, and is told to lower it,
+// has moved it twice; a guest took one interrupt.
 
 import type { Trace, TraceEvent } from '../../01-hardware-background/trace.ts';
 import type { End } from '../../03-vcpu-loop/chassis.ts';

@@ -12,7 +12,9 @@ afterEach(() => {
 
 /** A machine, and what it says to each line. */
 function conversation(): (line: string) => readonly string[] {
-  const machine = new PausedPc({ config: completeConfig({ memoryMiB: 4, kernel: 'nothing', serial: ['null'], devices: [{ type: 'e1000', addr: '3' }] }) });
+  const machine = new PausedPc({
+    config: completeConfig({ memoryMiB: 4, kernel: 'nothing', serial: ['null'], devices: [{ type: 'e1000', addr: '3' }] }),
+  });
   paused = machine;
   let said: string[] = [];
   const server = new QtestServer(machine, (line) => said.push(line));
@@ -69,7 +71,15 @@ it('answers as QEMU does, to the letter', () => {
 // QEMU ends where an argument is missing or is no number; whoever is at the other end of this has only made a mistake.
 it.each([
   ...['outb 1', 'readb', 'inb zz', 'inb 0x10000', 'outb 0x80 0x', 'outb 0x80 0xffffffffffffffffff', 'readb  0x100', 'readb 09', 'readb 1e3'],
-  ...['read 0x100 0', `read 0 ${BLOCK_LIMIT + 1}`, 'memset 0 0x10000000 0', 'write 0 4 1234', 'write 0 4 0xzz', 'b64write 0 4 AQ!D', 'b64write 0 4 AAAAA'],
+  ...[
+    'read 0x100 0',
+    `read 0 ${BLOCK_LIMIT + 1}`,
+    'memset 0 0x10000000 0',
+    'write 0 4 1234',
+    'write 0 4 0xzz',
+    'b64write 0 4 AQ!D',
+    'b64write 0 4 AAAAA',
+  ],
   ...['irq_intercept_in', 'set_irq_in ioapic x 1 1', 'set_irq_in ioapic unnamed-gpio-in 24 1', 'clock_step x', 'clock_set', 'module_load a'],
 ])('refuses `%s`, and goes on', (line) => {
   const say = conversation();
@@ -114,7 +124,8 @@ describe('time', () => {
     const say = conversation();
     expect(say('clock_step')).toEqual([expect.stringMatching(/^FAIL cannot advance clock to the next deadline/)]);
     // The RTC's periodic interrupt, 1024 times a second.
-    for (const line of ['outb 0x70 0x0a', 'outb 0x71 0x26', 'outb 0x70 0x0b', 'outb 0x71 0x42', 'irq_intercept_in ioapic']) expect(say(line)).toEqual(['OK']);
+    for (const line of ['outb 0x70 0x0a', 'outb 0x71 0x26', 'outb 0x70 0x0b', 'outb 0x71 0x42', 'irq_intercept_in ioapic'])
+      expect(say(line)).toEqual(['OK']);
     for (let tick = 1; tick <= 2; tick++) {
       expect(say('clock_step').at(0)).toBe('IRQ raise 8');
       say('outb 0x70 0x0c');

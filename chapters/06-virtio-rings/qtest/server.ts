@@ -1,11 +1,13 @@
 // # The qtest protocol, the machine's side
 //
-// QEMU's own tests of its devices run no guest. They start the machine with `-qtest`, and speak to it in lines of text: `outl 0xcf8 0x80000800`, and the answer is `OK`; `inl 0xcfc`, and
-// the answer is `OK 0x10051af4`. A line that moves says so by itself, before the answer to whatever moved it: `IRQ raise 16`. There is a client library for it, a fuzzer, a record of
-// two decades of driver bugs. A machine that understands the same dozen commands can be driven by all of them, so this one does.
+// QEMU's own tests of its devices run no guest. They start the machine with `-qtest`, and speak to it in lines of text: `outl 0xcf8 0x80000800`,
+// and the answer is `OK`; `inl 0xcfc`, and the answer is `OK 0x10051af4`. A line that moves says so by itself, before the answer to whatever moved
+// it: `IRQ raise 16`. There is a client library for it, a fuzzer, a record of two decades of driver bugs. A machine that understands the same dozen
+// commands can be driven by all of them, so this one does.
 //
-// What follows is that conversation with nothing around it: lines go in, lines come out. QEMU's own implementation aborts on what it does not like, an argument that is no number for
-// example; it is a tool for people who can read a core dump. Here the other end may be anybody, and the answer is `ERR`.
+// What follows is that conversation with nothing around it: lines go in, lines come out. QEMU's own implementation aborts on what it does not like,
+// an argument that is no number for example; it is a tool for people who can read a core dump. Here the other end may be anybody, and the answer is
+// `ERR`.
 
 import type { Width } from '../../03-vcpu-loop/devices/bus.ts';
 import type { PausedPc } from './paused-pc.ts';
