@@ -16,6 +16,9 @@ import type { Steps } from './turns.ts';
 /** Where a round of hinting is: asked for, under way, given up or at its end, and over for good. */
 type HintState = 'requested' | 'started' | 'stopped' | 'done';
 
+/** How many numbers there are for rounds. */
+export const ROUNDS = 2 ** 32 - FIRST_CMD_ID;
+
 export class BalloonHints {
   /** A free page, or many, of the round that is under way. */
   onHint: (address: number, bytes: number) => void = () => {};
@@ -41,7 +44,7 @@ export class BalloonHints {
 
   // ## The device's side
   //
-  // Every round has a number of its own. They come round again after {{(2 ** 32 - FIRST_CMD_ID).toLocaleString('en')}}, and the one that would be used again then has been
+  // Every round has a number of its own. They come round again after {{ROUNDS}}, and the one that would be used again then has been
   // given up long before.
 
   /** Asks for hints. */

@@ -13,8 +13,8 @@ import type { Chain } from '../queue.ts';
 import { type StatName, statName, VirtioBalloonStat } from './balloon-layout.ts';
 import { PieceReader } from './pieces.ts';
 
-/** So many entries of a buffer are looked at; a driver has {{Object.keys(BALLOON_S).length}} to report. */
-export const STATISTICS_ENTRIES = 1024;
+/** So many entries of a buffer are looked at: far more than there are tags. */
+const STATISTICS_ENTRIES = 1024;
 
 export class BalloonStatistics {
   /** What the driver said last. Tags that it does not report are absent. */

@@ -79,6 +79,9 @@ export interface BalloonOptions {
 /** Pages let go before the rest of the machine goes on, in bytes. */
 export const BALLOON_TURN_BYTES = 64 << 20;
 
+/** Page numbers for a gigabyte. */
+export const GIB_PAGES = 2 ** 30 / BALLOON_PAGE_BYTES;
+
 /** At most this much at a time is let go of. */
 const DISCARD_BYTES = 1 << 20;
 
@@ -255,7 +258,7 @@ export class BalloonModel implements DeviceModel {
   // at all (firmware, a device's registers, nothing). Such a page is passed over: to let go of what the guest sees in a ROM would be to change the ROM.
   //
   // Numbers that follow each other are let go of together. It does not happen by itself: the driver hands over its pages in the order in which it got them. And
-  // here is the reason why this interface was replaced for all but its first purpose. A gigabyte is {{(2 ** 30 / BALLOON_PAGE_BYTES).toLocaleString('en')}} numbers, as many
+  // here is the reason why this interface was replaced for all but its first purpose. A gigabyte is {{GIB_PAGES}} numbers, as many
   // calls to the host's kernel, and a host that had the gigabyte in a few huge pages has torn them to pieces at the end.
 
   *#inflate(chain: Chain): Steps {
