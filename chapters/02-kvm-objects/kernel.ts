@@ -61,6 +61,11 @@ export interface Kernel {
   eventfd(initial: number, flags: number): number;
   /** `read(fd, bytes, bytes.length)`: the number of bytes read. Of an eventfd 8, or -EAGAIN when its counter is 0. */
   read(fd: number, bytes: Uint8Array): number;
+  /**
+   * Calls `ready` whenever the counter of an eventfd has become more than 0, from another thread's point of view: while a guest runs, never inside another call of this
+   * interface. Returns what ends it, or -errno. A kernel on a real machine calls from the program's event loop, so a program that blocks in KVM_RUN hears nothing.
+   */
+  watch?(fd: number, ready: () => void): (() => void) | number;
   /** `write(fd, bytes, bytes.length)`: the number of bytes written. */
   write(fd: number, bytes: Uint8Array): number;
 }

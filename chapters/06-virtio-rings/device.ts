@@ -395,7 +395,10 @@ export class VirtioDevice {
   #start(): void {
     if (this.#live) return;
     this.#live = true;
-    for (const queue of this.queues) queue.prepare();
+    for (const queue of this.queues) {
+      queue.prepare();
+      if (queue.enabled) this.notifier.queueChanged?.(queue.index);
+    }
     if (!this.running) return;
     this.model.start?.();
     this.#look();

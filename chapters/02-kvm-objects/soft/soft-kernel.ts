@@ -146,6 +146,23 @@ export class SoftKernel implements Kernel {
     return file ? (file.write?.(bytes) ?? -ERRNO.EINVAL) : -ERRNO.EBADF;
   }
 
+  // A second processor would have a thread that waits for the counter. Here there is one, and the waiting thread gets it where a device of the kernel's own would: when the
+  // guest is out, before it is entered again. So the thread is infinitely fast, and every run is like the last.
+
+  watch(fd: number, ready: () => void): (() => void) | number {
+    const event = this.eventBehind(fd);
+    if (typeof event === 'number') return event;
+    const { timers } = this.clock;
+    const turn = timers.timer(ready);
+    const wake = (): void => turn.arm(this.clock.now());
+    event.readers.add(wake);
+    if (event.count > 0n) wake();
+    return () => {
+      event.readers.delete(wake);
+      turn.cancel();
+    };
+  }
+
   /** The counter behind a descriptor; EBADF or EINVAL as a negative number when it is not open, or something else. Linux: `eventfd_ctx_fdget()`. */
   eventBehind(fd: number): EventFd | number {
     const file = this.#files.get(fd);

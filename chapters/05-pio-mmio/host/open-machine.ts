@@ -132,6 +132,7 @@ export class OpenMachine {
           blocks,
           chardevs,
           trace,
+          ioThread: config.accel === 'soft' || config.cpus > 1,
           onSerial: (port, byte) => serials[port]?.byte(byte),
           onDebug: (byte) => debug.byte(byte),
         }),

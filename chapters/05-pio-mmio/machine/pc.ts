@@ -72,6 +72,11 @@ interface PcOptions {
   readonly onDebug?: (byte: number) => void;
   readonly trace?: Trace | null;
   readonly registry?: DeviceRegistry;
+  /**
+   * Whether a device may work while a processor is in the guest: on the kernel of the book always, on a real one if the processors have threads of their own and this
+   * one serves its event loop.
+   */
+  readonly ioThread?: boolean;
   /** The date when the machine is switched on, in seconds since 1970. */
   readonly startTime?: number;
 }
@@ -101,6 +106,8 @@ export class Pc extends Chassis {
   readonly scratchPio: Scratch | null = null;
   readonly scratchMmio: Scratch | null = null;
   readonly injector: Injector | null = null;
+  /** Whether {@link Kernel.watch} is of use here. */
+  readonly hasIoThread: boolean;
   /** Set by whoever can still send something: a terminal, a socket. */
   inputOpen = false;
   readonly #blocks: ReadonlyMap<string, BlockBackend>;
@@ -108,6 +115,7 @@ export class Pc extends Chassis {
   readonly #hasFirmware: boolean;
   readonly #resets: (() => void)[] = [];
   readonly #descriptions: Aml[] = [];
+  readonly #preparations: ((board: BareBoard) => void)[] = [];
   #board: BareBoard | null = null;
   #macs = 0;
   #answering = 0;
@@ -120,6 +128,7 @@ export class Pc extends Chassis {
     this.kernel = kernel;
     this.trace = trace;
     this.#hasFirmware = firmware !== null;
+    this.hasIoThread = kernel.watch !== undefined && (options.ioThread ?? kernel.name === 'soft');
     this.#blocks = options.blocks ?? new Map();
     this.#chardevs = options.chardevs ?? new Map();
     this.memory = new PcMemory({ ramBytes: config.memoryMiB * 2 ** 20, rom: firmware });
@@ -251,6 +260,11 @@ export class Pc extends Chassis {
     this.#resets.push(reset);
   }
 
+  /** Called when there is a VM, and no processor yet: for a device that wants something of the kernel. */
+  onPrepare(prepare: (board: BareBoard) => void): void {
+    this.#preparations.push(prepare);
+  }
+
   /** Tells the operating system of a device that it cannot find: terms for the DSDT, under `\\_SB`. While devices are being plugged in. */
   describeDevice(term: Aml): void {
     this.#descriptions.push(term);
@@ -341,6 +355,7 @@ export class Pc extends Chassis {
     this.memory.install(board);
     if (!this.#hasFirmware) this.#placeTables(board);
     this.interrupts.prepare(board.vm);
+    for (const prepare of this.#preparations) prepare(board);
   }
 
   override get console(): Uint8Array {

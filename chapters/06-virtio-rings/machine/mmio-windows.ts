@@ -40,13 +40,13 @@ class MmioWindows {
     });
   }
 
-  plug(device: VirtioDevice, legacy: boolean, wanted: number | null): VirtioMmio {
+  plug(device: VirtioDevice, legacy: boolean, wanted: number | null): { window: VirtioMmio; gpa: number } {
     const index = wanted ?? this.windows.indexOf(null);
     if (index < 0) throw new ConfigError(`all ${MMIO_WINDOWS} windows of virtio-mmio are taken`);
     if (this.windows[index]) throw new ConfigError(`virtio-mmio-bus.${index} is taken`);
     const window = new VirtioMmio({ device, legacy, line: this.#pc.q35.lines.source(MMIO_GSI + index) });
     this.windows[index] = window;
-    return window;
+    return { window, gpa: windowGpa(index) };
   }
 }
 
@@ -71,7 +71,7 @@ export function plugMmio(
   pc: Pc,
   device: VirtioDevice,
   { legacy = false, window = null }: { legacy?: boolean; window?: number | null } = {},
-): VirtioMmio {
+): { readonly window: VirtioMmio; readonly gpa: number } {
   let windows = machines.get(pc);
   if (!windows) {
     windows = new MmioWindows(pc);

@@ -4,12 +4,16 @@
 // wherever they are; and `virtio-rng-device` is the device without a transport, to be plugged into one that the machine has, which for a PC is a window of memory. A type is
 // declared once here, and all four follow. Names and defaults are QEMU's.
 
+import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
 import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
 import { type DeviceModel, VirtioDevice } from '../device.ts';
 import { F, features } from '../features.ts';
 import { makeRing } from '../rings/make-ring.ts';
-import { BusMasterMemory, TRANSITIONAL_ID, VirtioPci } from '../transport/pci.ts';
+import { type DoorbellPlace, DoorbellWires } from '../transport/doorbell-wires.ts';
+import { MMIO_NOTIFY } from '../transport/mmio.ts';
+import { BAR, BusMasterMemory, PLACE, TRANSITIONAL_ID, VirtioPci } from '../transport/pci.ts';
+import { LEGACY_NOTIFY } from '../transport/pci-legacy.ts';
 import { MMIO_WINDOWS, plugMmio } from './mmio-windows.ts';
 
 /** A type of device, without its transport. */
@@ -96,6 +100,46 @@ export const virtioOf = (pc: Pc, config: DeviceConfig): VirtioDevice | null => p
 /** All virtio devices of a machine, in the order in which they were plugged in. */
 export const virtioDevices = (pc: Pc): ReadonlyMap<DeviceConfig, VirtioDevice> => plugged.get(pc) ?? new Map();
 
+// ## Wires past the registers
+//
+// The device then works while its processor is in the guest, so an interrupt must find its way in without that processor coming out for it: the controllers have to be in the kernel.
+
+/** Wires a device's doorbells, where the description, the kernel and the arrangement allow it. */
+function wire(pc: Pc, config: DeviceConfig, device: VirtioDevice, places: (queue: number) => readonly DoorbellPlace[]): DoorbellWires | null {
+  if (config.ioeventfd === false || !pc.hasIoThread || pc.interrupts.arrangement !== 'on') return null;
+  // A timer that the device has armed may be earlier than the alarm that KVM_RUN was given.
+  const wires = new DoorbellWires(device, places, () => pc.kernel.clock.alarm(pc.timers.next));
+  pc.onPrepare(({ vm }) => wires.connect(vm));
+  wired.set(device, wires);
+  return wires;
+}
+
+const wired = new WeakMap<VirtioDevice, DoorbellWires>();
+
+/** A device's wires; null when it has none. */
+export const wiresOf = (device: VirtioDevice): DoorbellWires | null => wired.get(device) ?? null;
+
+/** Whether an access at `address` would reach the registers that we mean, and not somebody who lies over them. */
+const answersAt = (bus: Bus, address: number, { name }: { readonly name: string }, offset: number): boolean => {
+  const found = bus.whoAnswers(address);
+  return found !== null && found.device.name === name && found.offset === offset;
+};
+
+/** Where the doorbells of a function's queue are. */
+function pciDoorbells(pc: Pc, fn: VirtioPci): (queue: number) => DoorbellPlace[] {
+  const place = (bar: number, offset: number, bus: 'mmio' | 'pio', bytes: 0 | 2, value: number | null): DoorbellPlace[] => {
+    const region = fn.bars[bar];
+    if (region?.placed == null) return [];
+    const address = region.placed + offset;
+    return answersAt(bus === 'pio' ? pc.ports : pc.mmio, address, region.spec.registers, offset) ? [{ bus, address, bytes, value }] : [];
+  };
+  return (queue) => {
+    if (fn.virtio.legacy) return place(BAR.LEGACY, LEGACY_NOTIFY, 'pio', 2, queue);
+    const port = fn.pioNotify ? place(BAR.PIO_NOTIFY, 0, 'pio', 2, queue) : [];
+    return [...place(BAR.MODERN, PLACE.NOTIFY + queue * fn.multiplier, 'mmio', 0, null), ...port];
+  };
+}
+
 type PciKind = 'either' | 'transitional' | 'non-transitional';
 
 function pciType(type: VirtioType, kind: PciKind): DeviceType {
@@ -130,6 +174,8 @@ function pciType(type: VirtioType, kind: PciKind): DeviceType {
       const { addr } = config;
       const place = addr === undefined ? { device: pc.freeSlot(), fn: 0 } : slotOf(String(addr));
       pc.plug(fn, place.device, place.fn);
+      const wires = wire(pc, config, device, pciDoorbells(pc, fn));
+      if (wires) fn.onMove = fn.onQueueChange = () => wires.refresh();
     },
   };
 }
@@ -148,10 +194,13 @@ const mmioType = (type: VirtioType): DeviceType => ({
   places: ({ bus }) => (bus === undefined ? [] : [String(bus)]),
   plug(pc, config) {
     const { bus } = config;
-    plugMmio(pc, virtioDevice(pc, type, config, pc.memory), {
+    const device = virtioDevice(pc, type, config, pc.memory);
+    const { window, gpa } = plugMmio(pc, device, {
       legacy: config['force-legacy'] === true,
       window: bus === undefined ? null : MMIO_BUSES.indexOf(String(bus)),
     });
+    const wires = wire(pc, config, device, (queue) => [{ bus: 'mmio', address: gpa + MMIO_NOTIFY, bytes: 4, value: queue }]);
+    if (wires) window.onQueueChange = () => wires.refresh();
   },
 });
 

@@ -91,11 +91,14 @@ export class VirtioPci extends PciFunction implements Notifier {
   readonly multiplier: number;
   readonly isModern: boolean;
   readonly isLegacy: boolean;
+  readonly pioNotify: boolean;
   configVector: number = NO_VECTOR;
   readonly #common: CommonConfig;
   readonly #legacyPorts: LegacyPci;
   /** Told when a queue can be used from now on, or no longer, or has another vector: for wires that go past this function. */
   onQueueChange: (queue: number) => void = () => {};
+  /** Told when a region may have moved. */
+  onMove: () => void = () => {};
 
   constructor({ device, modern = true, legacy = false, vectors = device.queues.length + 1, classCode = CLASS_OTHER, ...shape }: VirtioPciOptions) {
     const { pagePerVq = false, pioNotify = false } = shape;
@@ -166,6 +169,7 @@ export class VirtioPci extends PciFunction implements Notifier {
     this.multiplier = multiplier;
     this.isModern = modern;
     this.isLegacy = legacy;
+    this.pioNotify = modern && pioNotify;
     this.isr = new IsrStatus(() => this.#drive());
     this.#common = new CommonConfig(device, this);
     this.#legacyPorts = new LegacyPci(device, this, { isr: this.isr, msixEnabled: () => this.msix?.enabled ?? false });
@@ -256,6 +260,11 @@ export class VirtioPci extends PciFunction implements Notifier {
   configChange(): void {
     this.isr.raise(ISR.CONFIG);
     if (this.msix?.enabled) this.#message(this.configVector);
+  }
+
+  protected override decode(): void {
+    super.decode();
+    this.onMove();
   }
 
   #message(vector: number): void {
