@@ -181,6 +181,8 @@ export class RingFuzz {
   #slots = 0;
   /** What the driver has laid, by id: how many bytes each way, and its descriptors. */
   readonly #laid = new Map<number, { readonly out: number; readonly in: number; readonly ids: readonly number[]; readonly slots: number }>();
+  /** Of these, what the device has given back and the driver has not taken yet. */
+  readonly #back = new Set<number>();
   #waiting = 0;
   readonly #held: Chain[] = [];
 
@@ -253,6 +255,7 @@ export class RingFuzz {
     this.#legal = true;
     this.#held.length = 0;
     this.#laid.clear();
+    this.#back.clear();
     this.#waiting = 0;
     this.#free = Array.from({ length: size }, (_, index) => index);
     this.#slots = size;
@@ -308,8 +311,8 @@ export class RingFuzz {
   #live(end: number): void {
     const random = this.#random;
     const ring = this.#ring as DeviceRing;
-    const spoils = random.chance(0.6) ? random.pick([0.002, 0.02, 0.2]) : 0;
-    for (let turns = 40 + random.below(400); turns > 0 && ring.broken === null && this.#chains < end; turns--) {
+    const spoils = random.chance(0.8) ? random.pick([0.01, 0.05, 0.3]) : 0;
+    for (let turns = 10 + random.below(120); turns > 0 && ring.broken === null && this.#chains < end; turns--) {
       this.#driver();
       if (random.chance(spoils)) this.#spoil();
       this.#device(ring);
@@ -416,14 +419,24 @@ export class RingFuzz {
     return all;
   }
 
+  /** A descriptor to spoil: most often one that was laid just now and not yet seen, in the ring or in a table. */
+  #target(): number {
+    const random = this.#random;
+    const { desc, size } = this.#place;
+    if (random.chance(0.2)) return desc + 16 * random.below(size);
+    const { ids } = [...this.#laid.values()].at(-1 - random.below(2)) ?? { ids: [0] };
+    if (random.chance(0.3)) return (ids[0] as number) * TABLE_STRIDE + 16 * random.below(MOST_ELEMENTS);
+    return desc + 16 * (this.#packed ? ((this.#avail & (WRAP - 1)) + size - 1 - random.below(Math.min(4, size))) % size : random.pick(ids));
+  }
+
   /** Something that no driver does. */
   #spoil(): void {
     const random = this.#random;
     const memory = this.#memory;
     const { desc, driver, device, size } = this.#place;
     this.#legal = false;
-    const at = desc + 16 * random.below(size);
-    const deed = random.below(12);
+    const at = this.#target();
+    const deed = random.below(15);
     if (deed === 0) memory.put(at, 4, random.pick([HOLE.from - 8, HOLE.from, READ_ONLY - 8, RAM - 8, RAM, 0xffff_fff0, random.next()]));
     else if (deed === 1) memory.put(at + 4, 4, random.pick([1, 0x20_0000, 0xffff_ffff, random.next()]));
     else if (deed === 2) memory.put(at + 8, 4, random.pick([0, 1, 24, 0x1000, RAM, 0xffff_ffff, random.next()]));
@@ -436,7 +449,22 @@ export class RingFuzz {
     else if (deed === 8) for (let n = 0; n < 64; n++) memory.put(random.below(RAM), 1, random.next() & 0xff);
     else if (deed === 9) for (let n = 0; n < 16; n++) memory.put(device + random.below(availEventAt(size) + 2), 1, random.next() & 0xff);
     else if (deed === 10) memory.trickery = random.pick([0, 0.001, 0.01, 0.1]);
-    else for (let slot = 0; slot < size; slot++) memory.put(desc + 16 * slot, 4, desc); // every buffer, and every table, is the ring
+    else if (deed === 11)
+      for (let slot = 0; slot < size; slot++) memory.put(desc + 16 * slot, 4, desc); // every buffer, and every table, is the ring
+    else if (deed === 12) {
+      // A loop, of one or of a few; in a packed ring a list without end.
+      for (let slot = 0; slot < size; slot++) {
+        memory.put(desc + 16 * slot + (this.#packed ? 14 : 12), 2, NEXT | (this.#packed ? (this.#avail & WRAP ? AVAIL : USED) : 0));
+        if (!this.#packed) memory.put(desc + 16 * slot + 14, 2, random.below(size));
+      }
+    } else if (deed === 13) {
+      // A chain that the device has already, or has had.
+      if (this.#packed) memory.put(at + 14, 2, this.#avail & WRAP ? AVAIL : USED);
+      else {
+        memory.put(driver + 4 + 2 * (this.#avail & (size - 1)), 2, random.pick([...this.#laid.keys(), 0]));
+        memory.put(driver + 2, 2, ++this.#avail);
+      }
+    } else for (let slot = 0; slot < size; slot++) memory.put(desc + 16 * slot + 8, 4, 0xffff_ffff); // as long as they can say
   }
 
   // ### The device
@@ -495,7 +523,6 @@ export class RingFuzz {
   }
 
   /** The driver takes its descriptors back; with IN_ORDER, once nothing older is out. */
-  readonly #back = new Set<number>();
   #returned(id: number): void {
     this.#back.add(id);
     if (!this.#features.inOrder) this.#take(id);

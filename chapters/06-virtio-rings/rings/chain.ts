@@ -132,12 +132,12 @@ function openTable(walk: Walk, low: number, high: number, len: number): Area | s
   return table ?? `an indirect table that is no RAM: ${len} bytes at 0x${address.toString(16)}`;
 }
 
-/** Takes in a packed ring's indirect table: everything in it, in order. Of the flags only WRITE counts. */
+/** Takes in a packed ring's indirect table: everything in it, in order. Of the flags only WRITE counts, and {@link RingChain.add} looks at no other. */
 export function list(walk: Walk, chain: RingChain, low: number, high: number, len: number): string | null {
   const table = openTable(walk, low, high, len);
   if (typeof table === 'string') return table;
   for (let at = 0; at < len; at += DESC_BYTES) {
-    const wrong = chain.add(walk, walk.most, table.load32(at), table.load32(at + 4), table.load32(at + 8), table.load16(at + 14) & WRITE);
+    const wrong = chain.add(walk, walk.most, table.load32(at), table.load32(at + 4), table.load32(at + 8), table.load16(at + 14));
     if (wrong !== null) return wrong;
   }
   return null;

@@ -210,6 +210,7 @@ function run(kind: Kind, size: number, packed: boolean, features: RingFeatures, 
         expect(ring.enableKicks()).toBe(taken < shown);
         armed = taken === shown;
       } else ring.disableKicks();
+      if (features.eventIdx && !packed) expect(view.get(place.device, 2), 'used.flags').toBe(0);
     }
   }
   expect(ring.broken).toBeNull();
@@ -237,6 +238,7 @@ describe.each(FORMATS)('$name: a legal driver', ({ packed }) => {
         driver.show();
         for (let chain = ring.pop(); chain; chain = ring.pop()) ring.push(chain, 4);
         expect(driver.collect().length).toBe(3);
+        expect(ring.position).toEqual({ avail: driver.avail, used: driver.used });
       }
       expect(ring.broken).toBeNull();
     }
