@@ -12,14 +12,13 @@ import type { BoardOptions } from '../../chapters/03-vcpu-loop/board.ts';
 import type { Chassis } from '../../chapters/03-vcpu-loop/chassis.ts';
 import { MemoryBlock, SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
 import { completeConfig, type MachineConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
-import type { DeviceConfig } from '../../chapters/05-pio-mmio/machine/device-types.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
 import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
 import type { WireDevice } from '../device-script/wire.ts';
 import { caseDevices } from './case-devices.ts';
 
 /** What every case's machine has: a disk, and a network with somebody in it. */
-const DESCRIPTION = {
+const DESCRIPTION: MachineConfig & Required<Pick<MachineConfig, 'devices' | 'drives'>> = {
   reboot: false,
   serial: ['null'],
   drives: [{ id: 'disk', file: 'in memory' }],
@@ -28,7 +27,7 @@ const DESCRIPTION = {
     { type: 'ide-hd', drive: 'disk', bus: 'ide.0', unit: 0 },
     { type: 'e1000', netdev: 'wire' },
   ],
-} satisfies MachineConfig & { devices: DeviceConfig[] };
+};
 const DISK_SECTORS = 128;
 
 export interface CaseMachine {
@@ -65,7 +64,7 @@ export function caseBoard(
       ...DESCRIPTION,
       ...start,
       drives: [...DESCRIPTION.drives, ...virtio.config.drives],
-      devices: [...(DESCRIPTION.devices as readonly DeviceConfig[]), ...virtio.config.devices],
+      devices: [...DESCRIPTION.devices, ...virtio.config.devices],
       ...(virtio.config.chardevs && { chardevs: virtio.config.chardevs }),
       ...{ memoryMiB, cpus: vcpus, irqchip: irqchipFor(needs, kernel) },
     }),
