@@ -59,13 +59,15 @@ export interface DriverBus {
   readonly messages: InterruptMessages | null;
   /** Called again and again while a driver waits for a device: time passes, another thread runs, messages arrive. */
   relax(): void;
+  /** How often a driver looks for something that a device was told to do before it gives the device up; ten thousand times, when absent. */
+  readonly patience?: number;
 }
 
-/** How often a driver looks for something that a device was told to do before it gives the device up. Each time it calls {@link DriverBus.relax} in between. */
-export const PATIENCE = 10_000;
+const PATIENCE = 10_000;
 
-/** Waits until `done`; false when the device has not come to it in {@link PATIENCE} looks. A device that never answers costs a bounded time. */
-export function waitUntil(bus: Pick<DriverBus, 'relax'>, done: () => boolean, patience = PATIENCE): boolean {
+/** Waits until `done`; false when the device has not come to it in so many looks. A device that never answers costs a bounded time. */
+export function waitUntil(bus: Pick<DriverBus, 'relax' | 'patience'>, done: () => boolean): boolean {
+  const { patience = PATIENCE } = bus;
   for (let look = 0; look < patience; look++) {
     if (done()) return true;
     bus.relax();

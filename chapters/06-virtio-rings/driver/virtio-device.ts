@@ -7,7 +7,7 @@
 import type { Fields, Layout, Values } from '../../01-hardware-background/layout.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 import { F, features as featureSet, has, STATUS } from '../features.ts';
-import { type RegisterWidth, waitUntil } from './bus.ts';
+import { type DmaBuffer, type DriverMemory, type RegisterWidth, waitUntil } from './bus.ts';
 import { makeVirtqueue } from './make-virtqueue.ts';
 import { INTERRUPT, type VirtioTransport } from './transport.ts';
 import type { VirtioDriver } from './virtio-driver.ts';
@@ -59,9 +59,23 @@ export class DeviceHandle {
   #ready = false;
   #suspended = false;
   readonly #kicksWaiting = new Set<AnyVirtqueue>();
+  readonly #owned = new Map<number, DmaBuffer>();
+  /** Memory for the device's driver. What it does not give back is taken back when the device is. */
+  readonly dma: DriverMemory;
 
   constructor(transport: VirtioTransport) {
     this.transport = transport;
+    const { dma } = transport.bus;
+    this.dma = {
+      allocate: (bytes, align) => {
+        const buffer = dma.allocate(bytes, align);
+        this.#owned.set(buffer.address, buffer);
+        return buffer;
+      },
+      free: (buffer) => {
+        if (this.#owned.delete(buffer.address)) dma.free(buffer);
+      },
+    };
   }
 
   get name(): string {
@@ -124,7 +138,6 @@ export class DeviceHandle {
   /** Steps 3 to 6: "I know what you are", features, and the question whether they will do. Why not, or null. */
   negotiate(driver: VirtioDriver, want: bigint): string | null {
     const { transport } = this;
-    this.driver = driver;
     this.addStatus(STATUS.DRIVER);
     const offered = transport.getFeatures();
     // @clause virtio.features.dri.offered-feature-bits-get-checked
@@ -178,8 +191,7 @@ export class DeviceHandle {
    * @throws Errno ENODEV when the device lacks one, EIO when it does not take them, ENOMEM
    */
   findVqs<T>(wishes: readonly (QueueWish<T> | null)[]): (Virtqueue<T> | null)[] {
-    const { transport } = this;
-    const { dma } = transport.bus;
+    const { transport, dma } = this;
     const found: (Virtqueue<T> | null)[] = [];
     try {
       for (const [index, wish] of wishes.entries()) {
@@ -220,11 +232,8 @@ export class DeviceHandle {
       this.#queues = queues;
       return found;
     } catch (error) {
-      this.reset();
-      for (const queue of found) {
-        queue?.quiesce();
-        queue?.destroy();
-      }
+      this.#queues = found.filter((queue) => queue !== null);
+      this.delVqs();
       throw error;
     }
   }
@@ -256,7 +265,11 @@ export class DeviceHandle {
   delVqs(): void {
     const quiet = this.quiesce();
     this.transport.disconnect();
-    if (quiet) for (const queue of this.#queues) queue.destroy();
+    if (quiet) {
+      for (const queue of this.#queues) queue.destroy();
+      for (const buffer of this.#owned.values()) this.dma.free(buffer);
+    }
+    this.#owned.clear();
     this.#queues = [];
   }
 
@@ -329,29 +342,23 @@ export class DeviceHandle {
   // count, the fields, and the count again.
 
   /**
-   * Reads with one generation.
-   * @throws Errno EIO when the configuration never stands still, EBUSY while the device is suspended
+   * Some fields of the configuration, as they were at one moment, each read with accesses of its own width.
+   * @throws Errno EIO when the configuration never stands still, EBUSY while the device is suspended, ENXIO when there is less configuration
    */
-  consistently<R>(read: () => R): R {
+  readConfig<L extends Fields, K extends keyof Values<L> & string>(layout: Layout<L>, ...names: readonly K[]): Pick<Values<L>, K> {
     // @clause virtio.suspend.dri.suspended-config-space-left-alone
     if (this.#suspended) throw new Errno('config', ERRNO.EBUSY, 'the device is suspended');
+    const read = (): unknown[] => names.map((name) => this.#readField(layout, name));
     // @clause virtio.config.dri.use-generation-counter-retry-loop
     // @clause virtio.config.dri.treat-32-bit-fields-multi
     for (let attempt = 0; attempt < GENERATIONS; attempt++) {
       const before = this.transport.generation();
-      const value = read();
-      if (this.transport.generation() === before) return value;
+      const values = read();
+      // The old interface has no count. What reads the same twice is taken for one state.
+      const same = this.transport.legacy ? String(values) === String(read()) : this.transport.generation() === before;
+      if (same) return Object.fromEntries(names.map((name, index) => [name, values[index]])) as Pick<Values<L>, K>;
     }
     throw new Errno('config', ERRNO.EIO, `it changed ${GENERATIONS} times in a row`);
-  }
-
-  /** Some fields of the configuration, as they were at one moment. Each with an access of its own width. @throws Errno as {@link consistently}, ENXIO when there is less configuration */
-  readConfig<L extends Fields, K extends keyof Values<L> & string>(layout: Layout<L>, ...names: readonly K[]): Pick<Values<L>, K> {
-    return this.consistently(() => {
-      const values: Partial<Record<string, unknown>> = {};
-      for (const name of names) values[name] = this.#readField(layout, name);
-      return values as Pick<Values<L>, K>;
-    });
   }
 
   #readField<L extends Fields>(layout: Layout<L>, name: string): unknown {

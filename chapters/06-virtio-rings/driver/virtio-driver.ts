@@ -28,8 +28,8 @@ export interface VirtioDriver {
   scan?(device: DeviceHandle): void;
   /** The device has changed its configuration. */
   configChanged?(device: DeviceHandle): void;
-  /** Lets go of the device. It has been reset; its queues are still there to be emptied. */
-  remove(device: DeviceHandle): void;
+  /** Lets go of the device. It has been reset; its queues are still there to be emptied, and its memory goes back by itself. */
+  remove?(device: DeviceHandle): void;
 }
 
 /** Puts drivers and devices together. */
@@ -84,7 +84,7 @@ export class VirtioBus {
 
   #part(device: DeviceHandle): void {
     device.quiesce();
-    device.driver?.remove(device);
+    device.driver?.remove?.(device);
     device.delVqs();
     device.driver = null;
   }
@@ -94,11 +94,12 @@ export class VirtioBus {
     if (device.negotiate(driver, this.#want) !== null) return;
     try {
       driver.probe(device);
+      device.driver = driver;
       device.ready();
       driver.scan?.(device);
     } catch (error) {
       if (!(error instanceof Errno)) throw error;
-      device.delVqs();
+      this.#part(device);
       device.fail(error.message);
     }
   }

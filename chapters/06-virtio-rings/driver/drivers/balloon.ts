@@ -56,7 +56,7 @@ export class Balloon {
       roles.map((role) => role && { name: role, size: QUEUE_SIZE, callback: role === 'statsq' ? () => this.#answerStatistics() : null }),
     );
     this.#queues = Object.fromEntries(roles.flatMap((role, index) => (role ? [[role, found[index] as Queue]] : [])));
-    const { dma } = device.transport.bus;
+    const { dma } = device;
     this.#numbers = dma.allocate(4 * PAGES_AT_ONCE, 8);
     this.#command = dma.allocate(4, 8);
     // @clause virtio.balloon.dri.stats-buffer-size-multiple-6
@@ -123,7 +123,7 @@ export class Balloon {
   /** Memory that nobody uses; null when there is none. */
   #allocate(bytes: number): DmaBuffer | null {
     try {
-      return this.#device.transport.bus.dma.allocate(bytes, BALLOON_PAGE_BYTES);
+      return this.#device.dma.allocate(bytes, BALLOON_PAGE_BYTES);
     } catch (error) {
       if (error instanceof Errno) return null;
       throw error;
@@ -135,7 +135,7 @@ export class Balloon {
     // @clause virtio.balloon.dri.deflated-pages-filled-poison-val
     // @clause virtio.balloon.dri.page-poison-cleared-unless-deflated
     if (this.#device.has(BALLOON_F.PAGE_POISON)) this.#fill(page);
-    this.#device.transport.bus.dma.free(page);
+    this.#device.dma.free(page);
   }
 
   #fill({ bytes }: DmaBuffer): void {
@@ -285,18 +285,9 @@ export class Balloon {
       // @clause virtio.balloon.dri.access-reported-pages-avoided
       if (!this.#handOver(queue, block, 'in')) break;
       done += block.bytes.length;
-      this.#device.transport.bus.dma.free(block);
+      this.#device.dma.free(block);
     }
     return done;
-  }
-
-  /** The device was reset: all pages are the guest's. */
-  remove(): void {
-    const { dma } = this.#device.transport.bus;
-    for (const page of this.#pages.splice(0)) dma.free(page);
-    for (const block of this.#hinted.splice(0)) dma.free(block);
-    for (const queue of Object.values(this.#queues)) while (queue.detachUnusedBuf());
-    for (const buffer of [this.#numbers, this.#command, this.#stats]) dma.free(buffer);
   }
 }
 
@@ -324,5 +315,4 @@ export const balloonDriver = (found: (balloon: Balloon) => void, options: Balloo
     balloon.start();
   },
   configChanged: (device) => (device.private as Balloon).work(),
-  remove: (device) => (device.private as Balloon).remove(),
 });

@@ -40,7 +40,6 @@ export class BlockDisk {
   readonly #device: DeviceHandle;
   readonly #queue: Virtqueue<Slot>;
   readonly #free: Slot[] = [];
-  readonly #memory: DmaBuffer;
   readonly #copy: DmaBuffer;
   readonly #segMax: number;
   #capacity = 0;
@@ -53,13 +52,13 @@ export class BlockDisk {
     // Interrupts are for those who wait in the background; with none, the driver looks for itself.
     const [queue] = device.findVqs<Slot>([{ name: 'requests', size: 128, callback: () => this.#reap() }]);
     this.#queue = queue as Virtqueue<Slot>;
-    const { dma } = device.transport.bus;
-    this.#memory = dma.allocate(SLOTS * (HEADER_BYTES + 16), 16);
+    const { dma } = device;
+    const memory = dma.allocate(SLOTS * (HEADER_BYTES + 16), 16);
     this.#copy = dma.allocate(COPY_BYTES, SECTOR_BYTES);
     for (let at = 0; at < SLOTS; at++) {
       const from = at * (HEADER_BYTES + 16);
-      const header = slice(this.#memory, from, from + HEADER_BYTES);
-      this.#free.push({ header, status: slice(this.#memory, from + HEADER_BYTES, from + HEADER_BYTES + 1), sgs: [], done: null });
+      const header = slice(memory, from, from + HEADER_BYTES);
+      this.#free.push({ header, status: slice(memory, from + HEADER_BYTES, from + HEADER_BYTES + 1), sgs: [], done: null });
     }
     // @clause virtio.blk.dri.ro-feature-accepted-offered
     this.readOnly = device.has(BLK_F.RO);
@@ -117,7 +116,7 @@ export class BlockDisk {
     const result = this.#queue.addSgs(sgs, out, sgs.length - out, slot);
     if (result !== 0) {
       this.#free.push(slot);
-      return result === -ERRNO.ENOSPC ? 'busy' : 'lost';
+      return result === -ERRNO.EIO ? 'lost' : 'busy';
     }
     this.#queue.kick();
     return 'asked';
@@ -276,11 +275,9 @@ export class BlockDisk {
     return this.request(type, 0, [into], 'to device');
   }
 
+  /** Whoever still waits is told that it will not come. */
   remove(): void {
     for (let slot = this.#queue.detachUnusedBuf(); slot; slot = this.#queue.detachUnusedBuf()) slot.done?.(BLK_S.IOERR, 0);
-    const { dma } = this.#device.transport.bus;
-    dma.free(this.#memory);
-    dma.free(this.#copy);
   }
 }
 

@@ -47,7 +47,7 @@ export class ConsolePort {
     this.id = id;
     this.#receive = receive;
     this.#transmit = transmit;
-    const { dma } = device.transport.bus;
+    const { dma } = device;
     for (let n = 0; n < RECEIVE_BUFFERS; n++) {
       const buffer = dma.allocate(RECEIVE_BYTES);
       // @clause virtio.console.dri.receive-queue-holds-only-device
@@ -107,14 +107,6 @@ export class ConsolePort {
     }
     return done;
   }
-
-  /** Everything back: the device has let go of the queues. */
-  free(): void {
-    const { dma } = this.#device.transport.bus;
-    for (const queue of [this.#receive, this.#transmit]) for (let buffer = queue.detachUnusedBuf(); buffer; buffer = queue.detachUnusedBuf()) dma.free(buffer);
-    for (const buffer of this.#spare) dma.free(buffer);
-    for (const { buffer } of this.#arrived) dma.free(buffer);
-  }
 }
 
 export class Console {
@@ -157,7 +149,7 @@ export class Console {
       this.resized();
       return;
     }
-    const { dma } = this.#device.transport.bus;
+    const { dma } = this.#device;
     const input = this.#queues[CONTROL_RECEIVEQ] as Buffers;
     for (let n = 0; n < CONTROL_BUFFERS; n++) {
       const buffer = dma.allocate(CONTROL_BYTES);
@@ -253,20 +245,6 @@ export class Console {
   emergency(character: number): void {
     if (this.#device.has(CONSOLE_F.EMERG_WRITE)) this.#device.writeConfig(VirtioConsoleConfig, 'emerg_wr', character);
   }
-
-  remove(): void {
-    const { dma } = this.#device.transport.bus;
-    for (const port of this.#known.values()) port.free();
-    if (this.#multiport) {
-      for (const index of [CONTROL_RECEIVEQ, CONTROL_TRANSMITQ]) {
-        const queue = this.#queues[index] as Buffers;
-        for (let buffer = queue.detachUnusedBuf(); buffer; buffer = queue.detachUnusedBuf()) dma.free(buffer);
-      }
-      for (const buffer of this.#control) dma.free(buffer);
-    }
-    this.ports.clear();
-    this.#known.clear();
-  }
 }
 
 /** The driver; `found` gets each console that works. */
@@ -284,5 +262,4 @@ export const consoleDriver = (found: (console: Console) => void): VirtioDriver =
     made.start();
   },
   configChanged: (device) => (device.private as Console).resized(),
-  remove: (device) => (device.private as Console).remove(),
 });

@@ -24,7 +24,7 @@ export class EntropySource {
     // @clause virtio.entropy.dri.request-queue-holds-only-device
     const [queue] = device.findVqs<DmaBuffer>([{ name: 'input', size: 8 }]);
     this.#queue = queue as Virtqueue<DmaBuffer>;
-    this.#buffer = device.transport.bus.dma.allocate(ASK_BYTES);
+    this.#buffer = device.dma.allocate(ASK_BYTES);
   }
 
   /** Fills `into` and returns how much of it: less when the device gives none, or is lost. */
@@ -45,11 +45,6 @@ export class EntropySource {
     }
     return done;
   }
-
-  remove(): void {
-    this.#queue.detachUnusedBuf();
-    this.#device.transport.bus.dma.free(this.#buffer);
-  }
 }
 
 /** The driver; `found` gets each source that works. */
@@ -61,5 +56,4 @@ export const entropyDriver = (found: (source: EntropySource) => void): VirtioDri
     device.private = new EntropySource(device);
   },
   scan: (device) => found(device.private as EntropySource),
-  remove: (device) => (device.private as EntropySource).remove(),
 });
