@@ -235,6 +235,31 @@ describe('packed: a hostile driver', () => {
     const it = new Rig(true).chain({ flags: NEXT });
     it.isBroken(/not available/);
   });
+  it('has descriptors that nobody made available: both bits alike, on either lap', () => {
+    for (const [wrap, flags] of [
+      [0x8000, 0x8080],
+      [0x8000, 0],
+      [0x8000, 0x8000],
+      [0, 0],
+      [0, 0x8080],
+      [0, 0x80],
+    ] as const) {
+      const it = new Rig(true);
+      const ring = makeRing(
+        it.memory,
+        PLACE,
+        { packed: true, indirect: false, eventIdx: false, inOrder: false },
+        { position: { avail: wrap, used: wrap } },
+      );
+      if (typeof ring === 'string') throw new Error(ring);
+      it.put(PLACE.desc, {});
+      it.view.setUint16(PLACE.desc + 14, flags, true);
+      expect(ring.pop(), `lap ${wrap}, flags ${flags}`).toBeNull();
+      expect(ring.broken).toBeNull();
+      it.view.setUint16(PLACE.desc + 14, wrap ? 0x80 : 0x8000, true);
+      expect(ring.pop()?.readableBytes).toBe(16);
+    }
+  });
   it('has a list that goes round the ring', () => {
     const it = new Rig(true).chain(...Array.from({ length: SIZE }, () => ({ flags: NEXT })));
     it.isBroken(/not available|more than 8/);
