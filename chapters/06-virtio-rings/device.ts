@@ -326,7 +326,10 @@ export class VirtioDevice {
   // @clause virtio.reserved.dev.can-refuse-operation-if-virtio
   // @clause virtio.reserved.dev.can-refuse-operation-if-access
 
+  // The bit means nothing to a legacy device. SeaBIOS sets it all the same, also through the legacy registers in memory, and goes away if it does not stick; so it does.
+
   #complaint(chosen: bigint): string | null {
+    if (this.#legacy) return this.model.accepts?.(chosen & this.offerTo(true)) === false ? 'a choice that this device cannot work with' : null;
     if (chosen & ~this.offerTo(false)) return 'features that were not offered';
     if (!has(chosen, F.VERSION_1)) return 'VERSION_1 was not taken';
     if (has(this.offered, F.ACCESS_PLATFORM) && !has(chosen, F.ACCESS_PLATFORM))
@@ -383,7 +386,7 @@ export class VirtioDevice {
     }
     let set = gained & ~(STATUS.DEVICE_NEEDS_RESET | STATUS.SUSPEND);
     // @clause virtio.features.dev.unacceptable-subset-features-ok-reads
-    if (set & STATUS.FEATURES_OK && (this.#legacy || this.#complaint(this.#driverFeatures) !== null)) set &= ~STATUS.FEATURES_OK;
+    if (set & STATUS.FEATURES_OK && this.#complaint(this.#driverFeatures) !== null) set &= ~STATUS.FEATURES_OK;
     this.#status |= set;
     // @clause virtio.status.dev.driver-ok-set-device-needs
     if (set & STATUS.DRIVER_OK && this.#failure !== null) this.notifier.configChange();
