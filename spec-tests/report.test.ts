@@ -67,6 +67,7 @@ describe('the summary', () => {
       crash: 1,
       corrupt: 0,
       error: 0,
+      flaky: 0,
       'unexpected-pass': 1,
       changed: 0,
       stale: 1,

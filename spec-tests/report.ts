@@ -26,12 +26,13 @@ export function summarize(cases: readonly CaseResult[], stale: readonly string[]
     crash: fresh('crash'),
     corrupt: fresh('corrupt'),
     error: fresh('error'),
+    flaky: fresh('flaky'),
     'unexpected-pass': count((c) => c.expectation === 'unexpected-pass'),
     changed: count((c) => c.expectation === 'changed'),
     stale: stale.length,
   };
-  const bad =
-    summary.fail + summary.timeout + summary.crash + summary.corrupt + summary.error + summary['unexpected-pass'] + summary.changed + summary.stale;
+  const { fail, timeout, crash, corrupt, error, flaky, changed } = summary;
+  const bad = fail + timeout + crash + corrupt + error + flaky + summary['unexpected-pass'] + changed + summary.stale;
   return { ...summary, ok: problem === null && bad === 0 && summary.pass + summary.known > 0 };
 }
 

@@ -13,7 +13,8 @@
 // | timeout | the guest, or the adapter, used up its time |
 // | crash | the adapter died |
 // | corrupt | the console cannot be believed |
-// | error | the adapter broke the protocol or reported an internal error, or repetitions disagreed |
+// | error | the adapter broke the protocol or reported an internal error |
+// | flaky | repetitions disagreed, in the verdict, in an observation or in the trace |
 
 import { AdapterDied, AdapterFailed, AdapterHung, ProtocolViolation } from './adapters/exec.ts';
 import { DEVICE_MEMORY_MIB, runScript } from './device-script/run.ts';
@@ -106,8 +107,14 @@ async function playOn(adapter: Adapter, testCase: LoadedCase, id: string, suite:
 }
 
 /** What must be equal between two repetitions of a case. */
-const fingerprint = ({ verdict, observed, end, traceHash, failures }: Finding): string =>
-  JSON.stringify([verdict, observed, end, traceHash, failures.map((f) => f.text)]);
+function fingerprint({ allowed }: LoadedCase, { verdict, observed, end, traceHash, failures }: Finding): string {
+  const varies = (key: string): boolean => {
+    const set = allowed.observations[key];
+    return typeof set === 'object' && set.varies === true;
+  };
+  const seen = observed.map(([key, value]) => (varies(key) ? key : [key, value]));
+  return JSON.stringify([verdict, seen, end, traceHash, failures.map((f) => f.text)]);
+}
 
 /** One adapter and its restarts: the unit of parallel work. */
 class Lane {
@@ -211,14 +218,14 @@ async function runCase(lane: Lane, testCase: LoadedCase, options: RunOptions, st
   let finding = admission(testCase, started);
   if (!finding) {
     finding = await lane.attempt(testCase);
-    const first = fingerprint(finding);
+    const first = fingerprint(testCase, finding);
     const repeat = options.repeat ?? 1;
     for (let round = 2; round <= repeat; round++) {
       const again = await lane.attempt(testCase);
-      if (fingerprint(again) === first) continue;
+      if (fingerprint(testCase, again) === first) continue;
       const why = again.reason ?? finding.reason ?? 'the observations or traces differ';
       const reason = `repetitions disagree: run 1 of ${repeat} gave ${finding.verdict}, run ${round} ${again.verdict}; ${why}`;
-      finding = { ...again, verdict: 'error', reason };
+      finding = { ...again, verdict: 'flaky', reason };
       break;
     }
   }

@@ -23,6 +23,8 @@ export type AllowedSet =
       readonly any?: true;
       readonly sequence?: readonly AllowedSet[];
       readonly optional?: boolean;
+      /** It differs from run to run by its nature, so that repetitions are not compared in it. */
+      readonly varies?: true;
       /** Of a case with variants: those instances that this is about. For the others there is no such observation. */
       readonly only?: { readonly transport?: readonly Transport[]; readonly ring?: readonly RingFormat[] };
       readonly clause?: string;
@@ -238,6 +240,12 @@ export interface Unavailable {
   readonly reason: string;
 }
 
+/** The end of a run's trace, for people: as many lines as fit on a page. */
+export interface TraceEnd {
+  readonly events: number;
+  readonly tail: readonly string[];
+}
+
 export interface RanGuest {
   readonly type: 'ran';
   readonly id: string;
@@ -248,6 +256,7 @@ export interface RanGuest {
   readonly exits?: string;
   readonly instructions?: string;
   readonly traceHash?: string;
+  readonly trace?: TraceEnd;
   readonly detail?: string;
 }
 
@@ -315,7 +324,7 @@ export interface Adapter {
 
 // ## Results
 
-export type Verdict = 'pass' | 'fail' | 'unsupported' | 'not-observable' | 'timeout' | 'crash' | 'corrupt' | 'error';
+export type Verdict = 'pass' | 'fail' | 'unsupported' | 'not-observable' | 'timeout' | 'crash' | 'corrupt' | 'error' | 'flaky';
 
 /** One deviation from the allowed set. `text` is the whole sentence; the other fields are its parts. */
 export interface Failure {
@@ -346,6 +355,7 @@ export interface CaseResult {
   readonly exits?: string;
   readonly instructions?: string;
   readonly traceHash?: string;
+  readonly trace?: TraceEnd;
   readonly durationMs: number;
   readonly replay: string;
 }
@@ -360,6 +370,7 @@ export interface Summary {
   readonly crash: number;
   readonly corrupt: number;
   readonly error: number;
+  readonly flaky: number;
   readonly 'unexpected-pass': number;
   readonly changed: number;
   readonly stale: number;
