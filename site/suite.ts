@@ -5,31 +5,19 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Case, CaseResult, Clause, KnownFailures, Results } from '../spec-tests/types.ts';
+import { type Instance, instancesOf } from '../spec-tests/instances.ts';
+import { type Column, columnOf } from '../spec-tests/matrix.ts';
+import type { ListedClause } from '../spec-tests/pages.ts';
+import type { Case, Clause, KnownFailures, Results } from '../spec-tests/types.ts';
 import type { Room } from './tree.ts';
 
-export interface ClauseSeen extends Clause {
-  /** Name of the file it is listed in, which is its chapter's. */
-  readonly list: string;
-  /** Lines of code that claim to obey it. */
-  readonly code: readonly { readonly file: string; readonly line: number }[];
+export interface ClauseSeen extends ListedClause {
   readonly cases: readonly string[];
-}
-
-/** One implementation's column of the matrix. */
-export interface Column {
-  readonly target: string;
-  readonly name: string;
-  readonly version: string;
-  /** Why it could not run here. */
-  readonly unavailable: string | null;
-  readonly results: Results | null;
-  readonly byCase: ReadonlyMap<string, CaseResult>;
 }
 
 export interface Suite {
   readonly clauses: ReadonlyMap<string, ClauseSeen>;
-  readonly cases: ReadonlyMap<string, Case>;
+  readonly cases: ReadonlyMap<string, Instance>;
   readonly columns: readonly Column[];
   readonly known: readonly KnownFailures[];
 }
@@ -40,6 +28,8 @@ const EXPECTED: readonly (readonly [string, string])[] = [
   ['ringbook-shadow', 'Ringbook, shadow paging'],
   ['host-kvm', 'the host’s /dev/kvm'],
   ['qemu', 'QEMU (TCG)'],
+  ['v86', 'v86'],
+  ['bochs', 'Bochs'],
 ];
 
 const jsonUnder = (root: string, folder: string): { path: string; value: unknown }[] => {
@@ -58,19 +48,12 @@ const jsonUnder = (root: string, folder: string): { path: string; value: unknown
     });
 };
 
-const column = (results: Results): Column => ({
-  target: results.target,
-  name: EXPECTED.find(([target]) => target === results.target)?.[1] ?? results.implementation.name,
-  version: results.implementation.version,
-  unavailable: results.unavailable ?? null,
-  results,
-  byCase: new Map(results.cases.map((result) => [result.id, result])),
-});
+const column = (results: Results): Column => columnOf(results, EXPECTED.find(([target]) => target === results.target)?.[1]);
 
 /** Reads the catalogue, the cases and whatever results there are. `resultFiles` are read besides those in spec-tests/out. */
 export function readSuite(root: string, rooms: readonly Room[], resultFiles: readonly string[]): Suite {
-  const cases = new Map<string, Case>();
-  for (const { value } of jsonUnder(root, 'spec-tests/cases')) cases.set((value as Case).id, value as Case);
+  const cases = new Map<string, Instance>();
+  for (const { value } of jsonUnder(root, 'spec-tests/cases')) for (const one of instancesOf(value as Case)) cases.set(one.id, one);
 
   const marks = new Map<string, { file: string; line: number }[]>();
   for (const { modules } of rooms)

@@ -13,6 +13,7 @@ import { applyKnown } from './expect.ts';
 import { isInstalled } from './place.ts';
 import { startProgress } from './progress.ts';
 import { FORMATS, type Format, listCases, mergeResults, render, toResults } from './report.ts';
+import { writeReport } from './report-folder.ts';
 import { runCases } from './runner.ts';
 import { parseShard, type Shard, selectCases, shuffle } from './select.ts';
 import { type LoadedCase, loadSuite, type Suite } from './suite.ts';
@@ -110,6 +111,7 @@ interface Flags {
   readonly format: Format;
   readonly expect?: string;
   readonly out?: string;
+  readonly report?: string;
   readonly repeat: number;
   readonly jobs: number;
   readonly seed: number;
@@ -140,15 +142,21 @@ async function run(flags: Flags): Promise<number> {
   const targets = flags.target === 'all' ? BUILT_IN : [flags.target];
   if (targets.length > 1 && flags.out !== undefined) throw new RangeError('--out names one file, and all targets would write it');
   let status = 0;
+  const all: Results[] = [];
   for (const target of targets) {
     const expect = flags.expect ?? null;
     const results = await conform(suite, { target, filters: flags.filter, shard, repeat: flags.repeat, jobs: flags.jobs, seed: flags.seed, expect });
     const path = flags.out ?? resultsPath(results);
     save(path, results);
+    if (flags.report !== undefined) all.push(results);
     const code = emit(results, flags);
     if (flags.format === 'summary') process.stdout.write(`results: ${relative(process.cwd(), path)}\n\n`);
     // With `all`, a target that this machine lacks has said so and is no failure; the embedded one is always here.
     if (!(targets.length > 1 && code === 3)) status = Math.max(status, code);
+  }
+  if (flags.report !== undefined) {
+    const written = writeReport(flags.report, suite, all);
+    process.stderr.write(`report: ${written.map((path) => relative(process.cwd(), path)).join(', ')}\n`);
   }
   return status;
 }
@@ -167,6 +175,7 @@ async function main(): Promise<void> {
     .addOption(new Option('--format <name>', 'how to print the results').choices([...FORMATS]).default('summary'))
     .option('--expect <file>', "known failures; default: the implementation's own file; 'none' for none")
     .option('--out <file>', 'where to write the JSON results')
+    .option('--report <where>', 'write the matrix, and a page for each case and clause: a folder, or a file .html, .md or .json')
     .option('--repeat <n>', 'run each case n times; disagreement is an error', positive, 1)
     .option('-j, --jobs <n>', 'adapters at work at once', positive, 1)
     .option('--seed <n>', 'shuffle the cases; 0 keeps their order', whole, 0)

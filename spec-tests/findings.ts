@@ -25,6 +25,7 @@ function judgeGuestRun(testCase: LoadedCase, ran: RanGuest, suite: Suite): Findi
     ...(ran.exits !== undefined && { exits: ran.exits }),
     ...(ran.instructions !== undefined && { instructions: ran.instructions }),
     ...(ran.traceHash !== undefined && { traceHash: ran.traceHash }),
+    ...(ran.trace !== undefined && { trace: ran.trace }),
   };
   const bad = (verdict: Verdict, reason: string, failures: CaseResult['failures'] = []): Finding => ({
     ...base,
