@@ -242,9 +242,10 @@ export class VirtioMmio implements Registers, Notifier {
     if (offset >= MMIO_CONFIG) return this.#readConfig(offset - MMIO_CONFIG, width);
     let value = 0n;
     for (let at = 0; at < width; ) {
-      const found = VIRTIO_MMIO.at(offset + at);
-      const bytes = found && offset + at < MMIO_CONFIG ? Math.min(4 - found.byte, width - at) : 1;
+      const found = offset + at < MMIO_CONFIG ? VIRTIO_MMIO.at(offset + at) : null;
+      const bytes = found ? (Math.min(4 - found.byte, width - at) as 1 | 2 | 3 | 4) : 1;
       if (found) value |= readPart(this.#file, offset + at, bytes) << BigInt(8 * at);
+      else if (offset + at >= MMIO_CONFIG) value |= this.#readConfig(offset + at - MMIO_CONFIG, 1) << BigInt(8 * at);
       at += bytes;
     }
     return value;
@@ -252,7 +253,8 @@ export class VirtioMmio implements Registers, Notifier {
 
   write(offset: number, width: Width, value: bigint): void {
     if (offset >= MMIO_CONFIG) this.#writeConfig(offset - MMIO_CONFIG, width, value);
-    else this.#file.write(offset, width, value);
+    else if (offset + width <= MMIO_CONFIG) this.#file.write(offset, width, value);
+    else for (let at = 0; at < width; at++) this.write(offset + at, 1, (value >> BigInt(8 * at)) & 0xffn);
   }
 
   #readConfig(offset: number, width: Width): bigint {
