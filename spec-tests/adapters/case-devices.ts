@@ -73,7 +73,9 @@ export function caseDevices(devices: readonly WireDevice[]): CaseDevices {
       const id = diskName(index);
       const bytes = (device.sectors ?? DEFAULT_SECTORS) * SECTOR_BYTES;
       const content = device.content === 'zero' ? new Uint8Array(bytes) : patternBytes(0, bytes);
-      blocks.set(id, new MemoryBlock(content.slice(), { readOnly: device.readonly ?? false }));
+      const { lifetime } = device;
+      const block = new MemoryBlock(content.slice(), { readOnly: device.readonly ?? false });
+      blocks.set(id, lifetime ? Object.assign(block, { lifetime: () => lifetime }) : block);
       drives.push({ id, file: 'in memory', ...(device.readonly && { readonly: true }) });
     }
     if (device.type === 'console') {
@@ -128,7 +130,10 @@ const OF_KIND: Readonly<Record<DeviceKind, (device: WireDevice, index: number) =
       'page-poison': poison,
       'deflate-on-oom': deflateOnOom,
     }),
-  block: ({ readonly, serial, queues, zoned, zoneSectors, maxOpenZones, maxActiveZones }, index) => ({
+  block: (
+    { readonly, serial, queues, zoned, zoneSectors, maxOpenZones, maxActiveZones, conventionalZones, zoneCapacity, maxAppendSectors },
+    index,
+  ) => ({
     drive: diskName(index),
     ...said({
       readonly,
@@ -138,6 +143,9 @@ const OF_KIND: Readonly<Record<DeviceKind, (device: WireDevice, index: number) =
       'zone-sectors': zoneSectors,
       'max-open-zones': maxOpenZones,
       'max-active-zones': maxActiveZones,
+      'conventional-zones': conventionalZones,
+      'zone-capacity': zoneCapacity,
+      'max-append-sectors': maxAppendSectors,
     }),
   }),
 };

@@ -64,6 +64,8 @@ export class PausedMachine implements DeviceSession {
   readonly #trace: Recorder | null;
   readonly #outputs = new Map<string, number[]>();
   #lines: LineChange[] = [];
+  /** Bytes that balloons have hinted at. */
+  #hinted = 0;
 
   /** @param makeKernel  a kernel that can hold the machine */
   constructor({ machine }: RunDevice, makeKernel: (trace: Recorder | null) => Kernel, traced: boolean) {
@@ -177,7 +179,7 @@ export class PausedMachine implements DeviceSession {
     const model = entry && virtioOf(this.#pc, entry)?.model;
     const kind = this.#devices[op.device]?.type;
     if (model instanceof ConsoleModel) return this.#console(model, op);
-    if (model instanceof BalloonModel) return balloon(model, op);
+    if (model instanceof BalloonModel) return this.#balloon(model, op);
     if (model instanceof BlockModel) return this.#block(model, op);
     throw new RangeError(`the host has no '${op.action}' for a ${kind ?? 'device that is not there'}`);
   }
@@ -208,33 +210,48 @@ export class PausedMachine implements DeviceSession {
     }
   }
 
+  #balloon(model: BalloonModel, op: HostOp): OpResult {
+    switch (op.action) {
+      case 'target':
+        model.target(Number(op.bytes));
+        return {};
+      case 'actual':
+        return { value: hex(model.actual) };
+      case 'stats':
+        model.requestStats();
+        return {
+          stats: Object.fromEntries(Object.entries(model.stats()).map(([name, value]) => [BALLOON_S[name as keyof typeof BALLOON_S], hex(value)])),
+        };
+      case 'hint':
+        model.hints.onHint = (_address, bytes) => {
+          this.#hinted += bytes;
+        };
+        if (op.round === 'start') model.startHinting();
+        else if (op.round === 'stop') model.stopHinting();
+        else model.hints.finish();
+        return {};
+      case 'hinted':
+        return { value: hex(this.#hinted) };
+      default:
+        throw new RangeError(`the host has no '${op.action}' for a balloon`);
+    }
+  }
+
   #block(model: BlockModel, op: HostOp): OpResult {
     const disk = this.#made.blocks.get(diskName(op.device));
     if (op.action === 'resize') {
       model.resize(Number(op.sectors));
       return {};
     }
+    if (op.action === 'fail-zone') {
+      if (!model.zones) throw new RangeError('the disk has no zones');
+      model.zones.fail(op.zone, op.state);
+      return {};
+    }
     if (op.action !== 'content' || !disk) throw new RangeError(`the host has no '${op.action}' for a disk`);
     const bytes = new Uint8Array(op.count * SECTOR_BYTES);
     if (!disk.read(Number(op.sector), bytes)) throw new RangeError('the disk has no such sectors');
     return { data: Buffer.from(bytes).toString('base64') };
-  }
-}
-
-function balloon(model: BalloonModel, op: HostOp): OpResult {
-  switch (op.action) {
-    case 'target':
-      model.target(Number(op.bytes));
-      return {};
-    case 'actual':
-      return { value: hex(model.actual) };
-    case 'stats':
-      model.requestStats();
-      return {
-        stats: Object.fromEntries(Object.entries(model.stats()).map(([name, value]) => [BALLOON_S[name as keyof typeof BALLOON_S], hex(value)])),
-      };
-    default:
-      throw new RangeError(`the host has no '${op.action}' for a balloon`);
   }
 }
 

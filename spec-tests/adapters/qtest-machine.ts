@@ -299,6 +299,10 @@ export class QtestMachine implements DeviceSession {
         if (!disk) return { unsupported: `device ${op.device} is no disk` };
         await qmp.command('block_resize', { device: disk.drive, size: Number(BigInt(op.sectors)) * 512 });
         break;
+      case 'fail-zone':
+      case 'hint':
+      case 'hinted':
+        return { unsupported: `QEMU's monitor has no word for '${op.action}'` };
       case 'content':
         if (!disk) return { unsupported: `device ${op.device} is no disk` };
         await this.#settle();

@@ -66,7 +66,12 @@ function hostOp(play: Play, step: StepOf<'host'>): HostOp {
       return { ...head, action, sectors: hex(play.value(value)) };
     case 'content':
       return { ...head, action, sector: hex(BigInt(sector)), count: Number(count) };
+    case 'fail-zone':
+      return { ...head, action, zone: step.zone ?? 0, state: step.state ?? 'offline' };
+    case 'hint':
+      return { ...head, action, round: step.round ?? 'start' };
     case 'actual':
+    case 'hinted':
     case 'stats':
       return { ...head, action };
     default:
@@ -78,7 +83,7 @@ function* host(play: Play, step: StepOf<'host'>): Script<void> {
   const result = yield* play.bus.ask(hostOp(play, step));
   const { as, action } = step;
   if (as === undefined) return;
-  if (action === 'actual') play.observe(as, BigInt(result.value ?? badResult('no value')));
+  if (action === 'actual' || action === 'hinted') play.observe(as, BigInt(result.value ?? badResult('no value')));
   else if (action === 'stats')
     for (const [tag, value] of Object.entries(result.stats ?? badResult('no statistics'))) play.observe(`${as}.${tag}`, BigInt(value));
   else if (action === 'output' || action === 'content') yield* hostBytes(play, step, result, as);
@@ -125,6 +130,10 @@ export const DATA_STEPS = {
     play.seen(step, yield* play.bus.readNumber(gpa, step.bytes));
   },
   compare,
+  // Nothing is asked of the machine: the two values were read before.
+  *same(play: Play, { left, right, as }: StepOf<'same'>): Script<void> {
+    play.observe(as, play.value(left) === play.value(right) ? 1 : 0);
+  },
   host,
   *advance(play: Play, step: StepOf<'advance'>): Script<void> {
     yield* play.bus.advance(BigInt(step.ns));

@@ -114,6 +114,7 @@ export type DeviceStep =
       readonly sector?: Num;
       readonly as: string;
     }
+  | { readonly do: 'same'; readonly left: Value; readonly right: Value; readonly as: string }
   | ({ readonly do: 'queue' } & QueueSetup & On)
   | ({
       readonly do: 'desc';
@@ -154,7 +155,20 @@ export type DeviceStep =
   | { readonly do: 'lines'; readonly as: string }
   | ({
       readonly do: 'host';
-      readonly action: 'input' | 'output' | 'connect' | 'disconnect' | 'resize-console' | 'target' | 'actual' | 'stats' | 'resize' | 'content';
+      readonly action:
+        | 'input'
+        | 'output'
+        | 'connect'
+        | 'disconnect'
+        | 'resize-console'
+        | 'target'
+        | 'actual'
+        | 'stats'
+        | 'resize'
+        | 'content'
+        | 'fail-zone'
+        | 'hint'
+        | 'hinted';
       readonly port?: number;
       readonly text?: string;
       readonly hex?: string;
@@ -163,6 +177,9 @@ export type DeviceStep =
       readonly value?: Value;
       readonly sector?: Num;
       readonly count?: Num;
+      readonly zone?: number;
+      readonly state?: 'read-only' | 'offline';
+      readonly round?: 'start' | 'stop' | 'finish';
       readonly memory?: string;
       readonly offset?: Value;
       readonly as?: string;

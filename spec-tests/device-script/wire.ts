@@ -36,6 +36,14 @@ export interface CaseDevice {
   readonly zoneSectors?: number;
   readonly maxOpenZones?: number;
   readonly maxActiveZones?: number;
+  /** Zones that are written in any order: so many, from the first on. */
+  readonly conventionalZones?: number;
+  /** Sectors of a sequential zone that can be written. */
+  readonly zoneCapacity?: number;
+  /** Largest ZONE_APPEND; 0: there is none. */
+  readonly maxAppendSectors?: number;
+  /** Block: the medium knows how worn it is. */
+  readonly lifetime?: { readonly preEol: number; readonly estimateA: number; readonly estimateB: number };
   /** Console: how many ports are there, the first of them a console. */
   readonly ports?: number;
   readonly multiport?: boolean;
@@ -66,7 +74,10 @@ export type HostOp =
   | { readonly do: 'host'; readonly device: number; readonly action: 'target'; readonly bytes: string }
   | { readonly do: 'host'; readonly device: number; readonly action: 'actual' | 'stats' }
   | { readonly do: 'host'; readonly device: number; readonly action: 'resize'; readonly sectors: string }
-  | { readonly do: 'host'; readonly device: number; readonly action: 'content'; readonly sector: string; readonly count: number };
+  | { readonly do: 'host'; readonly device: number; readonly action: 'content'; readonly sector: string; readonly count: number }
+  | { readonly do: 'host'; readonly device: number; readonly action: 'fail-zone'; readonly zone: number; readonly state: 'read-only' | 'offline' }
+  | { readonly do: 'host'; readonly device: number; readonly action: 'hint'; readonly round: 'start' | 'stop' | 'finish' }
+  | { readonly do: 'host'; readonly device: number; readonly action: 'hinted' };
 
 /** One operation on a paused machine. */
 export type DeviceOp =
@@ -87,7 +98,7 @@ export interface LineChange {
   readonly level: boolean;
 }
 
-/** What came of one operation: `value` of in, load and the host's `actual`; `data` of read, `output` and `content`. */
+/** What came of one operation: `value` of in, load and the host's `actual` and `hinted` (bytes so far); `data` of read, `output` and `content`. */
 export interface OpResult {
   readonly value?: string;
   readonly data?: string;
