@@ -155,7 +155,7 @@ describe('framing', () => {
         for (const [request, answer] of expected) expect(request.used).toBe(answer.length);
         expect(same(disk.bytes, flat)).toBe(true);
       }),
-      { numRuns: 200 },
+      { numRuns: 80 },
     );
   });
 
