@@ -1,11 +1,13 @@
 // # What a request costs
 //
-// A virtio device was to be cheap, and cheap means few exits. Here they are counted, on the machine of this chapter with its own drivers: every access of a driver to a register is an exit, on any
-// hypervisor, and every used buffer notification is an interrupt. What the driver does in memory costs neither.
+// A virtio device was to be cheap, and cheap means few exits. Here they are counted, on the machine of this chapter with its own drivers: every
+// access of a driver to a register is an exit, on any hypervisor, and every used buffer notification is an interrupt. What the driver does in memory
+// costs neither.
 //
-// The first exit of a request is the doorbell. Who answers it depends on what is behind it. Without an eventfd it is the device: `KVM_RUN` returns, the buffer is served, the guest goes
-// on. With one, the kernel counts, and the guest goes on *at once*; the device, in another thread, looks when it gets to it. That saves the trip to user space, the
-// larger part of an exit's price. But now the driver can ring again before the device has looked, and without an event index it does so for every buffer. The two inventions need each other.
+// The first exit of a request is the doorbell. Who answers it depends on what is behind it. Without an eventfd it is the device: `KVM_RUN` returns,
+// the buffer is served, the guest goes on. With one, the kernel counts, and the guest goes on *at once*; the device, in another thread, looks when it
+// gets to it. That saves the trip to user space, the larger part of an exit's price. But now the driver can ring again before the device has looked,
+// and without an event index it does so for every buffer. The two inventions need each other.
 
 import { assert } from '../01-hardware-background/physical-memory.ts';
 import { MemoryBlock, SECTOR_BYTES } from '../05-pio-mmio/block/block.ts';
@@ -33,7 +35,7 @@ import { PausedPc } from './qtest/paused-pc.ts';
 /** How a driver reaches its device. */
 export type CountedTransport = 'pci' | 'transitional' | 'mmio' | 'mmio-legacy';
 
-export interface CountedMachine {
+interface CountedMachine {
   readonly transport: CountedTransport;
   readonly packed?: boolean;
   readonly eventIdx?: boolean;
@@ -42,7 +44,7 @@ export interface CountedMachine {
 }
 
 /** What happened, in exits and interrupts. */
-export interface Costs {
+interface Costs {
   /** Accesses to the doorbell. */
   readonly kicks: number;
   /** Accesses to other registers. */
@@ -61,7 +63,7 @@ const ARENA = { gpa: 4 << 20, bytes: 8 << 20 } as const;
 const SPACE = { port: 0xc000, memory: 0xe000_0000 } as const;
 
 const TYPES = { entropy: 'virtio-rng', console: 'virtio-serial', balloon: 'virtio-balloon', block: 'virtio-blk' } as const;
-export type CountedDevice = keyof typeof TYPES;
+type CountedDevice = keyof typeof TYPES;
 export const COUNTED_DEVICES = Object.keys(TYPES) as CountedDevice[];
 
 // biome-ignore format: table
@@ -74,8 +76,9 @@ const EXTRA: Readonly<Record<CountedDevice, Readonly<Record<string, string | num
 
 // ## A bench
 //
-// The machine stands still, so that nothing happens but what the driver does. Its two buses are given to the driver with a counter in between. An eventfd is a thing of the kernel's, which no
-// access from here passes; so what one would do is done by the counter: it keeps the doorbell's writes back, and lets the device have them when the driver waits.
+// The machine stands still, so that nothing happens but what the driver does. Its two buses are given to the driver with a counter in between. An
+// eventfd is a thing of the kernel's, which no access from here passes; so what one would do is done by the counter: it keeps the doorbell's writes
+// back, and lets the device have them when the driver waits.
 
 class Bench {
   readonly device: VirtioDevice;
@@ -231,8 +234,9 @@ function withDriver<T>(
 //
 // ::figure request-costs -- Exits and interrupts of one request. A line has to be asked why it is up, and over MMIO told to go down.
 //
-// Compare chapter 5, where a disk command was a dozen registers. Here each device has its one kick, and only a balloon touches registers besides: it reads the wish and reports what has become
-// of it. The drivers of the entropy device and of the balloon look into the ring by themselves and asked for no interrupt.
+// Compare chapter 5, where a disk command was a dozen registers. Here each device has its one kick, and only a balloon touches registers besides: it
+// reads the wish and reports what has become of it. The drivers of the entropy device and of the balloon look into the ring by themselves and asked
+// for no interrupt.
 
 const LINE = new TextEncoder().encode('what is typed on a line, and shown on another\r\n');
 export const BALLOON_PAGES = 64;
@@ -268,9 +272,9 @@ export function requestCosts(type: CountedDevice, machine: CountedMachine): Cost
 //
 // ::figure burst-costs -- {{BURST}} buffers, one after the other.
 //
-// Where the doorbell goes to the device, the event index saves nothing at all: the device has always seen everything when the driver goes on, and so has the driver when the interrupt
-// has been taken. Each side is always awake, so each wants to be told. Behind an eventfd the device is late, the interrupts become one; but only with the event index does the driver know that it need not ring
-// again.
+// Where the doorbell goes to the device, the event index saves nothing at all: the device has always seen everything when the driver goes on, and so
+// has the driver when the interrupt has been taken. Each side is always awake, so each wants to be told. Behind an eventfd the device is late, the
+// interrupts become one; but only with the event index does the driver know that it need not ring again.
 
 export const BURST = 32;
 

@@ -1,12 +1,13 @@
 // # Pages that need not be copied
 //
-// A migration copies the guest's memory while the guest runs, and most of a guest's memory is usually free. Reporting would not help: a page that was let go a minute ago may be in
-// use by now. What is wanted is a list of what is free *at this moment*, and the certainty that a page which is used again afterwards is copied after all. The second part the
-// migration has anyway, since it keeps track of what is written. So a hint can be wrong, and costs nothing then.
+// A migration copies the guest's memory while the guest runs, and most of a guest's memory is usually free. Reporting would not help: a page that was
+// let go a minute ago may be in use by now. What is wanted is a list of what is free *at this moment*, and the certainty that a page which is used
+// again afterwards is copied after all. The second part the migration has anyway, since it keeps track of what is written. So a hint can be wrong,
+// and costs nothing then.
 //
-// What a hint must not be is *late*. A page hinted for one round, used by the guest, and struck off the list of the next would be lost. Therefore each round has a number, the
-// command id. The device announces it in the configuration space. The driver repeats it in the queue, before the pages that it hints for it, and ends its list with STOP. Whatever comes
-// under another number is not looked at.
+// What a hint must not be is *late*. A page hinted for one round, used by the guest, and struck off the list of the next would be lost. Therefore
+// each round has a number, the command id. The device announces it in the configuration space. The driver repeats it in the queue, before the pages
+// that it hints for it, and ends its list with STOP. Whatever comes under another number is not looked at.
 
 import type { Chain } from '../queue.ts';
 import { BALLOON_PAGE_BYTES, CMD_ID, FIRST_CMD_ID } from './balloon-layout.ts';
@@ -15,9 +16,6 @@ import type { Steps } from './turns.ts';
 
 /** Where a round of hinting is: asked for, under way, given up or at its end, and over for good. */
 type HintState = 'requested' | 'started' | 'stopped' | 'done';
-
-/** How many numbers there are for rounds. */
-export const ROUNDS = 2 ** 32 - FIRST_CMD_ID;
 
 export class BalloonHints {
   /** A free page, or many, of the round that is under way. */
@@ -44,7 +42,7 @@ export class BalloonHints {
 
   // ## The device's side
   //
-  // Every round has a number of its own. They come round again after {{ROUNDS}}, and the one that would be used again then has been
+  // Every round has a number of its own. They come round again after half of all numbers, and the one that would be used again then has been
   // given up long before.
 
   /** Asks for hints. */
@@ -91,7 +89,8 @@ export class BalloonHints {
     return 0;
   }
 
-  // The end of a round that was given up may arrive after the next has been announced. It must not end that one, so in a round that the driver has not begun nothing but its number counts.
+  // The end of a round that was given up may arrive after the next has been announced. It must not end that one, so in a round that the driver has
+  // not begun nothing but its number counts.
 
   #command(cmdId: number): void {
     if (this.#state === 'requested' && cmdId === this.#round) this.#state = 'started';

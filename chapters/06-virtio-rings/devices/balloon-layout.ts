@@ -53,20 +53,20 @@ export const statName = (tag: number): StatName | undefined => statNames.get(tag
 
 // ## Which queue is which
 //
-// The specification numbers five queues and says of three that they exist only with their feature. A queue that does not exist leaves, by that reading, a gap: without
-// FREE_PAGE_HINT there is no queue 3, and reports are in queue 4. QEMU's `hw/virtio/virtio-balloon.c` adds queues one after the other, so without hints its reports are
-// in queue 3. Linux' `find_vqs` leaves no gaps either, and the two have agreed for years with each other and against the text. Other drivers follow the text, and so do
-// devices; each finds somebody with whom it does not work.
+// The specification numbers five queues and says of three that they exist only with their feature. A queue that does not exist leaves, by that
+// reading, a gap: without FREE_PAGE_HINT there is no queue 3, and reports are in queue 4. QEMU's `hw/virtio/virtio-balloon.c` adds queues one after
+// the other, so without hints its reports are in queue 3. Linux' `find_vqs` leaves no gaps either, and the two have agreed for years with each other
+// and against the text. Other drivers follow the text, and so do devices; each finds somebody with whom it does not work.
 //
-// The difference shows only in which queues the driver *enables*: as many as it has features for, and the two readings name the same set exactly when they
-// agree about every queue in it. So a device can offer a queue under every number that either reading could want, look which ones have been enabled, and know which
-// reading its driver has.
+// The difference shows only in which queues the driver *enables*: as many as it has features for, and the two readings name the same set exactly when
+// they agree about every queue in it. So a device can offer a queue under every number that either reading could want, look which ones have been
+// enabled, and know which reading its driver has.
 
 /** What a queue is for. */
 export type BalloonRole = 'inflateq' | 'deflateq' | 'statsq' | 'free_page_vq' | 'reporting_vq';
 
 /** Role, size of the queue (QEMU's), and the feature that it needs, by the specification's numbers. */
-export const BALLOON_QUEUES: readonly { readonly role: BalloonRole; readonly size: number; readonly feature: number | null }[] = [
+const BALLOON_QUEUES: readonly { readonly role: BalloonRole; readonly size: number; readonly feature: number | null }[] = [
   { role: 'inflateq', size: 128, feature: null },
   { role: 'deflateq', size: 128, feature: null },
   { role: 'statsq', size: 128, feature: BALLOON_F.STATS_VQ },

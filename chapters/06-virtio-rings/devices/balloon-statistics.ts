@@ -1,11 +1,12 @@
 // # How the guest is doing
 //
-// The statistics queue runs backwards. In every other queue the driver makes a request and the device answers. Here the device is the one that wants to know, and it cannot begin, since
-// only drivers put buffers into queues. So the driver leaves a buffer with the device in advance. To ask, the device gives it back; the driver takes that for the question, fills a
-// buffer, and leaves it with the device, where it is the answer to this question and the means to ask the next.
+// The statistics queue runs backwards. In every other queue the driver makes a request and the device answers. Here the device is the one that wants
+// to know, and it cannot begin, since only drivers put buffers into queues. So the driver leaves a buffer with the device in advance. To ask, the
+// device gives it back; the driver takes that for the question, fills a buffer, and leaves it with the device, where it is the answer to this
+// question and the means to ask the next.
 //
-// The naive device returns the buffer as soon as it has read it, as devices do. The driver then takes it for a question and answers at once, and the two of them do nothing else
-// any more.
+// The naive device returns the buffer as soon as it has read it, as devices do. The driver then takes it for a question and answers at once, and the
+// two of them do nothing else any more.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { VirtQueue } from '../device.ts';
@@ -50,8 +51,8 @@ export class BalloonStatistics {
     this.#buffer = null;
   }
 
-  // A driver has one buffer in this queue at any time. Should another come, then the older one has lost its meaning and goes back, as in QEMU. The driver hears of it:
-  // perhaps it does not count.
+  // A driver has one buffer in this queue at any time. Should another come, then the older one has lost its meaning and goes back, as in QEMU. The
+  // driver hears of it: perhaps it does not count.
 
   available(queue: VirtQueue): void {
     this.#queue = queue;

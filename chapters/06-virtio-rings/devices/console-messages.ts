@@ -1,7 +1,7 @@
 // # What a console's driver and device say to each other
 //
-// The bytes that people type and read travel in queues of their own. Everything *about* a port (that it exists, what it is called, that somebody is at the other end) is
-// a message of eight bytes, sometimes with more behind it, in a pair of control queues that all ports share.
+// The bytes that people type and read travel in queues of their own. Everything *about* a port (that it exists, what it is called, that somebody is
+// at the other end) is a message of eight bytes, sometimes with more behind it, in a pair of control queues that all ports share.
 //
 // ::layout VirtioConsoleConfig -- the configuration space of a console
 //
@@ -42,10 +42,10 @@ export const CONSOLE_EVENT = {
 
 export type ConsoleEvent = (typeof CONSOLE_EVENT)[keyof typeof CONSOLE_EVENT];
 
-// The two numbers behind RESIZE are a warning to writers of specifications and of drivers. The text has always had the columns first, as the configuration
-// space has. Linux' `virtio_console.c` has read the rows first since 2010. For years no device sent the message, so nobody noticed; when devices began to, the driver was
-// changed to follow the text (5326ab737a47, in 6.15), then changed back because devices had meanwhile learnt its order. A device cannot tell which driver
-// it has. Ours keeps to the text unless it is told otherwise.
+// The two numbers behind RESIZE are a warning to writers of specifications and of drivers. The text has always had the columns first, as the
+// configuration space has. Linux' `virtio_console.c` has read the rows first since 2010. For years no device sent the message, so nobody noticed;
+// when devices began to, the driver was changed to follow the text (5326ab737a47, in 6.15), then changed back because devices had meanwhile learnt
+// its order. A device cannot tell which driver it has. Ours keeps to the text unless it is told otherwise.
 
 /** In which order RESIZE has its two numbers. */
 export type ResizeOrder = 'cols, rows' | 'rows, cols';
@@ -54,7 +54,7 @@ export type ResizeOrder = 'cols, rows' | 'rows, cols';
 export const VirtioConsoleResize = layout('virtio_console_resize', { cols: u16le(0), rows: u16le(2) });
 
 /** What Linux has read, in most of its versions. */
-export const LinuxConsoleResize = layout('virtio_console_resize as Linux reads it', { rows: u16le(0), cols: u16le(2) });
+const LinuxConsoleResize = layout('virtio_console_resize as Linux reads it', { rows: u16le(0), cols: u16le(2) });
 
 /** How large a window is, in characters. */
 export interface WindowSize {

@@ -1,16 +1,16 @@
 // # A port
 //
-// A port is a pipe with two ends, each of which can be open or shut. The guest's end is a pair of queues: in one the driver puts empty buffers for what comes in, in the other
-// full ones with what goes out. The host's end is whatever holds this object: a terminal, a socket, a test.
+// A port is a pipe with two ends, each of which can be open or shut. The guest's end is a pair of queues: in one the driver puts empty buffers for
+// what comes in, in the other full ones with what goes out. The host's end is whatever holds this object: a terminal, a socket, a test.
 //
-// What makes a pipe more than a pair of copies is that either end may be slow. Coming in, the driver may have given no buffers. The naive device drops the bytes then,
-// and a pasted paragraph loses its middle. This one keeps a bounded number of them and then takes no more: `send` says how many it took, and `onRoom` when to
-// try again, so that the one who waits is the one who sends. Going out, the host may be slow. Then the port keeps the driver's buffer and gives it back later,
-// which is all it takes to make a program in the guest wait.
+// What makes a pipe more than a pair of copies is that either end may be slow. Coming in, the driver may have given no buffers. The naive device
+// drops the bytes then, and a pasted paragraph loses its middle. This one keeps a bounded number of them and then takes no more: `send` says how many
+// it took, and `onRoom` when to try again, so that the one who waits is the one who sends. Going out, the host may be slow. Then the port keeps the
+// driver's buffer and gives it back later, which is all it takes to make a program in the guest wait.
 //
-// With one exception. Linux' console driver does not sleep until its buffer comes back, it spins (`__send_to_port` in `virtio_console.c`): a terminal that somebody has
-// stopped with Ctrl-S would take a virtual processor with it. Therefore a port *for people* loses what its host does not take, and a port for programs waits.
-// QEMU's `flush_buf` in `hw/char/virtio-console.c` makes the same difference.
+// With one exception. Linux' console driver does not sleep until its buffer comes back, it spins (`__send_to_port` in `virtio_console.c`): a terminal
+// that somebody has stopped with Ctrl-S would take a virtual processor with it. Therefore a port *for people* loses what its host does not take, and
+// a port for programs waits. QEMU's `flush_buf` in `hw/char/virtio-console.c` makes the same difference.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { VirtQueue } from '../device.ts';
@@ -19,13 +19,13 @@ import type { WindowSize } from './console-messages.ts';
 import { PieceReader, scatter } from './pieces.ts';
 
 /** How many bytes a port keeps for a guest that is not reading. */
-export const INPUT_BYTES = 4096;
+const INPUT_BYTES = 4096;
 
 /** How many bytes go out in one piece: more than that is not copied at once. */
-export const OUTPUT_PIECE_BYTES = 4096;
+const OUTPUT_PIECE_BYTES = 4096;
 
 /** How many bytes a port lets out before it lets the rest of the machine go on. */
-export const OUTPUT_TURN_BYTES = 1 << 20;
+const OUTPUT_TURN_BYTES = 1 << 20;
 
 /** What a port asks of the device that it belongs to. */
 export interface PortOwner {
@@ -195,8 +195,8 @@ export class ConsolePort {
 
   // ## Bytes coming in
   //
-  // Each buffer gets what there is, and goes back even if it is not full: somebody is typing. A buffer that holds nothing because the driver has offered only bytes to
-  // *read* goes back empty, and the next one is tried.
+  // Each buffer gets what there is, and goes back even if it is not full: somebody is typing. A buffer that holds nothing because the driver has
+  // offered only bytes to *read* goes back empty, and the next one is tried.
 
   #deliver(): void {
     const queue = this.#receive;
@@ -223,7 +223,7 @@ export class ConsolePort {
   // ## Bytes going out
   //
   // The host is given copies: the buffer is the driver's again a moment later. They are small, because a descriptor can name a gigabyte; and after
-  // {{OUTPUT_TURN_BYTES}} bytes it is somebody else's turn, because one ring can name all of memory a hundred times over.
+  // so many bytes it is somebody else's turn, because one ring can name all of memory a hundred times over.
 
   #drain(): void {
     if (this.#draining) return; // the host, in the middle of taking something, has shut its end or resumed

@@ -1,10 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { bit, F, STATUS } from '../features.ts';
-import { CONTROL_RECEIVEQ, CONTROL_TRANSMITQ, ConsoleModel, type ConsoleOptions, portOfQueue, portQueues } from './console.ts';
+import { CONTROL_RECEIVEQ, CONTROL_TRANSMITQ, ConsoleModel, portQueues } from './console.ts';
 import { CONSOLE_EVENT, CONSOLE_F, encodeControl, fitName, VirtioConsoleControl } from './console-messages.ts';
-import { type ConsolePort, INPUT_BYTES, OUTPUT_TURN_BYTES } from './console-port.ts';
+import type { ConsolePort } from './console-port.ts';
 import { cut, cutSizes, join, type Request, Rig } from './laboratory.ts';
+
+type ConsoleOptions = NonNullable<ConstructorParameters<typeof ConsoleModel>[0]>;
+/** How much a port keeps when nobody reads. */
+const INPUT_BYTES = new ConsoleModel({ maxPorts: 1 }).port(0)?.room ?? 0;
 
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 const bytes = (string: string): Uint8Array => new TextEncoder().encode(string);
@@ -66,11 +70,6 @@ describe('the numbers of queues', () => {
       { receive: 6, transmit: 7 },
       { receive: 62, transmit: 63 },
     ]);
-    for (let id = 0; id < 511; id++) {
-      expect(portOfQueue(portQueues(id).receive)).toBe(id);
-      expect(portOfQueue(portQueues(id).transmit)).toBe(id);
-    }
-    expect([portOfQueue(2), portOfQueue(3)]).toEqual([null, null]);
   });
 
   it('are as many as ports need', () => {
@@ -295,8 +294,10 @@ describe('bytes', () => {
     const page = machine.memory.bytes.subarray(0, 1 << 20);
     const big = machine.addPlaced(1, [page, page, page], []);
     machine.kick(1);
-    expect([total, big.used]).toEqual([OUTPUT_TURN_BYTES, null]);
-    machine.pass(1);
+    expect(big.used).toBeNull();
+    expect(total).toBeGreaterThan(0);
+    expect(total).toBeLessThan(3 << 20);
+    for (let turn = 0; turn < 4; turn++) machine.pass(0);
     expect([total, big.used]).toEqual([3 << 20, 0]);
   });
 

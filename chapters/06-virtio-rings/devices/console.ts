@@ -1,15 +1,15 @@
 // # The console device
 //
-// A serial port is the first device that anybody writes a driver for, and the slowest that anybody uses: one exit for each byte, and another one or two to ask whether the
-// last byte has left. A virtio console moves the bytes a buffer at a time. And once there is a device that moves bytes between a guest and its host, other things than
-// terminals want to use it: an agent that freezes file systems for a backup, a clipboard, a debugger. So it has *ports*, many of them, which come and go while the
-// machine runs.
+// A serial port is the first device that anybody writes a driver for, and the slowest that anybody uses: one exit for each byte, and another one or
+// two to ask whether the last byte has left. A virtio console moves the bytes a buffer at a time. And once there is a device that moves bytes between
+// a guest and its host, other things than terminals want to use it: an agent that freezes file systems for a backup, a clipboard, a debugger. So it
+// has *ports*, many of them, which come and go while the machine runs.
 //
-// The oldest drivers know one port and two queues. Whoever takes the feature MULTIPORT gets the others, and a pair of control queues to learn about them. Port 0 keeps its
-// two queues at the front, the control queues come next, and so the formula for the rest starts with an exception.
+// The oldest drivers know one port and two queues. Whoever takes the feature MULTIPORT gets the others, and a pair of control queues to learn about
+// them. Port 0 keeps its two queues at the front, the control queues come next, and so the formula for the rest starts with an exception.
 //
-// In QEMU the device is `hw/char/virtio-serial-bus.c`, its ports (`virtconsole`, `virtserialport`) are devices on a bus of its own, in `hw/char/virtio-console.c`. In
-// Linux both sides of it are `drivers/char/virtio_console.c`.
+// In QEMU the device is `hw/char/virtio-serial-bus.c`, its ports (`virtconsole`, `virtserialport`) are devices on a bus of its own, in
+// `hw/char/virtio-console.c`. In Linux both sides of it are `drivers/char/virtio_console.c`.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
@@ -33,7 +33,7 @@ import { ConsolePort, type PortOptions, type PortOwner } from './console-port.ts
 import { PieceReader, scatter } from './pieces.ts';
 import { type Steps, Turns } from './turns.ts';
 
-export interface ConsoleOptions {
+interface ConsoleOptions {
   /** How it is called in traces. */
   readonly name?: string;
   /** How many ports there can be. With one, MULTIPORT is not offered. */
@@ -57,7 +57,7 @@ export const CONSOLE_DEFAULTS = { maxPorts: 31, queueSize: 128, controlQueueSize
 export const CONSOLE_PORTS_LIMIT = 511;
 
 /** A name is given to the driver in one buffer, and a file is called by it. */
-export const PORT_NAME_BYTES = 255;
+const PORT_NAME_BYTES = 255;
 
 /** Numbers of the control queues. */
 export const CONTROL_RECEIVEQ = 2;
@@ -68,7 +68,7 @@ export const portQueues = (id: number): { readonly receive: number; readonly tra
   id === 0 ? { receive: 0, transmit: 1 } : { receive: 2 * id + 2, transmit: 2 * id + 3 };
 
 /** The port that a queue belongs to; null for a control queue. */
-export const portOfQueue = (queue: number): number | null => (queue < 2 ? 0 : queue < 4 ? null : (queue >> 1) - 1);
+const portOfQueue = (queue: number): number | null => (queue < 2 ? 0 : queue < 4 ? null : (queue >> 1) - 1);
 
 /** What the driver has been told about a port, and what it has said. */
 interface Acquaintance {
@@ -227,7 +227,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     if (id !== null) this.port(id)?.queueReset(queue);
   }
 
-  // Before the device falls silent it gives back what it is in the middle of. What a port has to wait for is not waited for: the host may be away for a day.
+  // Before the device falls silent it gives back what it is in the middle of. What a port has to wait for is not waited for: the host may be away for
+  // a day.
 
   suspend(done: () => void): void {
     this.#control.rest(this.ports.reduce((next, port) => () => port.rest(next), done));
@@ -235,8 +236,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
 
   // ## What the driver says
   //
-  // Three messages are the driver's to send. Anything else is not answered: one that is too short, one about a port that the driver has not been told of, an event that
-  // only a device sends or that nobody knows. What follows the eight bytes is not looked at.
+  // Three messages are the driver's to send. Anything else is not answered: one that is too short, one about a port that the driver has not been told
+  // of, an event that only a device sends or that nobody knows. What follows the eight bytes is not looked at.
 
   *#controlMessage({ readable }: Chain): Steps {
     const message = new PieceReader(readable).take(VirtioConsoleControl.bytes);
@@ -276,17 +277,17 @@ export class ConsoleModel implements DeviceModel, PortOwner {
 
   // ## What the device says
   //
-  // A message needs a buffer of the driver's, and there may be none. QEMU loses the message then; its source has said so for years. Keeping a list of messages is no better: a
-  // driver that asks and asks, and never gives a buffer, makes it grow. What is kept here is a *set*: for each port, which kinds of message are owed. What a message
-  // says is looked up when it goes out. So there are at most as many as there are ports and kinds, and a driver that was away learns how things are, not all that
-  // has happened meanwhile.
+  // A message needs a buffer of the driver's, and there may be none. QEMU loses the message then; its source has said so for years. Keeping a list of
+  // messages is no better: a driver that asks and asks, and never gives a buffer, makes it grow. What is kept here is a *set*: for each port, which
+  // kinds of message are owed. What a message says is looked up when it goes out. So there are at most as many as there are ports and kinds, and a
+  // driver that was away learns how things are, not all that has happened meanwhile.
 
   hostChanged(port: ConsolePort): void {
     if (this.#ports.get(port.id)?.ready) this.#tell(port.id, CONSOLE_EVENT.PORT_OPEN);
   }
 
-  // The size of a window can be told in two ways. The configuration space has that of port 0, for drivers that took SIZE. The message RESIZE names a port, so it is the
-  // only way for the others.
+  // The size of a window can be told in two ways. The configuration space has that of port 0, for drivers that took SIZE. The message RESIZE names a
+  // port, so it is the only way for the others.
 
   resized(port: ConsolePort, size: WindowSize): void {
     if (port.id === 0 && this.features & bit(CONSOLE_F.SIZE)) {
@@ -326,8 +327,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     if (left === 0 && queue.ring?.enableKicks()) this.#later?.arm(0);
   }
 
-  // A buffer that cannot hold the message goes back empty, and the message waits for the next. A name is cut to fit: a driver with small buffers learns of the ports all
-  // the same. QEMU ends the name with a zero byte, which the specification excludes; Linux copes with either.
+  // A buffer that cannot hold the message goes back empty, and the message waits for the next. A name is cut to fit: a driver with small buffers
+  // learns of the ports all the same. QEMU ends the name with a zero byte, which the specification excludes; Linux copes with either.
 
   #message(id: number, event: ConsoleEvent, room: number): Uint8Array {
     const port = this.port(id);
@@ -345,8 +346,9 @@ export class ConsoleModel implements DeviceModel, PortOwner {
 
   // ## A last word
   //
-  // A driver that cannot set up queues can still speak: each character that it writes to `emerg_wr` goes out at once, before there are features, queues or a status, and after
-  // all of them have broken. It is how a kernel prints its first line and how it reports that the console driver has crashed.
+  // A driver that cannot set up queues can still speak: each character that it writes to `emerg_wr` goes out at once, before there are features,
+  // queues or a status, and after all of them have broken. It is how a kernel prints its first line and how it reports that the console driver has
+  // crashed.
 
   #emergency(): void {
     const character = this.config.view.getUint8(VirtioConsoleConfig.fields.emerg_wr.offset);

@@ -1,8 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { EntropyModel, type EntropyOptions } from './entropy.ts';
+import { EntropyModel } from './entropy.ts';
 import { cutSizes, join, Rig } from './laboratory.ts';
 import { hostSource, type RandomSource, seededSource } from './random.ts';
+
+type EntropyOptions = NonNullable<ConstructorParameters<typeof EntropyModel>[0]>;
 
 const rig = (options: EntropyOptions = {}) => new Rig((clock) => new EntropyModel({ ...options, clock })).start();
 

@@ -1,14 +1,14 @@
 // # The entropy device
 //
-// A virtual machine is short of surprises. It has no disk whose arm wavers and no keys that somebody presses; two guests started from one image would draw the same
-// "random" numbers, and the first thing many of them do is make a key. The host has randomness. The entropy device is a pipe from there: the driver puts empty buffers
-// into its only queue, and they come back with random bytes in them. No configuration, no features, nothing to read from the driver. It is the smallest device there is,
-// and so the first one in which the whole of virtio can be seen at work.
+// A virtual machine is short of surprises. It has no disk whose arm wavers and no keys that somebody presses; two guests started from one image would
+// draw the same "random" numbers, and the first thing many of them do is make a key. The host has randomness. The entropy device is a pipe from
+// there: the driver puts empty buffers into its only queue, and they come back with random bytes in them. No configuration, no features, nothing to
+// read from the driver. It is the smallest device there is, and so the first one in which the whole of virtio can be seen at work.
 //
-// The naive version is one line: for each buffer, fill it. Two things are wrong with it. The host's source may have *less* than was asked for. Then a shorter answer is
-// right, one byte suffices, but an answer of no bytes never is: Linux' `virtio-rng.c` takes every completion for news and would ask again at once. So the device
-// keeps the buffer until it has something. And the host may not want to give away as much as a guest can ask for. QEMU's `hw/virtio/virtio-rng.c` has the properties
-// `max-bytes` and `period` for that, which is what the quota below is.
+// The naive version is one line: for each buffer, fill it. Two things are wrong with it. The host's source may have *less* than was asked for. Then a
+// shorter answer is right, one byte suffices, but an answer of no bytes never is: Linux' `virtio-rng.c` takes every completion for news and would ask
+// again at once. So the device keeps the buffer until it has something. And the host may not want to give away as much as a guest can ask for. QEMU's
+// `hw/virtio/virtio-rng.c` has the properties `max-bytes` and `period` for that, which is what the quota below is.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
@@ -16,13 +16,13 @@ import type { DeviceModel, VirtQueue } from '../device.ts';
 import { DEVICE_ID } from '../features.ts';
 import type { Chain } from '../queue.ts';
 import { NO_CONFIG } from './config-fields.ts';
-import { type RandomSource, seededSource } from './random.ts';
+import { hostSource, type RandomSource, seededSource } from './random.ts';
 
-export interface EntropyOptions {
+interface EntropyOptions {
   /** How it is called in traces. */
   readonly name?: string;
-  /** Where the bytes come from; when absent, a generator that starts from `seed`. */
-  readonly source?: RandomSource;
+  /** Where the bytes come from; `host` is the host's generator. When absent, one that starts from `seed`. */
+  readonly source?: RandomSource | 'host';
   readonly seed?: number;
   /** At most this many bytes in a period; no bound when absent. */
   readonly maxBytes?: number;
@@ -34,10 +34,10 @@ export interface EntropyOptions {
 }
 
 /** QEMU's defaults. */
-export const ENTROPY_DEFAULTS = { queueSize: 8, periodMs: 1 << 16, seed: 1 } as const;
+const ENTROPY_DEFAULTS = { queueSize: 8, periodMs: 1 << 16, seed: 1 } as const;
 
 /** One buffer gets this much at most, though it may be larger: the source belongs to others too. */
-export const FILL_BYTES = 1 << 16;
+const FILL_BYTES = 1 << 16;
 
 export class EntropyModel implements DeviceModel {
   readonly name: string;
@@ -63,7 +63,7 @@ export class EntropyModel implements DeviceModel {
     if (Number.isFinite(maxBytes) && !clock) throw new Errno('entropy', ERRNO.EINVAL, 'a bound in time needs a clock');
     this.name = options.name ?? 'virtio-rng';
     this.queueSizes = [options.queueSize ?? ENTROPY_DEFAULTS.queueSize];
-    this.#source = source ?? seededSource(seed);
+    this.#source = source === 'host' ? hostSource : (source ?? seededSource(seed));
     this.#source.onReady?.(() => this.#serve());
     this.#quota = this.#maxBytes = maxBytes;
     this.#periodNs = periodMs * 1e6;
@@ -79,8 +79,8 @@ export class EntropyModel implements DeviceModel {
     this.#serve();
   }
 
-  // A reset takes the driver's buffers away. It does not touch the quota: that is a limit which the host has set, and a guest that could lift it by resetting the device
-  // would not be limited. Nor does it restart the generator.
+  // A reset takes the driver's buffers away. It does not touch the quota: that is a limit which the host has set, and a guest that could lift it by
+  // resetting the device would not be limited. Nor does it restart the generator.
 
   reset(): void {
     this.#queue = null;
@@ -93,12 +93,12 @@ export class EntropyModel implements DeviceModel {
 
   // ## Serving
   //
-  // A buffer is taken only once there may be something to put into it, so that what the driver sees of an exhausted device is a queue that nobody has touched. Should
-  // the source turn out to be dry, the one buffer already taken stays here. It is answered first when there is more: a device may return buffers in any order, but one
-  // that has negotiated IN_ORDER has promised otherwise.
+  // A buffer is taken only once there may be something to put into it, so that what the driver sees of an exhausted device is a queue that nobody has
+  // touched. Should the source turn out to be dry, the one buffer already taken stays here. It is answered first when there is more: a device may
+  // return buffers in any order, but one that has negotiated IN_ORDER has promised otherwise.
   //
-  // Each visit ends after one round of the ring. A driver on another processor could otherwise return each buffer as fast as it is filled and keep the device for ever. Whoever
-  // turns away like this asks to be kicked again, and comes back by itself if there is something already.
+  // Each visit ends after one round of the ring. A driver on another processor could otherwise return each buffer as fast as it is filled and keep
+  // the device for ever. Whoever turns away like this asks to be kicked again, and comes back by itself if there is something already.
 
   #serve(): void {
     const queue = this.#queue;
@@ -122,8 +122,8 @@ export class EntropyModel implements DeviceModel {
     if (left === 0 && queue.ring?.enableKicks()) this.#later?.arm(0);
   }
 
-  // What the driver wants the device to *read* has no business in this queue. It is not looked at, and the writable part is served as ever; a chain without one comes
-  // back with a length of zero, which is how much was written into it.
+  // What the driver wants the device to *read* has no business in this queue. It is not looked at, and the writable part is served as ever; a chain
+  // without one comes back with a length of zero, which is how much was written into it.
 
   /** Random bytes into the buffer, from its start. Returns how many. */
   #fill(chain: Chain): number {
@@ -141,7 +141,8 @@ export class EntropyModel implements DeviceModel {
 
   // ## The quota
   //
-  // A period begins with the first bytes that are given in it, not when the device was made: a guest that asks rarely is never in the middle of somebody else's period.
+  // A period begins with the first bytes that are given in it, not when the device was made: a guest that asks rarely is never in the middle of
+  // somebody else's period.
 
   #spend(bytes: number): void {
     if (bytes === 0 || !Number.isFinite(this.#maxBytes)) return;

@@ -1,8 +1,9 @@
 // # Bytes in pieces
 //
-// A driver may cut a buffer wherever it likes: a header of eight bytes can arrive as eight descriptors, or share one with all that follows. Before the standard, devices
-// relied on a certain cut ("the header is the first descriptor"), and every driver had to know it. Since then the rule is that a chain is two runs of bytes, one to
-// read and one to write, and where the pieces meet means nothing. Models that keep to these functions cannot get it wrong.
+// A driver may cut a buffer wherever it likes: a header of eight bytes can arrive as eight descriptors, or share one with all that follows. Before
+// the standard, devices relied on a certain cut ("the header is the first descriptor"), and every driver had to know it. Since then the rule is that
+// a chain is two runs of bytes, one to read and one to write, and where the pieces meet means nothing. Models that keep to these functions cannot get
+// it wrong.
 
 /** Reads a run of bytes that comes in pieces, from front to back. */
 export class PieceReader {

@@ -1,8 +1,8 @@
 // # Where random bytes come from
 //
-// A machine that is to repeat exactly cannot have real randomness in it. The entropy device therefore asks a `RandomSource`, and by default it is a generator with a
-// seed: the same guest then draws the same bytes in every run. Nobody should make a key from them. A machine that does real work is given the host's generator, and
-// with it gives up repeating.
+// A machine that is to repeat exactly cannot have real randomness in it. The entropy device therefore asks a `RandomSource`, and by default it is a
+// generator with a seed: the same guest then draws the same bytes in every run. Nobody should make a key from them. A machine that does real work is
+// given the host's generator, and with it gives up repeating.
 
 /** Makes random bytes. */
 export interface RandomSource {
@@ -12,8 +12,8 @@ export interface RandomSource {
   onReady?(ready: () => void): void;
 }
 
-// The generator is Blackman and Vigna's xoshiro128+: a few shifts and exclusive-ors on four words, and their sum. The seed is spread over the state by another
-// mixer, because a state of mostly zeros takes long to recover.
+// The generator is Blackman and Vigna's xoshiro128+: a few shifts and exclusive-ors on four words, and their sum. The seed is spread over the state
+// by another mixer, because a state of mostly zeros takes long to recover.
 
 /** Bytes that look random and are the same in every run. */
 export function seededSource(seed: number): RandomSource {

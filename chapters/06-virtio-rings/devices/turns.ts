@@ -1,8 +1,9 @@
 // # Taking turns
 //
-// A ring has a few hundred places, but what a driver puts there can be any amount of work: a descriptor names up to four gigabytes, and a hundred descriptors may name the same
-// ones. A device that always finishes what it has begun would let one guest stop the machine. So work on a buffer comes in *steps*, and after so many of them it is
-// somebody else's turn; the rest is done when the machine's clock is looked at next, which is at once if nobody else has anything to do.
+// A ring has a few hundred places, but what a driver puts there can be any amount of work: a descriptor names up to four gigabytes, and a hundred
+// descriptors may name the same ones. A device that always finishes what it has begun would let one guest stop the machine. So work on a buffer comes
+// in *steps*, and after so many of them it is somebody else's turn; the rest is done when the machine's clock is looked at next, which is at once if
+// nobody else has anything to do.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { VirtQueue } from '../device.ts';
@@ -45,8 +46,8 @@ export class Turns {
     else done();
   }
 
-  // A round of the ring is the other bound: a driver on another processor could put each buffer back as soon as it comes. A device that turns away while there may be more asks
-  // to be kicked again, and looks once more if it is too late for that.
+  // A round of the ring is the other bound: a driver on another processor could put each buffer back as soon as it comes. A device that turns away
+  // while there may be more asks to be kicked again, and looks once more if it is too late for that.
 
   #serve(): void {
     const queue = this.#queue;
