@@ -6,7 +6,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Instance, instancesOf } from '../spec-tests/instances.ts';
-import { type Column, columnOf } from '../spec-tests/matrix.ts';
+import { type Column, columnOf, EXPECTED } from '../spec-tests/matrix.ts';
 import type { ListedClause } from '../spec-tests/pages.ts';
 import type { Case, Clause, KnownFailures, Results } from '../spec-tests/types.ts';
 import type { Room } from './tree.ts';
@@ -21,16 +21,6 @@ export interface Suite {
   readonly columns: readonly Column[];
   readonly known: readonly KnownFailures[];
 }
-
-/** The implementations every reader will look for, run or not. */
-const EXPECTED: readonly (readonly [string, string])[] = [
-  ['ringbook', 'Ringbook, embedded'],
-  ['ringbook-shadow', 'Ringbook, shadow paging'],
-  ['host-kvm', 'the host’s /dev/kvm'],
-  ['qemu', 'QEMU (TCG)'],
-  ['v86', 'v86'],
-  ['bochs', 'Bochs'],
-];
 
 const jsonUnder = (root: string, folder: string): { path: string; value: unknown }[] => {
   const start = join(root, folder);
@@ -47,8 +37,6 @@ const jsonUnder = (root: string, folder: string): { path: string; value: unknown
       }
     });
 };
-
-const column = (results: Results): Column => columnOf(results, EXPECTED.find(([target]) => target === results.target)?.[1]);
 
 /** Reads the catalogue, the cases and whatever results there are. `resultFiles` are read besides those in spec-tests/out. */
 export function readSuite(root: string, rooms: readonly Room[], resultFiles: readonly string[]): Suite {
@@ -80,7 +68,7 @@ export function readSuite(root: string, rooms: readonly Room[], resultFiles: rea
     ([target, name]): Column => ({ target, name, version: '', unavailable: null, results: null, byCase: new Map() }),
   );
   const order = (target: string): number => (EXPECTED.findIndex(([name]) => name === target) + EXPECTED.length + 1) % (EXPECTED.length + 1);
-  const columns = [...[...byTarget.values()].map(column), ...absent].sort((a, b) => order(a.target) - order(b.target));
+  const columns = [...[...byTarget.values()].map(columnOf), ...absent].sort((a, b) => order(a.target) - order(b.target));
   const known = jsonUnder(root, 'spec-tests/known-failures').map(({ value }) => value as KnownFailures);
   return { clauses, cases, columns, known };
 }

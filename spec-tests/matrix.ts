@@ -5,10 +5,11 @@
 //
 // - a deviation is charged to the clause that its allowed set names, and it alone;
 // - a run that came to no judgement (a time-out, a crash, a console that cannot be believed, the wrong end) speaks against all that the case shows;
-// - a clause holds where a case that shows it passed, and none speaks against it;
+// - a clause holds where a case that shows it passed, or failed on others while what it governs was as it should be, and none speaks against it;
 // - where every case was refused for want of a capability, or of a surface, nothing is known, and that is what is said.
 
 import type { Case, CaseResult, Clause, Results } from './types.ts';
+import { clauseOf } from './values.ts';
 
 /** What is known of a clause on one implementation. */
 export type Standing = 'holds' | 'broken' | 'known' | 'open' | 'unsupported' | 'not-observable' | 'not-run' | 'no-case';
@@ -24,41 +25,57 @@ export interface Column {
   readonly byCase: ReadonlyMap<string, CaseResult>;
 }
 
+/** The implementations that every reader looks for, run or not, with their names for people. */
+export const EXPECTED: readonly (readonly [target: string, name: string])[] = [
+  ['ringbook', 'Ringbook, embedded'],
+  ['ringbook-shadow', 'Ringbook, shadow paging'],
+  ['host-kvm', 'Ringbook on /dev/kvm'],
+  ['qemu', 'QEMU (TCG)'],
+  ['v86', 'v86'],
+  ['bochs', 'Bochs'],
+];
+
 /** The column that a set of results makes. */
-export const columnOf = (results: Results, name: string = results.implementation.name): Column => ({
+export const columnOf = (results: Results): Column => ({
   target: results.target,
-  name,
+  name: EXPECTED.find(([target]) => target === results.target)?.[1] ?? results.implementation.name,
   version: results.implementation.version,
   unavailable: results.unavailable ?? null,
   results,
   byCase: new Map(results.cases.map((result) => [result.id, result])),
 });
 
-/** Whether a result speaks against a clause that its case shows: `null` when it says nothing about it. */
-function speaks(result: CaseResult, clause: string): 'for' | 'against' | null {
+/** Whether an observation of the case is charged to the clause. */
+const governs = ({ clauses: [first], allowed }: Case, clause: string): boolean =>
+  Object.values(allowed.observations).some((set) => (clauseOf(set) ?? first) === clause);
+
+/** Whether a result speaks for a clause that its case shows, or against it; `null` when it says nothing. */
+function speaks(one: Case, result: CaseResult, clause: string): 'for' | 'against' | null {
   if (result.verdict === 'pass') return 'for';
   if (result.verdict !== 'fail') return 'against';
   const whole = result.failures.some(({ kind }) => kind === 'end' || kind === 'aborted' || kind === 'unfinished');
-  return whole || result.failures.some((failure) => failure.clause === clause) ? 'against' : null;
+  if (whole || result.failures.some((failure) => failure.clause === clause)) return 'against';
+  return governs(one, clause) ? 'for' : null;
 }
 
-/** What an implementation's results say about a clause. */
-export function standingOf(clause: string, cases: readonly string[], column: Column): { standing: Standing; cases: readonly string[] } {
-  if (cases.length === 0) return { standing: 'no-case', cases };
-  const ran = cases.flatMap((id) => column.byCase.get(id) ?? []);
-  if (ran.length === 0) return { standing: 'not-run', cases };
-  const judged = ran.filter(({ verdict }) => verdict !== 'unsupported' && verdict !== 'not-observable');
+/** What an implementation's results say about a clause, and the cases that say it. */
+export function standingOf(clause: string, cases: readonly Case[], column: Column): { standing: Standing; cases: readonly string[] } {
+  const ids = cases.map(({ id }) => id);
+  if (cases.length === 0) return { standing: 'no-case', cases: ids };
+  const ran = cases.flatMap((one) => {
+    const result = column.byCase.get(one.id);
+    return result ? [{ id: one.id, result, says: speaks(one, result, clause) }] : [];
+  });
+  if (ran.length === 0) return { standing: 'not-run', cases: ids };
+  const of = (list: readonly { id: string }[]): string[] => list.map(({ id }) => id);
+  const judged = ran.filter(({ result: { verdict } }) => verdict !== 'unsupported' && verdict !== 'not-observable');
   if (judged.length === 0) {
-    const standing = ran.every(({ verdict }) => verdict === 'not-observable') ? 'not-observable' : 'unsupported';
-    return { standing, cases: ran.map(({ id }) => id) };
+    return { standing: ran.every(({ result }) => result.verdict === 'not-observable') ? 'not-observable' : 'unsupported', cases: of(ran) };
   }
-  const against = judged.filter((result) => speaks(result, clause) === 'against');
-  if (against.length > 0) {
-    const standing = against.every(({ expectation }) => expectation === 'known') ? 'known' : 'broken';
-    return { standing, cases: against.map(({ id }) => id) };
-  }
-  const holding = judged.filter((result) => speaks(result, clause) === 'for');
-  return holding.length > 0 ? { standing: 'holds', cases: holding.map(({ id }) => id) } : { standing: 'open', cases: judged.map(({ id }) => id) };
+  const against = judged.filter(({ says }) => says === 'against');
+  if (against.length > 0) return { standing: against.every(({ result }) => result.expectation === 'known') ? 'known' : 'broken', cases: of(against) };
+  const holding = judged.filter(({ says }) => says === 'for');
+  return holding.length > 0 ? { standing: 'holds', cases: of(holding) } : { standing: 'open', cases: of(judged) };
 }
 
 /** In words, as tables show it. */
@@ -137,15 +154,15 @@ export function matrixOf(revision: string, cases: ReadonlyMap<string, Case>, cla
       binds,
       source,
       summary,
-      cases: showing.get(id) ?? [],
+      cases: (showing.get(id) ?? []).map((one) => one.id),
       standings: Object.fromEntries(columns.map((column) => [column.target, standingOf(id, showing.get(id) ?? [], column).standing])),
     })),
   };
 }
 
 /** Which cases show a clause. */
-export function casesOfClauses(cases: Iterable<Case>): Map<string, string[]> {
-  const showing = new Map<string, string[]>();
-  for (const { id, clauses } of cases) for (const clause of clauses) showing.set(clause, [...(showing.get(clause) ?? []), id]);
+export function casesOfClauses(cases: Iterable<Case>): Map<string, Case[]> {
+  const showing = new Map<string, Case[]>();
+  for (const one of cases) for (const clause of one.clauses) showing.set(clause, [...(showing.get(clause) ?? []), one]);
   return showing;
 }

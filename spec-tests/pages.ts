@@ -97,7 +97,7 @@ ${notes(book)}${cases.size > 0 ? matrix : '<p>There are no cases yet.</p>'}${ran
 
 // ## Clauses by implementation
 
-const standings = (book: Book, showing: ReadonlyMap<string, readonly string[]>, id: string) =>
+const standings = (book: Book, showing: ReadonlyMap<string, readonly Case[]>, id: string) =>
   book.columns.map((column) => ({ column, ...standingOf(id, showing.get(id) ?? [], column) }));
 
 function standingCell(book: Book, { standing, cases, column }: ReturnType<typeof standings>[number], page: string): string {
@@ -111,9 +111,10 @@ function standingCell(book: Book, { standing, cases, column }: ReturnType<typeof
 export function clausesBody(book: Book): string {
   const page = book.clausesPage;
   const showing = casesOfClauses(book.cases.values());
+  const coded = [...book.clauses.values()].some((clause) => clause.code.length > 0); // where the code was looked at
   const tally = new Map<string, Map<Standing, number>>(book.columns.map(({ target }) => [target, new Map()]));
   const rows = byChapter(book.clauses.values(), ({ list }) => list).map(([chapter, list]) => {
-    const head = `<tr class="group"><th id="${escapeHtml(chapter)}" colspan="${book.columns.length + 3}">${escapeHtml(book.chapterTitle(chapter))}</th></tr>`;
+    const head = `<tr class="group"><th id="${escapeHtml(chapter)}" colspan="${book.columns.length + (coded ? 3 : 2)}">${escapeHtml(book.chapterTitle(chapter))}</th></tr>`;
     const lines = list.map((clause) => {
       const found = standings(book, showing, clause.id);
       for (const { column, standing } of found) {
@@ -123,7 +124,7 @@ export function clausesBody(book: Book): string {
       const name = `<th>${link(page, book.clausePage(clause.id), escapeHtml(clause.summary))}<br>${code(clause.id)} · ${clause.strength}</th>`;
       const number = (count: number): string => `<td class="number">${count === 0 && clause.waiver ? 'waived' : count}</td>`;
       const cells = found.map((one) => standingCell(book, one, page)).join('');
-      return `<tr>${name}${number(clause.code.length)}${number(showing.get(clause.id)?.length ?? 0)}${cells}</tr>`;
+      return `<tr>${name}${coded ? number(clause.code.length) : ''}${number(showing.get(clause.id)?.length ?? 0)}${cells}</tr>`;
     });
     return `<tbody>${head}${lines.join('')}</tbody>`;
   });
@@ -132,11 +133,11 @@ export function clausesBody(book: Book): string {
     const broken = (counts.get('broken') ?? 0) + (counts.get('known') ?? 0);
     return results === null ? 'not run' : `${counts.get('holds') ?? 0} hold, ${broken} deviate`;
   };
-  const head = `<thead><tr><th>Clause</th><th class="number">Code</th><th class="number">Cases</th>${heads(book, state)}</tr></thead>`;
+  const head = `<thead><tr><th>Clause</th>${coded ? '<th class="number">Code</th>' : ''}<th class="number">Cases</th>${heads(book, state)}</tr></thead>`;
   return `<article><h1>Clauses by implementation</h1>
 <p>${book.clauses.size} normative statements, in our own words, each with its source. An implementation <em>holds</em> a clause when a case that shows it passed and none
-speaks against it, and <em>deviates</em> when an observation that the clause governs was not an allowed one. The columns before them count the places in this
-project's code that claim to obey it, and the cases that would notice if they did not.</p>
+speaks against it, and <em>deviates</em> when an observation that the clause governs was not an allowed one. ${coded ? 'Before them stand' : 'Before them stands'}
+${coded ? "the number of places in this project's code that claim to obey it, and " : ''}the number of cases that would notice a breach.</p>
 <div class="scroll"><table class="matrix">${head}${rows.join('')}</table></div></article>`;
 }
 

@@ -40,7 +40,7 @@ function bookOf(suite: Suite, all: readonly Results[], known: readonly KnownFail
   return {
     cases,
     clauses: new Map([...clauses].filter(([id]) => showing.has(id))),
-    columns: all.map((results) => columnOf(results)),
+    columns: all.map(columnOf),
     known,
     matrixPage: 'index.html',
     clausesPage: 'clauses.html',
@@ -66,7 +66,7 @@ a{color:var(--link)}h1{font-size:1.6rem;line-height:1.25}h2{font-size:1.2rem;mar
 p,ul,ol,dl,blockquote{max-width:46rem}small,.file{color:var(--soft);font-size:.85rem}code,pre{font-family:ui-monospace,monospace;font-size:.82rem}code{overflow-wrap:anywhere}
 pre{overflow:auto;max-height:36rem;padding:.8rem;background:var(--tint);border:1px solid var(--line)}blockquote{margin:.8rem 0;padding:.1rem 1rem;border-left:3px solid var(--known)}
 .scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-thead th{white-space:nowrap}.matrix tbody th{font-weight:400;min-width:18rem}.matrix tbody th code{color:var(--soft)}.matrix tr.group th{font-weight:600;padding-top:1.5rem}
+thead th{white-space:nowrap}.matrix tbody th{font-weight:400;min-width:18rem}.matrix tbody th code{color:var(--soft)}.matrix tr.group td{vertical-align:bottom}.matrix tr.group th{font-weight:600;padding-top:1.5rem}
 .matrix th small{display:block;font-weight:400}.number{text-align:right}.verdict{white-space:nowrap;font-size:.85rem}.verdict a{color:inherit;text-decoration:none}
 .verdict a:hover{text-decoration:underline}.verdict.pass{color:var(--pass)}.verdict.fail{color:var(--fail);font-weight:600}.verdict.known{color:var(--known)}.verdict.none{color:var(--soft)}
 dt{color:var(--soft);font-size:.85rem}dd{margin:0 0 .5rem}summary{cursor:pointer}`;
