@@ -12,7 +12,8 @@ import '../../05-pio-mmio/machine/devices.ts';
 import '../machine/device-types.ts';
 import { PausedPc } from '../qtest/paused-pc.ts';
 import { LINE_LIMIT } from '../qtest/server.ts';
-import { readQtestOptions, serveQtest } from './qtest.ts';
+import { readQtestOptions } from './qtest.ts';
+import { serveQtest } from './qtest-stream.ts';
 
 describe('the command line', () => {
   it('understands how harnesses start a machine', () => {

@@ -23,10 +23,9 @@ import type { MachineConfig } from '../../05-pio-mmio/machine/config.ts';
 import { ConfigError } from '../../05-pio-mmio/machine/device-types.ts';
 import { readOptions } from '../../05-pio-mmio/machine/options.ts';
 import { PausedPc } from '../qtest/paused-pc.ts';
-import { LINE_LIMIT, QtestServer } from '../qtest/server.ts';
+import { serveQtest } from './qtest-stream.ts';
 
 const FIRMWARE_LIMIT_BYTES = 16 << 20;
-const LINE_END = 0x0a;
 
 type Place = { readonly kind: 'stdio' } | { readonly kind: 'unix'; readonly path: string; readonly server: boolean };
 
@@ -158,47 +157,7 @@ function opened<T>(open: () => T): T {
   }
 }
 
-// ## Serving
-//
-// A client that sends and never reads must not fill the memory: while its answers wait, its commands do too.
-
-/** Answers one client until it has gone, or the machine was ended. */
-export async function serveQtest(machine: PausedPc, input: Readable, output: Writable): Promise<void> {
-  let room = true;
-  const server = new QtestServer(machine, (line) => {
-    room = output.write(`${line}\n`);
-  });
-  let held: Buffer[] = [];
-  let heldBytes = 0;
-  output.on('error', () => input.destroy()); // whoever read it has gone
-  try {
-    for await (const chunk of input) {
-      let rest = chunk as Buffer;
-      for (let end = rest.indexOf(LINE_END); end >= 0; end = rest.indexOf(LINE_END)) {
-        const last = rest.subarray(0, end);
-        rest = rest.subarray(end + 1);
-        if (heldBytes + last.length > LINE_LIMIT) output.write('ERR line is too long\n');
-        else server.line(Buffer.concat([...held, last]).toString('latin1'));
-        held = [];
-        heldBytes = 0;
-        if (machine.settle() !== null) return;
-        if (!room && !output.destroyed)
-          await new Promise<void>((resolve) => {
-            output.once('drain', resolve);
-            output.once('close', resolve);
-          });
-        room = true;
-      }
-      heldBytes += rest.length;
-      if (heldBytes > LINE_LIMIT) held = [];
-      else if (rest.length > 0) held.push(rest);
-    }
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === undefined) throw error; // a stream that broke off is a client that has gone
-  } finally {
-    server.close();
-  }
-}
+// ## The other end
 
 /** Waits for the client, or goes to it. */
 function meet({

@@ -15,7 +15,7 @@ import type { PausedPc } from './paused-pc.ts';
 /** The longest line that is understood. */
 export const LINE_LIMIT = 4 << 20;
 /** What a command may read or write at once. */
-export const BLOCK_LIMIT = 1 << 20;
+const BLOCK_LIMIT = 1 << 20;
 const MEMSET_LIMIT = 16 << 20;
 /** Nanoseconds, an hour. Timers fire on the way, and a step is not to take an hour of ours. */
 const STEP_LIMIT = 3_600_000_000_000n;
