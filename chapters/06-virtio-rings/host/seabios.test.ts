@@ -3,7 +3,10 @@
 // SeaBIOS has drivers of its own for virtio disks, for each interface, in a few hundred lines that poll. It finds the disk on the bus, or in the ACPI tables, sets up a ring in the memory below one megabyte, and
 // reads the first sector through it from 16-bit code. What it says about the way is in its log.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { RunResult } from '../../03-vcpu-loop/board.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
@@ -16,6 +19,10 @@ import '../machine/device-types.ts';
 
 const FIRMWARE = '/usr/share/seabios/bios-256k.bin';
 const absent = existsSync(FIRMWARE) ? '' : ` (skipped: there is no ${FIRMWARE}; it is in Debian's package seabios)`;
+
+const QEMU = 'qemu-system-x86_64';
+const noQemu = spawnSync(QEMU, ['--version']).status === 0 ? '' : ` (skipped: there is no ${QEMU})`;
+const QEMU_LIMIT_MS = 60_000;
 
 const INSTRUCTION_LIMIT = 60_000_000;
 /** One cylinder is 1008 sectors; a disk that is smaller has none, and SeaBIOS reads nothing from it. */
@@ -178,6 +185,24 @@ describe.skipIf(absent !== '')(`SeaBIOS and a virtio disk${absent}`, () => {
       expect(disk.slice(-SECTOR_BYTES)).toEqual(last.map((byte) => byte ^ 0xff));
     }
   }, 120_000);
+
+  it.skipIf(noQemu !== '')(
+    `leaves the disk as QEMU's device leaves it${noQemu}`,
+    () => {
+      const { disk } = workingDisk();
+      const folder = mkdtempSync(join(tmpdir(), 'ringbook-'));
+      undo.push(() => rmSync(folder, { recursive: true }));
+      const file = join(folder, 'disk.img');
+      writeFileSync(file, disk);
+      const options = ['-M', 'q35', '-accel', 'tcg', '-m', '64', '-display', 'none', '-nodefaults', '-bios', FIRMWARE];
+      const drive = ['-drive', `id=d,file=${file},format=raw,if=none`, '-device', 'virtio-blk-pci,drive=d', '-device', 'isa-debug-exit,iobase=0xf4'];
+      const { status } = spawnSync(QEMU, [...options, ...drive], { timeout: QEMU_LIMIT_MS });
+      const { result } = boot(disk, { type: 'virtio-blk-pci' });
+      expect(result.exitCode).toBe(status);
+      expect(Buffer.compare(readFileSync(file), disk)).toBe(0);
+    },
+    2 * QEMU_LIMIT_MS,
+  );
 
   it('does the same twice', () => {
     const once = boot(bootDisk('started'), { type: 'virtio-blk-pci' });
