@@ -4,7 +4,8 @@
 // node chapters/06-virtio-rings/host/fuzz.ts --chains 1000000 --seed 1
 // ```
 //
-// Beside the limits that hold everywhere, this watches what only a process can see of itself: how large its heap is after a quarter of the run, and after all of it.
+// Beside the limits that hold everywhere, this watches what only a process can see of itself: how large its heap is after a quarter of the run, and after
+// all of it.
 
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';

@@ -1,7 +1,9 @@
 // # From descriptors to buffers
 //
-// A chain is data from a stranger. It may say that it never ends, that its buffers are where no memory is, that the device shall read what it was given to write.
-// The walk therefore has one bound that nothing gets around, and it reads each field of a descriptor *once*, into a local. A second look could see something else: the
+// A chain is data from a stranger. It may say that it never ends, that its buffers are where no memory is, that the device shall read what it was given
+// to write.
+// The walk therefore has one bound that nothing gets around, and it reads each field of a descriptor *once*, into a local. A second look could see
+// something else: the
 // driver is another processor, and what was checked at the first look is worth nothing at the second.
 
 import type { DeviceMemory } from '../memory.ts';
@@ -120,7 +122,8 @@ export function follow(walk: Walk, chain: RingChain, table: Area, count: number,
 
 // ## Tables
 //
-// An indirect table is a piece of the driver's memory like a buffer, except that the device interprets it. WRITE on the descriptor that refers to it means nothing.
+// An indirect table is a piece of the driver's memory like a buffer, except that the device interprets it. WRITE on the descriptor that refers to it
+// means nothing.
 
 function openTable(walk: Walk, low: number, high: number, len: number): Area | string {
   // @clause virtio.robust.dev.indirect-unnegotiated

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { needEvent, needPackedEvent } from './event.ts';
-import { legacyBytes, legacyPlace } from './layout.ts';
+import { legacyPlace } from './layout.ts';
 
 describe('marks', () => {
   it('split: counting one by one comes to the same', () => {
@@ -38,10 +38,10 @@ describe('marks', () => {
 
 describe('one block', () => {
   it('puts the used ring on the next page', () => {
-    expect(legacyPlace(256, 0x10)).toEqual({ size: 256, desc: 0x10000, driver: 0x11000, device: 0x12000 });
-    expect(legacyBytes(256, 4096)).toBe(3 * 4096);
-    expect(legacyPlace(128, 1)).toEqual({ size: 128, desc: 0x1000, driver: 0x1800, device: 0x2000 });
-    expect(legacyPlace(4, 0x100, 64, 256)).toEqual({ size: 4, desc: 0x10000, driver: 0x10040, device: 0x10080 });
-    expect(legacyPlace(8, 0xffff_ffff).desc).toBe(0xffff_ffff * 4096);
+    expect(legacyPlace(256, 0x10000, 4096)).toEqual({ size: 256, desc: 0x10000, driver: 0x11000, device: 0x12000 });
+    expect(legacyPlace(128, 0x1000, 4096)).toEqual({ size: 128, desc: 0x1000, driver: 0x1800, device: 0x2000 });
+    expect(legacyPlace(4, 0x10000, 64)).toEqual({ size: 4, desc: 0x10000, driver: 0x10040, device: 0x10080 });
+    expect(legacyPlace(4, 0x10100, 4096).device).toBe(0x11000); // the boundary is one of memory, wherever the block begins
+    expect(legacyPlace(8, 0xffff_ffff * 4096, 4096).desc).toBe(0xffff_ffff * 4096);
   });
 });

@@ -1,12 +1,15 @@
 // # Who wants to be told
 //
-// A notification is an interrupt, or an exit: a thousand times the price of the sixteen bytes that it is about. So each side leaves the other a mark, *wake me when
-// you pass this*, and the other compares. The comparison is where indices that wrap around are easiest to get wrong, hence one function per format and nothing else here.
+// A notification is an interrupt, or an exit: a thousand times the price of the sixteen bytes that it is about. So each side leaves the other a mark,
+// *wake me when
+// you pass this*, and the other compares. The comparison is where indices that wrap around are easiest to get wrong, hence one function per format and
+// nothing else here.
 
 import { WRAP } from './layout.ts';
 
 /**
- * Split: whether a free-running index that has just moved by `moved` to `idx` has passed the mark `event`, that is, whether the element numbered `event` is among the
+ * Split: whether a free-running index that has just moved by `moved` to `idx` has passed the mark `event`, that is, whether the element numbered `event`
+ * is among the
  * new ones. Linux calls it vring_need_event, and passes the old index in place of the distance.
  */
 export const needEvent = (event: number, idx: number, moved: number): boolean => ((idx - event - 1) & 0xffff) < moved;

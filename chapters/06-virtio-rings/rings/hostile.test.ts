@@ -301,7 +301,8 @@ describe('packed: a hostile driver', () => {
 
 // ## Memory that changes while one looks
 //
-// Another processor of the driver's writes between two reads of the device. Here every second read of the same place gives something else, so whatever is read twice is read wrongly.
+// Another processor of the driver's writes between two reads of the device. Here every second read of the same place gives something else, so whatever is
+// read twice is read wrongly.
 
 /** Counts loads and, from the second one of a place on, answers with something dreadful. */
 class Trickster implements AreaSource {

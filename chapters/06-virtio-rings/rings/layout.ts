@@ -1,6 +1,7 @@
 // # What lies in the shared memory
 //
-// Both formats are a table of sixteen-byte descriptors and a few words beside it. They differ in who writes what. In a *split* ring every area has one writer: the
+// Both formats are a table of sixteen-byte descriptors and a few words beside it. They differ in who writes what. In a *split* ring every area has one
+// writer: the
 // driver's are the descriptor table and the available ring, the device's is the used ring. In a *packed* ring both write the same descriptors in turn, so that
 // handing over a buffer touches one cache line and not three.
 
@@ -57,7 +58,8 @@ export const usedBytes = (size: number, eventIdx = true): number => availEventAt
 
 // ## Packed
 //
-// The address stays where it was. The last four bytes change: there is no `next`, since a list takes neighbours, and what was implied by the descriptor's index is
+// The address stays where it was. The last four bytes change: there is no `next`, since a list takes neighbours, and what was implied by the descriptor's
+// index is
 // now a word of its own, the buffer id.
 //
 // ::layout pvirtq_desc
@@ -89,7 +91,8 @@ export const WRAP = 1 << 15;
 /** The longest queue, of either format. */
 export const MAX_QUEUE_SIZE = 1 << 15;
 /**
- * The longest chain that is taken out of an indirect table. The specification allows a driver no more than the queue is long, and Linux's takes no notice once it uses tables; this is
+ * The longest chain that is taken out of an indirect table. The specification allows a driver no more than the queue is long, and Linux's takes no notice
+ * once it uses tables; this is
  * where QEMU stops.
  */
 export const MAX_INDIRECT = 1024;
@@ -107,17 +110,13 @@ export const ALIGNMENT = {
 // Before the standard a driver told the device one number, the page frame where everything starts. The rest follows from the size of the queue, which the device
 // alone decides, and from an alignment that puts the used ring on a page of its own.
 
-/** What a legacy driver lays out, from its first byte on: the areas are computed, not told. */
-const legacyDevice = (size: number, align: number): number => Math.ceil((descBytes(size) + availBytes(size)) / align) * align;
-
-/** Bytes of the one block that a legacy queue is (virtio, "Legacy Interfaces: A Note on Virtqueue Layout"). */
-export const legacyBytes = (size: number, align: number): number => legacyDevice(size, align) + Math.ceil(usedBytes(size) / align) * align;
-
+// @clause virtio.legacy.dev.pfn-layout
 /**
- * Where a legacy driver's ring is. PCI has pages of 4096 bytes and aligns to them; on MMIO the driver writes both numbers.
- * @param pfn page frame number: the block's address divided by `pageBytes`
+ * Where a legacy driver's ring is (virtio, "Legacy Interfaces: A Note on Virtqueue Layout").
+ * @param address of the whole block: the page frame number times the bytes of a page
+ * @param align of the used ring. PCI has 4096 for both; on MMIO the driver writes them.
  */
-export function legacyPlace(size: number, pfn: number, align = 4096, pageBytes = align): RingPlace {
-  const desc = pfn * pageBytes;
-  return { size, desc, driver: desc + descBytes(size), device: desc + legacyDevice(size, align) };
+export function legacyPlace(size: number, address: number, align: number): RingPlace {
+  const driver = address + descBytes(size);
+  return { size, desc: address, driver, device: Math.ceil((driver + availBytes(size)) / align) * align };
 }

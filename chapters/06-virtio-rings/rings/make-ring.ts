@@ -10,7 +10,7 @@ import { ALIGNMENT, availBytes, descBytes, MAX_INDIRECT, MAX_QUEUE_SIZE, pvirtq_
 import { PackedRing } from './packed.ts';
 import { SplitRing } from './split.ts';
 
-export interface RingOptions {
+interface RingOptions {
   /** Go on where another device was; from the start otherwise. */
   readonly position?: RingPosition;
   /** Where areas come from, for someone who wants to see, or disturb, every access to the ring. */

@@ -5,7 +5,8 @@ import { type Area, type AreaSource, Areas } from './area.ts';
 import { MEMORY_BYTES, ModelDriver, testPlace } from './laboratory.ts';
 import { makeRing } from './make-ring.ts';
 
-// The order of a ring's accesses is its contract with the other side, and no result shows it: on this machine, in one thread, every order works. So the accesses are written down.
+// The order of a ring's accesses is its contract with the other side, and no result shows it: on this machine, in one thread, every order works. So the
+// accesses are written down.
 
 class Log implements AreaSource {
   readonly lines: string[] = [];

@@ -1,13 +1,17 @@
 // # The packed ring, from the device
 //
-// One circle of descriptors, written by both sides in turn. Whose a descriptor is stands in two of its own bits. Neither side ever clears them: each lap around the circle
-// they mean the opposite of the lap before, and a *wrap counter* on either side remembers which lap it is on. So one store hands a buffer over, and an idle side polls one place.
+// One circle of descriptors, written by both sides in turn. Whose a descriptor is stands in two of its own bits. Neither side ever clears them: each lap
+// around the circle
+// they mean the opposite of the lap before, and a *wrap counter* on either side remembers which lap it is on. So one store hands a buffer over, and an
+// idle side polls one place.
 //
 // That store is of `flags`, and everything that was said of an index in the split ring is said of it here:
 //
 // - `#isAvailable` reads `flags` **before** the rest of the descriptor. The rest may be what the driver has not written yet.
-// - `#publishFlags` writes `flags` **after** id and length, and after the data. With the stores exchanged a polling driver finds a used descriptor with its own old words in it: the id of another buffer.
-// - `shouldNotify` reads the driver's wishes **after** the flags were written, and `#arm` looks at the next descriptor **after** its own wish was. If both sides look first, both sleep.
+// - `#publishFlags` writes `flags` **after** id and length, and after the data. With the stores exchanged a polling driver finds a used descriptor with
+//   its own old words in it: the id of another buffer.
+// - `shouldNotify` reads the driver's wishes **after** the flags were written, and `#arm` looks at the next descriptor **after** its own wish was. If
+//   both sides look first, both sleep.
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
 import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from '../queue.ts';
@@ -137,7 +141,8 @@ export class PackedRing implements DeviceRing {
 
   // ## Giving back
   //
-  // A used descriptor goes where the oldest one still lay, whichever chain it tells of, and stands for the whole chain: the device steps over as many descriptors as the chain had,
+  // A used descriptor goes where the oldest one still lay, whichever chain it tells of, and stands for the whole chain: the device steps over as many
+  // descriptors as the chain had,
   // and the driver, which remembers how many those were, does the same.
 
   push(chain: Chain, written: number): void {

@@ -3,8 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { type DeviceMemory, type DmaAccess, FlatMemory } from '../memory.ts';
 import type { Chain, DeviceRing, RingFeatures, RingPosition } from '../queue.ts';
 import { CutMemory, MEMORY_BYTES, ModelDriver, PAGE, type Request, testPlace } from './laboratory.ts';
-import { makeRing, type RingOptions } from './make-ring.ts';
+import { makeRing } from './make-ring.ts';
 
+type RingOptions = NonNullable<Parameters<typeof makeRing>[3]>;
 type Kind = 'flat' | 'cut' | 'odd';
 
 /** Remembers what the ring has declared as written. */

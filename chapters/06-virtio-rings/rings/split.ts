@@ -1,14 +1,19 @@
 // # The split ring, from the device
 //
-// Each area has one writer, so nothing here is ever contended. What can go wrong is the order in which one side's stores become visible to the other. There are three
+// Each area has one writer, so nothing here is ever contended. What can go wrong is the order in which one side's stores become visible to the other.
+// There are three
 // places where it counts, and each is a function with a name:
 //
-// - `#look` reads `avail.idx` **before** any element or descriptor that it promises. The driver writes in the other order. Were the element read first, it could be from before the
+// - `#look` reads `avail.idx` **before** any element or descriptor that it promises. The driver writes in the other order. Were the element read first,
+//   it could be from before the
 //   driver filled it, while the index already counts it.
-// - `#publishIdx` writes `used.idx` **after** the element, length included, and after the data in the buffers. The driver may be polling: the instant the index moves it takes
+// - `#publishIdx` writes `used.idx` **after** the element, length included, and after the data in the buffers. The driver may be polling: the instant the
+//   index moves it takes
 //   the element and frees the buffer. With the two stores exchanged it would take a stale length.
-// - `shouldNotify` reads the driver's mark **after** `used.idx` was written, and `#arm` reads `avail.idx` **after** `avail_event` was. These two are of another kind: a store, and then a
-//   load from *elsewhere*, which even x86 exchanges if it is not told otherwise. Each side says "I have moved" and then looks whether the other sleeps, while the other says "I sleep" and then looks
+// - `shouldNotify` reads the driver's mark **after** `used.idx` was written, and `#arm` reads `avail.idx` **after** `avail_event` was. These two are of
+//   another kind: a store, and then a
+//   load from *elsewhere*, which even x86 exchanges if it is not told otherwise. Each side says "I have moved" and then looks whether the other sleeps,
+// while the other says "I sleep" and then looks
 //   whether this one has moved. If both look first, both miss it, and the queue stands still for ever.
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
