@@ -8,9 +8,11 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { CONSOLE_LIMIT_BYTES } from '../console.ts';
-import type { Adapter, End, RanGuest, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
+import type { DeviceSession } from '../device-script/wire.ts';
+import type { Adapter, End, RanGuest, RunDevice, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
 import { discard, imageOf, loadV86, makeEmulator, runRom, whenBroken } from './v86-machine.ts';
+import { V86Session, virtioOptions } from './v86-session.ts';
 
 /** Firmware of 128 KiB: v86 has no room for more. */
 const BIOS = ['/usr/share/seabios/bios.bin', '/usr/share/qemu/bios.bin'];
@@ -38,6 +40,9 @@ const DEVICES: readonly (readonly [capability: string, device: string])[] = [
   ['ide', 'ide'],
   ['ide-dma', 'ide'],
   ['i8042', 'ps2'],
+  ['virtio-console', 'virtio_console'],
+  ['virtio-balloon', 'virtio_balloon'],
+  ['virtio-pci', 'virtio_console'],
 ];
 
 const ALWAYS = [
@@ -71,6 +76,7 @@ const FEATURES: readonly (readonly [capability: string, leaf: number, register: 
 ];
 
 const OURS = "the device is this suite's own, to observe accesses with; v86 has none there";
+const NO_MMIO = 'v86 has its virtio devices on PCI';
 const LOADER = 'v86 enters an ELF image through its multiboot header';
 const MISSING: Readonly<Record<string, string>> = {
   'door-pvh': LOADER,
@@ -82,6 +88,12 @@ const MISSING: Readonly<Record<string, string>> = {
   inject: OURS,
   'inject-nmi': OURS,
   e1000: 'v86 has other network cards',
+  'virtio-entropy': 'v86 has no entropy device',
+  'virtio-block': 'v86 has no virtio block device',
+  'virtio-transitional': 'v86’s virtio devices have no legacy interface',
+  'virtio-mmio': NO_MMIO,
+  'virtio-mmio-legacy': NO_MMIO,
+  'ring-packed': 'v86’s virtio devices have split rings',
   q35: 'its chipset is the i440FX with a PIIX3',
   'fw-cfg': 'v86 answers a few of its selectors, for firmware, and has no DMA at port 0x514',
   'soft-off': 'v86 has no power button and nothing that a guest could switch off',
@@ -117,7 +129,7 @@ async function probe(): Promise<{ capabilities: string[]; missing: Record<string
     if (problem === null) capabilities.push(name);
     else missing[name] = problem;
   };
-  const { emulator, cpu } = await makeEmulator({ memory_size: 1 << 22 });
+  const { emulator, cpu } = await makeEmulator({ memory_size: 1 << 22, virtio_console: true, virtio_balloon: true });
   for (const [capability, device] of DEVICES) note(capability, cpu.devices[device] ? null : `this v86 has no device '${device}'`);
   await discard(emulator);
   const { values, said } = await runRom(ASK_CPUID, 8, PROBE_MS);
@@ -149,7 +161,7 @@ export class V86Adapter implements Adapter {
         reason: absent ? 'the npm package v86 is not installed (npm install v86)' : `v86 cannot be loaded: ${String(error)}`,
       };
     }
-    return { type: 'started', protocol: 1, name: 'v86', version, surfaces: ['guest'], ...(await probe()) };
+    return { type: 'started', protocol: 1, name: 'v86', version, surfaces: ['guest', 'device'], ...(await probe()) };
   }
 
   async run(request: RunRequest): Promise<RunReply> {
@@ -160,6 +172,10 @@ export class V86Adapter implements Adapter {
     if (found !== sha256) return { type: 'error', id: request.id, reason: `${image} is not the image that the suite means: its digest is ${found}` };
     if (door !== 'multiboot' && door !== 'disk') return { type: 'error', id: request.id, reason: LOADER };
     return boot(request, bytes);
+  }
+
+  async open(request: RunDevice): Promise<DeviceSession> {
+    return V86Session.open(request);
   }
 
   async stop(): Promise<void> {}
@@ -177,6 +193,7 @@ async function boot({ id, guest, limits }: RunGuest, image: Uint8Array): Promise
   const { emulator, cpu } = await makeEmulator({
     memory_size: Math.max(guest.memoryMiB, 4) << 20,
     hda: imageOf(disk),
+    ...virtioOptions(guest.devices),
     ...(!onDisk && { multiboot: imageOf(image) }),
     ...(firmware && { bios: imageOf(readFileSync(bios)), vga_bios: imageOf(readFileSync(vga)) }),
   });
