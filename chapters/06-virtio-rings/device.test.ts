@@ -67,6 +67,10 @@ describe('features', () => {
     expect(device.offerTo(true) >> 32n).toBe(0n);
     expect(has(device.offerTo(true), F.NOTIFY_ON_EMPTY)).toBe(true);
   });
+  it('never promise what nobody here can do', () => {
+    const { device } = rig({ offer: features(F.SR_IOV, F.ADMIN_VQ, F.NOTIF_CONFIG_DATA, F.ORDER_PLATFORM, F.IN_ORDER) });
+    expect(device.offered).toBe(features(F.VERSION_1, F.IN_ORDER));
+  });
   it('are nothing before FEATURES_OK, and stay afterwards', () => {
     const { device } = rig();
     device.setDriverFeatures(1, 1);

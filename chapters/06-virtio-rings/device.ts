@@ -1,8 +1,8 @@
 // # A virtio device, whatever it does and however it is reached
 //
-// Three layers meet here. Above is a *transport*, a set of registers that a driver reads and writes. Below is a *model*: entropy, a console, a disk. Between them is what
-// the specification calls the basic facilities, the same for every type and every transport: a status byte, features, queues, a configuration space with
-// a generation, two kinds of notification.
+// Three layers meet here. Above is a *transport*, a set of registers that a driver reads and writes. Below is a *model*: entropy, a console, a disk.
+// Between them is what the specification calls the basic facilities, the same for every type and every transport: a status byte, features, queues, a
+// configuration space with a generation, two kinds of notification.
 
 import { assert } from '../01-hardware-background/physical-memory.ts';
 import type { Trace } from '../01-hardware-background/trace.ts';
@@ -38,7 +38,10 @@ export interface DeviceModel {
   reset(): void;
   /** One queue is gone. What was taken from it may no longer be pushed. */
   queueReset?(queue: VirtQueue): void;
-  /** The driver wants silence. Nothing new is to be begun; `done` is called, now or later, when everything begun has been pushed. Absent: nothing is ever under way. */
+  /**
+   * The driver wants silence. Nothing new is to be begun; `done` is called, now or later, when everything begun has been pushed. Absent: nothing is
+   * ever under way.
+   */
   suspend?(done: () => void): void;
   /** Silence is over. Each enabled queue becomes {@link available} after this. */
   resume?(): void;
@@ -85,12 +88,17 @@ export const DEFAULT_OFFER = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RES
 
 /** Bits that had a meaning before the standard, and have none since. */
 const LEGACY_ONLY = featureSet(F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
+// What no device here can do is not offered whatever a model or a description says: virtual functions, administration queues, a value of its own for
+// a kick, an order of memory that needs barriers of the platform.
+// @clause virtio.reserved.dev.sr-iov-not-offered-otherwise
+const NEVER = featureSet(F.SR_IOV, F.ADMIN_VQ, F.NOTIF_CONFIG_DATA, F.ORDER_PLATFORM);
 const LOW_WORD = 0xffff_ffffn;
 
 // ## A queue, between driver and model
 //
-// The driver says where a queue is and how long, through registers; from then on the two sides speak by memory. What stands between them is this: the registers'
-// values, and the device's end of the ring while there is one that may be used. A model holds a `VirtQueue` for its whole life, whatever becomes of the ring.
+// The driver says where a queue is and how long, through registers; from then on the two sides speak by memory. What stands between them is this: the
+// registers' values, and the device's end of the ring while there is one that may be used. A model holds a `VirtQueue` for its whole life, whatever
+// becomes of the ring.
 
 /** The driver's registers that say where a queue is, and the device's end of it once it is enabled. */
 export class VirtQueue {
@@ -146,8 +154,8 @@ export class VirtQueue {
     this.#device.notifier.queueChanged?.(this.index);
   }
 
-  // A ring is made when the features are known that decide how it is read. That is when the queue is enabled, since FEATURES_OK was before it. A legacy driver gives no such
-  // sign, so there the ring waits until the device is used.
+  // A ring is made when the features are known that decide how it is read. That is when the queue is enabled, since FEATURES_OK was before it. A
+  // legacy driver gives no such sign, so there the ring waits until the device is used.
 
   /** @internal Makes the ring of an enabled queue, if it has none and can have one. */
   prepare(): void {
@@ -211,7 +219,10 @@ export class VirtQueue {
     if (this.ring?.shouldNotify()) this.#device.notifyUsed(this.index);
   }
 
-  /** Does with each waiting chain what `use` says, which is how many bytes it has written; then notifies once. Without end it never runs: at most one round of the ring. */
+  /**
+   * Does with each waiting chain what `use` says, which is how many bytes it has written; then notifies once. Without end it never runs: at most one
+   * round of the ring.
+   */
   serve(use: (chain: Chain) => number): void {
     for (let left = this.size; left > 0; left--) {
       const chain = this.pop();
@@ -247,7 +258,10 @@ export class VirtioDevice {
   #live = false;
   #generation = 0;
   #failure: string | null = null;
-  /** A suspension has been asked for, and the model has not yet come to rest. Reset makes another number, so that an answer that comes too late is for nobody. */
+  /**
+   * A suspension has been asked for, and the model has not yet come to rest. Reset makes another number, so that an answer that comes too late is for
+   * nobody.
+   */
   #suspending = 0;
   #suspensions = 0;
   #deferred: (() => void)[] = [];
@@ -258,7 +272,7 @@ export class VirtioDevice {
     this.memory = memory;
     this.trace = trace;
     this.#makeRing = makeRing;
-    this.offered = closed(model.features | offer | bit(F.VERSION_1), model.dependencies ?? []);
+    this.offered = closed(((model.features | offer) & ~NEVER) | bit(F.VERSION_1), model.dependencies ?? []);
     const packed = has(this.offered, F.RING_PACKED);
     for (const size of model.queueSizes) assert(size <= 0x8000 && (packed || (size & (size - 1)) === 0), `${model.name}: a queue of ${size}`);
     this.queues = model.queueSizes.map((size, index) => new VirtQueue(this, index, size));
@@ -272,8 +286,8 @@ export class VirtioDevice {
 
   // ## Two generations of drivers
   //
-  // Before the standard there was an interface without FEATURES_OK, with rings at fixed places, and with 32 features. A *transitional* device has both sets of registers, and
-  // learns from the first write which kind of driver it has.
+  // Before the standard there was an interface without FEATURES_OK, with rings at fixed places, and with 32 features. A *transitional* device has
+  // both sets of registers, and learns from the first write which kind of driver it has.
 
   /** The driver speaks the interface from before the standard. Set by the transport, before anything is agreed. */
   get legacy(): boolean {
@@ -301,8 +315,8 @@ export class VirtioDevice {
     return this.#legacy || (this.#status & STATUS.FEATURES_OK) !== 0;
   }
 
-  // A legacy driver may use a feature from the moment in which it has written it, since there is no sign that it is finished: some used the device while they were
-  // still choosing.
+  // A legacy driver may use a feature from the moment in which it has written it, since there is no sign that it is finished: some used the device
+  // while they were still choosing.
 
   /** What both agreed on; nothing before FEATURES_OK. */
   get negotiated(): bigint {
@@ -326,7 +340,8 @@ export class VirtioDevice {
   // @clause virtio.reserved.dev.can-refuse-operation-if-virtio
   // @clause virtio.reserved.dev.can-refuse-operation-if-access
 
-  // The bit means nothing to a legacy device. SeaBIOS sets it all the same, also through the legacy registers in memory, and goes away if it does not stick; so it does.
+  // The bit means nothing to a legacy device. SeaBIOS sets it all the same, also through the legacy registers in memory, and goes away if it does not
+  // stick; so it does.
 
   #complaint(chosen: bigint): string | null {
     if (this.#legacy) return this.model.accepts?.(chosen & this.offerTo(true)) === false ? 'a choice that this device cannot work with' : null;
@@ -341,8 +356,8 @@ export class VirtioDevice {
 
   // ## Status
   //
-  // The driver reports its progress by setting bits, one after the other; the device never clears one because a write lacks it. Only a write of zero is more than a
-  // report: it is a reset. Of the device's own bits a write sets nothing.
+  // The driver reports its progress by setting bits, one after the other; the device never clears one because a write lacks it. Only a write of zero
+  // is more than a report: it is a reset. Of the device's own bits a write sets nothing.
 
   get status(): number {
     return this.#status;
@@ -437,9 +452,9 @@ export class VirtioDevice {
 
   // ## Sleep
   //
-  // A driver that wants to put a machine to sleep used to reset its devices and set them up again. With VIRTIO_F_SUSPEND the device keeps everything and only
-  // falls silent: what was begun is finished and given back, then SUSPEND takes the place of DRIVER_OK in the status, and nothing moves until the driver sets DRIVER_OK
-  // again. Changes of the configuration that happen meanwhile wait.
+  // A driver that wants to put a machine to sleep used to reset its devices and set them up again. With VIRTIO_F_SUSPEND the device keeps everything
+  // and only falls silent: what was begun is finished and given back, then SUSPEND takes the place of DRIVER_OK in the status, and nothing moves
+  // until the driver sets DRIVER_OK again. Changes of the configuration that happen meanwhile wait.
 
   // @clause virtio.suspend.dev.before-reporting-suspended-stop-consuming
   // @clause virtio.suspend.dev.suspend-write-ends-suspension-device
@@ -476,8 +491,8 @@ export class VirtioDevice {
     });
   }
 
-  // Drivers from before the standard used a queue as soon as they had placed it, some of them to read the partition table before they set DRIVER_OK. Their first kick
-  // says that they have begun.
+  // Drivers from before the standard used a queue as soon as they had placed it, some of them to read the partition table before they set DRIVER_OK.
+  // Their first kick says that they have begun.
 
   // @clause virtio.split-notify.dev.unneeded-driver-kicks-tolerated
   // @clause virtio.suspend.dev.suspended-no-queue-notifications-queue
@@ -519,8 +534,8 @@ export class VirtioDevice {
 
   // ## Configuration
   //
-  // The configuration space is a structure of the type's own. A driver that reads a field of it in two pieces may find halves of two different values, so a counter tells it whether anything has
-  // changed in between.
+  // The configuration space is a structure of the type's own. A driver that reads a field of it in two pieces may find halves of two different
+  // values, so a counter tells it whether anything has changed in between.
 
   /** Counts changes; a transport shows as much of it as its register holds. */
   get generation(): number {

@@ -146,8 +146,8 @@ export class SoftKernel implements Kernel {
     return file ? (file.write?.(bytes) ?? -ERRNO.EINVAL) : -ERRNO.EBADF;
   }
 
-  // A second processor would have a thread that waits for the counter. Here there is one, and the waiting thread gets it where a device of the kernel's own would: when the
-  // guest is out, before it is entered again. So the thread is infinitely fast, and every run is like the last.
+  // A second processor would have a thread that waits for the counter. Here there is one, and the waiting thread gets it where a device of the
+  // kernel's own would: when the guest is out, before it is entered again. So the thread is infinitely fast, and every run is like the last.
 
   watch(fd: number, ready: () => void): (() => void) | number {
     const event = this.eventBehind(fd);

@@ -1,7 +1,7 @@
 // # The host's end of a stream
 //
-// A console does not care whether it leads to a terminal, a file or nothing. It has the near end of a *character device*: bytes that it lets out go away, bytes
-// that come in are kept, a bounded number of them, until the guest takes them.
+// A console does not care whether it leads to a terminal, a file or nothing. It has the near end of a *character device*: bytes that it lets out go
+// away, bytes that come in are kept, a bounded number of them, until the guest takes them.
 
 /** What waits for the guest here, before its sender waits too. */
 export const CHARDEV_INPUT_BYTES = 64 << 10;

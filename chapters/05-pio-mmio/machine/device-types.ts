@@ -1,7 +1,7 @@
 // # Which devices there are
 //
-// A list of names, and for each what may be said about it. Later chapters install their own types here; whoever reads a machine's description asks this
-// list, so an unknown device or property is refused with the names that would have been understood.
+// A list of names, and for each what may be said about it. Later chapters install their own types here; whoever reads a machine's description asks
+// this list, so an unknown device or property is refused with the names that would have been understood.
 
 import type { Pc } from './pc.ts';
 

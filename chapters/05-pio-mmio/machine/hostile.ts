@@ -1,14 +1,14 @@
 // # A guest that means harm
 //
-// Every byte that a device model sees comes from the guest, and a guest may be anything: a driver with a fault in it, or somebody who rented a machine
-// in order to leave it. What such a guest must not get is short to say. It reaches no memory but its own. It cannot make one access last: whoever
-// answers an access does so in a bounded number of steps, because the thread that answers is the one that would stop the machine. It cannot
+// Every byte that a device model sees comes from the guest, and a guest may be anything: a driver with a fault in it, or somebody who rented a
+// machine in order to leave it. What such a guest must not get is short to say. It reaches no memory but its own. It cannot make one access last:
+// whoever answers an access does so in a bounded number of steps, because the thread that answers is the one that would stop the machine. It cannot
 // make the host keep more and more. And whatever it does is answered with a value, never with an exception of ours.
 //
-// This is that guest. It sits where the processor sits, at the two buses of the whole PC, and does what pure chance would take too long to
-// find: it knows where the registers are, moves regions over RAM and over each other, leaves descriptors in memory that point everywhere, and starts the
-// engines that read them. Between accesses time passes, interrupts are taken, and now and then the processor itself runs for a while in
-// whatever memory has become. Everything follows from a seed; a complaint names the seed and the operation.
+// This is that guest. It sits where the processor sits, at the two buses of the whole PC, and does what pure chance would take too long to find: it
+// knows where the registers are, moves regions over RAM and over each other, leaves descriptors in memory that point everywhere, and starts the
+// engines that read them. Between accesses time passes, interrupts are taken, and now and then the processor itself runs for a while in whatever
+// memory has become. Everything follows from a seed; a complaint names the seed and the operation.
 //
 // The meter beside it counts work, not time, so that a run says the same on every computer.
 

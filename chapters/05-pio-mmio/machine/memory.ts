@@ -41,8 +41,9 @@ const SLOT = { LOW: 0, SHADOW: 1, HIGH_OF_LOW: 14, ROM: 15, ABOVE: 16, ADDED: 17
 // ## Thirteen switches
 //
 // Reading a ROM chip was slow, so firmware copies itself into the RAM beneath and switches the chipset over: *shadowing*. The host bridge has two
-// bits for each of {{SHADOW_AREAS}} areas: whether reads go to RAM, and whether writes do. Three of the four settings can be slots. The fourth, read the ROM and
-// write the RAM, is how firmware copies itself in place: there the ROM is a read-only slot, a write to it exits, and the write is done here.
+// bits for each of {{SHADOW_AREAS}} areas: whether reads go to RAM, and whether writes do. Three of the four settings can be slots. The fourth, read
+// the ROM and write the RAM, is how firmware copies itself in place: there the ROM is a read-only slot, a write to it exits, and the write is done
+// here.
 
 const READ = 1;
 const WRITE = 2;
@@ -137,8 +138,8 @@ export class PcMemory implements DmaTarget {
     else this.#map(slot, gpa >= alias ? { gpa, offset: this.ramBytes + rom.length - (MIB - gpa), bytes, readOnly: true } : null);
   }
 
-  // KVM refuses to change what is behind a slot in place, so the old one is deleted first. In between the guest would see a hole; its processors are not
-  // running: the access that switches is being answered.
+  // KVM refuses to change what is behind a slot in place, so the old one is deleted first. In between the guest would see a hole; its processors are
+  // not running: the access that switches is being answered.
 
   #map(slot: number, where: Where | null): void {
     const board = this.#board;
@@ -180,8 +181,8 @@ export class PcMemory implements DmaTarget {
   // ## What devices reach
   //
   // A device's own accesses go through the same map as the processors'. They are the VMM's writes, not the guest's: the kernel, which logs what the
-  // guest dirties, knows nothing of them, so a VMM that copies a running machine has to keep a log of its own devices' writes. And a kernel that has decoded instructions from
-  // there has to be told, which a real one need not be: there the processor sees it.
+  // guest dirties, knows nothing of them, so a VMM that copies a running machine has to keep a log of its own devices' writes. And a kernel that has
+  // decoded instructions from there has to be told, which a real one need not be: there the processor sees it.
 
   read(gpa: Gpa, into: Uint8Array): boolean {
     return this.#walk(gpa, into.length, false, ({ data }, at, from, length) => into.set(data.subarray(at, at + length), from));
@@ -194,7 +195,9 @@ export class PcMemory implements DmaTarget {
     });
   }
 
-  /** The bytes themselves, in pieces where neighbours for the guest are not neighbours here; null unless all of it is memory (that may be written). */
+  /**
+   * The bytes themselves, in pieces where neighbours for the guest are not neighbours here; null unless all of it is memory (that may be written).
+   */
   map(gpa: Gpa, bytes: number, access: 'read' | 'write'): readonly Uint8Array[] | null {
     const found = this.#at(gpa);
     if (found && gpa + bytes <= found.gpa + found.data.length) {

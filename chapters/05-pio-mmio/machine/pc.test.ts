@@ -111,7 +111,8 @@ for (const irqchip of ['on', 'split', 'off'] as const) {
       ['port 0x92', 'e4 92 0c 01 e6 92 f4'],
       ['a triple fault', '0f 01 1e f0 13 cc'],
     ])('is reset by %s: processors and devices forget, memory does not', (_, how) => {
-      // inc byte [0x600]; cmp byte [0x600],3; jb again; mov dx,0x3ff; in al,dx; add al,[0x600]; out 0xf4,al; again: mov dx,0x3ff; mov al,5; out dx,al; ...
+      // inc byte [0x600]; cmp byte [0x600],3; jb again; mov dx,0x3ff; in al,dx; add al,[0x600]; out 0xf4,al; again: mov dx,0x3ff; mov al,5; out
+      // dx,al; ...
       const program = `fe 06 00 06 80 3e 00 06 03 72 0b ba ff 03 ec 02 06 00 06 e6 f4 f4 ba ff 03 b0 05 ee 66 0f 20 c0 ${how}`;
       const { machine } = boot(program, '', { reboot: true });
       const result = machine.run({ reboot: true });

@@ -4,8 +4,8 @@
 // part sits where was decided between 1981 and 2007, and is listed in one place here, because software expects it.
 //
 // A machine with firmware is a PC as it comes from the factory: the processor starts at the top of the ROM, and everything else is the firmware's
-// work. A machine without starts in a program, and what firmware would have done before has to be done by the loader: the chipset's windows are placed,
-// the ACPI tables are in memory. It also has plain RAM where the ROM would be, and three devices for tests that no PC has.
+// work. A machine without starts in a program, and what firmware would have done before has to be done by the loader: the chipset's windows are
+// placed, the ACPI tables are in memory. It also has plain RAM where the ROM would be, and three devices for tests that no PC has.
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } from '../../02-kvm-objects/abi/registers.ts';
@@ -272,8 +272,8 @@ export class Pc extends Chassis {
 
   // ## What the machine says about itself
   //
-  // Firmware reads it from fw_cfg, and from the battery-backed memory where some of it has been since the AT. The ACPI tables are built here; firmware only
-  // decides where they go.
+  // Firmware reads it from fw_cfg, and from the battery-backed memory where some of it has been since the AT. The ACPI tables are built here;
+  // firmware only decides where they go.
 
   get #apicIds(): number[] {
     return Array.from({ length: this.config.cpus }, (_, id) => id);

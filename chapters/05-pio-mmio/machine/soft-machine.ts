@@ -12,8 +12,8 @@ const MIB = 1 << 20;
 /** Firmware, and the kernel's own pages: tables of the second stage or shadow tables, vCPUs. */
 const ROOM_MIB = 48;
 const TABLES_PART = 64;
-// Processors take turns, and a turn is a number of instructions. That number has to be a prime. A processor that releases a lock and takes it again at
-// once, in a loop of eight instructions, would with turns of 20,000 always stop at the same place in its loop; if it holds the lock there, no
+// Processors take turns, and a turn is a number of instructions. That number has to be a prime. A processor that releases a lock and takes it again
+// at once, in a loop of eight instructions, would with turns of 20,000 always stop at the same place in its loop; if it holds the lock there, no
 // other ever gets it. SeaBIOS waits for its second processor in just such a loop.
 
 /** What an access takes that this machine answers: a microsecond, as good systems need. */

@@ -90,7 +90,10 @@ export class ConfigSpace {
     this.#hooks.push({ from: offset, to: offset + bytes, run });
   }
 
-  /** Calls `run` before each read by software that touches any of `bytes` bytes from `offset`: for a register whose value is made when it is asked for. */
+  /**
+   * Calls `run` before each read by software that touches any of `bytes` bytes from `offset`: for a register whose value is made when it is asked
+   * for.
+   */
   before(offset: number, bytes: number, run: () => void): void {
     this.#readHooks.push({ from: offset, to: offset + bytes, run });
   }

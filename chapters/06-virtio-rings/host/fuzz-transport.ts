@@ -1,5 +1,5 @@
-// Test equipment: a long attack on the registers of every transport, by the driver of `transport/hostile.ts`. `node fuzz-transport.ts [operations] [seed]`. Ends with 1 when
-// memory has grown, or with the device's own exception.
+// Test equipment: a long attack on the registers of every transport, by the driver of `transport/hostile.ts`. `node fuzz-transport.ts [operations]
+// [seed]`. Ends with 1 when memory has grown, or with the device's own exception.
 
 import { attack, HOSTILE_MODELS, HOSTILE_TRANSPORTS } from '../transport/hostile.ts';
 

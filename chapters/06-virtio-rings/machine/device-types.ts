@@ -1,7 +1,7 @@
 // # The devices of this chapter
 //
-// What each type of device needs besides its properties: an entropy device a source, a console something that reads and writes, a disk a drive, a balloon the memory that it takes
-// from.
+// What each type of device needs besides its properties: an entropy device a source, a console something that reads and writes, a disk a drive, a
+// balloon the memory that it takes from.
 
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import { ConfigError, type DeviceConfig, type DeviceType, deviceTypes } from '../../05-pio-mmio/machine/device-types.ts';
@@ -63,7 +63,8 @@ const rng: VirtioType = {
 
 // ## A console and its ports
 //
-// The device is a hub. What leads somewhere are its ports, which are devices of their own in the description, on its bus: `virtconsole` for people, `virtserialport` for programs.
+// The device is a hub. What leads somewhere are its ports, which are devices of their own in the description, on its bus: `virtconsole` for people,
+// `virtserialport` for programs.
 
 const serial: VirtioType = {
   name: 'virtio-serial',

@@ -1,8 +1,9 @@
 // # Windows for devices without a bus
 //
-// A PC has no use for virtio over MMIO, which is why QEMU has another machine for it, *microvm*. It is the transport of machines that have nothing else, and a reader should be able to
-// look at all transports in one place. So this board gets {{MMIO_WINDOWS}} windows as soon as somebody plugs a device into one; their lines are those of the I/O APIC behind the ISA
-// interrupts, which PCI's pins have too. An operating system finds them in the DSDT, under the identifier that Linux knows.
+// A PC has no use for virtio over MMIO, which is why QEMU has another machine for it, *microvm*. It is the transport of machines that have nothing
+// else, and a reader should be able to look at all transports in one place. So this board gets {{MMIO_WINDOWS}} windows as soon as somebody plugs a
+// device into one; their lines are those of the I/O APIC behind the ISA interrupts, which PCI's pins have too. An operating system finds them in the
+// DSDT, under the identifier that Linux knows.
 
 import { ConfigError } from '../../05-pio-mmio/machine/device-types.ts';
 import type { Pc } from '../../05-pio-mmio/machine/pc.ts';

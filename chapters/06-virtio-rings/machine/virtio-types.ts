@@ -1,8 +1,9 @@
 // # Devices by QEMU's names
 //
-// A type of virtio device comes in four: `virtio-rng-pci` is what the board makes of it, which on a root bus is a transitional device; `-transitional` and `-non-transitional` are one thing or the other
-// wherever they are; and `virtio-rng-device` is the device without a transport, to be plugged into one that the machine has, which for a PC is a window of memory. A type is
-// declared once here, and all four follow. Names and defaults are QEMU's.
+// A type of virtio device comes in four: `virtio-rng-pci` is what the board makes of it, which on a root bus is a transitional device;
+// `-transitional` and `-non-transitional` are one thing or the other wherever they are; and `virtio-rng-device` is the device without a transport, to
+// be plugged into one that the machine has, which for a PC is a window of memory. A type is declared once here, and all four follow. Names and
+// defaults are QEMU's.
 
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
@@ -102,7 +103,8 @@ export const virtioDevices = (pc: Pc): ReadonlyMap<DeviceConfig, VirtioDevice> =
 
 // ## Wires past the registers
 //
-// The device then works while its processor is in the guest, so an interrupt must find its way in without that processor coming out for it: the controllers have to be in the kernel.
+// The device then works while its processor is in the guest, so an interrupt must find its way in without that processor coming out for it: the
+// controllers have to be in the kernel.
 
 /** Wires a device's doorbells, where the description, the kernel and the arrangement allow it. */
 function wire(pc: Pc, config: DeviceConfig, device: VirtioDevice, places: (queue: number) => readonly DoorbellPlace[]): DoorbellWires | null {

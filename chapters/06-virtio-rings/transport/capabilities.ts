@@ -1,7 +1,7 @@
 // # Where things are
 //
-// A modern device does not fix where its registers are. It has a list of vendor-specific capabilities, and each says: this structure is in that BAR, at this offset,
-// so long. A driver walks the list and takes the first of each kind that it can use.
+// A modern device does not fix where its registers are. It has a list of vendor-specific capabilities, and each says: this structure is in that BAR,
+// at this offset, so long. A driver walks the list and takes the first of each kind that it can use.
 //
 // ::layout VIRTIO_PCI_CAP -- A capability of virtio, with what two kinds of it have besides.
 

@@ -1,8 +1,8 @@
 // # The registers in the middle
 //
-// A modern PCI device has one structure of {{COMMON_BYTES}} bytes for everything that is the same for all types: features through a window of 32 bits, the status, and one set of queue
-// registers that shows whichever queue was selected. All values are little-endian. The 64-bit addresses are two halves each, since a 32-bit driver
-// has nothing wider.
+// A modern PCI device has one structure of {{COMMON_BYTES}} bytes for everything that is the same for all types: features through a window of 32
+// bits, the status, and one set of queue registers that shows whichever queue was selected. All values are little-endian. The 64-bit addresses are
+// two halves each, since a 32-bit driver has nothing wider.
 //
 // ::layout COMMON_CONFIG -- The common configuration structure.
 
@@ -139,7 +139,8 @@ export class CommonConfig extends RegisterFile<Register> {
         queue_driver_hi: area(3),
         queue_device_lo: area(4),
         queue_device_hi: area(5),
-        // A reset of a queue takes no time here: what the model has begun for it is abandoned at once. So the register never shows a reset that is under way.
+        // A reset of a queue takes no time here: what the model has begun for it is abandoned at once. So the register never shows a reset that is
+        // under way.
         // @clause virtio.pci.dev.writing-1-queue-reset-resets
         // @clause virtio.pci.dev.ring-reset-queue-reset-reads
         // @clause virtio.pci.dev.ring-reset-queue-reset-reads-0

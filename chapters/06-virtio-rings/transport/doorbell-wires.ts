@@ -1,15 +1,15 @@
 // # A kick that stays in the kernel
 //
-// A kick by register leaves the guest, leaves the kernel, finds the device in the VMM, and keeps the processor waiting until the device is done. Nothing in it is urgent to the
-// processor: it has told, and could go on. With an *ioeventfd* the kernel knows the doorbell's address. The store leaves the guest, adds one to a counter, and enters again, while the
-// device looks from a thread of its own. What the driver sees is the same, but for one thing: when its store is done, the device may not have looked yet. No driver may rely on
-// that it has, and some did.
+// A kick by register leaves the guest, leaves the kernel, finds the device in the VMM, and keeps the processor waiting until the device is done.
+// Nothing in it is urgent to the processor: it has told, and could go on. With an *ioeventfd* the kernel knows the doorbell's address. The store
+// leaves the guest, adds one to a counter, and enters again, while the device looks from a thread of its own. What the driver sees is the same, but
+// for one thing: when its store is done, the device may not have looked yet. No driver may rely on that it has, and some did.
 //
-// A doorbell has an address only while its BAR has, so the wire follows the BAR. It is there only while the queue is in use, because before DRIVER_OK a kick must do nothing. And it
-// is not used with NOTIFICATION_DATA: a counter has no room for what the kick says.
+// A doorbell has an address only while its BAR has, so the wire follows the BAR. It is there only while the queue is in use, because before DRIVER_OK
+// a kick must do nothing. And it is not used with NOTIFICATION_DATA: a counter has no room for what the kick says.
 //
-// The other direction needs no such wire here. A device in the VMM that interrupts by message makes one call, KVM_SIGNAL_MSI; an irqfd would be one write to a counter, and the same
-// way into the kernel. It pays when device and VMM are not one process, which is the next chapters' subject.
+// The other direction needs no such wire here. A device in the VMM that interrupts by message makes one call, KVM_SIGNAL_MSI; an irqfd would be one
+// write to a counter, and the same way into the kernel. It pays when device and VMM are not one process, which is the next chapters' subject.
 
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import { IOEVENTFD_FLAG, KvmIoeventfd } from '../../02-kvm-objects/abi/eventfd.ts';

@@ -1,6 +1,6 @@
-// Test equipment: not a part of the book. A driver without sense or shame at the registers of one device, on any transport: any access, at any offset and width, with values that are now and then
-// plausible; memory in which everything is random; time that passes. Whatever it does, the device must stay inside its memory, throw nothing, come to an end, and keep no more
-// than it began with.
+// Test equipment: not a part of the book. A driver without sense or shame at the registers of one device, on any transport: any access, at any offset
+// and width, with values that are now and then plausible; memory in which everything is random; time that passes. Whatever it does, the device must
+// stay inside its memory, throw nothing, come to an end, and keep no more than it began with.
 
 import { TimerQueue } from '../../02-kvm-objects/clock.ts';
 import type { Bus, Width } from '../../03-vcpu-loop/devices/bus.ts';
@@ -126,6 +126,7 @@ export function attack(transport: HostileTransport, kind: HostileModel, seed: nu
     () => next(0xffff_ffff),
   ];
   const value = (): bigint => BigInt(pick(sensible)() >>> 0) | (next(8) === 0 ? BigInt(next(0xffff_ffff)) << 32n : 0n);
+  for (let page = 0; page < ram.length; page += 4096) for (let byte = 0; byte < 64; byte++) ram[page + byte] = next(3) === 0 ? next(8) : 0;
   let failures = 0;
   let wasWell = true;
   for (let done = 0; done < operations; done++) {

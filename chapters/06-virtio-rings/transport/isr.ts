@@ -1,7 +1,8 @@
 // # Why the line was pulled
 //
-// A pin says only "somebody". The interrupt status register says what: bit 0, a queue; bit 1, the configuration. Reading it clears it and lets go of the line, all in one
-// access, so that a driver with a single interrupt needs a single exit. With messages each event has its own vector and nobody reads here.
+// A pin says only "somebody". The interrupt status register says what: bit 0, a queue; bit 1, the configuration. Reading it clears it and lets go of
+// the line, all in one access, so that a driver with a single interrupt needs a single exit. With messages each event has its own vector and nobody
+// reads here.
 
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
 

@@ -1,10 +1,11 @@
 // # No bus at all
 //
-// Not every machine has PCI. A small one, or one that must start in milliseconds, can give a device a window of memory and a line, and tell the guest where they are. Everything is
-// in registers of 32 bits, the configuration space behind them. Nothing can be discovered, so a machine has a fixed number of such windows, and one that is empty says so by a device id of 0.
+// Not every machine has PCI. A small one, or one that must start in milliseconds, can give a device a window of memory and a line, and tell the guest
+// where they are. Everything is in registers of 32 bits, the configuration space behind them. Nothing can be discovered, so a machine has a fixed
+// number of such windows, and one that is empty says so by a device id of 0.
 //
-// There are two versions. The second has the standard's registers; the first, from before, has a page number for a queue as legacy PCI does, but asks the driver for the size of a page and
-// for the alignment, so that a driver on a machine with other pages could use it.
+// There are two versions. The second has the standard's registers; the first, from before, has a page number for a queue as legacy PCI does, but asks
+// the driver for the size of a page and for the alignment, so that a driver on a machine with other pages could use it.
 //
 // ::layout VIRTIO_MMIO -- The registers, of both versions.
 
@@ -162,6 +163,7 @@ export class VirtioMmio implements Registers, Notifier {
   #version2(device: VirtioDevice, sharedAt: ReadonlyMap<number, number>): Actions {
     const area = (half: number): RegisterActions => ({ write: (value) => void (device.suspended || this.#queue?.setArea(half, value)) });
     // @clause virtio.shared-memory.dev.shared-regions-not-used-device
+    // @clause virtio.mmio.dev.shm-absent
     const shared = (): { readonly bytes: number; readonly at: number } | null => {
       const region = device.model.sharedMemory?.find(({ id }) => id === this.#sharedSelect);
       const at = region && sharedAt.get(region.id);
@@ -235,8 +237,8 @@ export class VirtioMmio implements Registers, Notifier {
 
   // ## Widths
   //
-  // A driver uses whole registers. What is narrower is served by the bytes that it names, what is wider by one register after the other; an offset without a register is
-  // zero, as in the empty window.
+  // A driver uses whole registers. What is narrower is served by the bytes that it names, what is wider by one register after the other; an offset
+  // without a register is zero, as in the empty window.
 
   read(offset: number, width: Width): bigint {
     if (offset >= MMIO_CONFIG) return this.#readConfig(offset - MMIO_CONFIG, width);

@@ -1,8 +1,8 @@
 // # Doorbells
 //
-// The one register that a driver writes in normal operation. Each queue can have a doorbell at an address of its own, `queue_notify_off` times the multiplier from the start of
-// the structure, so that whoever listens (a kernel, another process) need not look at the value. What is written is the queue's number all the same; and with NOTIFICATION_DATA, in the upper half,
-// how far the ring is filled.
+// The one register that a driver writes in normal operation. Each queue can have a doorbell at an address of its own, `queue_notify_off` times the
+// multiplier from the start of the structure, so that whoever listens (a kernel, another process) need not look at the value. What is written is the
+// queue's number all the same; and with NOTIFICATION_DATA, in the upper half, how far the ring is filled.
 
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
 import type { VirtioDevice } from '../device.ts';

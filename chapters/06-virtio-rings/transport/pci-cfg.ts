@@ -1,8 +1,8 @@
 // # A window for those who cannot reach
 //
-// Firmware may want to boot from a device before any BAR has an address, or in a mode in which it cannot reach the address. So there is a last capability, of which bar,
-// offset and length are the driver's to write: an access to its data field is then an access to that place. It is slow, and it needs nothing but configuration
-// space.
+// Firmware may want to boot from a device before any BAR has an address, or in a mode in which it cannot reach the address. So there is a last
+// capability, of which bar, offset and length are the driver's to write: an access to its data field is then an access to that place. It is slow, and
+// it needs nothing but configuration space.
 
 import type { Width } from '../../03-vcpu-loop/devices/bus.ts';
 import type { PciFunction } from '../../05-pio-mmio/pci/function.ts';

@@ -1,17 +1,20 @@
 // # The registers from before
 //
-// The first virtio devices had twenty bytes of ports and a configuration space behind them. A queue has a fixed length and one address, a page number, from which
-// its three parts follow; features are 32; there is no FEATURES_OK. And with MSI-X switched on, two vector registers are pushed in between, so that the
-// configuration begins {{LEGACY_VECTOR_BYTES}} bytes later: where a field is depends on a bit in another register of another capability.
+// The first virtio devices had twenty bytes of ports and a configuration space behind them. A queue has a fixed length and one address, a page
+// number, from which its three parts follow; features are 32; there is no FEATURES_OK. And with MSI-X switched on, two vector registers are pushed in
+// between, so that the configuration begins {{LEGACY_VECTOR_BYTES}} bytes later: where a field is depends on a bit in another register of another
+// capability.
 //
-// It was not all bad. To a hypervisor an OUT is an exit with the port, the width and the value in the exit information; a store to memory is a page fault, after which somebody has to decode the
-// instruction. Kicks by port were measurably cheaper, which is why a modern device may still offer a doorbell among the ports.
+// It was not all bad. To a hypervisor an OUT is an exit with the port, the width and the value in the exit information; a store to memory is a page
+// fault, after which somebody has to decode the instruction. Kicks by port were measurably cheaper, which is why a modern device may still offer a
+// doorbell among the ports.
 //
 // ::layout LEGACY_PCI -- The legacy registers, without MSI-X.
 
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { type RegisterActions, RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
 import type { VirtioDevice, VirtQueue } from '../device.ts';
+import { legacyPlace } from '../rings/layout.ts';
 import { mapped, NO_VECTOR, type VectorTable } from './common-config.ts';
 import type { IsrStatus } from './isr.ts';
 
@@ -55,10 +58,8 @@ export function placeLegacy(device: VirtioDevice, queue: VirtQueue, address: num
     queue.setArea(at, value >>> 0);
     queue.setArea(at + 1, Math.floor(value / 2 ** 32));
   };
-  const { size } = queue;
-  const driver = address + 16 * size;
-  const used = Math.ceil((driver + 2 * (3 + size)) / align) * align;
-  half(0, address);
+  const { desc, driver, device: used } = legacyPlace(queue.size, address, align);
+  half(0, desc);
   half(2, driver);
   half(4, address === 0 ? 0 : used);
   if (address === 0) device.model.queueReset?.(queue);

@@ -1,8 +1,9 @@
 // # A virtio device as a PCI function
 //
-// One device, up to four ways in: the legacy ports, the modern structures in memory, a doorbell among the ports, and configuration space. They are views of the same
-// registers. Which of them there are is the difference between the three kinds of device that are on sale: *legacy* (ports alone), *modern* (memory alone) and
-// *transitional* (both), and the identity says so, because a driver from before the standard must not find a device that it cannot drive.
+// One device, up to four ways in: the legacy ports, the modern structures in memory, a doorbell among the ports, and configuration space. They are
+// views of the same registers. Which of them there are is the difference between the three kinds of device that are on sale: *legacy* (ports alone),
+// *modern* (memory alone) and *transitional* (both), and the identity says so, because a driver from before the standard must not find a device that
+// it cannot drive.
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
 import { type Bus, loadValue, type Registers, storeValue } from '../../03-vcpu-loop/devices/bus.ts';
@@ -83,6 +84,7 @@ function sharedPlaces(regions: readonly SharedRegion[]): { readonly region: Shar
   });
 }
 
+// @clause virtio.pci.dev.guest-visible-interface-conforms-applicable
 export class VirtioPci extends PciFunction implements Notifier {
   readonly virtio: VirtioDevice;
   readonly isr: IsrStatus;
@@ -187,8 +189,8 @@ export class VirtioPci extends PciFunction implements Notifier {
 
   // ## The structures
   //
-  // Each kind is there at least once. Where there are two doorbells the one among the ports comes first: a driver takes the first that it can use, and it is the
-  // cheaper one.
+  // Each kind is there at least once. Where there are two doorbells the one among the ports comes first: a driver takes the first that it can use,
+  // and it is the cheaper one.
 
   // @clause virtio.pci.dev.least-one-common-cfg-capability
   // @clause virtio.pci.dev.least-one-notification-capability-exists
@@ -246,7 +248,8 @@ export class VirtioPci extends PciFunction implements Notifier {
 
   // ## Telling the driver
   //
-  // With MSI-X each event is the message of its vector, or nothing at all if the driver gave it none. Without, everything is the pin, and the status register says what it was.
+  // With MSI-X each event is the message of its vector, or nothing at all if the driver gave it none. Without, everything is the pin, and the status
+  // register says what it was.
 
   // @clause virtio.pci.dev.no-msi-x-isr-queue
   // @clause virtio.pci.dev.msi-x-queue-vector-no
@@ -256,6 +259,7 @@ export class VirtioPci extends PciFunction implements Notifier {
   }
 
   // @clause virtio.pci.dev.isr-config-bit-raised-before
+  // @clause virtio.pci.dev.spurious-config-interrupt
   // @clause virtio.pci.dev.msi-x-config-vector-no
   configChange(): void {
     this.isr.raise(ISR.CONFIG);
@@ -280,8 +284,8 @@ export class VirtioPci extends PciFunction implements Notifier {
     this.onQueueChange(queue);
   }
 
-  // A reset of the device is one of the transport's registers too, as far as they are virtio's: an interrupt that waited is gone, and no event has a vector. The
-  // MSI-X table is PCI's, and stays.
+  // A reset of the device is one of the transport's registers too, as far as they are virtio's: an interrupt that waited is gone, and no event has a
+  // vector. The MSI-X table is PCI's, and stays.
   // @clause virtio.pci.dev.reset-unmaps-every-queue-config
   resetNotifier(): void {
     this.isr.clear();
@@ -294,8 +298,8 @@ export class VirtioPci extends PciFunction implements Notifier {
 /** Size of the BAR for MSI-X: the table in its lower half, the pending bits in the upper. */
 const msixBytes = (vectors: number): number => Math.max(MSIX_BAR_BYTES, powerOfTwo(2 * ENTRY_BYTES * vectors));
 
-// A function may touch memory while the driver lets it be a bus master, and no longer. Drivers from before the standard did not know that they had to say so, and those
-// devices never asked.
+// A function may touch memory while the driver lets it be a bus master, and no longer. Drivers from before the standard did not know that they had to
+// say so, and those devices never asked.
 
 /** The machine's memory, as far as the function may reach it. */
 export class BusMasterMemory implements DeviceMemory {
