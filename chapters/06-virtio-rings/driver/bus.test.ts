@@ -4,7 +4,12 @@ import { type DmaBuffer, MemoryArena, MessageCells, waitUntil } from './bus.ts';
 
 describe('an arena', () => {
   it('never gives a byte twice, and is whole when all has come back', () => {
-    const operation = fc.record({ bytes: fc.integer({ min: 0, max: 600 }), align: fc.constantFrom(1, 8, 16, 64, 4096), free: fc.boolean(), which: fc.nat(20) });
+    const operation = fc.record({
+      bytes: fc.integer({ min: 0, max: 600 }),
+      align: fc.constantFrom(1, 8, 16, 64, 4096),
+      free: fc.boolean(),
+      which: fc.nat(20),
+    });
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 60 }), (operations) => {
         const memory = new Uint8Array(1 << 14);

@@ -1,13 +1,14 @@
 // # What a driver needs of its machine
 //
-// A driver touches a machine in three ways. It reads and writes registers, which somebody answers. It has memory that the device can see too: that is where the rings
-// are, and no one answers there, a store is a store. And it may be interrupted. Written against these three and nothing else, the driver's half of virtio runs in a test over
-// an array, on a paused PC whose processor never executes anything, and against a device in another thread.
+// A driver touches a machine in three ways. It reads and writes registers, which somebody answers. It has memory that the device can see too: that is
+// where the rings are, and no one answers there, a store is a store. And it may be interrupted. Written against these three and nothing else, the
+// driver's half of virtio runs in a test over an array, on a paused PC whose processor never executes anything, and against a device in another
+// thread.
 
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 
-// Virtio has fields of 64 bits and no access of 64 bits: a driver goes to the halves, one after the other, because a 32-bit processor could not do otherwise. So there is no
-// width of 8 here.
+// Virtio has fields of 64 bits and no access of 64 bits: a driver goes to the halves, one after the other, because a 32-bit processor could not do
+// otherwise. So there is no width of 8 here.
 // @clause virtio.pci.dri.config-access-width-equals-field
 // @clause virtio.pci.dri.64-bit-field-halves-can
 
@@ -83,8 +84,8 @@ export const slice = ({ address, bytes }: DmaBuffer, from: number, to = bytes.le
 
 // ## An arena
 //
-// The simplest memory to take pieces of is one array of bytes whose first address is known: RAM between two addresses, or a shared buffer. Holes are kept sorted by
-// address; a piece comes out of the first that is large enough, and goes back by melting into its neighbours.
+// The simplest memory to take pieces of is one array of bytes whose first address is known: RAM between two addresses, or a shared buffer. Holes are
+// kept sorted by address; a piece comes out of the first that is large enough, and goes back by melting into its neighbours.
 
 interface Hole {
   start: number;
@@ -155,8 +156,8 @@ export class MemoryArena implements DriverMemory {
 
 // ## Interrupts without a processor
 //
-// An interrupt message is a store of four bytes. Where no processor waits for one, it can be pointed at RAM, and the driver looks at the cell: that is how device tests
-// drive a machine that is paused, and it is a fair picture of what an interrupt *is*.
+// An interrupt message is a store of four bytes. Where no processor waits for one, it can be pointed at RAM, and the driver looks at the cell: that
+// is how device tests drive a machine that is paused, and it is a fair picture of what an interrupt *is*.
 
 /** Messages that are cells of memory; {@link poll} calls the handlers of those that were written. */
 export class MessageCells implements InterruptMessages {

@@ -1,14 +1,14 @@
 // # A hostile device
 //
-// The mirror image of the hostile driver. Here the driver is good and everything that the device says is not: used entries that name what was never exposed, or the same twice; indices that
-// jump; lengths beyond every buffer; flags and events at random, descriptors overwritten; registers and configuration that are different each time they are read. Enough of it is nearly
-// right that the driver gets past its first checks.
+// The mirror image of the hostile driver. Here the driver is good and everything that the device says is not: used entries that name what was never
+// exposed, or the same twice; indices that jump; lengths beyond every buffer; flags and events at random, descriptors overwritten; registers and
+// configuration that are different each time they are read. Enough of it is nearly right that the driver gets past its first checks.
 //
-// What must hold: nothing is thrown; every call ends; a buffer comes back at most once, with no more bytes than it has; a queue that was taken apart gives the rest back, and all its
-// memory; the driver writes nowhere but into its own rings.
+// What must hold: nothing is thrown; every call ends; a buffer comes back at most once, with no more bytes than it has; a queue that was taken apart
+// gives the rest back, and all its memory; the driver writes nowhere but into its own rings.
 
-import { Random } from '../../04-memory-virtualization/random.ts';
 import { Errno } from '../../02-kvm-objects/errno.ts';
+import { Random } from '../../04-memory-virtualization/random.ts';
 import { type DmaBuffer, MemoryArena } from './bus.ts';
 import { makeVirtqueue } from './make-virtqueue.ts';
 import type { QueueFeatures, Virtqueue } from './virtqueue.ts';
@@ -106,7 +106,8 @@ export class HostileQueue {
         this.#rebuild();
       }
       const { numFree, size, outstanding } = this.#queue;
-      if (numFree < 0 || numFree > size || outstanding < 0 || outstanding > size) this.#complain(`${numFree} free, ${outstanding} in flight of ${size}`);
+      if (numFree < 0 || numFree > size || outstanding < 0 || outstanding > size)
+        this.#complain(`${numFree} free, ${outstanding} in flight of ${size}`);
       if (this.#queue.isBroken) {
         this.#count('broken');
         this.#rebuild();

@@ -1,7 +1,8 @@
 // # A hostile machine
 //
-// The rings are half of what a device can lie about. The other half are registers: capabilities that lead in circles or out of their regions, a status that never becomes 0, a configuration that changes
-// while it is read, a queue size of 65535. Here all registers of a machine answer at random, near enough to the truth that a driver is found and starts to work.
+// The rings are half of what a device can lie about. The other half are registers: capabilities that lead in circles or out of their regions, a
+// status that never becomes 0, a configuration that changes while it is read, a queue size of 65535. Here all registers of a machine answer at
+// random, near enough to the truth that a driver is found and starts to work.
 
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import { Random } from '../../04-memory-virtualization/random.ts';
@@ -70,7 +71,8 @@ export class HostileMachine {
       try {
         this.#machine();
       } catch (error) {
-        if (this.#complaints.length < 10) this.#complaints.push(`machine ${this.#steps}: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
+        if (this.#complaints.length < 10)
+          this.#complaints.push(`machine ${this.#steps}: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
       }
     }
   }
@@ -93,10 +95,29 @@ export class HostileMachine {
     };
     const virtio = new VirtioBus({ want: random.chance(0.5) ? ~0n : BigInt(random.next()) });
     const front: { source?: EntropySource; disk?: BlockDisk; console?: Console; balloon?: Balloon } = {};
-    virtio.registerVirtioDriver(entropyDriver((each) => void (front.source = each)));
-    virtio.registerVirtioDriver(blockDriver((each) => void (front.disk = each)));
-    virtio.registerVirtioDriver(consoleDriver((each) => void (front.console = each)));
-    virtio.registerVirtioDriver(balloonDriver((each) => void (front.balloon = each), { poison: 5, statistics: () => ({ MEMFREE: 1 }) }));
+    virtio.registerVirtioDriver(
+      entropyDriver((each) => {
+        front.source = each;
+      }),
+    );
+    virtio.registerVirtioDriver(
+      blockDriver((each) => {
+        front.disk = each;
+      }),
+    );
+    virtio.registerVirtioDriver(
+      consoleDriver((each) => {
+        front.console = each;
+      }),
+    );
+    virtio.registerVirtioDriver(
+      balloonDriver(
+        (each) => {
+          front.balloon = each;
+        },
+        { poison: 5, statistics: () => ({ MEMFREE: 1 }) },
+      ),
+    );
     const transports = [
       ...findPciDevices(bus, { legacy: random.chance(0.3), space: { port: PORTS_AT, memory: BAR_AT } }).map(({ transport }) => transport),
       probeMmio(bus, MMIO_AT),
@@ -113,7 +134,10 @@ export class HostileMachine {
     }
   }
 
-  #use(handle: DeviceHandle, { source, disk, console, balloon }: { source?: EntropySource; disk?: BlockDisk; console?: Console; balloon?: Balloon }): void {
+  #use(
+    handle: DeviceHandle,
+    { source, disk, console, balloon }: { source?: EntropySource; disk?: BlockDisk; console?: Console; balloon?: Balloon },
+  ): void {
     this.#count('running');
     const sector = new Uint8Array(512);
     for (let n = 0; n < 4; n++) {
@@ -179,7 +203,10 @@ export class HostileMachine {
     let at = 0x40;
     for (const [type, offset, length] of places) {
       const next = at + 20;
-      this.#config.set([9, random.chance(0.97) ? next : random.below(256), 20, this.#lie(type) & 0xff, random.chance(0.97) ? 4 : random.below(9)], at);
+      this.#config.set(
+        [9, random.chance(0.97) ? next : random.below(256), 20, this.#lie(type) & 0xff, random.chance(0.97) ? 4 : random.below(9)],
+        at,
+      );
       view.setUint32(at + 8, this.#lie(offset), true);
       view.setUint32(at + 12, this.#lie(length), true);
       view.setUint32(at + 16, this.#lie(4), true);
@@ -209,7 +236,15 @@ export class HostileMachine {
       return device === 0 ? new DataView(this.#config.buffer).getUint32(Math.min(register, 252), true) : 0xffff_ffff;
     }
     const offset = address - PORTS_AT;
-    return offset === 0 ? 0xffff_ffff : offset === 12 ? 64 : offset === 18 ? this.#status : offset === 8 ? (this.#selected.get('page') ?? 0) : this.#random.below(4);
+    return offset === 0
+      ? 0xffff_ffff
+      : offset === 12
+        ? 64
+        : offset === 18
+          ? this.#status
+          : offset === 8
+            ? (this.#selected.get('page') ?? 0)
+            : this.#random.below(4);
   }
 
   #writePort(address: number, value: number): void {

@@ -9,8 +9,8 @@ import { makeRing } from '../rings/make-ring.ts';
 import { type DmaBuffer, type DriverBus, type DriverMemory, MemoryArena, MessageCells } from './bus.ts';
 import { makeVirtqueue } from './make-virtqueue.ts';
 import { LoopbackTransport } from './transports/loopback.ts';
-import { VirtioBus, type VirtioDriver } from './virtio-driver.ts';
 import type { DeviceHandle } from './virtio-device.ts';
+import { VirtioBus, type VirtioDriver } from './virtio-driver.ts';
 import type { QueueFeatures, Virtqueue } from './virtqueue.ts';
 
 /** Addresses begin high, so that one that was cut to 32 bits is wrong. */

@@ -1,7 +1,7 @@
 // # A paused PC
 //
-// The drivers of this chapter on the machine of the last one, whose processor stands still. Accesses go to the two buses as if the processor had made them; memory is a stretch of the guest's that
-// nobody else uses; interrupt messages are cells in it.
+// The drivers of this chapter on the machine of the last one, whose processor stands still. Accesses go to the two buses as if the processor had made
+// them; memory is a stretch of the guest's that nobody else uses; interrupt messages are cells in it.
 
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import { type DriverBus, type DriverMemory, MessageCells, type RegisterSpace } from './bus.ts';

@@ -1,12 +1,14 @@
 // # The driver's end of a packed ring
 //
-// A split ring costs a device three cache misses to learn of one small buffer: the index, the entry, the descriptor. The packed ring has only descriptors. The driver writes
-// them in ring order, the device overwrites some of them in ring order to give buffers back, and two bits in each say whose turn it is. There is no index to look at. So that
-// the bits need not be cleaned after each round, their meaning flips with it: each side has a *wrap counter* of one bit, which changes whenever it comes past the end.
+// A split ring costs a device three cache misses to learn of one small buffer: the index, the entry, the descriptor. The packed ring has only
+// descriptors. The driver writes them in ring order, the device overwrites some of them in ring order to give buffers back, and two bits in each say
+// whose turn it is. There is no index to look at. So that the bits need not be cleaned after each round, their meaning flips with it: each side has a
+// *wrap counter* of one bit, which changes whenever it comes past the end.
 //
-// A descriptor is *available* when its AVAIL bit is the driver's wrap counter and its USED bit is not; it is *used* when both are the counter. Both bits are in the flags, with the
-// rest of the word that says what the descriptor is. Hence the order in which it has to be written: everything else, and then the flags. For a chain, every other descriptor, and then
-// the flags of the first: until that one flips, the device stops there and does not see the rest.
+// A descriptor is *available* when its AVAIL bit is the driver's wrap counter and its USED bit is not; it is *used* when both are the counter. Both
+// bits are in the flags, with the rest of the word that says what the descriptor is. Hence the order in which it has to be written: everything else,
+// and then the flags. For a chain, every other descriptor, and then the flags of the first: until that one flips, the device stops there and does not
+// see the rest.
 
 import { MAX_QUEUE_SIZE, PACKED_DESC_F, pvirtq_event_suppress, RING_EVENT_FLAGS, VIRTQ_DESC_F, WRAP } from '../rings/layout.ts';
 import { type DmaBuffer, roundUp } from './bus.ts';
@@ -87,8 +89,12 @@ export class PackedVirtqueue<T> extends Virtqueue<T> {
 
   // ## Exposing a buffer
   //
-  // The id names the buffer, not a place in the ring: a buffer may come back in another place than it went. Only the last descriptor of a chain must carry it; here all do,
-  // so that no stale one can be taken for it.
+  // The id names the buffer, not a place in the ring: a buffer may come back in another place than it went. Only the last descriptor of a chain must
+  // carry it; here all do,
+  // so that no stale one can be taken for it. The length of a chain is what the driver says it is; whether the device needs more descriptors to write
+  // its answer is nothing to rely on, as it
+  // writes one.
+  // @clause virtio.packed.dri.no-reliance-device-needing-more
 
   protected override expose(sgs: readonly DmaBuffer[], outSgs: number, total: number, indirect: boolean): number {
     const words = this.#words;
@@ -132,7 +138,8 @@ export class PackedVirtqueue<T> extends Virtqueue<T> {
     this.#freeId = this.#nextId[id] as number;
     this.taken[id] = taken;
     this.free -= taken;
-    // All of the above before this one store: with it the device owns the chain, and from now until the USED bit says so nothing of it may be touched.
+    // All of the above before this one store: with it the device owns the chain, and from now until the USED bit says so nothing of it may be
+    // touched.
     // @clause virtio.packed.dri.memory-barrier-between-descriptor-body
     // @clause virtio.packed.dri.head-descriptor-becomes-available-only
     // @clause virtio.packed.dri.packed-descriptor-frozen-once-avail
@@ -148,7 +155,9 @@ export class PackedVirtqueue<T> extends Virtqueue<T> {
 
   // ## Whether to kick
   //
-  // The device's wish is two numbers, and they belong together: a position, and what it means. They are read as one word.
+  // The device's wish is two numbers, and they belong together: a position, and what it means. They are read as one word. A kick too many, with
+  // nothing new in the ring, does no harm.
+  // @clause virtio.packed.dri.packed-repeated-kicks-without-new
 
   override kickPrepare(): boolean {
     const { added } = this;
@@ -174,10 +183,11 @@ export class PackedVirtqueue<T> extends Virtqueue<T> {
 
   #usedAt(position: number, wrap: boolean): boolean {
     const flags = Atomics.load(this.#halves, position * DESC_HALVES + 7);
-    return (flags & DESC_F_USED) !== 0 === wrap && (flags & DESC_F_AVAIL) !== 0 === wrap;
+    return ((flags & DESC_F_USED) !== 0) === wrap && ((flags & DESC_F_AVAIL) !== 0) === wrap;
   }
 
-  // A device that marks everything as used, again and again, can do so only as often as there are buffers in flight: the notes end it. What it has to name is an id that
+  // A device that marks everything as used, again and again, can do so only as often as there are buffers in flight: the notes end it. What it has to
+  // name is an id that
   // the driver has given out, and each id is good once.
 
   protected override take(): number {

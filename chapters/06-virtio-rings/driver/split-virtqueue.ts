@@ -1,22 +1,25 @@
 // # The driver's end of a split ring
 //
-// Three areas, each written by one side. The *descriptor table* holds the pieces of buffers, linked by index; the driver writes it. The *available ring* says which chains the
-// device may take; the driver writes it. The *used ring* says which came back; the device writes it. Both rings have an index that only ever grows, modulo {{INDEX_LIMIT}}, so
-// that "how many since I last looked" is a subtraction.
+// Three areas, each written by one side. The *descriptor table* holds the pieces of buffers, linked by index; the driver writes it. The *available
+// ring* says which chains the device may take; the driver writes it. The *used ring* says which came back; the device writes it. Both rings have an
+// index that only ever grows, modulo {{INDEX_LIMIT}}, so that "how many since I last looked" is a subtraction.
 //
 // ## Which store must be seen first
 //
-// The device may be a thread on another processor, so the order in which the driver's stores become visible is part of the protocol. There are two places:
+// The device may be a thread on another processor, so the order in which the driver's stores become visible is part of the protocol. There are two
+// places:
 //
 // 1. Descriptors and the ring's entry *before* `avail.idx`. The moment the index moves, the device may take the chain; what it finds must be there.
-// 2. `avail.idx` *before* the question whether the device wants to be told. Each side does "store mine, then look at yours": the driver stores its index and reads the
-//    device's wish, the device stores its wish and reads the driver's index. If either look could pass its own store, both could miss each other, and a buffer would lie there with
+// 2. `avail.idx` *before* the question whether the device wants to be told. Each side does "store mine, then look at yours": the driver stores its
+// index and reads the
+//    device's wish, the device stores its wish and reads the driver's index. If either look could pass its own store, both could miss each other, and
+// a buffer would lie there with
 //    nobody awake. Processors do reorder exactly this pair, x86 included.
 //
 // And coming back: `used.idx` *before* the element that it covers, or an element is read that is not there yet.
 //
-// In this language `Atomics` is the tool for all three. Its operations are sequentially consistent: none passes another, and no ordinary access passes one in the direction that
-// matters. The indices, the flags and the events go through it; descriptors and elements are plain.
+// In this language `Atomics` is the tool for all three. Its operations are sequentially consistent: none passes another, and no ordinary access
+// passes one in the direction that matters. The indices, the flags and the events go through it; descriptors and elements are plain.
 
 import {
   availBytes,
@@ -32,7 +35,7 @@ import { type DmaBuffer, roundUp } from './bus.ts';
 import { DESC_BYTES, DESC_WORDS, type QueueAreas, storeDescriptor, Virtqueue, type VirtqueueOptions } from './virtqueue.ts';
 
 /** Indices of both rings are counted modulo this. */
-const INDEX_LIMIT = 0x1_0000;
+export const INDEX_LIMIT = 0x1_0000;
 
 const ELEM_WORDS = virtq_used_elem.bytes / 4;
 /** Where rings of the modern interface put the used ring: on a cache line of its own, so that the two sides do not take turns owning one. */
@@ -40,7 +43,7 @@ const CACHE_LINE = 64;
 const RING_ALIGN = 4096;
 
 /** Where each area lies in one block, and the length of the block. */
-export function splitPlaces(size: number, usedAlign: number): { readonly avail: number; readonly used: number; readonly bytes: number } {
+function splitPlaces(size: number, usedAlign: number): { readonly avail: number; readonly used: number; readonly bytes: number } {
   const avail = descBytes(size);
   const used = roundUp(avail + availBytes(size), usedAlign);
   return { avail, used, bytes: used + usedBytes(size) };
@@ -126,7 +129,8 @@ export class SplitVirtqueue<T> extends Virtqueue<T> {
 
   // ## Exposing a buffer
   //
-  // Free descriptors are a list through `#next`; a chain takes the first few, and keeps their order. When both sides have promised to use buffers *in order*, the list is the table
+  // Free descriptors are a list through `#next`; a chain takes the first few, and keeps their order. When both sides have promised to use buffers *in
+  // order*, the list is the table
   // itself, round and round: then the successor of each is the next one, as the promise demands, and freeing is counting.
   // @clause virtio.split.dri.order-chained-next-equals-x
 
@@ -178,8 +182,11 @@ export class SplitVirtqueue<T> extends Virtqueue<T> {
 
   // ## Whether to kick
   //
-  // A kick is expensive: with a virtual machine it is an exit. So the device says when it wants one. Without EVENT_IDX by a flag; with it, by an index: "when you pass this one".
-  // The device cannot be asked about each buffer of a batch, only about the batch, which is why the question is whether the index lies *between* the last time and now.
+  // From 0xfffe to 3 an
+  // index comes past 0xffff: {{passed(0xffff, 3, 0xfffe)}}. A kick is expensive: with a virtual machine it is an exit. So the device says when it wants one. Without EVENT_IDX by a flag; with it, by an
+  // index: "when you pass this one".
+  // The device cannot be asked about each buffer of a batch, only about the batch, which is why the question is whether the index lies *between* the
+  // last time and now.
 
   override kickPrepare(): boolean {
     const now = this.#availIdx;
@@ -206,8 +213,10 @@ export class SplitVirtqueue<T> extends Virtqueue<T> {
 
   // ## Taking a buffer back
   //
-  // What the device wrote is believed only as far as the notes allow. Its index may not be further on than there are buffers in flight. The id must be that of a chain the driver has
-  // exposed and not yet got back. Together these end every loop over this function: each success takes a buffer out of flight, and only the driver puts any in.
+  // What the device wrote is believed only as far as the notes allow. Its index may not be further on than there are buffers in flight. The id must
+  // be that of a chain the driver has
+  // exposed and not yet got back. Together these end every loop over this function: each success takes a buffer out of flight, and only the driver
+  // puts any in.
 
   protected override take(): number {
     const lastUsed = this.#lastUsed;
@@ -273,7 +282,8 @@ export class SplitVirtqueue<T> extends Virtqueue<T> {
 
   // ## Asking not to be told
   //
-  // Without EVENT_IDX there is a flag. With it the flag must stay 0, and "never" is said with the index that was passed last: the device's index comes by there
+  // Without EVENT_IDX there is a flag. With it the flag must stay 0, and "never" is said with the index that was passed last: the device's index
+  // comes by there
   // again only after {{INDEX_LIMIT}} buffers, and the one interrupt that it then sends too many does no harm.
 
   override disableCb(): void {

@@ -1,6 +1,7 @@
 // # What every transport can do
 //
-// Linux calls these operations `virtio_config_ops`. PCI, MMIO and a bare device in the same process each have them; above this line nobody knows which it is.
+// Linux calls these operations `virtio_config_ops`. PCI, MMIO and a bare device in the same process each have them; above this line nobody knows
+// which it is.
 
 import type { DriverBus, RegisterWidth } from './bus.ts';
 import type { AnyVirtqueue } from './virtqueue.ts';

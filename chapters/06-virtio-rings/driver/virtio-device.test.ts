@@ -4,7 +4,7 @@ import { bit, F, features, STATUS } from '../features.ts';
 import type { DriverBus, RegisterWidth } from './bus.ts';
 import { sharedMemory } from './laboratory.ts';
 import type { InterruptHandlers, VirtioTransport } from './transport.ts';
-import { DeviceHandle } from './virtio-device.ts';
+import type { DeviceHandle } from './virtio-device.ts';
 import { VirtioBus, type VirtioDriver } from './virtio-driver.ts';
 import type { AnyVirtqueue, Virtqueue } from './virtqueue.ts';
 
@@ -108,7 +108,16 @@ describe('the order of things', () => {
     transport.offer |= bit(3) | bit(6);
     expect(start(transport).failure).toBeNull();
     const chosen = (transport.offer & ~bit(6)).toString(16);
-    expect(transport.log).toEqual(['status 0', 'status 1', 'status 3', 'read features', `features ${chosen}`, 'status 11', 'queues 0:8', 'status 15']);
+    expect(transport.log).toEqual([
+      'status 0',
+      'status 1',
+      'status 3',
+      'read features',
+      `features ${chosen}`,
+      'status 11',
+      'queues 0:8',
+      'status 15',
+    ]);
   });
 
   it('kicks nothing before DRIVER_OK, and then what was kicked', () => {
@@ -137,11 +146,41 @@ describe('the order of things', () => {
   });
 
   it.each([
-    ['the features are not accepted', (t: Double) => void (t.refuses = STATUS.FEATURES_OK), 'does not accept'],
-    ['VERSION_1 is not offered', (t: Double) => void (t.offer = 0n), 'VERSION_1'],
-    ['a queue is missing', (t: Double) => void (t.sizes = []), 'has no queue 0'],
-    ['the queues are not taken', (t: Double) => void (t.takes = false), 'refused'],
-    ['the reset never ends', (t: Double) => void (t.afterReset = 2), 'reset'],
+    [
+      'the features are not accepted',
+      (t: Double) => {
+        t.refuses = STATUS.FEATURES_OK;
+      },
+      'does not accept',
+    ],
+    [
+      'VERSION_1 is not offered',
+      (t: Double) => {
+        t.offer = 0n;
+      },
+      'VERSION_1',
+    ],
+    [
+      'a queue is missing',
+      (t: Double) => {
+        t.sizes = [];
+      },
+      'has no queue 0',
+    ],
+    [
+      'the queues are not taken',
+      (t: Double) => {
+        t.takes = false;
+      },
+      'refused',
+    ],
+    [
+      'the reset never ends',
+      (t: Double) => {
+        t.afterReset = 2;
+      },
+      'reset',
+    ],
   ])('ends in FAILED when %s', (_, spoil, why) => {
     const transport = new Double();
     spoil(transport);
@@ -289,7 +328,9 @@ describe('suspending', () => {
     expect(() => handle.readConfig(CONFIG, 'a')).toThrow(expect.objectContaining({ code: 'EBUSY' }));
     expect(() => handle.writeConfig(CONFIG, 'a', 1)).toThrow(expect.objectContaining({ code: 'EBUSY' }));
     expect(transport.log).toEqual([]);
-    transport.onStatus = (status) => void (transport.status = status & ~STATUS.SUSPEND);
+    transport.onStatus = (status) => {
+      transport.status = status & ~STATUS.SUSPEND;
+    };
     expect(handle.resume()).toBe(true);
     expect(queue.addOutbuf([handle.dma.allocate(4)], 'x')).toBe(0);
   });
@@ -301,7 +342,9 @@ describe('suspending', () => {
 
   it('ends when the device needs a reset', () => {
     const [transport, handle] = suspendable();
-    transport.onStatus = (status) => void (transport.status = status | STATUS.DEVICE_NEEDS_RESET);
+    transport.onStatus = (status) => {
+      transport.status = status | STATUS.DEVICE_NEEDS_RESET;
+    };
     expect(handle.suspend()).toBe(false);
     expect(handle.resume()).toBe(false);
     expect(queue.isBroken).toBe(true);

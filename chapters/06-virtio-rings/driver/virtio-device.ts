@@ -1,8 +1,8 @@
 // # A device, in the hands of a driver
 //
-// Linux calls it `struct virtio_device`: a device that was found on some bus, with a status, features, a configuration space and queues. Here the order of things is kept, and here
-// it is decided what to do when the device does not keep it. A device that cannot be used is given up, by setting FAILED; it is never a reason to throw at whoever only wanted
-// a random number.
+// Linux calls it `struct virtio_device`: a device that was found on some bus, with a status, features, a configuration space and queues. Here the
+// order of things is kept, and here it is decided what to do when the device does not keep it. A device that cannot be used is given up, by setting
+// FAILED; it is never a reason to throw at whoever only wanted a random number.
 
 import type { Fields, Layout, Values } from '../../01-hardware-background/layout.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
@@ -22,8 +22,8 @@ export interface QueueWish<T> {
   readonly size?: number;
 }
 
-// Bits 24 to 41 and 43 belong to the rings and transports and not to the driver of the type. They are taken when both sides can use them. What is not in this list, and in
-// no driver's table, is not taken, whatever it is: that is how a driver of today works with a device of tomorrow.
+// Bits 24 to 41 and 43 belong to the rings and transports and not to the driver of the type. They are taken when both sides can use them. What is not
+// in this list, and in no driver's table, is not taken, whatever it is: that is how a driver of today works with a device of tomorrow.
 // @clause virtio.features.dri.undescribed-reserved-transport-unsupported-type
 // @clause virtio.features.dri.undescribed-reserved-transport-unsupported-type-undefined
 // @clause virtio.features.dri.unknown-offered-bits-alone-no
@@ -31,8 +31,11 @@ export interface QueueWish<T> {
 /** What the rings of this book can do, on every transport. */
 const RING_FEATURES = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_PACKED, F.IN_ORDER);
 
-// Addresses in a ring are whatever {@link DriverMemory} calls its pieces' addresses; a machine with an IOMMU gives its drivers such memory, one without gives physical addresses. All
-// barriers are `Atomics`, which are as strong as hardware has them.
+// Addresses in a ring are whatever {@link DriverMemory} calls its pieces' addresses; a machine with an IOMMU gives its drivers such memory, one
+// without gives physical addresses. All barriers are `Atomics`, which are as strong as hardware has them. Virtual functions and administration queues
+// are for drivers of whole cards; here their features are not taken.
+// @clause virtio.reserved.dri.sr-iov-negotiated-only-pci
+// @clause virtio.reserved.dri.sr-iov-negotiation-incl-features
 // @clause virtio.reserved.dri.virtio-f-version-1-accepted
 // @clause virtio.reserved.dri.virtio-f-access-platform-accepted
 // @clause virtio.reserved.dri.access-platform-iommu-off-programmed
@@ -90,7 +93,8 @@ export class DeviceHandle {
 
   // ## Status
   //
-  // A status is only added to, one bit for each step, until a reset takes all of it away. The device learns from it how far the driver has come, and so does whoever debugs
+  // A status is only added to, one bit for each step, until a reset takes all of it away. The device learns from it how far the driver has come, and
+  // so does whoever debugs
   // one that came no further.
 
   // @clause virtio.status.dri.status-bits-raised-initialization-step
@@ -154,6 +158,8 @@ export class DeviceHandle {
     const complaint = this.#guard(() => driver.validate?.(this) ?? null);
     if (complaint !== null) return this.fail(complaint);
     if (this.features & ~offered) return this.fail('the driver wants what is not offered');
+    // The last time that features are written: after FEATURES_OK there is no way back but a reset.
+    // @clause virtio.init.dri.feature-set-frozen-after-features
     transport.setFeatures(this.features);
     if (transport.legacy) return null;
     this.addStatus(STATUS.FEATURES_OK);
@@ -338,7 +344,8 @@ export class DeviceHandle {
 
   // ## Configuration
   //
-  // A field of 64 bits takes two reads, and two fields that belong together take more. The device may change them in between. It counts its changes, so the driver reads the
+  // A field of 64 bits takes two reads, and two fields that belong together take more. The device may change them in between. It counts its changes,
+  // so the driver reads the
   // count, the fields, and the count again.
 
   /**
@@ -377,14 +384,16 @@ export class DeviceHandle {
   writeConfig<L extends Fields>(layout: Layout<L>, name: keyof L & string, value: number): void {
     if (this.#suspended) throw new Errno('config', ERRNO.EBUSY, 'the device is suspended');
     // @clause virtio.init.dri.device-config-not-written-choosing
-    if (!this.transport.legacy && (this.transport.getStatus() & STATUS.FEATURES_OK) === 0) throw new Errno('config', ERRNO.EBUSY, 'nothing is agreed on yet');
+    if (!this.transport.legacy && (this.transport.getStatus() & STATUS.FEATURES_OK) === 0)
+      throw new Errno('config', ERRNO.EBUSY, 'nothing is agreed on yet');
     const { offset, bytes } = layout.fields[name] as { offset: number; bytes: number };
     this.transport.writeConfig(offset, bytes as RegisterWidth, value);
   }
 
   // ## Suspend and resume
   //
-  // The driver sets SUSPEND, and the device clears DRIVER_OK when it has stopped; the driver sets DRIVER_OK again, and the device clears SUSPEND when it runs. In between nothing
+  // The driver sets SUSPEND, and the device clears DRIVER_OK when it has stopped; the driver sets DRIVER_OK again, and the device clears SUSPEND when
+  // it runs. In between nothing
   // is forgotten: the rings stay where they are.
 
   /** False when the device cannot, or has not done so. @throws Errno EOPNOTSUPP when it was not negotiated, EBUSY when the device is not running */

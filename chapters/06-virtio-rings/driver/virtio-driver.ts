@@ -1,7 +1,7 @@
 // # Drivers, and who gets which device
 //
-// A driver says which types of device it is for and which of their features it knows. Matching the two is not the driver's affair, nor is the order of steps before and
-// after its own part. Linux has a bus for that, `virtio_bus`, and so has this book.
+// A driver says which types of device it is for and which of their features it knows. Matching the two is not the driver's affair, nor is the order
+// of steps before and after its own part. Linux has a bus for that, `virtio_bus`, and so has this book.
 
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import type { VirtioTransport } from './transport.ts';
@@ -50,7 +50,8 @@ export class VirtioBus {
   /** A driver is there; it gets every device that waits for it. */
   registerVirtioDriver(driver: VirtioDriver): void {
     this.#drivers.push(driver);
-    for (const device of this.#devices) if (device.driver === null && device.failure === null && matches(driver, device.transport)) this.#probe(device, driver);
+    for (const device of this.#devices)
+      if (device.driver === null && device.failure === null && matches(driver, device.transport)) this.#probe(device, driver);
   }
 
   /** A device is there; a driver that is for it gets it. */

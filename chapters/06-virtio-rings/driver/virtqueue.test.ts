@@ -11,8 +11,7 @@ const NAMES = ['indirect', 'eventIdx', 'inOrder'] as const;
 const all: Partial<QueueFeatures>[] = FORMATS.flatMap((format) =>
   Array.from({ length: 8 }, (_, bits) => ({ ...format, ...Object.fromEntries(NAMES.map((name, at) => [name, ((bits >> at) & 1) !== 0])) })),
 );
-const say = (features: Partial<QueueFeatures>): string =>
-  [features.packed ? 'packed' : 'split', ...NAMES.filter((name) => features[name])].join(' ');
+const say = (features: Partial<QueueFeatures>): string => [features.packed ? 'packed' : 'split', ...NAMES.filter((name) => features[name])].join(' ');
 
 describe.each(all.map((features) => [say(features), features] as const))('a %s queue', (_, features) => {
   it('hands over one buffer and takes it back', () => {
@@ -87,7 +86,12 @@ describe.each(all.map((features) => [say(features), features] as const))('a %s q
 
   // Against a model: the list of buffers that are where. The device takes some, keeps some, gives some back in any order that was agreed on.
   it('keeps its promises in any order of steps', () => {
-    type Step = { readonly kind: 'add' | 'take' | 'give' | 'get' | 'off' | 'on' | 'later'; readonly n: number; readonly out: number; readonly in: number };
+    type Step = {
+      readonly kind: 'add' | 'take' | 'give' | 'get' | 'off' | 'on' | 'later';
+      readonly n: number;
+      readonly out: number;
+      readonly in: number;
+    };
     const step: fc.Arbitrary<Step> = fc.record({
       kind: fc.constantFrom('add', 'add', 'take', 'take', 'give', 'give', 'get', 'get', 'off', 'on', 'later'),
       n: fc.nat(7),
@@ -146,48 +150,52 @@ describe.each(all.map((features) => [say(features), features] as const))('a %s q
   // Nobody looks unless told. If one wish or one kick were lost, this would stand still.
   it('never sleeps on a buffer', () => {
     fc.assert(
-      fc.property(fc.constantFrom(1, 2, 4, 16), fc.array(fc.record({ add: fc.nat(5), serve: fc.nat(5), late: fc.boolean() }), { maxLength: 60 }), (size, rounds) => {
-        const { queue, ring, arena } = pair(size, features);
-        const one = filled(arena, 1);
-        let told = false; // the device
-        let called = false; // the driver
-        let delayed = false;
-        let here = 0;
-        let there = 0;
-        const serve = (limit: number): void => {
-          for (let n = 0; n < limit; n++) {
-            const chain = ring.pop();
-            if (!chain) return;
-            ring.push(chain, 0);
-            there--;
-            here++;
+      fc.property(
+        fc.constantFrom(1, 2, 4, 16),
+        fc.array(fc.record({ add: fc.nat(5), serve: fc.nat(5), late: fc.boolean() }), { maxLength: 60 }),
+        (size, rounds) => {
+          const { queue, ring, arena } = pair(size, features);
+          const one = filled(arena, 1);
+          let told = false; // the device
+          let called = false; // the driver
+          let delayed = false;
+          let here = 0;
+          let there = 0;
+          const serve = (limit: number): void => {
+            for (let n = 0; n < limit; n++) {
+              const chain = ring.pop();
+              if (!chain) return;
+              ring.push(chain, 0);
+              there--;
+              here++;
+            }
+          };
+          queue.disableCb();
+          expect(queue.enableCb()).toBe(true);
+          for (const { add, serve: limit, late } of rounds) {
+            for (let n = 0; n < add; n++) if (queue.addOutbuf([one], 'x') === 0) there++;
+            if (queue.kickPrepare()) told = true;
+            if (told) {
+              // The device works with kicks off, asks for them again, and looks once more.
+              told = false;
+              ring.disableKicks();
+              serve(limit);
+              if (ring.enableKicks()) told = true;
+              if (ring.shouldNotify()) called = true;
+            }
+            if (called) {
+              called = false;
+              delayed = late;
+              queue.disableCb();
+              for (let got = queue.getBuf(); got; got = queue.getBuf()) here--;
+              if (!(late ? queue.enableCbDelayed() : queue.enableCb())) called = true;
+            }
+            expect(told || there === 0).toBe(true);
+            // Asked for most of them only, the device may be silent while it still has some.
+            if (!delayed || there === 0) expect(called || here === 0).toBe(true);
           }
-        };
-        queue.disableCb();
-        expect(queue.enableCb()).toBe(true);
-        for (const { add, serve: limit, late } of rounds) {
-          for (let n = 0; n < add; n++) if (queue.addOutbuf([one], 'x') === 0) there++;
-          if (queue.kickPrepare()) told = true;
-          if (told) {
-            // The device works with kicks off, asks for them again, and looks once more.
-            told = false;
-            ring.disableKicks();
-            serve(limit);
-            if (ring.enableKicks()) told = true;
-            if (ring.shouldNotify()) called = true;
-          }
-          if (called) {
-            called = false;
-            delayed = late;
-            queue.disableCb();
-            for (let got = queue.getBuf(); got; got = queue.getBuf()) here--;
-            if (!(late ? queue.enableCbDelayed() : queue.enableCb())) called = true;
-          }
-          expect(told || there === 0).toBe(true);
-          // Asked for most of them only, the device may be silent while it still has some.
-          if (!delayed || there === 0) expect(called || here === 0).toBe(true);
-        }
-      }),
+        },
+      ),
       { numRuns: 25 },
     );
   });

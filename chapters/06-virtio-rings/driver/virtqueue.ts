@@ -1,15 +1,16 @@
 // # A queue, seen from the driver
 //
-// A driver puts buffers in and gets them back, and that is all it wants to know. What lies between is one of two ring formats, up to five negotiated features that change
-// what is written where, and a device that may be mad. This file is what both formats have in common: the operations, by the names that Linux gives them, and the
-// driver's own notes.
+// A driver puts buffers in and gets them back, and that is all it wants to know. What lies between is one of two ring formats, up to five negotiated
+// features that change what is written where, and a device that may be mad. This file is what both formats have in common: the operations, by the
+// names that Linux gives them, and the driver's own notes.
 //
 // ## Own notes
 //
-// Everything in a ring is in memory that the device can write. Linux learnt that late: when the host stopped being trusted, with confidential guests, a driver that read
-// the `next` field of its own descriptor back from the ring was a hole. So the driver keeps a copy of everything it needs to know: which descriptor follows which, how many a
-// buffer took, how many bytes the device may have written, and whether a buffer is in flight at all. From the ring it takes only what the device has to say, an
-// id and a length, and holds both against the notes. What does not fit *breaks* the queue: nothing more goes in, nothing comes out, until the device is reset.
+// Everything in a ring is in memory that the device can write. Linux learnt that late: when the host stopped being trusted, with confidential guests,
+// a driver that read the `next` field of its own descriptor back from the ring was a hole. So the driver keeps a copy of everything it needs to know:
+// which descriptor follows which, how many a buffer took, how many bytes the device may have written, and whether a buffer is in flight at all. From
+// the ring it takes only what the device has to say, an id and a length, and holds both against the notes. What does not fit *breaks* the queue:
+// nothing more goes in, nothing comes out, until the device is reset.
 
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 import { MAX_CHAIN_BYTES, virtq_desc } from '../rings/layout.ts';
@@ -147,7 +148,8 @@ export abstract class Virtqueue<T> {
 
   // ## In
   //
-  // The device reads what is there to be read and then writes what is there to be written, so a buffer is a list of pieces: first those it may only read, then those it
+  // The device reads what is there to be read and then writes what is there to be written, so a buffer is a list of pieces: first those it may only
+  // read, then those it
   // may write. Two numbers and one array say that, and leave no way to put a readable piece after a writable one.
 
   /**
@@ -164,7 +166,8 @@ export abstract class Virtqueue<T> {
     // @clause virtio.packed.dri.list-length-within-queue-size
     // @clause virtio.packed.dri.list-length-within-device-specified
     // @clause virtio.packed-indirect.dri.packed-indirect-chain-length-within
-    if (!(outSgs >= 0 && inSgs >= 0 && total > 0 && total <= this.#size && total <= sgs.length)) throw misuse(`${outSgs} + ${inSgs} of ${sgs.length} pieces`);
+    if (!(outSgs >= 0 && inSgs >= 0 && total > 0 && total <= this.#size && total <= sgs.length))
+      throw misuse(`${outSgs} + ${inSgs} of ${sgs.length} pieces`);
     let bytes = 0;
     let writable = 0;
     for (let index = 0; index < total; index++) {
@@ -200,7 +203,8 @@ export abstract class Virtqueue<T> {
   /** Writes the descriptors and makes them available; returns the buffer's id. There is room. Sets `taken`. */
   protected abstract expose(sgs: readonly DmaBuffer[], outSgs: number, total: number, indirect: boolean): number;
 
-  // An indirect table is memory of its own, of which the ring holds only the address. It could be allocated for each buffer; here each id has one, made when it is first needed
+  // An indirect table is memory of its own, of which the ring holds only the address. It could be allocated for each buffer; here each id has one,
+  // made when it is first needed
   // and replaced by a larger one when it does not suffice.
 
   /** The indirect table of an id, as words, with room for `entries`; its address is in {@link tableAddress}. */
@@ -325,7 +329,8 @@ export abstract class Virtqueue<T> {
     return true;
   }
 
-  // What a callback usually does: no notifications while there is something to do, everything that has come back, and then the question whether more came meanwhile. A device that
+  // What a callback usually does: no notifications while there is something to do, everything that has come back, and then the question whether more
+  // came meanwhile. A device that
   // answers faster than the driver asks could keep it here for ever, so a round has an end. What is left is there the next time somebody looks.
 
   /** Takes what has come back and gives it to `use`; at most two rings full. */

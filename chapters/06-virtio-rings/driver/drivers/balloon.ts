@@ -1,14 +1,25 @@
 // # A driver of a balloon
 //
-// The host says how many pages it would like to have. The driver takes that many out of the guest's memory, so that nobody uses them, and tells their numbers; or takes some back. Everything
-// else grew on it: figures about the guest's memory, and two ways to say "these pages are free, I have just not given them up".
+// The host says how many pages it would like to have. The driver takes that many out of the guest's memory, so that nobody uses them, and tells their
+// numbers; or takes some back. Everything else grew on it: figures about the guest's memory, and two ways to say "these pages are free, I have just
+// not given them up".
 //
-// What the driver must be careful about is *when* a page is whose. From the moment its number is in a buffer the host may throw its contents away, so it has to be out of use before. And with
-// MUST_TELL_HOST a page that comes back is not to be touched before the host has heard of it.
+// What the driver must be careful about is *when* a page is whose. From the moment its number is in a buffer the host may throw its contents away, so
+// it has to be out of use before. And with MUST_TELL_HOST a page that comes back is not to be touched before the host has heard of it.
 
-import { BALLOON_F, BALLOON_PAGE_BYTES, BALLOON_S, type BalloonRole, CMD_ID, queueRoles, type StatName, VirtioBalloonConfig, VirtioBalloonStat } from '../../devices/balloon-layout.ts';
-import { DEVICE_ID } from '../../features.ts';
 import { Errno } from '../../../02-kvm-objects/errno.ts';
+import {
+  BALLOON_F,
+  BALLOON_PAGE_BYTES,
+  BALLOON_S,
+  type BalloonRole,
+  CMD_ID,
+  queueRoles,
+  type StatName,
+  VirtioBalloonConfig,
+  VirtioBalloonStat,
+} from '../../devices/balloon-layout.ts';
+import { DEVICE_ID } from '../../features.ts';
 import { type DmaBuffer, slice } from '../bus.ts';
 import type { DeviceHandle } from '../virtio-device.ts';
 import type { VirtioDriver } from '../virtio-driver.ts';
@@ -161,7 +172,9 @@ export class Balloon {
   #deflate(count: number): boolean {
     const pages = this.#pages.slice(-count);
     // @clause virtio.balloon.dri.deflation-announced-through-deflateq
+    // Without MUST_TELL_HOST it would be allowed to be quicker; it is simpler to wait always.
     // @clause virtio.balloon.dri.must-tell-host-pages-reused
+    // @clause virtio.balloon.dri.no-must-tell-host-pages
     if (!this.#tell('deflateq', pages)) return false;
     this.#pages.length -= count;
     for (const page of pages) this.#release(page);
@@ -223,7 +236,8 @@ export class Balloon {
 
   // ## Hints
   //
-  // The host is about to copy the guest's memory and would like to know what it can leave out. It starts a round with a number; the driver repeats the number, names free pages in buffers that the device
+  // The host is about to copy the guest's memory and would like to know what it can leave out. It starts a round with a number; the driver repeats
+  // the number, names free pages in buffers that the device
   // "writes", and ends the round. A page that the guest needs meanwhile it simply takes: writing to it tells the host all it needs to know.
 
   #hint(queue: Queue): void {
@@ -231,7 +245,10 @@ export class Balloon {
     if (id === this.#lastCommand) return;
     this.#lastCommand = id;
     // @clause virtio.balloon.dri.done-releases-all-hinted-pages
-    if (id === CMD_ID.DONE) return this.#releaseHinted();
+    if (id === CMD_ID.DONE) {
+      this.#releaseHinted();
+      return;
+    }
     // @clause virtio.balloon.dri.command-id-stop-done-page
     if (id === CMD_ID.STOP) return;
     // @clause virtio.balloon.dri.hinting-begins-current-command-id

@@ -1,7 +1,8 @@
 // # A driver of a disk
 //
-// A request is a header that the device reads, data in one direction or the other, and one byte of status that the device writes last. The driver keeps a number of such header-and-status
-// pairs, and each that is free is a request that can be under way. What comes back names its pair, and the pair remembers who asked.
+// A request is a header that the device reads, data in one direction or the other, and one byte of status that the device writes last. The driver
+// keeps a number of such header-and-status pairs, and each that is free is a request that can be under way. What comes back names its pair, and the
+// pair remembers who asked.
 
 import { ERRNO, Errno } from '../../../02-kvm-objects/errno.ts';
 import { SECTOR_BYTES } from '../../../05-pio-mmio/block/block.ts';
@@ -92,14 +93,14 @@ export class BlockDisk {
   // The header goes first, the status last. Data goes between them, on the side of whoever reads it.
 
   /**
-   * Asks, and lets `done` know. `data` is read by the device, or written by it.
+   * Asks, and lets `done` know. Of `data` the first `outData` pieces are read by the device, the others written.
    * @throws Errno EINVAL for a request that the specification forbids
    */
   submit(
     type: number,
     sector: number,
     data: readonly DmaBuffer[],
-    direction: 'to device' | 'from device',
+    outData: number,
     done: (status: number, len: number) => void,
   ): 'asked' | 'lost' | 'busy' {
     this.#check(type, sector, data);
@@ -112,8 +113,7 @@ export class BlockDisk {
     sgs.length = 0;
     sgs.push(header, ...data, status);
     slot.done = done;
-    const out = direction === 'to device' ? 1 + data.length : 1;
-    const result = this.#queue.addSgs(sgs, out, sgs.length - out, slot);
+    const result = this.#queue.addSgs(sgs, 1 + outData, sgs.length - 1 - outData, slot);
     if (result !== 0) {
       this.#free.push(slot);
       return result === -ERRNO.EIO ? 'lost' : 'busy';
@@ -132,7 +132,8 @@ export class BlockDisk {
       // @clause virtio.blk.dri.out-data-length-multiple-512
       if (bytes === 0 || bytes % SECTOR_BYTES !== 0) refuse(`${bytes} bytes are not whole sectors`);
       // @clause virtio.blk.dri.requests-stay-within-capacity
-      if (!(Number.isSafeInteger(sector) && sector >= 0 && sector + bytes / SECTOR_BYTES <= this.#capacity)) refuse(`sector ${sector} of ${this.#capacity}`);
+      if (!(Number.isSafeInteger(sector) && sector >= 0 && sector + bytes / SECTOR_BYTES <= this.#capacity))
+        refuse(`sector ${sector} of ${this.#capacity}`);
     }
     // @clause virtio.blk.dri.flush-request-sector-0
     // @clause virtio.blk.dri.flush-request-carries-no-data
@@ -156,8 +157,17 @@ export class BlockDisk {
 
   /** Asks and waits. */
   request(type: number, sector: number, data: readonly DmaBuffer[], direction: 'to device' | 'from device'): BlockResult {
+    return this.#ask(type, sector, data, direction === 'to device' ? data.length : 0);
+  }
+
+  /** A ZONE_APPEND: `data` goes, and the place it went to comes back in `answer`. */
+  appendTo(sector: number, data: DmaBuffer, answer: DmaBuffer): BlockResult {
+    return this.#ask(BLK_T.ZONE_APPEND, sector, [data, answer], 1);
+  }
+
+  #ask(type: number, sector: number, data: readonly DmaBuffer[], outData: number): BlockResult {
     let answer: number | null = null;
-    const asked = this.submit(type, sector, data, direction, (status) => {
+    const asked = this.submit(type, sector, data, outData, (status) => {
       answer = status;
     });
     if (asked !== 'asked') return asked;
@@ -283,14 +293,19 @@ export class BlockDisk {
 
 // ## Zones
 //
-// This driver treats a disk as one on which everything can be written everywhere. Of the zoned kinds a host-aware disk allows that; a host-managed one does not, and a driver that does not know how
-// to write to it must leave it alone.
+// A driver may treat a disk as one on which everything can be written everywhere. Of the zoned kinds a host-aware disk allows that; a host-managed
+// one does not, and a driver that does not know how to write to it must leave it alone. Whoever uses this one says which it is.
 
 const { model } = BlkConfig.fields.zoned.of.fields;
 const MODEL_AT = BlkConfig.fields.zoned.offset + model.offset;
 
+interface BlockDriverOptions {
+  /** Whoever gets the disk writes to zones as they have to be written. */
+  readonly zones?: boolean;
+}
+
 /** The driver; `found` gets each disk that works. */
-export const blockDriver = (found: (disk: BlockDisk) => void): VirtioDriver => ({
+export const blockDriver = (found: (disk: BlockDisk, device: DeviceHandle) => void, { zones = false }: BlockDriverOptions = {}): VirtioDriver => ({
   name: 'virtio_blk',
   idTable: [{ device: DEVICE_ID.BLOCK }],
   // biome-ignore format: table
@@ -304,15 +319,18 @@ export const blockDriver = (found: (disk: BlockDisk) => void): VirtioDriver => (
     // @clause virtio.blk.dri.hm-model-unsupported-driver-failed
     // @clause virtio.blk.dri.ha-model-zone-unaware-driver
     // @clause virtio.blk.dri.zone-unaware-driver-disregards-other
-    // @clause virtio.blk.dri.host-managed-device-discard-not
+    // @clause virtio.blk.dri.ha-none-model-zoned-discard
     const kind = device.transport.readConfig(MODEL_AT, 1);
-    if (kind !== BLK_Z.NONE && kind !== BLK_Z.HA) return 'a disk whose zones the host does not manage';
+    if (kind === BLK_Z.NONE || kind === BLK_Z.HA) return null;
+    if (kind !== BLK_Z.HM || !zones) return 'a disk whose zones nobody here manages';
+    // @clause virtio.blk.dri.host-managed-device-discard-not
+    device.features &= ~(1n << BigInt(BLK_F.DISCARD));
     return null;
   },
   probe(device) {
     device.private = new BlockDisk(device);
   },
-  scan: (device) => found(device.private as BlockDisk),
+  scan: (device) => found(device.private as BlockDisk, device),
   configChanged: (device) => (device.private as BlockDisk).reread(),
   remove: (device) => (device.private as BlockDisk).remove(),
 });

@@ -1,10 +1,17 @@
 // # A driver of a console
 //
-// Bytes in two directions: a queue of empty buffers for what comes, a queue of full ones for what goes. With MULTIPORT there are many such pairs, and a pair of control queues in which driver
-// and device tell each other which ports exist, what they are called, and whether anyone listens.
+// Bytes in two directions: a queue of empty buffers for what comes, a queue of full ones for what goes. With MULTIPORT there are many such pairs, and
+// a pair of control queues in which driver and device tell each other which ports exist, what they are called, and whether anyone listens.
 
 import { CONTROL_RECEIVEQ, CONTROL_TRANSMITQ, portQueues } from '../../devices/console.ts';
-import { CONSOLE_EVENT, CONSOLE_F, encodeControl, VirtioConsoleConfig, VirtioConsoleControl, VirtioConsoleResize } from '../../devices/console-messages.ts';
+import {
+  CONSOLE_EVENT,
+  CONSOLE_F,
+  encodeControl,
+  VirtioConsoleConfig,
+  VirtioConsoleControl,
+  VirtioConsoleResize,
+} from '../../devices/console-messages.ts';
 import { DEVICE_ID } from '../../features.ts';
 import type { DmaBuffer } from '../bus.ts';
 import type { DeviceHandle, QueueWish } from '../virtio-device.ts';
@@ -227,7 +234,10 @@ export class Console {
     reclaim();
     if (this.#control.length === 0 && this.#device.waitUsed(output)) reclaim();
     const buffer = this.#control.pop();
-    if (!buffer) return this.#device.breakDevice('the device does not read what it is told');
+    if (!buffer) {
+      this.#device.breakDevice('the device does not read what it is told');
+      return;
+    }
     buffer.bytes.set(encodeControl(id, event, value));
     if (output.addOutbuf([buffer], buffer) !== 0) this.#control.push(buffer);
     output.kick();

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { MemoryBlock } from '../../../05-pio-mmio/block/block.ts';
+import { BalloonModel } from '../../devices/balloon.ts';
 import { BlockModel } from '../../devices/block.ts';
 import { BLK_S } from '../../devices/block-layout.ts';
-import { BalloonModel } from '../../devices/balloon.ts';
 import { ConsoleModel } from '../../devices/console.ts';
 import { EntropyModel } from '../../devices/entropy.ts';
 import { bench } from '../laboratory.ts';
@@ -10,13 +10,20 @@ import { type Balloon, balloonDriver } from './balloon.ts';
 import { type BlockDisk, blockDriver } from './block.ts';
 import { type Console, consoleDriver } from './console.ts';
 import { type EntropySource, entropyDriver } from './entropy.ts';
+import { ZonedDisk } from './zoned-disk.ts';
 
 const bytes = (count: number, seed = 1): Uint8Array => Uint8Array.from({ length: count }, (_, at) => (at * 31 + seed * 7 + (at >> 8)) & 0xff);
 
 describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed', (format) => {
   it('entropy: reads what the device gives', () => {
     let source: EntropySource | null = null;
-    const { handle, device } = bench(new EntropyModel({ seed: 5 }), entropyDriver((each) => void (source = each)), format);
+    const { handle, device } = bench(
+      new EntropyModel({ seed: 5 }),
+      entropyDriver((each) => {
+        source = each;
+      }),
+      format,
+    );
     expect(handle.failure).toBeNull();
     expect(device.status).toBe(15);
     const got = new Uint8Array(1000);
@@ -29,7 +36,9 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
     const drive = new MemoryBlock(new Uint8Array(512 * 1024));
     const { handle } = bench(
       new BlockModel({ drive, serial: 'ring', discard: true, writeZeroes: true, configWce: true }),
-      blockDriver((each) => void (disk = each)),
+      blockDriver((each) => {
+        disk = each;
+      }),
       format,
     );
     expect(handle.failure).toBeNull();
@@ -44,7 +53,12 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
     expect(found.flush()).toBe(BLK_S.OK);
     expect(drive.flushes).toBeGreaterThan(0);
     expect(found.id).toBe('ring');
-    expect(found.writeZeroes([{ sector: 3, sectors: 1 }, { sector: 5, sectors: 2 }])).toBe(BLK_S.OK);
+    expect(
+      found.writeZeroes([
+        { sector: 3, sectors: 1 },
+        { sector: 5, sectors: 2 },
+      ]),
+    ).toBe(BLK_S.OK);
     expect(drive.bytes.subarray(3 * 512, 4 * 512).every((byte) => byte === 0)).toBe(true);
     expect(drive.bytes.subarray(4 * 512, 5 * 512).every((byte) => byte === 0)).toBe(false);
     expect(found.discard([{ sector: 10, sectors: 2 }])).toBe(BLK_S.OK);
@@ -53,13 +67,65 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
     expect(() => found.read(1024, new Uint8Array(512))).toThrow(expect.objectContaining({ code: 'EINVAL' }));
   });
 
+  it('block: writes a zoned disk in order, and leaves it alone when nobody can', () => {
+    const drive = new MemoryBlock(new Uint8Array(512 * 1024));
+    const model = (kind: 'host-managed' | 'host-aware'): BlockModel => new BlockModel({ drive, zoned: { model: kind, zoneSectors: 128 } });
+    expect(
+      bench(
+        model('host-managed'),
+        blockDriver(() => {}),
+        format,
+      ).handle.failure,
+    ).toContain('zones');
+    expect(
+      bench(
+        model('host-aware'),
+        blockDriver(() => {}),
+        format,
+      ).handle.failure,
+    ).toBeNull();
+    let disk = null as BlockDisk | null;
+    const { handle } = bench(
+      model('host-managed'),
+      blockDriver(
+        (each) => {
+          disk = each;
+        },
+        { zones: true },
+      ),
+      format,
+    );
+    expect(handle.failure).toBeNull();
+    const zoned = new ZonedDisk(handle, disk as unknown as BlockDisk);
+    const zones = zoned.report(0);
+    if (typeof zones !== 'object') expect.fail(`report: ${zones}`);
+    expect(zones.length).toBe(8);
+    expect(zoned.append(256, bytes(1024))).toEqual({ sector: 256 });
+    expect(zoned.append(256, bytes(512, 9))).toEqual({ sector: 258 });
+    const [zone] = zoned.report(300) as readonly { start: number; writePointer: number; capacity: number; type: number; state: number }[];
+    expect(zone).toMatchObject({ start: 256, writePointer: 259 });
+    if (zone) expect(zoned.write(zone, bytes(512, 4))).toBe(BLK_S.OK);
+    if (zone) expect(zoned.write(zone, bytes(512, 4))).not.toBe(BLK_S.OK);
+    expect(drive.bytes.subarray(258 * 512, 259 * 512)).toEqual(bytes(512, 9));
+    for (const action of ['open', 'close', 'finish', 'reset'] as const) expect(zoned.zone(action, 256), action).toBe(BLK_S.OK);
+    expect(zoned.resetAll()).toBe(BLK_S.OK);
+    expect(() => zoned.append(1, bytes(512))).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+    zoned.free();
+  });
+
   it('console: one port, both ways, more than its buffers hold', () => {
     let found: Console | null = null;
     const model = new ConsoleModel({ maxPorts: 1, size: { cols: 80, rows: 25 } });
     const heard: number[] = [];
     const near = model.port(0);
     if (near) near.onOutput = (bytes) => void heard.push(...bytes);
-    const { handle } = bench(model, consoleDriver((each) => void (found = each)), format);
+    const { handle } = bench(
+      model,
+      consoleDriver((each) => {
+        found = each;
+      }),
+      format,
+    );
     expect(handle.failure).toBeNull();
     const port = (found as unknown as Console).ports.get(0);
     if (!port) expect.fail('there is no port');
@@ -80,7 +146,13 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
   it('console: ports that come, say what they are, and go', () => {
     let found: Console | null = null;
     const model = new ConsoleModel({ maxPorts: 4, ports: [{ console: true }, { name: 'org.example.0' }] });
-    const { handle, transport } = bench(model, consoleDriver((each) => void (found = each)), format);
+    const { handle, transport } = bench(
+      model,
+      consoleDriver((each) => {
+        found = each;
+      }),
+      format,
+    );
     expect(handle.failure).toBeNull();
     const console = found as unknown as Console;
     expect([...console.ports.keys()]).toEqual([0, 1]);
@@ -93,7 +165,9 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
     transport.settle();
     expect(console.ports.get(added.id)?.name).toBe('late');
     let open = false;
-    added.onGuestOpen = (is) => void (open = is);
+    added.onGuestOpen = (is) => {
+      open = is;
+    };
     const port = console.ports.get(added.id);
     if (!port) expect.fail('the port is not there');
     console.open(port, true);
@@ -120,11 +194,24 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
     const ram = 1 << 23;
     const model = new BalloonModel({ ramBytes: ram, reporting: true, hinting: true, deflateOnOom: true, numbering: 'either' });
     const events = { inflate: 0, deflate: 0, report: 0, hint: 0 };
-    model.onInflate = (_, bytes) => void (events.inflate += bytes);
-    model.onDeflate = (_, bytes) => void (events.deflate += bytes);
-    model.onReport = (_, bytes) => void (events.report += bytes);
-    model.hints.onHint = (_, bytes) => void (events.hint += bytes);
-    const driver = balloonDriver((each) => void (found = each), { statistics: () => ({ MEMFREE: 12345, MEMTOT: 1 << 20 }), poison: 0xaa, numbering });
+    model.onInflate = (_, bytes) => {
+      events.inflate += bytes;
+    };
+    model.onDeflate = (_, bytes) => {
+      events.deflate += bytes;
+    };
+    model.onReport = (_, bytes) => {
+      events.report += bytes;
+    };
+    model.hints.onHint = (_, bytes) => {
+      events.hint += bytes;
+    };
+    const driver = balloonDriver(
+      (each) => {
+        found = each;
+      },
+      { statistics: () => ({ MEMFREE: 12345, MEMTOT: 1 << 20 }), poison: 0xaa, numbering },
+    );
     const { handle, arena, transport } = bench(model, driver, format);
     expect(handle.failure).toBeNull();
     const balloon = found as unknown as Balloon;

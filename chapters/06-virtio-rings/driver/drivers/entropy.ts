@@ -1,7 +1,7 @@
 // # A driver of thirty lines: entropy
 //
-// One queue, no features, no configuration. An empty buffer goes in and comes back with random bytes, or with some: how many, only the length in the ring says, for what lies behind it is
-// whatever was there before.
+// One queue, no features, no configuration. An empty buffer goes in and comes back with random bytes, or with some: how many, only the length in the
+// ring says, for what lies behind it is whatever was there before.
 
 import { DEVICE_ID } from '../../features.ts';
 import type { DmaBuffer } from '../bus.ts';

@@ -38,7 +38,9 @@ for (const [name, hostile, count] of [
   hostile.run(count - Math.ceil(count / 4));
   const grown = heapBytes() - before;
   const { complaints, did, steps: done } = hostile.report;
-  console.log(`${name} seed ${seed}: ${done} steps, ${((performance.now() - started) / 1000).toFixed(1)} s, heap ${(grown / 2 ** 20).toFixed(1)} MiB more`);
+  console.log(
+    `${name} seed ${seed}: ${done} steps, ${((performance.now() - started) / 1000).toFixed(1)} s, heap ${(grown / 2 ** 20).toFixed(1)} MiB more`,
+  );
   console.log(`  did ${JSON.stringify(did)}`);
   for (const complaint of complaints) console.log(`  COMPLAINT ${complaint}`);
   if (grown > GROWTH_LIMIT_BYTES) console.log(`  COMPLAINT the heap has grown by ${grown} bytes`);

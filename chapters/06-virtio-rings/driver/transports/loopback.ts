@@ -1,13 +1,14 @@
 // # No transport at all
 //
-// The device is an object in the same program, and the driver calls it. Nothing of virtio is lost: status, features, configuration and queues are the device's own; what is
-// missing are the registers in front of them. Tests, benches and the pages in which both sides can be driven use this.
+// The device is an object in the same program, and the driver calls it. Nothing of virtio is lost: status, features, configuration and queues are the
+// device's own; what is missing are the registers in front of them. Tests, benches and the pages in which both sides can be driven use this.
 //
-// One thing a machine has must be kept: the two sides are never inside each other. A device that interrupts while it answers a kick does not find its own next kick in the
-// middle of its work; a processor takes the interrupt *after* the store that caused it. So what one side says while it is being called waits until it has returned.
+// One thing a machine has must be kept: the two sides are never inside each other. A device that interrupts while it answers a kick does not find its
+// own next kick in the middle of its work; a processor takes the interrupt *after* the store that caused it. So what one side says while it is being
+// called waits until it has returned.
 
-import { F, features } from '../../features.ts';
 import type { VirtioDevice } from '../../device.ts';
+import { F, features } from '../../features.ts';
 import type { DriverBus, RegisterWidth } from '../bus.ts';
 import type { InterruptHandlers, VirtioTransport } from '../transport.ts';
 import type { AnyVirtqueue } from '../virtqueue.ts';

@@ -1,7 +1,8 @@
 // # A window of registers
 //
-// Nothing here can be discovered by listing a bus: somebody has to say where windows are, in a table or a boot parameter, and the driver looks whether a device answers. Version 2 has the standard's
-// registers. Version 1 is the interface from before, with page numbers; a driver that does not know it steps over it like over any other version it does not know.
+// Nothing here can be discovered by listing a bus: somebody has to say where windows are, in a table or a boot parameter, and the driver looks
+// whether a device answers. Version 2 has the standard's registers. Version 1 is the interface from before, with page numbers; a driver that does not
+// know it steps over it like over any other version it does not know.
 
 import { bit, F } from '../../features.ts';
 import { MAGIC, MMIO_BYTES, MMIO_CONFIG, VERSION, VIRTIO_MMIO } from '../../transport/mmio.ts';
@@ -62,7 +63,8 @@ export class MmioTransport implements VirtioTransport {
     this.features = legacy ? 0n : bit(F.RING_RESET) | bit(F.NOTIFICATION_DATA);
   }
 
-  // Every register is 32 bits wide and is accessed so. Which of them are only read and which only written is a matter of who calls what below. Shared memory has registers too; no
+  // Every register is 32 bits wide and is accessed so. Which of them are only read and which only written is a matter of who calls what below. Shared
+  // memory has registers too; no
   // driver here has a use for it, so nobody asks.
   // @clause virtio.mmio.dri.control-registers-use-aligned-32
   // @clause virtio.mmio.dri.accesses-confined-defined-registers-config

@@ -1,7 +1,7 @@
 // # A function on the bus
 //
-// Before a virtio driver sees a virtio device, it is one PCI function among others: it has to be found, to be given addresses, and to be asked where its structures are. On a PC firmware
-// does the second; on a machine that has none the driver's side does it here.
+// Before a virtio driver sees a virtio device, it is one PCI function among others: it has to be found, to be given addresses, and to be asked where
+// its structures are. On a PC firmware does the second; on a machine that has none the driver's side does it here.
 
 import { ERRNO, Errno } from '../../../02-kvm-objects/errno.ts';
 import { CONFIG_PORT } from '../../../05-pio-mmio/pci/config-access.ts';

@@ -1,7 +1,8 @@
 // # PCI, before the standard
 //
-// All registers are ports at a fixed place, in the order in which somebody thought of them in 2007. A queue has a size that the driver takes as it is and one address, in pages.
-// Features are 32. Nobody asks the device whether it can work with what was chosen. And where the configuration begins depends on whether MSI-X is on.
+// All registers are ports at a fixed place, in the order in which somebody thought of them in 2007. A queue has a size that the driver takes as it is
+// and one address, in pages. Features are 32. Nobody asks the device whether it can work with what was chosen. And where the configuration begins
+// depends on whether MSI-X is on.
 
 import { LEGACY_BYTES, LEGACY_PAGE_BYTES, LEGACY_PCI, LEGACY_VECTOR_BYTES, LEGACY_VECTORS } from '../../transport/pci-legacy.ts';
 import type { DriverBus, RegisterWidth } from '../bus.ts';

@@ -1,7 +1,7 @@
 // # PCI, since the standard
 //
-// A modern device has its registers wherever its capabilities say. The walk below is that of a careful driver: what it does not understand it steps over, what cannot be as it is said to be it
-// does not use, and of several that would do it takes the first, which the device likes best.
+// A modern device has its registers wherever its capabilities say. The walk below is that of a careful driver: what it does not understand it steps
+// over, what cannot be as it is said to be it does not use, and of several that would do it takes the first, which the device likes best.
 
 import { bit, F } from '../../features.ts';
 import { CFG_TYPE, VIRTIO_PCI_CAP } from '../../transport/capabilities.ts';
@@ -17,7 +17,7 @@ const VENDOR = 0x1af4;
 const MODERN = { first: 0x1040, last: 0x107f } as const;
 /** Ids of devices that both interfaces reach, and the types they stand for. */
 // biome-ignore format: table
-const TRANSITIONAL: Readonly<Record<number, number>> = { 0x1000: 1, 0x1001: 2, 0x1002: 5, 0x1003: 3, 0x1004: 8, 0x1005: 4, 0x1009: 9 };
+const TRANSITIONAL: Readonly<Record<number, number>> = { 4096: 1, 4097: 2, 4098: 5, 4099: 3, 4100: 8, 4101: 4, 4105: 9 };
 
 // Revision and subsystem may be anything; so may the class.
 // @clause virtio.pci.dri.matches-vendor-0x1af4-device-id
@@ -35,7 +35,8 @@ export function virtioType({ vendorId, deviceId }: PciFunctionAccess): { readonl
 const { rows: CAP } = VIRTIO_PCI_CAP;
 const { rows: R } = COMMON_CONFIG;
 
-// Each structure has a part without which a driver cannot do. More is welcome and is not looked at, except where a negotiated feature says that it is there.
+// Each structure has a part without which a driver cannot do. More is welcome and is not looked at, except where a negotiated feature says that it is
+// there.
 
 /** What of the common structure the first version of the standard had. */
 const COMMON_NEEDED = R.queue_notif_config_data.offset;
@@ -44,6 +45,10 @@ const WITH_QUEUE_RESET = R.admin_queue_index.offset;
 
 /** What offsets have to be multiples of, where that is not 4. */
 const ALIGN: Readonly<Record<number, number>> = { [CFG_TYPE.ISR]: 1, [CFG_TYPE.NOTIFY]: 2 };
+
+// Vendor data is for the vendor's own tools, who know what it means. This driver does not look at it.
+// @clause virtio.pci.dri.vendor-id-verified-before-interpreting
+// @clause virtio.pci.dri.vendor-data-used-solely-debugging
 
 /** Where a structure is, as far as it lies in its region; null when it cannot be used. */
 function structure(access: PciFunctionAccess, type: number, needed: number): { readonly window: Window; readonly at: number } | null {
@@ -93,7 +98,15 @@ export class PciModernTransport implements VirtioTransport {
   readonly #doorbells: (Doorbell | undefined)[] = [];
   #taken = 0n;
 
-  private constructor(access: PciFunctionAccess, type: number, common: Window, notify: Window, multiplier: number, isr: Window, config: Window | null) {
+  private constructor(
+    access: PciFunctionAccess,
+    type: number,
+    common: Window,
+    notify: Window,
+    multiplier: number,
+    isr: Window,
+    config: Window | null,
+  ) {
     this.name = access.name;
     this.bus = access.bus;
     this.deviceId = type;

@@ -1,8 +1,8 @@
 // # Vectors
 //
-// With MSI-X each queue can have an interrupt of its own, which says by itself whose it is, so that nobody has to ask the device. There may be fewer vectors than queues, and the device may
-// refuse a mapping for want of memory. So a driver has plans, each more modest than the one before: one for each queue and one for the configuration; one for all queues and one for the
-// configuration; one for everything; and at last the pin.
+// With MSI-X each queue can have an interrupt of its own, which says by itself whose it is, so that nobody has to ask the device. There may be fewer
+// vectors than queues, and the device may refuse a mapping for want of memory. So a driver has plans, each more modest than the one before: one for
+// each queue and one for the configuration; one for all queues and one for the configuration; one for everything; and at last the pin.
 
 import { CAP_MSIX, MSIX_CAPABILITY, MSIX_ENTRY } from '../../../05-pio-mmio/pci/msix.ts';
 import { NO_VECTOR } from '../../transport/common-config.ts';

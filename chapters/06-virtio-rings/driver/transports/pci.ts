@@ -15,7 +15,10 @@ export interface FoundOnPci {
 }
 
 /** All virtio devices on bus 0. With `space`, regions without an address are given one. */
-export function findPciDevices(bus: DriverBus, { legacy = false, space }: { readonly legacy?: boolean; readonly space?: PciSpace } = {}): FoundOnPci[] {
+export function findPciDevices(
+  bus: DriverBus,
+  { legacy = false, space }: { readonly legacy?: boolean; readonly space?: PciSpace } = {},
+): FoundOnPci[] {
   return pciFunctions(bus)
     .filter((access) => virtioType(access) !== null)
     .map((access) => {

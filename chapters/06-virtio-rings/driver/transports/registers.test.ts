@@ -161,7 +161,15 @@ describe('a function of a modern device', () => {
     const { desc, driver, device } = queue.areas;
     const hex = (value: number): string => value.toString(16);
     expect(registers.accesses.filter((each) => each.startsWith('w'))).toEqual([
-      'w2 16 0', 'w2 18 10', `w4 20 ${hex(desc)}`, 'w4 24 0', `w4 28 ${hex(driver)}`, 'w4 2c 0', `w4 30 ${hex(device)}`, 'w4 34 0', 'w2 1c 1',
+      'w2 16 0',
+      'w2 18 10',
+      `w4 20 ${hex(desc)}`,
+      'w4 24 0',
+      `w4 28 ${hex(driver)}`,
+      'w4 2c 0',
+      `w4 30 ${hex(device)}`,
+      'w4 34 0',
+      'w2 1c 1',
     ]);
     transport.notify(queue, null);
     transport.notify(queue, 0x8001);

@@ -18,6 +18,9 @@ import type { VirtioTransport } from '../transport.ts';
 import { VirtioBus } from '../virtio-driver.ts';
 import { probeMmio } from './mmio.ts';
 import { findPciDevices } from './pci.ts';
+import { configWindow } from './pci-config-window.ts';
+import { pciFunctions } from './pci-function.ts';
+import { virtioType } from './pci-modern.ts';
 
 const KINDS = ['pci', 'transitional', 'legacy', 'mmio', 'mmio-legacy'] as const;
 type Kind = (typeof KINDS)[number];
@@ -68,7 +71,9 @@ function setup(kind: Kind, options: Record<string, string | number | boolean> = 
 }
 
 const rings = ['split', 'packed'] as const;
-const cases = KINDS.flatMap((kind) => rings.filter((ring) => ring === 'split' || kind === 'pci' || kind === 'mmio').map((ring) => [kind, ring] as const));
+const cases = KINDS.flatMap((kind) =>
+  rings.filter((ring) => ring === 'split' || kind === 'pci' || kind === 'mmio').map((ring) => [kind, ring] as const),
+);
 
 describe.each(cases)('all devices by %s, %s', (kind, ring) => {
   const legacy = kind === 'legacy' || kind === 'mmio-legacy';
@@ -83,10 +88,29 @@ describe.each(cases)('all devices by %s, %s', (kind, ring) => {
     let disk = null as BlockDisk | null;
     let console = null as Console | null;
     let balloon = null as Balloon | null;
-    virtio.registerVirtioDriver(entropyDriver((each) => void (source = each)));
-    virtio.registerVirtioDriver(blockDriver((each) => void (disk = each)));
-    virtio.registerVirtioDriver(consoleDriver((each) => void (console = each)));
-    virtio.registerVirtioDriver(balloonDriver((each) => void (balloon = each), { numbering: 'dense', statistics: () => ({ MEMTOT: 1 }) }));
+    virtio.registerVirtioDriver(
+      entropyDriver((each) => {
+        source = each;
+      }),
+    );
+    virtio.registerVirtioDriver(
+      blockDriver((each) => {
+        disk = each;
+      }),
+    );
+    virtio.registerVirtioDriver(
+      consoleDriver((each) => {
+        console = each;
+      }),
+    );
+    virtio.registerVirtioDriver(
+      balloonDriver(
+        (each) => {
+          balloon = each;
+        },
+        { numbering: 'dense', statistics: () => ({ MEMTOT: 1 }) },
+      ),
+    );
     const handles = transports.map((each) => virtio.registerVirtioDevice(each));
     expect(handles.map(({ failure }) => failure)).toEqual([null, null, null, null]);
     for (const handle of handles) {
@@ -125,10 +149,20 @@ describe.each(cases)('all devices by %s, %s', (kind, ring) => {
 
   if (!legacy)
     it('work with everything that can be negotiated, and through a ring reset', () => {
-      const { transports } = setup(kind, { ...all, in_order: true, queue_reset: true, suspend: true, ...(kind === 'mmio' ? {} : { notification_data: true }) });
+      const { transports } = setup(kind, {
+        ...all,
+        in_order: true,
+        queue_reset: true,
+        suspend: true,
+        ...(kind === 'mmio' ? {} : { notification_data: true }),
+      });
       const virtio = new VirtioBus();
       let disk = null as BlockDisk | null;
-      virtio.registerVirtioDriver(blockDriver((each) => void (disk = each)));
+      virtio.registerVirtioDriver(
+        blockDriver((each) => {
+          disk = each;
+        }),
+      );
       const [, handle] = transports.map((each) => virtio.registerVirtioDevice(each));
       expect(handle?.failure).toBeNull();
       expect(handle?.has(F.IN_ORDER)).toBe(true);
@@ -149,11 +183,29 @@ describe.each(cases)('all devices by %s, %s', (kind, ring) => {
     const { transports } = setup(kind, all);
     const virtio = new VirtioBus({ want: ring === 'packed' ? features(F.RING_PACKED) : 0n });
     let disk = null as BlockDisk | null;
-    virtio.registerVirtioDriver(blockDriver((each) => void (disk = each)));
+    virtio.registerVirtioDriver(
+      blockDriver((each) => {
+        disk = each;
+      }),
+    );
     const [, handle] = transports.map((each) => virtio.registerVirtioDevice(each));
     expect(handle?.failure).toBeNull();
     expect(handle?.has(F.EVENT_IDX)).toBe(false);
     const sector = new Uint8Array(512);
     for (let n = 0; n < 50; n++) expect(disk?.read(n, sector)).toBe(BLK_S.OK);
   });
+});
+
+it('the window in configuration space leads to the same registers', () => {
+  const { bus, transports } = setup('pci');
+  transports[0]?.setStatus(1);
+  const [access] = pciFunctions(bus).filter((each) => virtioType(each) !== null);
+  const window = access ? configWindow(access, 4) : null;
+  if (!window) expect.fail('there is no window');
+  expect(window.read(20, 1)).toBe(1);
+  window.write(20, 1, 3);
+  expect(transports[0]?.getStatus()).toBe(3);
+  expect(window.read(18, 2)).toBe(1);
+  expect(() => window.read(2, 4)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+  expect(() => window.read(0x800, 4)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
 });
