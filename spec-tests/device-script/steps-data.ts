@@ -130,8 +130,8 @@ export const DATA_STEPS = {
     play.seen(step, yield* play.bus.readNumber(gpa, step.bytes));
   },
   compare,
-  // Nothing is asked of the machine: the two values were read before.
   *same(play: Play, { left, right, as }: StepOf<'same'>): Script<void> {
+    yield* play.bus.flush();
     play.observe(as, play.value(left) === play.value(right) ? 1 : 0);
   },
   host,

@@ -62,7 +62,7 @@ export type AccessBytes = 1 | 2 | 4 | 8;
 /** What somebody outside the machine does to a device, or asks it. Numbers of 64 bits are hexadecimal strings, bytes are base64. */
 export type HostOp =
   | { readonly do: 'host'; readonly device: number; readonly action: 'input'; readonly port: number; readonly data: string }
-  | { readonly do: 'host'; readonly device: number; readonly action: 'output' | 'connect' | 'disconnect'; readonly port: number }
+  | { readonly do: 'host'; readonly device: number; readonly action: 'output' | 'connect' | 'disconnect' | 'unplug'; readonly port: number }
   | {
       readonly do: 'host';
       readonly device: number;
