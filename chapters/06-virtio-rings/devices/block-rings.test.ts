@@ -44,7 +44,9 @@ function diskOf(packed: boolean, options: Partial<BlockOptions> = {}, offer = 0n
       name: 'test',
       idTable: [{ device: DEVICE_ID.BLOCK }],
       featureTable: [9],
-      probe: (handle) => void (queue = handle.findVqs<Asked>([{ name: 'requests', callback: () => {} }])[0] as Virtqueue<Asked>),
+      probe(handle) {
+        queue = handle.findVqs<Asked>([{ name: 'requests', callback: () => {} }])[0] as Virtqueue<Asked>;
+      },
     },
     { packed, offer, want },
   );

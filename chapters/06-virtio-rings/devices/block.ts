@@ -67,7 +67,9 @@ export class BlockModel implements DeviceModel {
       zones: () => (this.#settled && !this.#zoneAware ? null : this.zones),
       writeback: () => this.writeback,
       mayChoose: () => this.#mayChoose,
-      choose: (writeback) => void (this.#chosen = writeback),
+      choose: (writeback) => {
+        this.#chosen = writeback;
+      },
     });
     this.#timer = options.clock?.timer(() => this.#work()) ?? null;
   }
@@ -129,7 +131,9 @@ export class BlockModel implements DeviceModel {
     if (!this.#device) return this.drive.resize?.(sectors) ?? false;
     let done = true;
     // @clause virtio.blk.dev.capacity-change-triggers-config-change
-    this.#device.changeConfig(() => void (done = this.drive.resize?.(sectors) ?? false));
+    this.#device.changeConfig(() => {
+      done = this.drive.resize?.(sectors) ?? false;
+    });
     return done;
   }
 

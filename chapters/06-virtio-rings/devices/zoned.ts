@@ -100,6 +100,7 @@ export class Zones {
     const wholeUnits = (count: number): number => count - (count % unit);
     const sequential = this.model === BLK_Z.HM ? BLK_ZT.SWR : BLK_ZT.SWP;
     for (let start = 0; start < disk.sectors; start += zoneSectors) {
+      // @clause virtio.blk.dev.final-zone-can-smaller-rest
       const sectors = Math.min(zoneSectors, disk.sectors - start);
       const conv = this.#zones.length < conventional;
       const blank = !conv && this.#isBlank(start, sectors);
