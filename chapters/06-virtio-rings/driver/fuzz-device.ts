@@ -124,18 +124,18 @@ export class HostileQueue {
       case 0:
       case 1:
       case 2:
-        return this.#add();
+        this.#add();
+        return;
       case 3:
       case 4:
       case 5:
-        return this.#collect(1 + this.#random.below(4));
+        this.#collect(1 + this.#random.below(4));
+        return;
       case 6:
         queue.kick();
         return;
       case 7:
-        if (this.#random.chance(0.5)) queue.disableCb();
-        else if (this.#random.chance(0.5)) queue.enableCb();
-        else queue.enableCbDelayed();
+        this.#random.pick([() => queue.disableCb(), () => queue.enableCb(), () => queue.enableCbDelayed()])();
         return;
       case 8: {
         queue.callback = () => queue.reap((token, len) => this.#returned(token, len));
@@ -212,7 +212,10 @@ export class HostileQueue {
       const kind = random.below(4);
       return kind === 0 ? random.below(size) : kind === 1 ? random.below(4) : kind === 2 ? 0xffff - random.below(3) : random.below(0x1_0000);
     };
-    if (!random.chance(this.#lies)) return this.#serve(view, at);
+    if (!random.chance(this.#lies)) {
+      this.#serve(view, at);
+      return;
+    }
     this.#count('mischief');
     if (this.#features.packed) {
       const slot = at.desc + 16 * random.below(size);

@@ -182,11 +182,9 @@ export class SplitVirtqueue<T> extends Virtqueue<T> {
 
   // ## Whether to kick
   //
-  // From 0xfffe to 3 an
-  // index comes past 0xffff: {{passed(0xffff, 3, 0xfffe)}}. A kick is expensive: with a virtual machine it is an exit. So the device says when it wants one. Without EVENT_IDX by a flag; with it, by an
-  // index: "when you pass this one".
-  // The device cannot be asked about each buffer of a batch, only about the batch, which is why the question is whether the index lies *between* the
-  // last time and now.
+  // A kick is expensive: with a virtual machine it is an exit. So the device says when it wants one. Without EVENT_IDX by a flag; with it, by an
+  // index: "when you pass this one". The device cannot be asked about each buffer of a batch, only about the batch, which is why the question is
+  // whether the index lies *between* the last time and now. (From 0xfffe to 3, the index 0xffff is passed: {{passed(0xffff, 3, 0xfffe)}}.)
 
   override kickPrepare(): boolean {
     const now = this.#availIdx;

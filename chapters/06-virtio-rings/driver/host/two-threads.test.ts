@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
-import { MemoryArena } from '../bus.ts';
+import { type DmaBuffer, MemoryArena } from '../bus.ts';
 import { makeVirtqueue } from '../make-virtqueue.ts';
 
 const BASE = 0x10_0000;
@@ -40,7 +40,7 @@ describe.each([
           queue.addSgs(pieces, 1, 1, slot);
         }
         for (let got = queue.getBuf(); got; got = queue.getBuf()) {
-          const { bytes } = slots[got.token]?.[1] as { bytes: Uint8Array };
+          const [, { bytes }] = slots[got.token] as [DmaBuffer, DmaBuffer];
           const value = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true) ^ 0x5a5a5a5a;
           if (value >>> 0 !== expected[got.token] || got.len !== 8) wrong++;
           free.push(got.token);
