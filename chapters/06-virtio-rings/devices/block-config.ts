@@ -119,8 +119,8 @@ const said = (options: BlockOptions): Partial<BlockOptions> =>
 
 // ## What is offered
 //
-// Two features from before the standard are not offered even to a legacy driver. BARRIER promised an order among requests, which a driver gets by waiting and FLUSH; the last
-// driver that used it is older than FLUSH. SCSI passed commands through to the host's own disk, which a guest has no business with.
+// Two features from before the standard are not offered even to a legacy driver. BARRIER promised an order among requests, which a driver gets by waiting and
+// FLUSH; the last driver that used it is older than FLUSH. SCSI passed commands through to the host's own disk, which a guest has no business with.
 
 function offerOf(options: BlockOptions, { readOnly, numQueues }: { readonly readOnly: boolean; readonly numQueues: number }): bigint {
   const { drive, discard = true, writeZeroes = true, secureErase = false, configWce = true, sizeMax, zoned } = options;

@@ -1,7 +1,8 @@
 // # A request as it lies in a chain
 //
-// Sixteen readable bytes, readable data, writable data, one writable byte. Where a buffer ends means nothing: the header may come one byte at a time, and the status may be
-// the last byte of a page of data. Only drivers from before the standard had to put each part into a descriptor of its own, and what they send is a special case.
+// Sixteen readable bytes, readable data, writable data, one writable byte. Where a buffer ends means nothing: the header may come one byte at a time, and the
+// status may be the last byte of a page of data. Only drivers from before the standard had to put each part into a descriptor of its own, and what they send is a
+// special case.
 
 import type { Chain } from '../queue.ts';
 import { Pieces, type Steps } from './block-data.ts';

@@ -1,15 +1,16 @@
 // # The block device
 //
-// A disk is the simplest device that is useful. It has no connection to set up and nothing arrives that was not asked for: a driver says which sectors, gives a buffer,
-// and gets an answer. Where the disk controllers of the last chapter have a task file, a command list or a table of physical regions, a virtio disk has the ring that every
-// virtio device has, and sixteen bytes in front of the data. One kick, any number of requests, answers in any order.
+// A disk is the simplest device that is useful. It has no connection to set up and nothing arrives that was not asked for: a driver says which sectors, gives a
+// buffer, and gets an answer. Where the disk controllers of the last chapter have a task file, a command list or a table of physical regions, a virtio disk has
+// the ring that every virtio device has, and sixteen bytes in front of the data. One kick, any number of requests, answers in any order.
 //
 // ## A cache that loses power
 //
-// What makes a disk difficult is that it lies about being done. A write that is answered may still be in a cache, and a cache forgets when the power fails. So there are two
-// kinds of *done*, and a driver must know which one it gets. With a *write-back* cache an answered write is only *volatile*; FLUSH makes everything that was answered before
-// it *stable*. With a *write-through* cache the answer itself means stable. A driver that has taken FLUSH promises to use it, and gets write-back. One that has not could
-// never make anything stable, so it gets write-through. And with CONFIG_WCE it may choose, by one byte of the configuration space.
+// What makes a disk difficult is that it lies about being done. A write that is answered may still be in a cache, and a cache forgets when the power fails. So
+// there are two kinds of *done*, and a driver must know which one it gets. With a *write-back* cache an answered write is only *volatile*; FLUSH makes everything
+// that was answered before it *stable*. With a *write-through* cache the answer itself means stable. A driver that has taken FLUSH promises to use it, and gets
+// write-back. One that has not could never make anything stable, so it gets write-through. And with CONFIG_WCE it may choose, by one byte of the configuration
+// space.
 
 import type { Timer } from '../../02-kvm-objects/clock.ts';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../../05-pio-mmio/block/block.ts';
@@ -139,11 +140,12 @@ export class BlockModel implements DeviceModel {
 
   // ## Serving
   //
-  // A request that was taken is *in flight* until it is answered. Without a latency that is at once; with one it is when its time has come on the machine's clock, and a short
-  // request overtakes a long one. Nothing is read from its buffers, and nothing is written to them, before its turn: when a reset comes first, the request has never happened.
+  // A request that was taken is *in flight* until it is answered. Without a latency that is at once; with one it is when its time has come on the machine's clock,
+  // and a short request overtakes a long one. Nothing is read from its buffers, and nothing is written to them, before its turn: when a reset comes first, the
+  // request has never happened.
   //
-  // A driver can ask for far more in one kick than it should get before the machine looks at anybody else. So with a clock there is a bound on what is moved in one turn,
-  // and the rest is for the next.
+  // A driver can ask for far more in one kick than it should get before the machine looks at anybody else. So with a clock there is a bound on what is moved in
+  // one turn, and the rest is for the next.
 
   available(queue: VirtQueue): void {
     for (let chain = queue.pop(); chain; chain = queue.pop()) this.#begin(queue, new BlockRequest(chain));
@@ -206,8 +208,8 @@ export class BlockModel implements DeviceModel {
     this.#settle();
   }
 
-  // The count of bytes that goes into the ring means the *first* so many of what the device may write. The status is the last of them, so everything before it has to be
-  // written too, whatever became of the request: with zeroes, and not with what a failing disk left there.
+  // The count of bytes that goes into the ring means the *first* so many of what the device may write. The status is the last of them, so everything before it has
+  // to be written too, whatever became of the request: with zeroes, and not with what a failing disk left there.
 
   /** Does a request. The end is how many bytes were written: all that can be, or none where there is no place even for the status. */
   *#answer(request: BlockRequest): Steps<number> {

@@ -1,9 +1,9 @@
 // # Disks that are written in order
 //
-// A shingled disk overlaps its tracks like the tiles of a roof: it cannot rewrite one without spoiling the next. Flash has the same trouble for another reason. Both
-// can hide it behind a layer of their own that moves data around, at a price in memory and in surprise, or they can say it. A *zoned* disk says it: it is divided into
-// zones of one size, each with a *write pointer*, and in a *sequential write required* zone the pointer is the only place where one may write. To write again, reset the
-// zone and begin at its start.
+// A shingled disk overlaps its tracks like the tiles of a roof: it cannot rewrite one without spoiling the next. Flash has the same trouble for another reason.
+// Both can hide it behind a layer of their own that moves data around, at a price in memory and in surprise, or they can say it. A *zoned* disk says it: it is
+// divided into zones of one size, each with a *write pointer*, and in a *sequential write required* zone the pointer is the only place where one may write. To
+// write again, reset the zone and begin at its start.
 //
 // Three models follow from who does the work. A *host-managed* disk refuses what is out of order. A *host-aware* one takes it (its zones only *prefer* order) and
 // is slower. A *drive-managed* one says nothing, and to its driver is a disk like any other.
@@ -269,7 +269,8 @@ export class Zones {
 
   // ## Writing
   //
-  // Where order is required, a write has one place where it may begin, and needs an open zone. Where it is only preferred, nothing is refused but a zone that has failed.
+  // Where order is required, a write has one place where it may begin, and needs an open zone. Where it is only preferred, nothing is refused but a zone that has
+  // failed.
 
   /** Whether a write may be done. When it may, a zone that requires order is open. */
   admitWrite(sector: number, count: number): BlockStatus {
@@ -302,8 +303,8 @@ export class Zones {
     return this.#touched(sector, count).every((zone) => zone.written >= sector || writeZeroes(this.#disk, zone.written, sector - zone.written));
   }
 
-  // A driver that knows nothing of zones knows nothing of their limits either, and must not fail because of them; nor must a write to a zone that only prefers order. Such a
-  // zone, when it cannot be open, is full: a state that costs nothing.
+  // A driver that knows nothing of zones knows nothing of their limits either, and must not fail because of them; nor must a write to a zone that only prefers
+  // order. Such a zone, when it cannot be open, is full: a state that costs nothing.
 
   /** A write was done. `aware` is a driver that knows of zones. */
   wrote(sector: number, count: number, aware: boolean): void {

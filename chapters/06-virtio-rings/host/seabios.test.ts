@@ -1,7 +1,7 @@
 // # A driver that nobody here wrote
 //
-// SeaBIOS has drivers of its own for virtio disks, for each interface, in a few hundred lines that poll. It finds the disk on the bus, or in the ACPI tables, sets up a ring in the memory below one megabyte, and
-// reads the first sector through it from 16-bit code. What it says about the way is in its log.
+// SeaBIOS has drivers of its own for virtio disks, for each interface, in a few hundred lines that poll. It finds the disk on the bus, or in the ACPI tables, sets
+// up a ring in the memory below one megabyte, and reads the first sector through it from 16-bit code. What it says about the way is in its log.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
