@@ -284,6 +284,12 @@ export class QtestMachine implements DeviceSession {
       case 'connect':
       case 'disconnect':
         return this.#port(op);
+      case 'unplug': {
+        const port = this.#ends[op.device]?.ports?.[op.port];
+        if (!port) return { unsupported: `device ${op.device} has no port ${op.port}` };
+        await qmp.command('device_del', { id: `${port.chardev}port` });
+        break;
+      }
       case 'resize-console':
         return { unsupported: 'QEMU has no way to tell a console its size' };
       case 'target':
