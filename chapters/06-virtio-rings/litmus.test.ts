@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import {
+  type Access,
   acquire,
   fallAsleep,
   fence,
@@ -7,12 +8,16 @@ import {
   handOver,
   load,
   type Machine,
+  type Outcome,
   outcomes,
+  type Program,
   possible,
   RING_QUESTIONS,
   release,
   store,
+  type Weakening,
   weaken,
+  witness,
 } from './litmus.ts';
 
 const MACHINES: readonly Machine[] = ['in order', 'x86', 'weak'];
@@ -87,5 +92,63 @@ describe('the ring', () => {
       [false, false, true],
       [false, true, true],
     ]);
+  });
+});
+
+describe('a witness', () => {
+  const WAYS: readonly Weakening[] = ['as written', 'stores swapped', 'loads swapped', 'no order'];
+
+  /** What the loads of an execution find, by doing it again on plain memory: a check that knows nothing of the search. */
+  function replay(program: Program, deeds: NonNullable<ReturnType<typeof witness>>): Outcome {
+    const memory = new Map<string, number>();
+    const queued = program.map((): Extract<Access, { do: 'store' }>[] => []);
+    const loaded: Record<string, number> = {};
+    const done = program.map(() => new Set<number>());
+    for (const { processor, access: index, does, value } of deeds) {
+      const access = program[processor]?.[index];
+      const queue = queued[processor];
+      if (!access || !queue) throw new Error('no such access');
+      if (does !== 'arrive') {
+        expect(done[processor]?.has(index)).toBe(false);
+        done[processor]?.add(index);
+      }
+      if (access.do === 'store') {
+        expect(value).toBe(access.value);
+        if (does === 'queue') queue.push(access);
+        else if (does === 'arrive') expect(queue.shift()).toBe(access);
+        if (does !== 'queue') memory.set(access.place, access.value);
+      } else if (access.do === 'load') {
+        const found = queue.findLast(({ place }) => place === access.place)?.value ?? memory.get(access.place) ?? 0;
+        expect(value).toBe(found);
+        loaded[access.into] = found;
+      } else expect(queue).toEqual([]);
+    }
+    expect(done.map(({ size }) => size)).toEqual(program.map(({ length }) => length));
+    expect(queued.flat()).toEqual([]);
+    return loaded;
+  }
+
+  it('exists exactly where the bad result is possible, does everything once, and ends badly', () => {
+    let found = 0;
+    for (const question of RING_QUESTIONS)
+      for (const how of WAYS)
+        for (const machine of MACHINES) {
+          const program = weaken(question, how);
+          const deeds = witness(program, machine, question.bad);
+          expect(deeds !== null, `${question.name}, ${how}, ${machine}`).toBe(possible(program, machine, question.bad));
+          if (!deeds) continue;
+          found++;
+          expect(question.bad(replay(program, deeds))).toBe(true);
+        }
+    expect(found).toBeGreaterThan(10);
+  });
+
+  it('goes from one processor to the other no more often than it must', () => {
+    const turns = (program: Program, machine: Machine, bad: (outcome: Outcome) => boolean): number =>
+      (witness(program, machine, bad) ?? []).filter(({ processor }, at, all) => at > 0 && all[at - 1]?.processor !== processor).length;
+    // Both loads before either store arrives: one turn. The new index between the driver's two loads: two.
+    expect(turns(weaken(fallAsleep, 'no order'), 'x86', fallAsleep.bad)).toBeLessThanOrEqual(2);
+    expect(turns(weaken(handBack, 'stores swapped'), 'in order', handBack.bad)).toBe(2);
+    expect(turns(weaken(handBack, 'loads swapped'), 'in order', handBack.bad)).toBe(2);
   });
 });

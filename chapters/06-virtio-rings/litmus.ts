@@ -39,8 +39,18 @@ interface State {
   readonly loaded: Outcome;
   /** Per processor, a bit for each access that is done. */
   readonly done: readonly number[];
-  /** Per processor, stores that have not reached memory; on x86 only. */
-  readonly queues: readonly (readonly { readonly place: string; readonly value: number }[])[];
+  /** Per processor, stores that have not reached memory, by their index in the program; on x86 only. */
+  readonly queues: readonly (readonly { readonly access: number; readonly place: string; readonly value: number }[])[];
+}
+
+/** One thing that a processor does, or, when a store comes out of its queue, that happens to it. */
+export interface Deed {
+  readonly processor: number;
+  /** Index of the access in the processor's program. */
+  readonly access: number;
+  readonly does: 'store' | 'queue' | 'arrive' | 'load' | 'fence';
+  /** What was stored or found; 0 for a fence. */
+  readonly value: number;
 }
 
 const changed = <T>(list: readonly T[], index: number, value: T): T[] => list.map((each, at) => (at === index ? value : each));
@@ -53,43 +63,68 @@ function waits(earlier: Access, later: Access, machine: Machine): boolean {
   return (earlier.do === 'load' && earlier.order === 'acquire') || (later.do === 'store' && later.order === 'release');
 }
 
-function* steps(program: Program, machine: Machine, state: State): Generator<State> {
+function* steps(program: Program, machine: Machine, state: State): Generator<readonly [Deed, State]> {
   for (const [processor, accesses] of program.entries()) {
     const done = state.done[processor] as number;
     const queue = state.queues[processor] as State['queues'][number];
     const [oldest, ...rest] = queue;
-    if (oldest) yield { ...state, memory: { ...state.memory, [oldest.place]: oldest.value }, queues: changed(state.queues, processor, rest) };
+    if (oldest) {
+      const { access, place, value } = oldest;
+      yield [
+        { processor, access, does: 'arrive', value },
+        { ...state, memory: { ...state.memory, [place]: value }, queues: changed(state.queues, processor, rest) },
+      ];
+    }
     for (const [index, access] of accesses.entries()) {
       if (done & (1 << index)) continue;
       if (accesses.slice(0, index).some((earlier, at) => !(done & (1 << at)) && waits(earlier, access, machine))) continue;
       const after = { ...state, done: changed(state.done, processor, done | (1 << index)) };
+      const deed = { processor, access: index };
       if (access.do === 'fence') {
-        if (queue.length === 0) yield after;
+        if (queue.length === 0) yield [{ ...deed, does: 'fence', value: 0 }, after];
       } else if (access.do === 'load') {
         const own = queue.findLast(({ place }) => place === access.place);
-        yield { ...after, loaded: { ...after.loaded, [access.into]: own ? own.value : (state.memory[access.place] ?? 0) } };
-      } else if (machine === 'x86') {
-        yield { ...after, queues: changed(state.queues, processor, [...queue, access]) };
+        const value = own ? own.value : (state.memory[access.place] ?? 0);
+        yield [
+          { ...deed, does: 'load', value },
+          { ...after, loaded: { ...after.loaded, [access.into]: value } },
+        ];
       } else {
-        yield { ...after, memory: { ...state.memory, [access.place]: access.value } };
+        const { place, value } = access;
+        if (machine === 'x86')
+          yield [
+            { ...deed, does: 'queue', value },
+            { ...after, queues: changed(state.queues, processor, [...queue, { access: index, place, value }]) },
+          ];
+        else
+          yield [
+            { ...deed, does: 'store', value },
+            { ...after, memory: { ...state.memory, [place]: value } },
+          ];
       }
     }
   }
 }
 
+function firstOf(program: Program): State {
+  if (program.some((accesses) => accesses.length > 16)) throw new RangeError('a litmus test has at most 16 accesses on a processor');
+  return { memory: {}, loaded: {}, done: program.map(() => 0), queues: program.map(() => []) };
+}
+
+const keyOf = ({ memory, loaded, done, queues }: State): string =>
+  JSON.stringify([Object.entries(memory).sort(), Object.entries(loaded).sort(), done, queues]);
+
 /** Everything that the loads of a program can find on a machine. @throws RangeError for more than 16 accesses on a processor */
 export function outcomes(program: Program, machine: Machine): Outcome[] {
-  if (program.some((accesses) => accesses.length > 16)) throw new RangeError('a litmus test has at most 16 accesses on a processor');
-  const first: State = { memory: {}, loaded: {}, done: program.map(() => 0), queues: program.map(() => []) };
   const seen = new Set<string>();
   const ends = new Map<string, Outcome>();
-  const open = [first];
+  const open = [firstOf(program)];
   for (let state = open.pop(); state; state = open.pop()) {
-    const key = JSON.stringify([Object.entries(state.memory).sort(), Object.entries(state.loaded).sort(), state.done, state.queues]);
+    const key = keyOf(state);
     if (seen.has(key)) continue;
     seen.add(key);
     let stuck = true;
-    for (const next of steps(program, machine, state)) {
+    for (const [, next] of steps(program, machine, state)) {
       stuck = false;
       open.push(next);
     }
@@ -100,6 +135,41 @@ export function outcomes(program: Program, machine: Machine): Outcome[] {
 
 /** Whether a result is possible. */
 export const possible = (program: Program, machine: Machine, bad: (outcome: Outcome) => boolean): boolean => outcomes(program, machine).some(bad);
+
+// ## One execution to look at
+//
+// *It is possible* convinces nobody who has looked at the program for an hour. One execution that ends badly does, and there are usually many, most of
+// which jump back and forth between the processors. The one that is easiest to follow jumps least, so the search goes by the number of turns.
+
+/** An execution that ends with the bad result, in as few turns between processors as there can be; null when there is none. */
+export function witness(program: Program, machine: Machine, bad: (outcome: Outcome) => boolean): Deed[] | null {
+  interface Path {
+    readonly state: State;
+    readonly deed: Deed | null;
+    readonly before: Path | null;
+  }
+  const seen = new Set<string>();
+  const byTurns: Path[][] = [[{ state: firstOf(program), deed: null, before: null }]];
+  for (let turns = 0; turns < byTurns.length; turns++) {
+    for (const at of byTurns[turns] ?? []) {
+      const key = `${at.deed?.processor} ${keyOf(at.state)}`;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      let stuck = true;
+      for (const [deed, state] of steps(program, machine, at.state)) {
+        stuck = false;
+        const turned = at.deed !== null && deed.processor !== at.deed.processor ? turns + 1 : turns;
+        byTurns[turned] ??= [];
+        byTurns[turned].push({ state, deed, before: at });
+      }
+      if (!stuck || !bad(at.state.loaded)) continue;
+      const deeds: Deed[] = [];
+      for (let each: Path | null = at; each?.deed; each = each.before) deeds.unshift(each.deed);
+      return deeds;
+    }
+  }
+  return null;
+}
 
 // ## Three questions that a ring asks
 
