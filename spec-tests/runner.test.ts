@@ -213,6 +213,14 @@ describe('the runner', () => {
     expect((await only('flaky', { allowed }, 5)).verdict).toBe('pass');
   });
 
+  it('believes a payload that a feature is missing, and nothing else', async () => {
+    const devices = [{ type: 'entropy', transport: 'pci', ring: 'split' }] as const;
+    expect(await only('lacks-in-order', { devices })).toMatchObject({ verdict: 'unsupported', reason: 'the device does not offer IN_ORDER' });
+    expect((await only('lacks-version-1', { devices })).verdict).toBe('fail');
+    expect((await only('lacks-and-lies', { devices })).verdict).toBe('fail');
+    expect((await only('lacks-in-order')).verdict).toBe('fail'); // no devices, no features
+  });
+
   it('keeps the order of the cases with several adapters at work', async () => {
     const cases = ['a', 'b', 'c', 'd', 'e'].map((name) => makeCase(name));
     const outcome = await runCases({
