@@ -49,6 +49,9 @@ function splitPlaces(size: number, usedAlign: number): { readonly avail: number;
   return { avail, used, bytes: used + usedBytes(size) };
 }
 
+// An index that wraps has no "greater than". What can be said is whether it came past a place on its way from one value to another: from 0xfffe to 3,
+// past 0xffff, {{passed(0xffff, 3, 0xfffe) ? 'yes' : 'no'}}.
+
 /** Whether an index that went from `old` to `now` has passed `event`: all modulo {{INDEX_LIMIT}}. */
 export const passed = (event: number, now: number, old: number): boolean => ((now - event - 1) & 0xffff) < ((now - old) & 0xffff);
 
@@ -184,7 +187,7 @@ export class SplitVirtqueue<T> extends Virtqueue<T> {
   //
   // A kick is expensive: with a virtual machine it is an exit. So the device says when it wants one. Without EVENT_IDX by a flag; with it, by an
   // index: "when you pass this one". The device cannot be asked about each buffer of a batch, only about the batch, which is why the question is
-  // whether the index lies *between* the last time and now. (From 0xfffe to 3, the index 0xffff is passed: {{passed(0xffff, 3, 0xfffe)}}.)
+  // whether the index lies *between* the last time and now.
 
   override kickPrepare(): boolean {
     const now = this.#availIdx;
