@@ -202,6 +202,9 @@ export class PausedMachine implements DeviceSession {
       case 'disconnect':
         port.close();
         return {};
+      case 'unplug':
+        model.unplug(op.port);
+        return {};
       case 'resize-console':
         port.resize({ cols: op.cols, rows: op.rows });
         return {};

@@ -168,7 +168,8 @@ export type DeviceStep =
         | 'content'
         | 'fail-zone'
         | 'hint'
-        | 'hinted';
+        | 'hinted'
+        | 'unplug';
       readonly port?: number;
       readonly text?: string;
       readonly hex?: string;
