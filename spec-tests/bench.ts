@@ -5,9 +5,6 @@
 // slows all of them.
 
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { EXIT } from '../chapters/02-kvm-objects/abi/exits.ts';
 import { HostKernel, hostKernelAvailable } from '../chapters/02-kvm-objects/host/host-kernel.ts';
@@ -15,7 +12,9 @@ import type { Kernel } from '../chapters/02-kvm-objects/kernel.ts';
 import { Kvm } from '../chapters/02-kvm-objects/kvm.ts';
 import { softKernel } from '../chapters/03-vcpu-loop/kernel/index.ts';
 import { type Figure, Samples, type Section, seconds } from './bench/figures.ts';
+import { ringSections } from './bench/rings.ts';
 import { deviceSections } from './bench/sections.ts';
+import { cProgram } from './bench/yardstick.ts';
 import { ROOT } from './checks/tree.ts';
 
 const { values: options } = parseArgs({
@@ -91,21 +90,6 @@ function guestMips(code: readonly number[], runs: number): number {
   return (runs * bound) / took / 1e6;
 }
 
-/** The smallest VMM in C on the same device: null with a reason where there is no compiler. */
-function cYardstick(): (() => number) | string {
-  const folder = mkdtempSync(join(tmpdir(), 'ringbook-bench-'));
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-  const program = join(folder, 'exits');
-  const built = spawnSync('gcc', ['-O2', '-o', program, join(ROOT, 'spec-tests', 'bench', 'exits.c')], { encoding: 'utf8' });
-  if (built.error || built.status !== 0) return built.error ? 'no gcc' : built.stderr;
-  return () => {
-    const { stdout, status, stderr } = spawnSync(program, [String(EXITS)], { encoding: 'utf8' });
-    if (status !== 0) throw new Error(`the C yardstick failed: ${stderr}`);
-    const [exits, took] = stdout.split(' ').map(Number) as [number, number];
-    return exits / took;
-  };
-}
-
 const command = (args: readonly string[]) => (): number =>
   seconds(() => {
     const { status, stderr } = spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', ...args], { cwd: ROOT, encoding: 'utf8' });
@@ -113,7 +97,8 @@ const command = (args: readonly string[]) => (): number =>
   });
 
 const host = hostKernelAvailable();
-const yardstick = host.available ? cYardstick() : host.reason;
+const compiled = host.available ? cProgram('exits.c') : host.reason;
+const yardstick = typeof compiled === 'string' ? compiled : () => compiled([String(EXITS)]);
 const processor: Section = {
   title: 'processor and KVM_RUN',
   figures: [
@@ -136,7 +121,7 @@ const whole: Section = {
   ],
 };
 
-const sections = [processor, ...deviceSections(host.available ? '' : host.reason), whole].map(({ title, figures, ratios = [] }) => ({
+const sections = [processor, ...deviceSections(host.available ? '' : host.reason), ...ringSections(), whole].map(({ title, figures, ratios = [] }) => ({
   title,
   figures: figures.filter(({ name }) => `${title}: ${name}`.includes(options.only)),
   ratios,
