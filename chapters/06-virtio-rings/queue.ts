@@ -3,6 +3,9 @@
 // Two ring formats, one idea: the driver puts *chains* of buffers in, the device takes them out, in any order gives them back, and each side may ask the other not
 // to be told. A device model never learns which format it works with. This is all that it sees.
 
+// Where a piece ends has no meaning: a model sees bytes, however the driver cut them.
+// @clause virtio.framing.dev.works-descriptor-framing-layout-carries
+
 /** A buffer as the device sees it: what it may read, then what it may write, each in pieces as the driver cut them. */
 export interface Chain {
   /** What names it to the driver: the index of its first descriptor in a split ring, the buffer id in a packed one. */
