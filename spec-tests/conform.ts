@@ -8,7 +8,7 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { killAllGroups } from './adapters/children.ts';
-import { BUILT_IN, checkTarget, isBuiltIn, makeTarget } from './adapters/targets.ts';
+import { BUILT_IN, checkTarget, makeTarget } from './adapters/targets.ts';
 import { applyKnown } from './expect.ts';
 import { isInstalled } from './place.ts';
 import { startProgress } from './progress.ts';
@@ -81,7 +81,8 @@ export async function conform(suite: Suite, options: ConformOptions): Promise<Re
  * may write that; a shard has a name of its own, and anything less is `partial`.
  */
 export function resultsPath(results: Results): string {
-  const name = isBuiltIn(results.target) ? results.target : results.implementation.name.replaceAll(/[^a-z0-9._-]/gi, '-');
+  const named = results.target.startsWith('exec:') ? results.implementation.name : results.target;
+  const name = named.replaceAll(/[^a-z0-9._-]/gi, '-');
   if (results.shard !== null) return join(OUT, `shard-${name}-${results.shard.replace('/', '-of-')}.json`);
   const whole = results.unavailable === undefined && results.cases.length === results.suite.cases;
   return join(OUT, `${whole ? 'results' : 'partial'}-${name}.json`);
