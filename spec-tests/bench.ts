@@ -121,11 +121,13 @@ const whole: Section = {
   ],
 };
 
-const sections = [processor, ...deviceSections(host.available ? '' : host.reason), ...ringSections(), whole].map(({ title, figures, ratios = [] }) => ({
-  title,
-  figures: figures.filter(({ name }) => `${title}: ${name}`.includes(options.only)),
-  ratios,
-}));
+const sections = [processor, ...deviceSections(host.available ? '' : host.reason), ...ringSections(), whole].map(
+  ({ title, figures, ratios = [] }) => ({
+    title,
+    figures: figures.filter(({ name }) => `${title}: ${name}`.includes(options.only)),
+    ratios,
+  }),
+);
 const samples = new Samples();
 const each = async (which: (figure: Figure) => boolean): Promise<void> => {
   for (const { figures } of sections) for (const figure of figures.filter(which)) await samples.take(figure);
