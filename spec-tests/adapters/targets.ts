@@ -13,7 +13,7 @@ export type BuiltIn = (typeof BUILT_IN)[number];
 /** QEMU with the choice of its machine already made; no part of `all`, where it chooses by itself. */
 const QEMU_MACHINES: Readonly<Record<string, QemuMachine>> = { 'qemu:pc': 'pc', 'qemu:q35': 'q35', 'qemu:microvm': 'microvm' };
 
-export const isBuiltIn = (name: string): name is BuiltIn => (BUILT_IN as readonly string[]).includes(name);
+const isBuiltIn = (name: string): name is BuiltIn => (BUILT_IN as readonly string[]).includes(name);
 
 /** A built-in machine in this process, or null for a name that is none. */
 export async function makeBuiltIn(name: string): Promise<Adapter | null> {
