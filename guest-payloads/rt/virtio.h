@@ -97,23 +97,30 @@ static struct virtio {
   u64 offered, features;
 } vd;
 
+// A structure may be in memory or behind ports. Nothing that is memory to a driver lies below 64 KiB, so one kind of address does for both.
+
+#define IS_PORT(at) ((u32)(at) < 0x10000)
+
 static inline u8 read8(volatile u8 *at) {
-  return *at;
+  return IS_PORT(at) ? inb((u32)at) : *at;
 }
 static inline u16 read16(volatile u8 *at) {
-  return *(volatile u16 *)at;
+  return IS_PORT(at) ? inw((u32)at) : *(volatile u16 *)at;
 }
 static inline u32 read32(volatile u8 *at) {
-  return *(volatile u32 *)at;
+  return IS_PORT(at) ? inl((u32)at) : *(volatile u32 *)at;
 }
 static inline void write8(volatile u8 *at, u8 value) {
-  *at = value;
+  if (IS_PORT(at)) outb((u32)at, value);
+  else *at = value;
 }
 static inline void write16(volatile u8 *at, u16 value) {
-  *(volatile u16 *)at = value;
+  if (IS_PORT(at)) outw((u32)at, value);
+  else *(volatile u16 *)at = value;
 }
 static inline void write32(volatile u8 *at, u32 value) {
-  *(volatile u32 *)at = value;
+  if (IS_PORT(at)) outl((u32)at, value);
+  else *(volatile u32 *)at = value;
 }
 
 // ## Finding it
@@ -126,7 +133,7 @@ static const u8 OLD_IDS[][2] = {{0x01, ID_BLOCK}, {0x02, ID_BALLOON}, {0x03, ID_
 /** Bases for regions that firmware has not placed: one megabyte each is plenty. */
 static u32 free_memory = 0xe0000000u, free_ports = 0xc100;
 
-/** Where a region of the function begins in memory. */
+/** Where a region of the function begins, in memory or among the ports. */
 static u32 region(u32 bar) {
   u32 value = pci_read(vd.function, PCI_BAR(bar));
   if (value & 1) {
