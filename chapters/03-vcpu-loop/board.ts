@@ -117,6 +117,7 @@ export class Board<C extends Chassis = Platform> {
   readonly #powerOn: readonly (() => void)[];
   #plan: BootPlan | null = null;
   #alarm: number | null = null;
+  #inGuest = false;
   /** How to take back what has been made so far; run from the end. */
   #undo: (() => void)[] = [];
   #answering = 0;
@@ -145,6 +146,7 @@ export class Board<C extends Chassis = Platform> {
       this.vm.tryIoctl('KVM_SET_TSS_ADDR', TSS_GPA); // only some Intel processors need it; a kernel that has no use for it may refuse
       for (const { slot, gpa, offset, bytes: memory_size, flags = 0 } of layout.slots)
         this.vm.setUserMemoryRegion({ slot, guest_phys_addr: gpa, memory_size, userspace_addr: hva + offset, flags });
+      this.#undo.push(() => this.platform.dispose());
       options.prepare?.(this);
       const supported = this.kvm.getSupportedCpuid();
       this.vcpus = Array.from({ length: vcpus }, (_, id) => {
@@ -161,6 +163,7 @@ export class Board<C extends Chassis = Platform> {
     }
     this.attention = this.vcpus.map((vcpu) => this.platform.attentionFor(vcpu));
     this.platform.onInject = (what) => this.attention[this.#answering]?.add(what);
+    this.platform.onTimers = () => this.timersChanged();
   }
 
   /**
@@ -213,6 +216,25 @@ export class Board<C extends Chassis = Platform> {
     if (next === this.#alarm && !again) return;
     this.#alarm = next;
     this.kernel.clock.alarm(next);
+  }
+
+  // A device can work while a processor is in the guest: somebody in the kernel rang its doorbell. If it arms a timer then, the alarm that was set before
+  // KVM_RUN may be too late.
+
+  /** KVM_RUN in this thread. */
+  protected enter(vcpu: Vcpu): number {
+    this.#inGuest = true;
+    try {
+      return vcpu.run();
+    } finally {
+      this.#inGuest = false;
+    }
+  }
+
+  protected timersChanged(): void {
+    if (!this.#inGuest || !this.timers) return;
+    this.#alarm = this.timers.next;
+    this.kernel.clock.alarm(this.#alarm);
   }
 
   /** Whether a processor can be woken by nothing but a reset: asleep with interrupts off, or never started. For kernels that keep HLT to themselves. */

@@ -68,6 +68,9 @@ export abstract class Chassis {
   /** Called when a processor that may be asleep has something to look at. Set by whoever can wake it. */
   onWake: (vcpu: number) => void = () => {};
 
+  /** Called when the earliest of the devices' timers has become another. Set by the board. */
+  onTimers: () => void = () => {};
+
   /** Sends an external interrupt, or an NMI, straight to the processor whose access is being answered. Set by the board. */
   onInject: (what: number | 'nmi') => void = () => {};
 
@@ -88,6 +91,9 @@ export abstract class Chassis {
 
   /** Every device back to its state at power-on. */
   reset(): void {}
+
+  /** The machine goes away: whatever devices have of the kernel's is given back. The VM still exists. */
+  dispose(): void {}
 
   /** Answers one return from KVM_RUN. `reason` is KVM_EXIT_INTR for an interrupted run; the rest is read from the page. */
   answer(reason: number, vcpu: Vcpu): Outcome {

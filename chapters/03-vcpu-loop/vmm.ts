@@ -108,7 +108,7 @@ export class Machine<C extends Chassis = Platform> extends Board<C> {
       attention.halted = true; // it has just been told to wait
       return { kind: 'halted' };
     }
-    const outcome = this.answer(vcpu, vcpu.run());
+    const outcome = this.answer(vcpu, this.enter(vcpu));
     this.#interrupted = outcome.kind === 'interrupted';
     if (outcome.kind === 'halted') {
       attention.halted = !attention.wakes(vcpu.page);

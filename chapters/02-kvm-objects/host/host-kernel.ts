@@ -59,6 +59,11 @@ interface Mapping {
   readonly fd: number | null;
 }
 
+interface Watch {
+  readonly readers: Set<() => void>;
+  readonly end: () => void;
+}
+
 export class HostKernel implements Kernel {
   readonly name = 'host';
   readonly libc: Libc;
@@ -72,6 +77,7 @@ export class HostKernel implements Kernel {
     sleep: (until) => sleep((until - this.clock.now()) / 1e6),
   };
   readonly #mappings = new Map<number, { address: number; mapping: Mapping }[]>();
+  readonly #watches = new Map<number, Watch>();
 
   /** @throws Error with the reason of {@link hostKernelAvailable} when the host cannot do it. */
   constructor() {
@@ -86,6 +92,8 @@ export class HostKernel implements Kernel {
 
   close(fd: number): number {
     if (!this.#open.delete(fd)) return -ERRNO.EBADF;
+    this.#watches.get(fd)?.end();
+    this.#watches.delete(fd);
     for (const { address, mapping } of this.#mappings.get(fd) ?? []) this.libc.unmap(address, mapping.length);
     this.#mappings.delete(fd);
     if (this.#open.size === 0) this.#stopTicking();
@@ -161,6 +169,38 @@ export class HostKernel implements Kernel {
 
   write(fd: number, bytes: Uint8Array): number {
     return this.#open.has(fd) ? this.libc.write(fd, bytes) : -ERRNO.EBADF;
+  }
+
+  // ## Waiting for a counter
+  //
+  // A thread that reads a counter sleeps until somebody has added to it. A JavaScript thread has one place where it sleeps, its event loop, and that
+  // already waits for many descriptors at once, by epoll; an eventfd can be one of them. So a watched counter costs no thread, and its reader runs like
+  // any other callback: between two others, never in the middle of one. That is the whole locking of the device models. The exits of processors that
+  // have threads of their own, the timers, what comes from sockets and terminals, and the doorbells: all of them are callbacks of this one loop, each
+  // runs to its end, and nothing but guest memory is ever touched by two threads at once.
+  //
+  // The loop turns only while nobody holds it. A program that calls KVM_RUN in this thread holds it for as long as the guest likes.
+
+  watch(fd: number, ready: () => void): (() => void) | number {
+    if (!this.#open.has(fd)) return -ERRNO.EBADF;
+    const reader = (): void => ready(); // the same function may wait twice
+    let watch = this.#watches.get(fd);
+    if (!watch) {
+      const readers = new Set<() => void>();
+      const end = this.libc.poll(fd, () => {
+        for (const each of [...readers]) if (readers.has(each)) each();
+      });
+      if (typeof end === 'number') return end;
+      watch = { readers, end };
+      this.#watches.set(fd, watch);
+    }
+    const mine = watch;
+    mine.readers.add(reader);
+    return () => {
+      if (!mine.readers.delete(reader) || mine.readers.size > 0 || this.#watches.get(fd) !== mine) return;
+      this.#watches.delete(fd);
+      mine.end();
+    };
   }
 
   #tick(): number {

@@ -10,11 +10,13 @@
 // a stale reference reads zeros rather than a hole.
 
 import { createRequire } from 'node:module';
+import { ERRNO } from '../errno.ts';
 
 interface Koffi {
   load(path: string | null): { func(definition: string): (...args: unknown[]) => number | bigint; symbol(name: string): unknown };
   errno(): number;
   address(value: unknown): bigint;
+  readonly node: { poll(fd: number, events: { readable: boolean }, ready: () => void): { close(): void; unref(): void } };
 }
 
 const PROT_READ_WRITE = 3;
@@ -57,6 +59,8 @@ export interface Libc {
   eventfd(initial: number, flags: number): number;
   read(fd: number, bytes: Uint8Array): number;
   write(fd: number, bytes: Uint8Array): number;
+  /** Lets this thread's event loop call `ready` as long as `fd` can be read. Returns what ends it, to be called before the descriptor is closed. */
+  poll(fd: number, ready: () => void): (() => void) | number;
 }
 
 /** `struct timespec`, twice: interval and first expiration of `struct itimerspec`. */
@@ -135,6 +139,15 @@ const load = (): Libc | string => {
     eventfd: (initial, flags) => done(eventfd(initial, flags)),
     read: (fd, bytes) => done(read(fd, bytes, bytes.length)),
     write: (fd, bytes) => done(write(fd, bytes, bytes.length)),
+    poll(fd, ready) {
+      try {
+        const handle = koffi.node.poll(fd, { readable: true }, ready);
+        handle.unref(); // whoever waits for a guest keeps the process alive; a doorbell alone does not
+        return () => handle.close();
+      } catch {
+        return -ERRNO.EINVAL; // a file that is always ready cannot be waited for
+      }
+    },
   };
 };
 

@@ -1,7 +1,10 @@
 // # A machine with real threads
 //
 // The same board, run as QEMU runs it: a thread for each processor, and one loop that owns the devices. An exit is handed from the vCPU's thread to
-// the loop, answered there, and handed back; so device code never meets two processors at once, and needs no lock.
+// the loop, answered there, and handed back; so device code never meets two processors at once, and needs no lock. The rule is: *a device is touched by
+// the loop's thread alone*. Exits, timers, input and doorbells that the kernel keeps count of are all callbacks of the loop; each runs to its end before
+// the next begins. What the threads do share is guest memory, and there a device and its driver are on their own, as in hardware: whoever publishes
+// something there does so with an atomic store, after what it stands for.
 //
 // The price is that every exit crosses to another thread and back, and on a busy host each crossing waits for the scheduler. QEMU avoids it by
 // letting the vCPU's thread run the device itself, under one big lock; a JavaScript object cannot be entered from two threads. A machine with one
@@ -11,6 +14,7 @@
 // watchdog has a kick.
 
 import type { HostKernel } from '../../02-kvm-objects/host/host-kernel.ts';
+import type { TimerQueue } from '../../02-kvm-objects/clock.ts';
 import type { Vcpu } from '../../02-kvm-objects/kvm.ts';
 import { Board, type BoardOptions, type RunResult } from '../board.ts';
 import type { Chassis, End } from '../chassis.ts';
@@ -56,6 +60,7 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
   #yieldAt = 0;
   #ring: NodeJS.Timeout | null = null;
   #ringAt: number | null = null;
+  #running = false;
   /** Processors that the last look found asleep for ever. */
   readonly #lost = new Set<number>();
   #answered = 0;
@@ -86,6 +91,7 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
     const finite = timeoutMs <= LONGEST_TIMEOUT_MS;
     const watchdog = finite && setTimeout(() => this.#finish({ end: 'timeout', exitCode: null, detail: `${timeoutMs} ms` }), timeoutMs);
     const look = this.platform.sleepsInKernel ? setInterval(() => this.#look(), LOOK_MS) : null;
+    this.#running = true;
     try {
       for (;;) {
         this.#ending = null;
@@ -97,6 +103,7 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
         this.reset(); // every processor has come out of the guest to get here
       }
     } finally {
+      this.#running = false;
       if (watchdog) clearTimeout(watchdog);
       if (look) clearInterval(look);
       if (this.#ring) clearTimeout(this.#ring);
@@ -173,6 +180,16 @@ export class HostMachine<C extends Chassis = Platform> extends Board<C> {
     const wish = this.platform.takeWish();
     if (wish?.kind === 'end') this.#finish(wish);
     this.#carry();
+    this.#setRing(timers);
+  }
+
+  // Not every timer is armed by an exit's answer: input came, or a device was called by an eventfd while its driver went on.
+
+  protected override timersChanged(): void {
+    if (this.#running && this.timers) this.#setRing(this.timers);
+  }
+
+  #setRing(timers: TimerQueue): void {
     if (timers.next === this.#ringAt) return;
     if (this.#ring) clearTimeout(this.#ring);
     this.#ringAt = timers.next;

@@ -13,6 +13,7 @@ import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import type { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
+import type { GsiTable } from './gsi-table.ts';
 
 export type Arrangement = 'on' | 'split' | 'off';
 
@@ -36,6 +37,8 @@ export interface InterruptController {
   /** A line of the machine: 0–15 the ISA interrupts, 16–23 the others of the I/O APIC. The same object each time. */
   line(gsi: number): Wire;
   readonly msi: MsiTarget;
+  /** The kernel's table of lines and messages, where the kernel has local APICs to send them to. */
+  readonly gsis: GsiTable | null;
   /** As at power-on. No processor may be running. */
   reset(): void;
 }

@@ -10,8 +10,6 @@ import {
   KVM_PIT_SPEAKER_DUMMY,
   KvmIrqchip,
   KvmIrqLevel,
-  KvmIrqRouting,
-  KvmIrqRoutingEntry,
   KvmLapicState,
   KvmMsi,
   KvmPitConfig,
@@ -22,17 +20,7 @@ import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
 import { GSIS, type InterruptController, ioapicPin, Lines, picInput, withApic } from './controller.ts';
-
-/** One entry of a GSI routing table. */
-export type Route = Parameters<typeof KvmIrqRoutingEntry.encode>[0];
-
-/** The argument of KVM_SET_GSI_ROUTING. */
-export function routingTable(routes: readonly Route[]): Uint8Array {
-  const table = new Uint8Array(KvmIrqRouting.bytes + routes.length * KvmIrqRoutingEntry.bytes);
-  table.set(KvmIrqRouting.encode({ nr: routes.length }));
-  for (const [index, route] of routes.entries()) table.set(KvmIrqRoutingEntry.encode(route), KvmIrqRouting.bytes + index * KvmIrqRoutingEntry.bytes);
-  return table;
-}
+import { GsiTable, type Route } from './gsi-table.ts';
 
 /** The PC's lines, for a kernel that has the chips. Without it KVM connects line 0 to pin 0. */
 function pcRoutes(): Route[] {
@@ -73,6 +61,7 @@ export class KernelController implements InterruptController {
   readonly arrangement = 'on';
   readonly sleepsInKernel = true;
   readonly msi = new KernelMsi();
+  readonly gsis = new GsiTable();
   readonly #lines = new Lines((gsi, level) => this.#vm?.ioctl('KVM_IRQ_LINE', KvmIrqLevel.encode({ irq: gsi, level: level ? 1 : 0 })));
   readonly #powerOn: (() => void)[] = [];
   #vm: Vm | null = null;
@@ -82,7 +71,8 @@ export class KernelController implements InterruptController {
     this.msi.prepare(vm);
     vm.ioctl('KVM_CREATE_IRQCHIP');
     vm.ioctl('KVM_CREATE_PIT2', KvmPitConfig.encode({ flags: KVM_PIT_SPEAKER_DUMMY }));
-    vm.ioctl('KVM_SET_GSI_ROUTING', routingTable(pcRoutes()));
+    this.gsis.prepare(vm);
+    this.gsis.setLines(pcRoutes());
     for (const chip_id of Object.values(IRQCHIP)) {
       const state = KvmIrqchip.encode({ chip_id });
       vm.ioctl('KVM_GET_IRQCHIP', state);

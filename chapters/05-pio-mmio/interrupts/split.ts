@@ -16,7 +16,8 @@ import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import type { Wire } from '../wires.ts';
 import { type ApicMessage, messageAsMsi } from './apic-message.ts';
 import { type ControllerOptions, type InterruptController, withApic } from './controller.ts';
-import { KernelMsi, lapicState, type Route, routingTable } from './in-kernel.ts';
+import { GsiTable, type Route } from './gsi-table.ts';
+import { KernelMsi, lapicState } from './in-kernel.ts';
 import { IOAPIC_PINS } from './ioapic.ts';
 import { OutsideChips } from './outside.ts';
 import type { Pic } from './pic.ts';
@@ -45,6 +46,7 @@ export class SplitController implements InterruptController {
   readonly arrangement = 'split';
   readonly sleepsInKernel = true;
   readonly msi = new KernelMsi();
+  readonly gsis = new GsiTable();
   readonly chips: OutsideChips;
   readonly #onWake: (vcpu: number) => void;
   readonly #powerOn: (() => void)[] = [];
@@ -64,6 +66,7 @@ export class SplitController implements InterruptController {
   prepare(vm: Vm): void {
     this.#vm = vm;
     this.msi.prepare(vm);
+    this.gsis.prepare(vm);
     vm.ioctl('KVM_ENABLE_CAP', KvmEnableCap.encode({ cap: CAP.KVM_CAP_SPLIT_IRQCHIP, arg0: BigInt(IOAPIC_PINS) }));
     this.#route();
   }
@@ -84,7 +87,7 @@ export class SplitController implements InterruptController {
     const key = routes.map((route) => `${route?.address_lo}:${route?.data}`).join();
     if (key === this.#routed) return;
     this.#routed = key;
-    this.#vm.ioctl('KVM_SET_GSI_ROUTING', routingTable(routes));
+    this.gsis.setLines(routes);
   }
 
   attach(ports: Bus, mmio: Bus): void {

@@ -133,6 +133,7 @@ export class UserController implements InterruptController {
   readonly sleepsInKernel = false;
   readonly chips: OutsideChips;
   readonly msi: MsiTarget;
+  readonly gsis = null;
   readonly #bus = new ApicBus();
   readonly #options: ControllerOptions;
   readonly #processors: ApicAttention[] = [];

@@ -116,6 +116,7 @@ export class Pc extends Chassis {
   readonly #resets: (() => void)[] = [];
   readonly #descriptions: Aml[] = [];
   readonly #preparations: ((board: BareBoard) => void)[] = [];
+  readonly #disposals: (() => void)[] = [];
   #board: BareBoard | null = null;
   #macs = 0;
   #answering = 0;
@@ -132,7 +133,10 @@ export class Pc extends Chassis {
     this.#blocks = options.blocks ?? new Map();
     this.#chardevs = options.chardevs ?? new Map();
     this.memory = new PcMemory({ ramBytes: config.memoryMiB * 2 ** 20, rom: firmware });
-    this.timers = new TimerQueue(() => kernel.clock.now());
+    this.timers = new TimerQueue(
+      () => kernel.clock.now(),
+      () => this.onTimers(),
+    );
     const { timers: clock, ports, mmio, memory } = this;
 
     // Put in the interrupt controllers and the chipset.
@@ -263,6 +267,11 @@ export class Pc extends Chassis {
   /** Called when there is a VM, and no processor yet: for a device that wants something of the kernel. */
   onPrepare(prepare: (board: BareBoard) => void): void {
     this.#preparations.push(prepare);
+  }
+
+  /** Called when the machine goes away, while its VM still exists: for a device that has got something of the kernel. */
+  onDispose(dispose: () => void): void {
+    this.#disposals.push(dispose);
   }
 
   /** Tells the operating system of a device that it cannot find: terms for the DSDT, under `\\_SB`. While devices are being plugged in. */
@@ -405,6 +414,10 @@ export class Pc extends Chassis {
     for (const reset of this.#resets) reset();
     this.#prepareChipset();
     if (!this.#hasFirmware && this.#board) this.#placeTables(this.#board);
+  }
+
+  override dispose(): void {
+    for (const dispose of this.#disposals.splice(0).reverse()) dispose();
   }
 }
 

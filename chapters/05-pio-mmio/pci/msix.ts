@@ -72,6 +72,8 @@ export class MsiX {
   readonly #send: SendMessage;
   readonly #entries: Uint32Array;
   readonly #pending: Uint32Array;
+  /** Told when what a vector says, or whether it may be sent, may have changed; before anything that waited is sent. */
+  onChange: () => void = () => {};
 
   constructor(name: string, config: ConfigSpace, at: number, spec: MsixSpec, send: SendMessage) {
     this.vectors = spec.vectors;
@@ -84,7 +86,10 @@ export class MsiX {
     config.allow(at + 2, 2, MSIX_CONTROL.FUNCTION_MASK | MSIX_CONTROL.ENABLE);
     config.preset(at + 4, 4, spec.tableOffset | spec.bar);
     config.preset(at + 8, 4, spec.pbaOffset | spec.bar);
-    config.on(at + 2, 2, () => this.#unmasked(0, this.vectors));
+    config.on(at + 2, 2, () => {
+      this.onChange();
+      this.#unmasked(0, this.vectors);
+    });
     // Software must use aligned dwords or qwords; a narrower access is undefined, and here it is nobody's.
     // @clause pci.msix.table-access-width
     const widths = { valid: { min: 4, max: 8 }, impl: { min: 4, max: 4 } } as const;
@@ -142,6 +147,7 @@ export class MsiX {
     this.#entries.fill(0);
     this.#pending.fill(0);
     for (let vector = 0; vector < this.vectors; vector++) this.#entries[vector * ENTRY_WORDS + CONTROL] = MASKED;
+    this.onChange();
   }
 
   get #control(): number {
@@ -157,6 +163,7 @@ export class MsiX {
     const mask = index === ADDRESS ? ADDRESS_BITS : index === CONTROL ? MASKED : 0xffff_ffff;
     this.#entries[word] = value & mask;
     const vector = Math.floor(word / ENTRY_WORDS);
+    this.onChange();
     if (index === CONTROL) this.#unmasked(vector, vector + 1);
   }
 

@@ -31,8 +31,10 @@ interface Q35Options {
   readonly onReset?: (kind: ResetKind) => void;
 }
 
-/** Writes to these addresses are interrupts. */
 const MESSAGES = { from: 0xfee0_0000, to: 0xfef0_0000 } as const;
+
+/** Whether a function's write to this address is an interrupt. */
+export const isInterrupt = (address: number): boolean => address >= MESSAGES.from && address < MESSAGES.to;
 
 export class Q35 {
   readonly root: PciBus;
@@ -52,7 +54,7 @@ export class Q35 {
     // What makes a write an interrupt is only its address. A driver may put any other into the capability, and the function will write there.
     // @clause pci.msi.is-a-write
     const send = (address: number, data: number): void => {
-      if (address >= MESSAGES.from && address < MESSAGES.to) msi.send(address, data);
+      if (isInterrupt(address)) msi.send(address, data);
       else if (Number.isSafeInteger(address)) dma.write(address, Uint8Array.of(data, data >>> 8, data >>> 16, data >>> 24));
     };
     this.root = new PciBus('pci', {

@@ -8,11 +8,13 @@
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
 import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
+import { isInterrupt } from '../../05-pio-mmio/pci/q35.ts';
 import { type DeviceModel, VirtioDevice } from '../device.ts';
 import { F, features } from '../features.ts';
 import { makeRing } from '../rings/make-ring.ts';
 import { type DoorbellPlace, DoorbellWires } from '../transport/doorbell-wires.ts';
 import { MMIO_NOTIFY } from '../transport/mmio.ts';
+import { type MessageSource, MessageWires } from '../transport/message-wires.ts';
 import { BAR, BusMasterMemory, PLACE, TRANSITIONAL_ID, VirtioPci } from '../transport/pci.ts';
 import { LEGACY_NOTIFY } from '../transport/pci-legacy.ts';
 import { MMIO_WINDOWS, plugMmio } from './mmio-windows.ts';
@@ -109,17 +111,44 @@ export const virtioDevices = (pc: Pc): ReadonlyMap<DeviceConfig, VirtioDevice> =
 /** Wires a device's doorbells, where the description, the kernel and the arrangement allow it. */
 function wire(pc: Pc, config: DeviceConfig, device: VirtioDevice, places: (queue: number) => readonly DoorbellPlace[]): DoorbellWires | null {
   if (config.ioeventfd === false || !pc.hasIoThread || pc.interrupts.arrangement !== 'on') return null;
-  // A timer that the device has armed may be earlier than the alarm that KVM_RUN was given.
-  const wires = new DoorbellWires(device, places, () => pc.kernel.clock.alarm(pc.timers.next));
+  const wires = new DoorbellWires(device, places);
   pc.onPrepare(({ vm }) => wires.connect(vm));
+  pc.onDispose(() => wires.dispose());
   wired.set(device, wires);
   return wires;
 }
 
 const wired = new WeakMap<VirtioDevice, DoorbellWires>();
 
-/** A device's wires; null when it has none. */
+/** The wires of a device's doorbells; null when it has none. */
 export const wiresOf = (device: VirtioDevice): DoorbellWires | null => wired.get(device) ?? null;
+
+/** Wires a function's messages, where the local APICs are in the kernel. */
+function wireMessages(pc: Pc, fn: VirtioPci): MessageWires | null {
+  const { gsis } = pc.interrupts;
+  const { msix, virtio } = fn;
+  if (!gsis || !msix) return null;
+  const source: MessageSource = {
+    vectors: () => new Set(virtio.live ? virtio.queues.flatMap(({ enabled, vector }) => (enabled && vector < fn.vectors ? [vector] : [])) : []),
+    message(vector) {
+      if (!msix.enabled || !fn.isMaster) return null;
+      const { masked, address, data } = msix.entry(vector);
+      return !masked && isInterrupt(address) ? { address, data } : null; // a message to anywhere else is a store to memory
+    },
+  };
+  const wires = new MessageWires(source, gsis);
+  pc.onPrepare(({ vm }) => wires.connect(vm));
+  pc.onDispose(() => wires.dispose());
+  msix.onChange = () => wires.refresh();
+  fn.onMessage = (vector) => wires.send(vector);
+  messages.set(virtio, wires);
+  return wires;
+}
+
+const messages = new WeakMap<VirtioDevice, MessageWires>();
+
+/** The wires of a device's messages; null when it has none. */
+export const messageWiresOf = (device: VirtioDevice): MessageWires | null => messages.get(device) ?? null;
 
 /** Whether an access at `address` would reach the registers that we mean, and not somebody who lies over them. */
 const answersAt = (bus: Bus, address: number, { name }: { readonly name: string }, offset: number): boolean => {
@@ -177,7 +206,11 @@ function pciType(type: VirtioType, kind: PciKind): DeviceType {
       const place = addr === undefined ? { device: pc.freeSlot(), fn: 0 } : slotOf(String(addr));
       pc.plug(fn, place.device, place.fn);
       const wires = wire(pc, config, device, pciDoorbells(pc, fn));
-      if (wires) fn.onMove = fn.onQueueChange = () => wires.refresh();
+      const messageWires = wireMessages(pc, fn);
+      fn.onMove = fn.onQueueChange = () => {
+        wires?.refresh();
+        messageWires?.refresh();
+      };
     },
   };
 }

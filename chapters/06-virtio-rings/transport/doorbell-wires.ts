@@ -8,8 +8,8 @@
 // A doorbell has an address only while its BAR has, so the wire follows the BAR. It is there only while the queue is in use, because before DRIVER_OK
 // a kick must do nothing. And it is not used with NOTIFICATION_DATA: a counter has no room for what the kick says.
 //
-// The other direction needs no such wire here. A device in the VMM that interrupts by message makes one call, KVM_SIGNAL_MSI; an irqfd would be one
-// write to a counter, and the same way into the kernel. It pays when device and VMM are not one process, which is the next chapters' subject.
+// On the real kernel the device then works in the VMM's thread *while* its driver's processor runs, and the ring is shared by two threads at last. A
+// device that turns away from a ring has to ask for kicks first and to look once more after that; see the second half of `VirtQueue.serve`.
 
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
 import { IOEVENTFD_FLAG, KvmIoeventfd } from '../../02-kvm-objects/abi/eventfd.ts';
@@ -42,17 +42,14 @@ export class DoorbellWires {
   readonly #device: VirtioDevice;
   /** Where the doorbells of a queue are at this moment. */
   readonly #places: (queue: number) => readonly DoorbellPlace[];
-  /** Called when the device has worked, for what a processor that was asked would have done afterwards. */
-  readonly #worked: () => void;
   readonly #events = new Map<number, number>();
   readonly #ends: (() => void)[] = [];
   #wires: readonly Wire[] = [];
   #vm: Vm | null = null;
 
-  constructor(device: VirtioDevice, places: (queue: number) => readonly DoorbellPlace[], worked: () => void) {
+  constructor(device: VirtioDevice, places: (queue: number) => readonly DoorbellPlace[]) {
     this.#device = device;
     this.#places = places;
-    this.#worked = worked;
   }
 
   /** There is a VM. Without what is needed in its kernel, everything stays as it is. */
@@ -103,7 +100,6 @@ export class DoorbellWires {
       if (kernel.read(fd, counter) !== COUNTER_BYTES) return;
       this.kicks++;
       this.#device.kick(queue);
-      this.#worked();
     });
     this.#ends.push(() => {
       if (typeof end === 'function') end();
@@ -121,8 +117,10 @@ export class DoorbellWires {
     );
   }
 
-  /** Gives the counters back. The VM may be gone. */
+  /** Gives the counters back. */
   dispose(): void {
+    const vm = this.#vm;
+    if (vm) for (const wire of this.#wires) this.#request(vm, wire, IOEVENTFD_FLAG.KVM_IOEVENTFD_FLAG_DEASSIGN);
     this.#vm = null;
     this.#wires = [];
     for (const end of this.#ends.splice(0)) end();

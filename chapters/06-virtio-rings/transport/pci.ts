@@ -99,8 +99,10 @@ export class VirtioPci extends PciFunction implements Notifier {
   readonly #legacyPorts: LegacyPci;
   /** Told when a queue can be used from now on, or no longer, or has another vector: for wires that go past this function. */
   onQueueChange: (queue: number) => void = () => {};
-  /** Told when a region may have moved. */
+  /** Told when a region may have moved, or the function may or may not reach memory any more. */
   onMove: () => void = () => {};
+  /** Asked to send a vector's message; false when it cannot, and the function has to. */
+  onMessage: (vector: number) => boolean = () => false;
 
   constructor({ device, modern = true, legacy = false, vectors = device.queues.length + 1, classCode = CLASS_OTHER, ...shape }: VirtioPciOptions) {
     const { pagePerVq = false, pioNotify = false } = shape;
@@ -272,7 +274,7 @@ export class VirtioPci extends PciFunction implements Notifier {
   }
 
   #message(vector: number): void {
-    if (vector !== NO_VECTOR) this.signal(vector);
+    if (vector !== NO_VECTOR && !this.onMessage(vector)) this.signal(vector);
   }
 
   // @clause virtio.pci.dev.no-msi-x-pci-interrupt
