@@ -1,7 +1,7 @@
 // # What a run comes to
 //
-// Three kinds of reply, one kind of finding. Each surface has its own way to be incomplete (a console that is cut off, a system call that was never made, a device that lets
-// its driver go no further), and each says so in its own words.
+// Three kinds of reply, one kind of finding. Each surface has its own way to be incomplete (a console that is cut off, a system call that was never made, a
+// device that lets its driver go no further), and each says so in its own words.
 
 import { consoleTail, type Report, readConsole } from './console.ts';
 import { featureName } from './device-script/features.ts';

@@ -27,7 +27,7 @@ import { isLegacy, type WireDevice } from './wire.ts';
 
 const PAGE = 4096;
 const POLLS = 200;
-export const POLL_NS = 1_000_000;
+const POLL_NS = 1_000_000;
 const ISR = { QUEUE: 1, CONFIG: 2 } as const;
 
 /** A queue's place and size, as numbers. */

@@ -3,7 +3,7 @@
 // Turns steps into accesses and what is read into observations. It judges nothing: the observations go to the same judge as a guest's.
 
 import { hex } from '../values.ts';
-import { BadResult, Bus, type Script, Stuck, Unsupported } from './bus.ts';
+import { Bus, type Script, Stuck, Unsupported } from './bus.ts';
 import { Driver } from './driver.ts';
 import { featureBit } from './features.ts';
 import { DriverMemory } from './memory.ts';
@@ -136,5 +136,3 @@ export function* playScript(script: readonly DeviceStep[], machine: ScriptMachin
     throw error;
   }
 }
-
-export { BadResult };

@@ -13,7 +13,7 @@ const ENABLE = 0x8000;
 const ENTRY_BYTES = 16;
 const MASKED = 1n;
 /** What vector n stores is this plus n. */
-export const MESSAGE_DATA = 0x6d73_0000;
+const MESSAGE_DATA = 0x6d73_0000;
 
 export class Messages {
   readonly #bus: Bus;
