@@ -41,51 +41,54 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 class WordArea implements Area {
   readonly #u16: Uint16Array;
   readonly #u32: Uint32Array;
-  readonly #base: number;
+  /** Places of its first byte, in words of each width. */
+  readonly #at16: number;
+  readonly #at32: number;
 
   constructor({ u16, u32 }: Words, base: number) {
     this.#u16 = u16;
     this.#u32 = u32;
-    this.#base = base;
+    this.#at16 = base / 2;
+    this.#at32 = base / 4;
   }
 
   load16(at: number): number {
-    return this.#u16[(this.#base + at) / 2] as number;
+    return this.#u16[this.#at16 + (at >> 1)] as number;
   }
 
   load32(at: number): number {
-    return this.#u32[(this.#base + at) / 4] as number;
+    return this.#u32[this.#at32 + (at >> 2)] as number;
   }
 
   store16(at: number, value: number): void {
-    this.#u16[(this.#base + at) / 2] = value;
+    this.#u16[this.#at16 + (at >> 1)] = value;
   }
 
   store32(at: number, value: number): void {
-    this.#u32[(this.#base + at) / 4] = value;
+    this.#u32[this.#at32 + (at >> 2)] = value;
   }
 
   acquire16(at: number): number {
-    return Atomics.load(this.#u16, (this.#base + at) / 2);
+    return Atomics.load(this.#u16, this.#at16 + (at >> 1));
   }
 
   publish16(at: number, value: number): void {
-    Atomics.store(this.#u16, (this.#base + at) / 2, value);
+    Atomics.store(this.#u16, this.#at16 + (at >> 1), value);
   }
 }
 
 /** One at an even place that is not a multiple of four, as an available ring may be: 16-bit words are whole, others are two. */
 class HalfWordArea implements Area {
   readonly #u16: Uint16Array;
-  readonly #base: number;
+  readonly #at16: number;
 
   constructor({ u16 }: Words, base: number) {
     this.#u16 = u16;
-    this.#base = base;
+    this.#at16 = base / 2;
   }
 
   load16(at: number): number {
-    return this.#u16[(this.#base + at) / 2] as number;
+    return this.#u16[this.#at16 + (at >> 1)] as number;
   }
 
   load32(at: number): number {
@@ -93,7 +96,7 @@ class HalfWordArea implements Area {
   }
 
   store16(at: number, value: number): void {
-    this.#u16[(this.#base + at) / 2] = value;
+    this.#u16[this.#at16 + (at >> 1)] = value;
   }
 
   store32(at: number, value: number): void {
@@ -102,11 +105,11 @@ class HalfWordArea implements Area {
   }
 
   acquire16(at: number): number {
-    return Atomics.load(this.#u16, (this.#base + at) / 2);
+    return Atomics.load(this.#u16, this.#at16 + (at >> 1));
   }
 
   publish16(at: number, value: number): void {
-    Atomics.store(this.#u16, (this.#base + at) / 2, value);
+    Atomics.store(this.#u16, this.#at16 + (at >> 1), value);
   }
 }
 

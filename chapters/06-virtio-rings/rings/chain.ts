@@ -74,19 +74,31 @@ export class RingChain implements Chain {
     if (pieces === null) return `a buffer that is no RAM: ${len} bytes at 0x${address.toString(16)}`;
     if (writes) {
       this.writableBytes += len;
-      if (this.writable === NO_PIECES) {
-        this.writable = [];
-        this.writableAt = [];
-      }
-      this.writableAt.push([address, len]);
+      if (this.writable === NO_PIECES) this.writableAt = [[address, len]];
+      else this.writableAt.push([address, len]);
+      this.writable = joined(this.writable, pieces);
     } else {
       this.readableBytes += len;
-      if (this.readable === NO_PIECES) this.readable = [];
+      this.readable = joined(this.readable, pieces);
     }
-    const into = writes ? this.writable : this.readable;
-    for (const piece of pieces) into.push(piece);
     return null;
   }
+
+  // @clause virtio.split.dev.bytes-beyond-reported-len-can
+  /** All that the device may have stored to, whatever it says that it has. */
+  tellWritten(memory: DeviceMemory): void {
+    for (let piece = 0; piece < this.writableAt.length; piece++) {
+      const at = this.writableAt[piece] as [number, number];
+      memory.written(at[0], at[1]);
+    }
+  }
+}
+
+/** All pieces, in a list of the chain's own. Most chains have one piece of a kind, and an array that is made with it has no room for more. */
+function joined(list: Uint8Array[], pieces: readonly Uint8Array[]): Uint8Array[] {
+  if (list === NO_PIECES) return pieces.length === 1 ? [pieces[0] as Uint8Array] : [...pieces];
+  for (const piece of pieces) list.push(piece);
+  return list;
 }
 
 // ## Links

@@ -127,12 +127,11 @@ export class SplitRing implements DeviceRing {
 
   push(chain: Chain, written: number): void {
     if (!(chain instanceof RingChain) || chain.ring !== this || this.broken !== null) return; // of a ring that is gone: there is nobody to give it to
-    assert(chain.out, `chain ${chain.id} is given back twice`);
+    assert(chain.out, 'a chain is given back twice');
     assert(written >= 0 && written <= chain.writableBytes, 'the device claims more than it could write');
     chain.out = false;
     chain.written = written;
-    // @clause virtio.split.dev.bytes-beyond-reported-len-can
-    for (const [address, bytes] of chain.writableAt) this.#walk.memory.written(address, bytes);
+    chain.tellWritten(this.#walk.memory);
     if (this.#order === null) {
       // @clause virtio.split.dev.used-element-len-stored-before
       // @clause virtio.split.dev.first-len-bytes-writable-area
