@@ -223,6 +223,10 @@ async function boot({ id, guest, limits }: RunGuest, image: Uint8Array): Promise
       setTimeout(() => cpu.in_hlt[0] && end('halt'), SETTLE_MS).unref();
     });
     cpu.reboot_internal = () => end('reset', 'v86: reboot_internal');
+    // Whoever is at the other end of a guest's console repeats what it hears.
+    emulator.add_listener('virtio-console0-output-bytes', ((bytes: Uint8Array) => {
+      emulator.bus.send('virtio-console0-input-bytes', Uint8Array.from(bytes));
+    }) as never);
     const input = Buffer.from(guest.input, 'base64');
     for (const byte of input) emulator.bus.send('serial0-input', byte);
     void whenBroken(() => emulator.run()).then((why) => end('internal-error', `v86: ${why}`));

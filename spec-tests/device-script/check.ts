@@ -54,7 +54,8 @@ export function checkScript(script: readonly DeviceStep[], devices: readonly Wir
         if (step.msix && !onPci) problems.add(`${at}: MSI-X is PCI's`);
         break;
       case 'require':
-        known(step.features);
+        if (step.features) known(step.features);
+        if (step.capability !== undefined && !onPci) problems.add(`${at}: capabilities are PCI's`);
         break;
       case 'features':
         if (Array.isArray(step.accept)) known(step.accept);

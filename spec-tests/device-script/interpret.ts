@@ -6,7 +6,7 @@ import { hex } from '../values.ts';
 import { Bus, type Script, Stuck, Unsupported } from './bus.ts';
 import { Driver } from './driver.ts';
 import { featureBit } from './features.ts';
-import { DriverMemory } from './memory.ts';
+import { type Block, DriverMemory } from './memory.ts';
 import { PciWindows } from './pci.ts';
 import { type Found, type Reach, reach } from './reach.ts';
 import { type DeviceStep, ScriptError, type StepOf, type Value } from './steps.ts';
@@ -41,6 +41,8 @@ export class Play {
   readonly observations: [string, string][] = [];
   /** Levels of the interrupt lines, as far as they have changed, and rises since they were last looked at. */
   readonly lines = new Map<number, boolean>();
+  /** What the host keeps a copy of when the next buffer is announced. */
+  watched: readonly Block[] = [];
   readonly #kept = new Map<string, bigint>();
   readonly #reached = new Map<number, Reach>();
   readonly #drivers = new Map<number, Driver>();

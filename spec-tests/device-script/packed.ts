@@ -19,6 +19,7 @@ import {
 } from './rings.ts';
 import { ScriptError } from './steps.ts';
 
+const LEN_AT = 8;
 const FLAGS_AT = 14;
 const EVENT = { ENABLE: 0n, DISABLE: 1n, DESC: 2n } as const;
 const WRAP_BIT = 15;
@@ -113,7 +114,7 @@ export class PackedRing implements Ring {
         }
       }
       // The specification lets a device leave the length out together with the write flag; drivers take the length as it is, and so does this.
-      this.#take(id, Number(numberAt(bytes, 8, 4)));
+      this.#take(id, Number(numberAt(bytes, LEN_AT, 4)));
     }
   }
 
@@ -124,6 +125,11 @@ export class PackedRing implements Ring {
     this.#free = Math.min(this.size, this.#free + slots);
     this.#step(this.#back, slots);
     this.used.push({ id, len, chain: out?.chain ?? null });
+  }
+
+  get next(): Ring['next'] {
+    const gpa = this.areas.desc.gpa + this.#back.index * DESC_BYTES;
+    return { announced: { gpa: gpa + FLAGS_AT, bytes: 2 }, described: { gpa: gpa + LEN_AT, bytes: FLAGS_AT - LEN_AT } };
   }
 
   *want(when: 'always' | 'never' | bigint, _eventIdx: boolean): Script<void> {

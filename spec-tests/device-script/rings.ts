@@ -56,6 +56,8 @@ export interface Ring {
   poll(): Script<void>;
   /** Everything that has come back. */
   readonly used: readonly UsedElement[];
+  /** Where the next buffer that comes back is announced, and where it is described. */
+  readonly next: { readonly announced: Block; readonly described: Block };
   /** One descriptor, byte by byte, in the ring's table. */
   raw(desc: RawDesc): Script<void>;
   /** Says when to be interrupted: always, never, or at this value of the format's event field. */

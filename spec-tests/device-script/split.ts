@@ -106,6 +106,14 @@ export class SplitRing implements Ring {
     this.used.push({ id, len, chain: out?.chain ?? null });
   }
 
+  get next(): Ring['next'] {
+    const { gpa } = this.areas.device;
+    return {
+      announced: { gpa: gpa + 2, bytes: 2 },
+      described: { gpa: gpa + RING_AT + ELEMENT_BYTES * (this.#usedIdx % this.size), bytes: ELEMENT_BYTES },
+    };
+  }
+
   get #usedEventAt(): number {
     return this.areas.driver.gpa + RING_AT + 2 * this.size;
   }

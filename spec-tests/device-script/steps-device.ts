@@ -1,6 +1,6 @@
 // # Steps: registers, negotiation, interrupts
 
-import { BadResult, type Script, Stuck } from './bus.ts';
+import { BadResult, type Script, Stuck, Unsupported } from './bus.ts';
 import { type Driver, FEATURES_OK, type QueuePlan } from './driver.ts';
 import { configField, featureSet, STATUS, statusBits } from './features.ts';
 import type { Play } from './interpret.ts';
@@ -157,7 +157,11 @@ export const DEVICE_STEPS = {
     play.seen(step, window === undefined ? yield* driver.offers() : yield* driver.window(BigInt(window)));
   },
   *require(play: Play, step: StepOf<'require'>): Script<void> {
-    yield* (yield* play.driver(step)).need(step.features);
+    const driver = yield* play.driver(step);
+    yield* driver.need(step.features ?? []);
+    const { capability } = step;
+    if (capability !== undefined && !driver.reach.fn?.capabilities.some(({ name }) => name === capability))
+      throw new Unsupported(`the function has no ${capability} capability`);
   },
   *get(play: Play, step: StepOf<'get'>): Script<void> {
     const driver = yield* play.driver(step);

@@ -1,6 +1,7 @@
 // # Steps: queues and what is in them
 
-import { type Script, Stuck } from './bus.ts';
+import { hex } from '../values.ts';
+import { bytesOf, type Script, Stuck } from './bus.ts';
 import type { Driver } from './driver.ts';
 import type { Play } from './interpret.ts';
 import { DESC_BYTES, type DescPlan, descBytes, F_AVAIL, F_INDIRECT, F_NEXT, F_USED, F_WRITE, indirectTable } from './rings.ts';
@@ -73,7 +74,47 @@ function* used(play: Play, step: StepOf<'used'>): Script<void> {
   if (get.includes('len') && element.len !== null) play.observe(`${as}.len`, element.len);
 }
 
+// ## What a driver that polls would see
+//
+// Which of two stores comes first is nothing that a script can see from outside: when its access ends, both are done. A host that knows its device's stores can help: it keeps
+// what memory holds at the moment at which the device announces a buffer. All that the announcement promises must be there by then.
+
+function* watch(play: Play, step: StepOf<'watch'>): Script<void> {
+  const { ring } = (yield* play.driver(step)).at(step.queue);
+  yield* ring.poll();
+  const { announced, described } = ring.next;
+  const ranges = [described, ...(step.memory === undefined ? [] : [play.memory.at(step.memory)])];
+  play.watched = ranges;
+  yield* play.bus.ask({
+    do: 'host',
+    device: step.device ?? 0,
+    action: 'watch',
+    gpa: hex(announced.gpa),
+    bytes: announced.bytes,
+    ranges: ranges.map(({ gpa, bytes }) => ({ gpa: hex(gpa), count: bytes })),
+  });
+}
+
+function* watched(play: Play, step: StepOf<'watched'>): Script<void> {
+  const result = yield* play.bus.ask({ do: 'host', device: step.device ?? 0, action: 'watched' });
+  if (result.data === undefined) throw new Stuck(`queue ${step.queue} has announced nothing`);
+  const names = ['described', 'written'];
+  const then = bytesOf(
+    result,
+    play.watched.reduce((sum, { bytes }) => sum + bytes, 0),
+  );
+  let at = 0;
+  for (const [i, { gpa, bytes }] of play.watched.entries()) {
+    const now = yield* play.bus.read(gpa, bytes);
+    const from = at;
+    play.observe(`${step.as}.${names[i]}`, now.every((byte, j) => byte === then[from + j]) ? 1 : 0);
+    at += bytes;
+  }
+}
+
 export const RING_STEPS = {
+  watch,
+  watched,
   *queue(play: Play, step: StepOf<'queue'>): Script<void> {
     yield* (yield* play.driver(step)).queue(queuePlan(play, step));
   },

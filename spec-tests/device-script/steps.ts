@@ -69,7 +69,7 @@ export type DeviceStep =
   | ({ readonly do: 'status'; readonly set?: readonly StatusBit[] | Value; readonly add?: readonly StatusBit[] } & On & Reads)
   | ({ readonly do: 'reset'; readonly as?: string } & On)
   | ({ readonly do: 'features'; readonly window?: Num; readonly accept?: readonly Feature[] | Value } & On & Reads)
-  | ({ readonly do: 'require'; readonly features: readonly Feature[] } & On)
+  | ({ readonly do: 'require'; readonly features?: readonly Feature[]; readonly capability?: string } & On)
   | ({ readonly do: 'get'; readonly field: string; readonly queue?: Value; readonly bytes?: 1 | 2 | 4 } & On & Reads)
   | ({ readonly do: 'set'; readonly field: string; readonly queue?: Value; readonly value: Value; readonly bytes?: 1 | 2 | 4 } & On)
   | ({ readonly do: 'config'; readonly field?: string; readonly offset?: Num; readonly bytes?: 1 | 2 | 4 | 8 } & Register)
@@ -147,6 +147,8 @@ export type DeviceStep =
       readonly get?: readonly ('chain' | 'id' | 'len' | 'count')[];
       readonly as: string;
     } & On)
+  | ({ readonly do: 'watch'; readonly queue: number; readonly memory?: string } & On)
+  | ({ readonly do: 'watched'; readonly queue: number; readonly as: string } & On)
   | ({ readonly do: 'event'; readonly queue: number; readonly want?: 'always' | 'never' | Value; readonly as?: string } & On)
   | ({ readonly do: 'isr'; readonly as: string; readonly ack?: Value } & On)
   | ({ readonly do: 'notified'; readonly queue?: number; readonly config?: boolean; readonly as: string } & On)

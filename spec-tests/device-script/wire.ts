@@ -77,7 +77,16 @@ export type HostOp =
   | { readonly do: 'host'; readonly device: number; readonly action: 'content'; readonly sector: string; readonly count: number }
   | { readonly do: 'host'; readonly device: number; readonly action: 'fail-zone'; readonly zone: number; readonly state: 'read-only' | 'offline' }
   | { readonly do: 'host'; readonly device: number; readonly action: 'hint'; readonly round: 'start' | 'stop' | 'finish' }
-  | { readonly do: 'host'; readonly device: number; readonly action: 'hinted' };
+  | { readonly do: 'host'; readonly device: number; readonly action: 'hinted' }
+  | {
+      readonly do: 'host';
+      readonly device: number;
+      readonly action: 'watch';
+      readonly gpa: string;
+      readonly bytes: number;
+      readonly ranges: readonly { readonly gpa: string; readonly count: number }[];
+    }
+  | { readonly do: 'host'; readonly device: number; readonly action: 'watched' };
 
 /** One operation on a paused machine. */
 export type DeviceOp =
@@ -98,7 +107,7 @@ export interface LineChange {
   readonly level: boolean;
 }
 
-/** What came of one operation: `value` of in, load and the host's `actual` and `hinted` (bytes so far); `data` of read, `output` and `content`. */
+/** What came of one operation: `value` of in, load and the host's `actual` and `hinted` (bytes so far); `data` of read, `output`, `content` and `watched`. */
 export interface OpResult {
   readonly value?: string;
   readonly data?: string;
