@@ -1,7 +1,7 @@
 // # Scripts for the browser
 //
 // Vite bundles the client code: one classic script for every page (it must also run from a page opened from disk, where module scripts may
-// not load), and the live page's module with its worker. Names carry no hashes; the whole site is replaced at once.
+// not load), another for the ring, and the live pages' modules with their worker. Names carry no hashes; the whole site is replaced at once.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -34,15 +34,19 @@ export async function bundleClient(site: string): Promise<Map<string, string | U
   const take = (emitted: readonly Emitted[], rename: (name: string) => string): void => {
     for (const { fileName, code, source } of emitted) files.set(`assets/${rename(fileName)}`, code ?? source ?? '');
   };
-  const book = bundle({
-    ...common(site),
-    build: {
-      write: false,
-      target: 'es2022',
-      modulePreload: false,
-      lib: { entry: join(site, 'client/book.ts'), formats: ['iife'], name: 'ringbook', fileName: () => 'book.js' },
-    },
-  });
+  /** A script that is no module, with its style sheet beside it. */
+  const classic = (name: string, entry: string): Promise<Emitted[]> =>
+    bundle({
+      ...common(site),
+      build: {
+        write: false,
+        target: 'es2022',
+        modulePreload: false,
+        lib: { entry: join(site, entry), formats: ['iife'], name: 'ringbook', fileName: () => `${name}.js`, cssFileName: name },
+      },
+    });
+  const book = classic('book', 'client/book.ts');
+  const ring = classic('ring', 'live/ring.ts');
   const live = bundle({
     ...common(site),
     build: {
@@ -62,6 +66,7 @@ export async function bundleClient(site: string): Promise<Map<string, string | U
     },
   });
   take(await book, (name) => name);
+  take(await ring, (name) => name);
   take(await live, (name) => (name.endsWith('.css') ? 'live.css' : name.replace(/^assets\//, '')));
   files.set('assets/book.css', readFileSync(join(site, 'client/book.css'), 'utf8'));
   files.set('assets/theme.js', readFileSync(join(site, 'client/theme.js'), 'utf8'));

@@ -34,6 +34,8 @@ export interface Page {
   readonly set: 'beside' | 'below' | 'full';
   /** Scripts and styles beyond the common ones, relative to the root. */
   readonly scripts?: readonly string[];
+  /** Scripts that are no modules, and so also run in a page that was opened from disk. */
+  readonly classicScripts?: readonly string[];
   readonly styles?: readonly string[];
 }
 
@@ -87,7 +89,7 @@ ${page.description ? `<meta name="description" content="${escapeHtml(page.descri
 <script src="${to('assets/theme.js')}"></script>
 <link rel="stylesheet" href="${to('assets/book.css')}">
 ${(page.styles ?? []).map((style) => `<link rel="stylesheet" href="${to(style)}">\n`).join('')}<script defer src="${to('assets/book.js')}"></script>
-${(page.scripts ?? []).map((script) => `<script type="module" src="${to(script)}"></script>\n`).join('')}</head>
+${(page.classicScripts ?? []).map((script) => `<script defer src="${to(script)}"></script>\n`).join('')}${(page.scripts ?? []).map((script) => `<script type="module" src="${to(script)}"></script>\n`).join('')}</head>
 <body class="set-${page.set}${page.side ? ' has-side' : ''}">
 <a class="skip" href="#text">To the text</a>
 <header class="bar">

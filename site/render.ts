@@ -6,6 +6,7 @@ import { addChapterList, addRoom } from './pages/chapters.ts';
 import { addHome, addSearchPage } from './pages/home.ts';
 import { addLive } from './pages/live.ts';
 import { addPayloads } from './pages/payloads.ts';
+import { addRing } from './pages/ring.ts';
 import { addSuite } from './pages/suite.ts';
 import { addWalk } from './pages/walk.ts';
 import { readPayloads } from './payloads.ts';
@@ -34,6 +35,7 @@ export async function renderTree(root: string, { colour, apiPages, results = [] 
   addSuite(site);
   addLive(site);
   addWalk(site);
+  addRing(site);
   addHome(site);
   addSearchPage(site);
   return site;

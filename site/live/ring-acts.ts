@@ -46,7 +46,7 @@ const LETTERS: Readonly<Record<(typeof PLAIN)[number], string>> = {
 };
 export const MOST_ACTS = 300;
 export const LAP_16 = 0x1_0000;
-const MOST_TRIPS = 3 * LAP_16;
+export const MOST_TRIPS = 3 * LAP_16;
 
 export const writeAct = (act: Act): string => {
   switch (act.do) {
@@ -73,14 +73,15 @@ function readAct(text: string): Act | null {
 
 export const writeActs = (acts: readonly Act[]): string => acts.map(writeAct).join('.');
 
+/** How many trips some acts come to. */
+export const tripsIn = (acts: readonly Act[]): number => acts.reduce((sum, act) => sum + (act.do === 'trips' ? act.count : 0), 0);
+
 /** Acts as {@link writeActs} wrote them, up to the first that makes no sense. */
 export function readActs(text: string): Act[] {
   const acts: Act[] = [];
-  let trips = 0;
   for (const part of text === '' ? [] : text.split('.')) {
     const act = readAct(part);
-    if (act?.do === 'trips') trips += act.count;
-    if (!act || acts.length === MOST_ACTS || trips > MOST_TRIPS) break;
+    if (!act || acts.length === MOST_ACTS || tripsIn([...acts, act]) > MOST_TRIPS) break;
     acts.push(act);
   }
   return acts;
