@@ -16,10 +16,10 @@ export const MMIO_GPA = 0xfeb0_3000;
 /** How many there are. */
 export const MMIO_WINDOWS = 8;
 /** Line of the first; each has the next. */
-export const MMIO_GSI = 16;
+const MMIO_GSI = 16;
 
 /** Address of a window. */
-export const windowGpa = (index: number): number => MMIO_GPA + index * MMIO_BYTES;
+const windowGpa = (index: number): number => MMIO_GPA + index * MMIO_BYTES;
 
 class MmioWindows {
   readonly windows: (VirtioMmio | null)[] = new Array<VirtioMmio | null>(MMIO_WINDOWS).fill(null);
@@ -63,9 +63,6 @@ function description(index: number): aml.Aml {
 }
 
 const machines = new WeakMap<Pc, MmioWindows>();
-
-/** The windows of a machine; null while it has none. */
-export const mmioWindows = (pc: Pc): readonly (VirtioMmio | null)[] | null => machines.get(pc)?.windows ?? null;
 
 /** Puts a device into a window, the first free one unless another is named. @throws ConfigError */
 export function plugMmio(

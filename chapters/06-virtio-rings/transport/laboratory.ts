@@ -212,10 +212,10 @@ export function mmioRig({ offer = EVERYTHING, model = new Recorder(), legacy = f
 export const QUEUE = { desc: 0x1_0000, driver: 0x1_1000, device: 0x1_2000, buffer: 0x2_0000 } as const;
 
 /** Makes one writable buffer available in a split ring at {@link QUEUE}, or where it is said to be. */
-export function offerBuffer(view: DataView, size: number, place: { desc: number; driver: number } = QUEUE, bytes = 64): void {
+export function offerBuffer(view: DataView, size: number, place: { desc: number; driver: number; buffer?: number } = QUEUE, bytes = 64): void {
   const idx = view.getUint16(place.driver + 2, true);
   const slot = idx % size;
-  view.setBigUint64(place.desc + 16 * slot, BigInt(QUEUE.buffer + 256 * slot), true);
+  view.setBigUint64(place.desc + 16 * slot, BigInt((place.buffer ?? QUEUE.buffer) + 256 * slot), true);
   view.setUint32(place.desc + 16 * slot + 8, bytes, true);
   view.setUint16(place.desc + 16 * slot + 12, 2, true);
   view.setUint16(place.driver + 4 + 2 * slot, slot, true);
