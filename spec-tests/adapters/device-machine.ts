@@ -14,7 +14,9 @@ import { BalloonModel } from '../../chapters/06-virtio-rings/devices/balloon.ts'
 import { BALLOON_S } from '../../chapters/06-virtio-rings/devices/balloon-layout.ts';
 import { BlockModel } from '../../chapters/06-virtio-rings/devices/block.ts';
 import { ConsoleModel } from '../../chapters/06-virtio-rings/devices/console.ts';
-import { virtioOf } from '../../chapters/06-virtio-rings/machine/virtio-types.ts';
+import { observeRings, virtioOf } from '../../chapters/06-virtio-rings/machine/virtio-types.ts';
+import type { DmaAccess } from '../../chapters/06-virtio-rings/memory.ts';
+import type { Area, AreaSource } from '../../chapters/06-virtio-rings/rings/area.ts';
 import type { DeviceOp, DeviceSession, HostOp, LineChange, OpResult, WireDevice } from '../device-script/wire.ts';
 import type { RunDevice } from '../types.ts';
 import { hex } from '../values.ts';
@@ -55,6 +57,48 @@ const onClock = (kernel: Kernel, clock: KernelClock): Kernel => ({
   clock,
 });
 
+/** A place in memory; and what is to be copied when a device's ring first stores there. */
+interface Watch {
+  readonly gpa: number;
+  readonly bytes: number;
+  readonly ranges: readonly { readonly gpa: string; readonly count: number }[];
+  seen: Buffer | null;
+}
+
+/** The areas of rings, with an ear for every store. */
+class WatchedAreas implements AreaSource {
+  readonly #areas: AreaSource;
+  readonly #stored: (gpa: number, bytes: number) => void;
+
+  constructor(areas: AreaSource, stored: (gpa: number, bytes: number) => void) {
+    this.#areas = areas;
+    this.#stored = stored;
+  }
+
+  open(address: number, bytes: number, access: DmaAccess): Area | null {
+    const area = this.#areas.open(address, bytes, access);
+    if (!area || access !== 'write') return area;
+    const heard = (at: number, width: number): void => this.#stored(address + at, width);
+    return {
+      load16: (at) => area.load16(at),
+      load32: (at) => area.load32(at),
+      acquire16: (at) => area.acquire16(at),
+      store16(at, value) {
+        area.store16(at, value);
+        heard(at, 2);
+      },
+      store32(at, value) {
+        area.store32(at, value);
+        heard(at, 4);
+      },
+      publish16(at, value) {
+        area.publish16(at, value);
+        heard(at, 2);
+      },
+    };
+  }
+}
+
 export class PausedMachine implements DeviceSession {
   readonly #pc: Pc;
   readonly #board: Board<Pc>;
@@ -64,6 +108,7 @@ export class PausedMachine implements DeviceSession {
   readonly #trace: Recorder | null;
   readonly #outputs = new Map<string, number[]>();
   #lines: LineChange[] = [];
+  #watch: Watch | null = null;
   /** Bytes that balloons have hinted at. */
   #hinted = 0;
 
@@ -82,6 +127,7 @@ export class PausedMachine implements DeviceSession {
       trace: this.#trace,
     });
     this.#listen();
+    observeRings(this.#pc, (areas) => new WatchedAreas(areas, (gpa, bytes) => this.#stored(gpa, bytes)));
     for (const [name, chardev] of chardevs) {
       const output: number[] = [];
       this.#outputs.set(name, output);
@@ -102,6 +148,20 @@ export class PausedMachine implements DeviceSession {
         inputOf(gsi).set(level);
       },
     });
+  }
+
+  // The first store that announces something is where the copies are taken: whatever the device does afterwards comes too late for a driver that polls.
+
+  #stored(gpa: number, bytes: number): void {
+    const watch = this.#watch;
+    if (!watch || watch.seen || gpa >= watch.gpa + watch.bytes || gpa + bytes <= watch.gpa) return;
+    watch.seen = Buffer.concat(watch.ranges.map((range) => this.#ram(range.gpa, range.count)));
+  }
+
+  #ram(gpa: string, count: number): Uint8Array {
+    const bytes = new Uint8Array(count);
+    if (!this.#pc.memory.read(Number(gpa), bytes)) throw new RangeError(`there is no memory at ${gpa}`);
+    return bytes;
   }
 
   async access(ops: readonly DeviceOp[]): Promise<readonly OpResult[]> {
@@ -135,11 +195,8 @@ export class PausedMachine implements DeviceSession {
         if (!memory.write(Number(op.gpa), bytes)) mmio.write(Number(op.gpa), op.bytes, value);
         return {};
       }
-      case 'read': {
-        const bytes = new Uint8Array(op.count);
-        if (!memory.read(Number(op.gpa), bytes)) throw new RangeError(`there is no memory at ${op.gpa}`);
-        return { data: Buffer.from(bytes).toString('base64') };
-      }
+      case 'read':
+        return { data: Buffer.from(this.#ram(op.gpa, op.count)).toString('base64') };
       case 'write':
         if (!memory.write(Number(op.gpa), new Uint8Array(Buffer.from(op.data, 'base64')))) throw new RangeError(`there is no memory at ${op.gpa}`);
         return {};
@@ -175,6 +232,11 @@ export class PausedMachine implements DeviceSession {
   // ## The host's side
 
   #host(op: HostOp): OpResult {
+    if (op.action === 'watch') {
+      this.#watch = { gpa: Number(op.gpa), bytes: op.bytes, ranges: op.ranges, seen: null };
+      return {};
+    }
+    if (op.action === 'watched') return this.#watch?.seen ? { data: this.#watch.seen.toString('base64') } : {};
     const entry = this.#made.entries[op.device];
     const model = entry && virtioOf(this.#pc, entry)?.model;
     const kind = this.#devices[op.device]?.type;

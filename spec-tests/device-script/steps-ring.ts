@@ -76,8 +76,9 @@ function* used(play: Play, step: StepOf<'used'>): Script<void> {
 
 // ## What a driver that polls would see
 //
-// Which of two stores comes first is nothing that a script can see from outside: when its access ends, both are done. A host that knows its device's stores can help: it keeps
-// what memory holds at the moment at which the device announces a buffer. All that the announcement promises must be there by then.
+// Which of two stores comes first is nothing that a script can see from outside: when its access ends, both are done. A host that knows its device's
+// stores can help: it keeps what memory holds at the moment at which the device announces a buffer. All that the announcement promises must be there
+// by then.
 
 function* watch(play: Play, step: StepOf<'watch'>): Script<void> {
   const { ring } = (yield* play.driver(step)).at(step.queue);

@@ -9,12 +9,13 @@ import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
 import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
 import { isInterrupt } from '../../05-pio-mmio/pci/q35.ts';
-import { type DeviceModel, VirtioDevice } from '../device.ts';
+import { type DeviceModel, VirtioDevice, type VirtioOptions } from '../device.ts';
 import { F, features } from '../features.ts';
+import { type AreaSource, Areas } from '../rings/area.ts';
 import { makeRing } from '../rings/make-ring.ts';
 import { type DoorbellPlace, DoorbellWires } from '../transport/doorbell-wires.ts';
-import { MMIO_NOTIFY } from '../transport/mmio.ts';
 import { type MessageSource, MessageWires } from '../transport/message-wires.ts';
+import { MMIO_NOTIFY } from '../transport/mmio.ts';
 import { BAR, BusMasterMemory, PLACE, TRANSITIONAL_ID, VirtioPci } from '../transport/pci.ts';
 import { LEGACY_NOTIFY } from '../transport/pci-legacy.ts';
 import { MMIO_WINDOWS, plugMmio } from './mmio-windows.ts';
@@ -85,11 +86,18 @@ const eitherProperties: DeviceType['properties'] = {
 
 /** The device of a description, not yet on any transport. */
 export function virtioDevice(pc: Pc, type: VirtioType, config: DeviceConfig, memory: VirtioDevice['memory']): VirtioDevice {
-  const device = new VirtioDevice(type.model(pc, config), { memory, makeRing, offer: offerOf(config), trace: pc.trace });
+  const ringOf: VirtioOptions['makeRing'] = (memory, place, features) =>
+    makeRing(memory, place, features, { areas: observers.get(pc)?.(new Areas(memory)) ?? new Areas(memory) });
+  const device = new VirtioDevice(type.model(pc, config), { memory, makeRing: ringOf, offer: offerOf(config), trace: pc.trace });
   const devices = plugged.get(pc) ?? new Map<DeviceConfig, VirtioDevice>();
   plugged.set(pc, devices.set(config, device));
   return device;
 }
+
+const observers = new WeakMap<Pc, (areas: AreaSource) => AreaSource>();
+
+/** Every access of this machine's devices to the areas of their rings goes through what `through` makes of them: for rings that are set up from now on. */
+export const observeRings = (pc: Pc, through: (areas: AreaSource) => AreaSource): void => void observers.set(pc, through);
 
 // ## Which device is which
 //
