@@ -1,7 +1,7 @@
 // # The matrix
 //
-// Results of several implementations, side by side: every case, and every clause. What a case found is in its result. What it means for a *clause* takes a rule, because a
-// case shows several and fails on some of them:
+// Results of several implementations, side by side: every case, and every clause. What a case found is in its result. What it means for a *clause*
+// takes a rule, because a case shows several and fails on some of them:
 //
 // - a deviation is charged to the clause that its allowed set names, and it alone;
 // - a run that came to no judgement (a time-out, a crash, a console that cannot be believed, the wrong end) speaks against all that the case shows;

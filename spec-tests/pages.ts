@@ -1,8 +1,8 @@
 // # Results to read
 //
-// The bodies of the pages that show results: the matrix, the clauses by implementation, and one page each for a case and for a clause. The site puts them into its own
-// frame, and `--report` into a plain one, so the two cannot tell different stories. A verdict is always a link: to the case, and from there to what was done, what was seen,
-// what was allowed, and the command that does it again.
+// The bodies of the pages that show results: the matrix, the clauses by implementation, and one page each for a case and for a clause. The site puts
+// them into its own frame, and `--report` into a plain one, so the two cannot tell different stories. A verdict is always a link: to the case, and
+// from there to what was done, what was seen, what was allowed, and the command that does it again.
 
 import { versionMatches } from './expect.ts';
 import { escapeHtml, relativeTo, table } from './html.ts';
@@ -114,7 +114,8 @@ export function clausesBody(book: Book): string {
   const coded = [...book.clauses.values()].some((clause) => clause.code.length > 0); // where the code was looked at
   const tally = new Map<string, Map<Standing, number>>(book.columns.map(({ target }) => [target, new Map()]));
   const rows = byChapter(book.clauses.values(), ({ list }) => list).map(([chapter, list]) => {
-    const head = `<tr class="group"><th id="${escapeHtml(chapter)}" colspan="${book.columns.length + (coded ? 3 : 2)}">${escapeHtml(book.chapterTitle(chapter))}</th></tr>`;
+    const width = book.columns.length + (coded ? 3 : 2);
+    const head = `<tr class="group"><th id="${escapeHtml(chapter)}" colspan="${width}">${escapeHtml(book.chapterTitle(chapter))}</th></tr>`;
     const lines = list.map((clause) => {
       const found = standings(book, showing, clause.id);
       for (const { column, standing } of found) {

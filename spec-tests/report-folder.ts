@@ -1,7 +1,7 @@
 // # A report to hand on
 //
-// `--report` writes what a run of several targets found, for people and for programs, without the site: the matrix, the clauses by implementation, and a page for every case
-// and every clause of the run. A folder gets everything; a name that ends in `.html`, `.md` or `.json` gets the one file.
+// `--report` writes what a run of several targets found, for people and for programs, without the site: the matrix, the clauses by implementation,
+// and a page for every case and every clause of the run. A folder gets everything; a name that ends in `.html`, `.md` or `.json` gets the one file.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, extname, join } from 'node:path';
@@ -58,18 +58,22 @@ function bookOf(suite: Suite, all: readonly Results[], known: readonly KnownFail
 
 // ## The frame
 
-const STYLE = `:root{color-scheme:light dark;--ink:#1c1b19;--soft:#66625b;--paper:#fdfcfa;--line:#dedad2;--tint:#f3f0ea;--pass:#1d6b3a;--fail:#b3261e;--known:#8a5a00;--link:#1f4e8c}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e2da;--soft:#a09a8f;--paper:#171614;--line:#37342f;--tint:#22201d;--pass:#7cc796;--fail:#f28b82;--known:#e0b25c;--link:#8db8ee}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
-nav{display:flex;gap:1.2rem;padding:.7rem 1.2rem;border-bottom:1px solid var(--line);font-size:.9rem}main{max-width:84rem;margin:0 auto;padding:1rem 1.2rem 4rem}
-a{color:var(--link)}h1{font-size:1.6rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2.2rem}h1.id{font-family:ui-monospace,monospace;font-size:1.2rem;overflow-wrap:anywhere}
-p,ul,ol,dl,blockquote{max-width:46rem}small,.file{color:var(--soft);font-size:.85rem}code,pre{font-family:ui-monospace,monospace;font-size:.82rem}code{overflow-wrap:anywhere}
-pre{overflow:auto;max-height:36rem;padding:.8rem;background:var(--tint);border:1px solid var(--line)}blockquote{margin:.8rem 0;padding:.1rem 1rem;border-left:3px solid var(--known)}
-.scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-thead th{white-space:nowrap}.matrix tbody th{font-weight:400;min-width:18rem}.matrix tbody th code{color:var(--soft)}.matrix tr.group td{vertical-align:bottom}.matrix tr.group th{font-weight:600;padding-top:1.5rem}
-.matrix th small{display:block;font-weight:400}.number{text-align:right}.verdict{white-space:nowrap;font-size:.85rem}.verdict a{color:inherit;text-decoration:none}
-.verdict a:hover{text-decoration:underline}.verdict.pass{color:var(--pass)}.verdict.fail{color:var(--fail);font-weight:600}.verdict.known{color:var(--known)}.verdict.none{color:var(--soft)}
-dt{color:var(--soft);font-size:.85rem}dd{margin:0 0 .5rem}summary{cursor:pointer}`;
+const STYLE = `:root{color-scheme:light dark;--ink:#1c1b19;--soft:#66625b;--paper:#fdfcfa;--line:#dedad2;--tint:#f3f0ea;--pass:#1d6b3a;--fail:#b3261e;
+--known:#8a5a00;--link:#1f4e8c}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e2da;--soft:#a09a8f;--paper:#171614;--line:#37342f;--tint:#22201d;--pass:#7cc796;--fail:#f28b82;
+--known:#e0b25c;--link:#8db8ee}}*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
+nav{display:flex;gap:1.2rem;padding:.7rem 1.2rem;border-bottom:1px solid var(--line);font-size:.9rem}
+main{max-width:84rem;margin:0 auto;padding:1rem 1.2rem 4rem}a{color:var(--link)}h1{font-size:1.6rem;line-height:1.25}
+h2{font-size:1.2rem;margin-top:2.2rem}h1.id{font-family:ui-monospace,monospace;font-size:1.2rem;overflow-wrap:anywhere}
+p,ul,ol,dl,blockquote{max-width:46rem}small,.file{color:var(--soft);font-size:.85rem}code,pre{font-family:ui-monospace,monospace;font-size:.82rem}
+code{overflow-wrap:anywhere}pre{overflow:auto;max-height:36rem;padding:.8rem;background:var(--tint);border:1px solid var(--line)}
+blockquote{margin:.8rem 0;padding:.1rem 1rem;border-left:3px solid var(--known)}.scroll{overflow-x:auto;margin:1rem 0}
+table{border-collapse:collapse;font-size:.9rem}th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
+thead th{white-space:nowrap}.matrix tbody th{font-weight:400;min-width:18rem}.matrix tbody th code{color:var(--soft)}
+.matrix tr.group td{vertical-align:bottom}.matrix tr.group th{font-weight:600;padding-top:1.5rem}.matrix th small{display:block;font-weight:400}
+.number{text-align:right}.verdict{white-space:nowrap;font-size:.85rem}.verdict a{color:inherit;text-decoration:none}
+.verdict a:hover{text-decoration:underline}.verdict.pass{color:var(--pass)}.verdict.fail{color:var(--fail);font-weight:600}
+.verdict.known{color:var(--known)}.verdict.none{color:var(--soft)}dt{color:var(--soft);font-size:.85rem}dd{margin:0 0 .5rem}summary{cursor:pointer}`;
 
 const frame = (page: string, title: string, body: string): string => `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>${escapeHtml(title)}</title><style>${STYLE}</style></head>

@@ -52,8 +52,8 @@ export interface Kernel {
   /** `munmap` of a whole allocation. No slot may still name it. */
   free(hva: Hva): number;
   /**
-   * The program has stored something in memory of its own, which may be a guest's. A processor sees that by itself, so a kernel on a real one has no such call; the modelled
-   * one keeps decoded instructions.
+   * The program has stored something in memory of its own, which may be a guest's. A processor sees that by itself, so a kernel on a real one has
+   * no such call; the modelled one keeps decoded instructions.
    */
   stored?(hva: Hva, bytes: number): void;
   readonly clock: KernelClock;
@@ -62,8 +62,9 @@ export interface Kernel {
   /** `read(fd, bytes, bytes.length)`: the number of bytes read. Of an eventfd 8, or -EAGAIN when its counter is 0. */
   read(fd: number, bytes: Uint8Array): number;
   /**
-   * Calls `ready` whenever the counter of an eventfd has become more than 0, from another thread's point of view: while a guest runs, never inside another call of this
-   * interface. Returns what ends it, or -errno. A kernel on a real machine calls from the program's event loop, so a program that blocks in KVM_RUN hears nothing.
+   * Calls `ready` whenever the counter of an eventfd has become more than 0, from another thread's point of view: while a guest runs, never inside
+   * another call of this interface. Returns what ends it, or -errno. A kernel on a real machine calls from the program's event loop, so a program
+   * that blocks in KVM_RUN hears nothing.
    */
   watch?(fd: number, ready: () => void): (() => void) | number;
   /** `write(fd, bytes, bytes.length)`: the number of bytes written. */

@@ -1,13 +1,15 @@
 // # Who sees what, and when
 //
-// Two processors, a few stores and loads each, and the question which results are possible. Such a program is called a *litmus test*. Running it a million times
-// answers nothing, since the interesting case may be the one in a billion. But the programs are so small that every execution can be tried, and that is done here.
+// Two processors, a few stores and loads each, and the question which results are possible. Such a program is called a *litmus test*. Running it a
+// million times answers nothing, since the interesting case may be the one in a billion. But the programs are so small that every execution can be
+// tried, and that is done here.
 //
 // Three kinds of machine differ in what they may exchange:
 //
-// - On the first everything happens in program order, one access at a time. No processor has been built like that for forty years, and most people reason as if all were.
-// - On *x86* a store goes into a queue of the processor's own and reaches memory some time later. Its own loads look into the queue; nobody else's do. So a load may
-//   be done before a store that stands above it, and nothing else may be exchanged.
+// - On the first everything happens in program order, one access at a time. No processor has been built like that for forty years, and most people
+//   reason as if all were.
+// - On *x86* a store goes into a queue of the processor's own and reaches memory some time later. Its own loads look into the queue; nobody else's
+//   do. So a load may be done before a store that stands above it, and nothing else may be exchanged.
 // - A *weak* machine (ARM, POWER, and a compiler anywhere) may exchange any two accesses to different places, unless one says that it must not.
 
 export type Machine = 'in order' | 'x86' | 'weak';
@@ -19,10 +21,10 @@ export type Access =
   | { readonly do: 'fence' };
 
 export const store = (place: string, value: number): Access => ({ do: 'store', place, value });
-export const release = (place: string, value: number): Access => ({ do: 'store', place, value, order: 'release' });
+const release = (place: string, value: number): Access => ({ do: 'store', place, value, order: 'release' });
 export const load = (place: string, into: string): Access => ({ do: 'load', place, into });
-export const acquire = (place: string, into: string): Access => ({ do: 'load', place, into, order: 'acquire' });
-export const fence: Access = { do: 'fence' };
+const acquire = (place: string, into: string): Access => ({ do: 'load', place, into, order: 'acquire' });
+const fence: Access = { do: 'fence' };
 
 /** What each processor does. Memory is zero at the start. */
 export type Program = readonly (readonly Access[])[];
@@ -31,8 +33,11 @@ export type Outcome = Readonly<Record<string, number>>;
 
 // ## Trying everything
 //
-// A state is memory, what was loaded, which accesses of each processor are done, and what waits in the queues. From each state a few steps are possible; all are taken. States that
-// were met before are not entered again, and that bounds the search: there are fewer states than subsets of the accesses, times what the places can hold.
+// A state is memory, what was loaded, which accesses of each processor are done, and what waits in the queues. From each state a few steps are
+// possible; all are taken. States that were met before are not entered again, and that bounds the search: there are fewer states than subsets of the
+// accesses, times what the places can hold. Handing a buffer back without any order can end in
+// {{outcomes(weaken(handBack, 'no order'), 'in order').length}} ways where everything happens in order, and in
+// {{outcomes(weaken(handBack, 'no order'), 'weak').length}} on a weak machine.
 
 interface State {
   readonly memory: Readonly<Record<string, number>>;
@@ -138,8 +143,8 @@ export const possible = (program: Program, machine: Machine, bad: (outcome: Outc
 
 // ## One execution to look at
 //
-// *It is possible* convinces nobody who has looked at the program for an hour. One execution that ends badly does, and there are usually many, most of
-// which jump back and forth between the processors. The one that is easiest to follow jumps least, so the search goes by the number of turns.
+// *It is possible* convinces nobody who has looked at the program for an hour. One execution that ends badly does, and there are usually many, most
+// of which jump back and forth between the processors. The one that is easiest to follow jumps least, so the search goes by the number of turns.
 
 /** An execution that ends with the bad result, in as few turns between processors as there can be; null when there is none. */
 export function witness(program: Program, machine: Machine, bad: (outcome: Outcome) => boolean): Deed[] | null {

@@ -1,7 +1,8 @@
 // # What is saved by not asking
 //
-// A driver that submits requests in bursts, a device that needs some time to wake up and a little for each request, a driver that needs some time to be interrupted. Time is
-// counted in steps: one request submitted, or one served. Both are ordinary users of the two ends of a ring; what differs is only what they say about being told.
+// A driver that submits requests in bursts, a device that needs some time to wake up and a little for each request, a driver that needs some time to
+// be interrupted. Time is counted in steps: one request submitted, or one served. Both are ordinary users of the two ends of a ring; what differs is
+// only what they say about being told.
 
 import { MemoryArena } from './driver/bus.ts';
 import { makeVirtqueue } from './driver/make-virtqueue.ts';

@@ -1,7 +1,7 @@
 // # A round trip, store by store
 //
-// What one side does to a ring, the other can only see as memory that has changed. So that is what is recorded here: after each operation of either side every field of the
-// ring is looked at again, by the name that the specification gives it.
+// What one side does to a ring, the other can only see as memory that has changed. So that is what is recorded here: after each operation of either
+// side every field of the ring is looked at again, by the name that the specification gives it.
 
 import type { Field } from '../01-hardware-background/layout.ts';
 import { MemoryArena } from './driver/bus.ts';

@@ -1,8 +1,8 @@
 // # v86, from outside
 //
-// v86 is a PC in JavaScript and WebAssembly that is made for web pages: an emulator is an object, and all that happens in it happens in this process. What its declared
-// interface leaves out (the ports, the processor's accesses to memory, the interrupt lines) is reached through the object's own fields, whose shape is written down here
-// and nowhere else. A v86 in which one of them has another name is refused with a reason.
+// v86 is a PC in JavaScript and WebAssembly that is made for web pages: an emulator is an object, and all that happens in it happens in this process.
+// What its declared interface leaves out (the ports, the processor's accesses to memory, the interrupt lines) is reached through the object's own
+// fields, whose shape is written down here and nowhere else. A v86 in which one of them has another name is refused with a reason.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -118,8 +118,8 @@ export const imageOf = (bytes: Uint8Array): { buffer: ArrayBuffer } => ({ buffer
 
 // ## A program in the ROM
 //
-// What the processor has is asked of the processor. The program is the firmware: 64 KiB of ROM whose last bytes jump to its first ones. It gives its answers to the port that
-// ends a case.
+// What the processor has is asked of the processor. The program is the firmware: 64 KiB of ROM whose last bytes jump to its first ones. It gives its
+// answers to the port that ends a case.
 
 const ROM_BYTES = 0x10000;
 const ENTRY = 0x100;
@@ -157,8 +157,8 @@ export async function runRom(code: Uint8Array, answers: number, timeoutMs: numbe
 
 // ## When it breaks
 //
-// What v86 has not got ends in a panic inside its WebAssembly: words on the console, and then an exception out of a callback that nobody called. So whoever runs an
-// emulator listens to both, one at a time.
+// What v86 has not got ends in a panic inside its WebAssembly: words on the console, and then an exception out of a callback that nobody called. So
+// whoever runs an emulator listens to both, one at a time.
 
 const WORDS_KEPT = 600;
 

@@ -1,7 +1,8 @@
 // # v86, paused
 //
-// The device surface needs nothing of v86 but that it is there: an emulator that is complete and never told to run. Ports and memory are reached as its processor reaches them,
-// interrupt lines are heard on their way to the controllers, and its virtio devices work when they are notified, not later.
+// The device surface needs nothing of v86 but that it is there: an emulator that is complete and never told to run. Ports and memory are reached as
+// its processor reaches them, interrupt lines are heard on their way to the controllers, and its virtio devices work when they are notified, not
+// later.
 
 import type { AccessBytes, DeviceOp, DeviceSession, HostOp, LineChange, OpResult, WireDevice } from '../device-script/wire.ts';
 import type { RunDevice } from '../types.ts';

@@ -1,7 +1,8 @@
 // # v86
 //
-// The x86 emulator that runs in web pages, from the npm package of that name. It has one 32-bit processor and a PC of its own; images come in through its own multiboot
-// loader, or by firmware from a disk. A hook on port 0xf4 is the debug-exit port: v86 has none, and lets anybody attach a device to its ports.
+// The x86 emulator that runs in web pages, from the npm package of that name. It has one 32-bit processor and a PC of its own; images come in through
+// its own multiboot loader, or by firmware from a disk. A hook on port 0xf4 is the debug-exit port: v86 has none, and lets anybody attach a device to
+// its ports.
 //
 // It runs in the adapter's process, and the adapter in one of its own (`serve.ts`): an emulator that loops, or dies, takes nothing with it.
 
@@ -30,7 +31,8 @@ const WANT_FIRMWARE = ['acpi', 'pci', 'ide-dma'];
 
 // ## What it has
 //
-// Every case starts from the same hardware, so the devices are a list. Whether the processor has a feature is asked of its CPUID, and whether a triple fault ends anything is tried.
+// Every case starts from the same hardware, so the devices are a list. Whether the processor has a feature is asked of its CPUID, and whether a
+// triple fault ends anything is tried.
 
 const DEVICES: readonly (readonly [capability: string, device: string])[] = [
   ['uart', 'uart0'],
@@ -111,7 +113,10 @@ const ASK_CPUID = Uint8Array.from([
   }),
   0xf4,
 ]);
-/** Says that it has begun, enters protected mode with an IDT in which nothing fits, and breaks. Its data are far enough behind the code to be found by their offsets. */
+/**
+ * Says that it has begun, enters protected mode with an IDT in which nothing fits, and breaks. Its data are far enough behind the code to be found by
+ * their offsets.
+ */
 const TRIPLE_FAULT = ((): Uint8Array => {
   const rom = new Uint8Array(0x100);
   rom.set([0xb0, 0x01, 0xe6, EXIT_PORT, 0x2e, 0x66, 0x0f, 0x01, 0x16, 0x80, 0x01, 0x2e, 0x66, 0x0f, 0x01, 0x1e, 0x86, 0x01]); // out; lgdt cs:[180h]; lidt cs:[186h]

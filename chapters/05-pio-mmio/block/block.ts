@@ -34,7 +34,7 @@ export interface BlockBackend {
 }
 
 /** Wear, in the units of JEDEC's eMMC: {@link preEol} 0 (unknown) to 3, the two estimates 0 (unknown) to 11, in tenths of what the cells last. */
-export interface Lifetime {
+interface Lifetime {
   readonly preEol: number;
   readonly estimateA: number;
   readonly estimateB: number;

@@ -154,7 +154,7 @@ function offerOf(options: BlockOptions, { readOnly, numQueues }: { readonly read
 // and afterwards to who did.
 
 /** What the configuration shows of a disk at this moment. */
-export interface BlockState {
+interface BlockState {
   readonly zones: () => Zones | null;
   readonly writeback: () => boolean;
   /** Whether the driver may choose the kind of cache. */

@@ -17,7 +17,7 @@ export type RangeKind = 'discard' | 'write zeroes' | 'secure erase';
 /** How many ranges a request has at most, and how many sectors a range of each kind. */
 export type RangeLimits = Readonly<Record<RangeKind | 'segments', number>>;
 
-export interface RangeTarget {
+interface RangeTarget {
   readonly drive: BlockBackend;
   readonly zones: Zones | null;
   readonly limits: RangeLimits;

@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { TimerQueue } from '../../02-kvm-objects/clock.ts';
-import { DEFAULT_OFFER, type DeviceModel, VirtioDevice } from '../device.ts';
+import { type DeviceModel, VirtioDevice } from '../device.ts';
 import { sharedMemory } from '../driver/laboratory.ts';
 import { makeVirtqueue } from '../driver/make-virtqueue.ts';
 import type { QueueFeatures, Virtqueue } from '../driver/virtqueue.ts';
@@ -26,7 +26,8 @@ function machine<M extends DeviceModel>(make: (clock: TimerQueue) => M, ring: Qu
   const clock = new TimerQueue(() => now);
   const { memory, arena } = sharedMemory(1 << 22);
   const model = make(clock);
-  const device = new VirtioDevice(model, { memory, makeRing, offer: DEFAULT_OFFER | featureSet(F.RING_PACKED, F.IN_ORDER) });
+  const offer = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RESET, F.RING_PACKED, F.IN_ORDER);
+  const device = new VirtioDevice(model, { memory, makeRing, offer });
   let interrupts = 0;
   device.notifier = { usedBuffer: () => void interrupts++, configChange() {} };
   const chosen = featureSet(

@@ -12,8 +12,8 @@
 // *active*, open or not. Writing opens a zone by itself (*implicitly*), and the disk may close such a zone when it needs the place for another. One that the driver
 // opened *explicitly* stays open.
 
-import { type BlockBackend, SECTOR_BYTES, writeZeroes } from '../../05-pio-mmio/block/block.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
+import { type BlockBackend, SECTOR_BYTES, writeZeroes } from '../../05-pio-mmio/block/block.ts';
 import { BLK_S, BLK_Z, BLK_ZS, BLK_ZT } from './block-layout.ts';
 
 export interface ZonedOptions {
@@ -44,10 +44,10 @@ export const ZONED_DEFAULTS = {
 } as const;
 
 type ZoneState = (typeof BLK_ZS)[keyof typeof BLK_ZS];
-export type ZoneType = (typeof BLK_ZT)[keyof typeof BLK_ZT];
+type ZoneType = (typeof BLK_ZT)[keyof typeof BLK_ZT];
 export type BlockStatus = (typeof BLK_S)[keyof typeof BLK_S];
 
-export interface Zone {
+interface Zone {
   readonly start: number;
   readonly sectors: number;
   readonly capacity: number;

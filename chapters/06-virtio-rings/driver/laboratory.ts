@@ -1,7 +1,7 @@
 // Test equipment: not a part of the book.
 
 import type { DeviceModel, VirtQueue } from '../device.ts';
-import { DEFAULT_OFFER, VirtioDevice } from '../device.ts';
+import { VirtioDevice } from '../device.ts';
 import { F, features as featureSet } from '../features.ts';
 import { FlatMemory } from '../memory.ts';
 import type { Chain, DeviceRing } from '../queue.ts';
@@ -73,6 +73,8 @@ export interface Bench {
   readonly arena: MemoryArena;
 }
 
+const OFFER = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RESET);
+
 /** Gives a model to its driver, on a loopback transport. */
 export function bench(
   model: DeviceModel,
@@ -80,7 +82,7 @@ export function bench(
   { packed = false, offer = 0n, relax = () => {}, want = ~0n }: { packed?: boolean; offer?: bigint; relax?: () => void; want?: bigint } = {},
 ): Bench {
   const { memory, arena } = sharedMemory(1 << 23);
-  const device = new VirtioDevice(model, { memory, makeRing, offer: DEFAULT_OFFER | offer | (packed ? featureSet(F.RING_PACKED) : 0n) });
+  const device = new VirtioDevice(model, { memory, makeRing, offer: OFFER | offer | (packed ? featureSet(F.RING_PACKED) : 0n) });
   const messages = new MessageCells(arena);
   const bus: DriverBus = {
     ports: null,

@@ -18,12 +18,12 @@ import { LEGACY_PCI } from './pci-legacy.ts';
 
 /** How the device is reached. */
 export const HOSTILE_TRANSPORTS = ['modern', 'transitional', 'legacy', 'mmio', 'mmio-legacy'] as const;
-export type HostileTransport = (typeof HOSTILE_TRANSPORTS)[number];
+type HostileTransport = (typeof HOSTILE_TRANSPORTS)[number];
 export const HOSTILE_MODELS = ['recorder', 'entropy', 'console', 'balloon', 'block'] as const;
-export type HostileModel = (typeof HOSTILE_MODELS)[number];
+type HostileModel = (typeof HOSTILE_MODELS)[number];
 
 /** A small generator: the same seed, the same attack. */
-export function random(seed: number): (below: number) => number {
+function random(seed: number): (below: number) => number {
   let state = seed >>> 0 || 1;
   return (below) => {
     state ^= state << 13;
@@ -99,7 +99,7 @@ function victim(transport: HostileTransport, kind: HostileModel, clock: TimerQue
 const WIDTHS = [1, 2, 4, 8] as const;
 
 /** What an attack has come to. */
-export interface Damage {
+interface Damage {
   readonly operations: number;
   /** Kicks that reached the device, and how often it gave up. */
   readonly kicks: number;

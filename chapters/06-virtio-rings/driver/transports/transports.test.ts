@@ -7,7 +7,8 @@ import { machineKernel } from '../../../05-pio-mmio/machine/soft-machine.ts';
 import '../../machine/device-types.ts';
 import { BLK_S } from '../../devices/block-layout.ts';
 import { F, features } from '../../features.ts';
-import { windowGpa } from '../../machine/mmio-windows.ts';
+import { MMIO_GPA } from '../../machine/mmio-windows.ts';
+import { MMIO_BYTES } from '../../transport/mmio.ts';
 import { type DriverBus, MemoryArena } from '../bus.ts';
 import { type Balloon, balloonDriver } from '../drivers/balloon.ts';
 import { type BlockDisk, blockDriver } from '../drivers/block.ts';
@@ -63,7 +64,7 @@ function setup(kind: Kind, options: Record<string, string | number | boolean> = 
   const arena = new MemoryArena(machine.ram.subarray(4 << 20, 12 << 20), 4 << 20);
   const bus = machineBus({ ports: pc.ports, mmio: pc.mmio, dma: arena });
   const found = mmio
-    ? Array.from({ length: 8 }, (_, index) => probeMmio(bus, windowGpa(index))).filter((each) => each !== null)
+    ? Array.from({ length: 8 }, (_, index) => probeMmio(bus, MMIO_GPA + index * MMIO_BYTES)).filter((each) => each !== null)
     : findPciDevices(bus, { legacy: kind === 'legacy', space: { port: 0xc000, memory: 0xe000_0000 } }).map(({ transport }) => transport);
   const transports = found.filter((each) => typeof each !== 'string');
   expect(found.filter((each) => typeof each === 'string')).toEqual([]);
