@@ -1,6 +1,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findPayload } from '../guest-payloads/index.ts';
@@ -137,6 +138,8 @@ describe.skipIf(!executablePath)('in a browser', () => {
       'suite/clauses.html',
       'live/index.html',
       'live/walk.html',
+      'live/ring.html',
+      'live/ring.html#with=event.indirect&do=a3.a2.k.p.p&ask=sleep&left=aBc&machine=x86&step=9',
       'search.html',
     ]) {
       await open(path);
@@ -259,6 +262,58 @@ describe.skipIf(!executablePath)('in a browser', () => {
     await page.click('#two [data-reference="15"]');
     await page.click('#entry [data-bit="R"]');
     expect(await page.textContent('#two-end')).toContain('EPT misconfiguration');
+  });
+
+  it('drives both ends of a ring by keys, and replays it from a link', async () => {
+    await open('live/ring.html');
+    await page.reload(); // a change of the hash alone does not load a page
+    for (const key of ['2', 'k', 'p', 'u', 'n', 't']) await page.keyboard.press(key);
+    expect(await page.textContent('#count')).toBe('6 of 6 acts');
+    expect(await page.textContent('#said')).toContain('buffer A, 16 bytes written');
+    expect(await page.textContent('#tables [data-field="used.idx"]')).toBe('1');
+    expect([await page.textContent('#kicks'), await page.textContent('#interrupts')]).toEqual(['1', '1']);
+    for (const key of ['ArrowLeft', 'ArrowLeft', 'ArrowLeft']) await page.keyboard.press(key);
+    expect(await page.textContent('#tables [data-field="used.idx"]')).toBe('0');
+    await page.fill('#length', '5');
+    await page.click('#push');
+    expect(await page.textContent('#tables [data-field="used.ring[0].len"].changed')).toBe('5');
+    const link = page.url();
+    expect(link).toContain('do=a2.k.p.u0-5');
+    await page.goto(link);
+    await page.reload();
+    expect(await page.textContent('#said')).toContain('push(A, 5)');
+    expect(page.url()).toBe(link);
+    await page.click('#again');
+    await page.click('#wrap');
+    expect(await page.textContent('#said')).toContain('65536 trips');
+    await page.selectOption('#format', 'packed');
+    await page.click('#wrap');
+    expect(await page.textContent('#driver')).toContain('0, wrap counter 0');
+  }, 60_000);
+
+  it('exchanges two stores of a ring, and shows an execution that fails', async () => {
+    await open('live/ring.html#ask=used&machine=x86');
+    await page.reload();
+    expect(await page.getAttribute('#verdict', 'data-kind')).toBe('holds');
+    expect(await page.isVisible('#failing')).toBe(false);
+    await page.click('#program [data-side="0"][data-row="0"][data-move="down"]');
+    expect(await page.getAttribute('#verdict', 'data-kind')).toBe('breaks');
+    await page.click('#deed-last');
+    expect(await page.textContent('#happened')).toContain('is told 16');
+    expect(await page.textContent('#broken [data-field="used.ring[0].len"].late')).toContain('64 is not seen yet');
+    const link = page.url();
+    await page.goto(link);
+    await page.reload();
+    expect(await page.textContent('#deed-count')).toMatch(/^(\d+) of \1 steps$/);
+    await page.click('#mend');
+    expect(await page.getAttribute('#verdict', 'data-kind')).toBe('holds');
+  });
+
+  it('runs a ring in a page that was opened from disk', async () => {
+    const other = await browser.newPage();
+    await other.goto(`${pathToFileURL(join(out, 'live/ring.html')).href}#do=a1.k.p`);
+    expect(await other.textContent('#said')).toContain('buffer A');
+    await other.close();
   });
 
   it('asked nobody else for anything, and raised no error', () => {

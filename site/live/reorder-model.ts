@@ -175,15 +175,13 @@ export function answer(asked: Asked): Answer {
   );
   const program: Program = kept.map((side) => side.map(({ access }) => access));
   const places = [...new Set(programOf(asked.name).flatMap((side) => side.flatMap((access) => (access.do === 'fence' ? [] : [access.place]))))];
-  const breaks = Object.fromEntries(MACHINES.map((machine) => [machine, witness(program, machine, question.bad) !== null])) as Record<
-    Machine,
-    boolean
-  >;
+  const found = new Map(MACHINES.map((machine) => [machine, witness(program, machine, question.bad)]));
+  const breaks = Object.fromEntries(MACHINES.map((machine) => [machine, found.get(machine) !== null])) as Record<Machine, boolean>;
   const moments: Moment[] = [];
   let memory: Record<string, number> = Object.fromEntries(places.map((place) => [place, 0]));
   let loaded: Record<string, number> = {};
   const queues: { place: string; value: number }[][] = program.map(() => []);
-  for (const { processor, access: index, does, value } of witness(program, asked.machine, question.bad) ?? []) {
+  for (const { processor, access: index, does, value } of found.get(asked.machine) ?? []) {
     const { row, access } = (kept[processor] as (typeof kept)[number])[index] as { row: number; access: Access };
     const place = access.do === 'fence' ? '' : access.place;
     if (does === 'queue') queues[processor]?.push({ place, value });
@@ -206,6 +204,8 @@ export interface Consequence {
   readonly fields: ReadonlyMap<string, number>;
   /** What the side that looked saw, where that is not what was written. */
   readonly late: ReadonlyMap<string, { readonly seen: number; readonly written: number }>;
+  /** What the side that looked was led to. */
+  readonly followed: readonly string[];
   readonly happened: string;
 }
 
@@ -290,6 +290,7 @@ function staleLength(): Consequence {
     size: SIZE,
     fields: small.read(),
     late,
+    followed: [],
     happened: `The device has written ${LONG} bytes and said so. The driver takes the buffer home and is told ${got?.len}: the length that stood in this element a lap ago. The rest of the answer is thrown away, and nothing ever reports an error.`,
   };
 }
@@ -310,7 +311,7 @@ function halfWritten({ head, addr }: Outcome): Consequence {
   const happened = chain
     ? `The driver has put a buffer at ${hex(buffer.address)}. The device takes chain ${chain.id} and finds ${hex(target)} in its descriptor, where a buffer of a lap ago was. That memory is somebody else’s by now, and ${chain.writableBytes} bytes are about to be written there.`
     : `The device finds that ${small.ring.broken}. It sets DEVICE_NEEDS_RESET, and the driver, which has done everything but this in the right order, loses all its requests.`;
-  return { size: SIZE, fields: small.read(), late, happened };
+  return { size: SIZE, fields: small.read(), late, followed: chain ? [`desc[${chain.id}].addr`] : [], happened };
 }
 
 function bothAsleep(): Consequence {
@@ -334,6 +335,7 @@ function bothAsleep(): Consequence {
     size: SIZE,
     fields,
     late: new Map([...lateIdx, ...lateMark]),
+    followed: [],
     happened: `Everything has arrived, and it is too late. The driver looked for the mark and found the old one: ${kick ? 'it kicks' : 'no kick'}. The device looked for the index and found the old one: ${found ? 'it looks again' : 'nothing to do'}. ${waiting} request is in the ring, and both wait for the other to say something.`,
   };
 }

@@ -250,8 +250,18 @@ export class Reordering {
   }
 
   #drawConsequence(name: Asked['name'], outcome: Outcome): void {
-    const { size, fields, late, happened } = consequence(name, outcome);
+    const { size, fields, late, followed, happened } = consequence(name, outcome);
     get('happened').textContent = happened;
-    drawRing(get('broken'), { format: 'split', size, fields, late, changed: new Set(), owners: new Map(), tables: [], places: null });
+    drawRing(get('broken'), {
+      format: 'split',
+      size,
+      eventIdx: true,
+      fields,
+      late,
+      changed: new Set(followed),
+      owners: new Map(),
+      tables: [],
+      places: null,
+    });
   }
 }

@@ -394,7 +394,7 @@ export class RingBench {
   }
 
   #owners(shown: Readonly<Record<'adds' | 'looks' | 'takes' | 'gives', Place>>): Map<string, string> {
-    const { format, size } = this.setup;
+    const { format, size, inOrder } = this.setup;
     const owners = new Map<string, string>();
     for (const { name, slots } of this.#inFlight) for (const slot of slots) owners.set(`desc[${slot}]`, name);
     const byId = (id: number | undefined): string => this.#inFlight.find((buffer) => buffer.id === id)?.name ?? '';
@@ -411,7 +411,9 @@ export class RingBench {
       return owners;
     }
     for (const row of between(shown.takes, shown.adds)) owners.set(`avail.ring[${row}]`, byId(this.#fields.get(`avail.ring[${row}]`)));
-    for (const row of between(shown.looks, shown.gives)) owners.set(`used.ring[${row}]`, byId(this.#fields.get(`used.ring[${row}].id`)));
+    // In order, one element may stand for several; then it is the order that says whose they are.
+    for (const [nth, row] of between(shown.looks, shown.gives).entries())
+      owners.set(`used.ring[${row}]`, inOrder ? (this.#inFlight[nth]?.name ?? '') : byId(this.#fields.get(`used.ring[${row}].id`)));
     return owners;
   }
 

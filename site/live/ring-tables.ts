@@ -6,12 +6,14 @@
 import { PACKED_DESC_F, WRAP } from '../../chapters/06-virtio-rings/rings/layout.ts';
 import type { Format } from '../../chapters/06-virtio-rings/round-trip.ts';
 import { make } from './dom.ts';
+import type { Setup } from './ring-acts.ts';
 import { flagNames, isUsed, type Picture, type Place, type Table, wishOf } from './ring-model.ts';
 
 /** What is drawn. */
 export interface Drawn {
   readonly format: Format;
   readonly size: number;
+  readonly eventIdx: boolean;
   readonly fields: ReadonlyMap<string, number>;
   readonly changed: ReadonlySet<string>;
   readonly owners: ReadonlyMap<string, string>;
@@ -22,9 +24,10 @@ export interface Drawn {
   readonly late: ReadonlyMap<string, { readonly seen: number; readonly written: number }>;
 }
 
-export const drawnOf = (format: Format, size: number, picture: Picture, changed: ReadonlySet<string>): Drawn => ({
+export const drawnOf = ({ format, size, eventIdx }: Setup, picture: Picture, changed: ReadonlySet<string>): Drawn => ({
   format,
   size,
+  eventIdx,
   fields: picture.fields,
   changed,
   owners: picture.owners,
@@ -35,9 +38,10 @@ export const drawnOf = (format: Format, size: number, picture: Picture, changed:
 
 const hex = (value: number): string => `0x${value.toString(16)}`;
 
-function valueText(field: string, value: number, { format }: Drawn): string {
+function valueText(field: string, value: number, { format, eventIdx }: Drawn): string {
   if (field.endsWith('.addr')) return value === 0 ? '0' : hex(value);
-  if (/^(avail|used|driver|device)\.flags$/.test(field)) return `${value}, ${wishOf(value, format)}`;
+  if (/^(avail|used|driver|device)\.flags$/.test(field))
+    return format === 'split' && eventIdx ? `${value}, not looked at` : `${value}, ${wishOf(value, format)}`;
   if (field.endsWith('.flags')) return flagNames(value & ~(PACKED_DESC_F.AVAIL | PACKED_DESC_F.USED)).join(' ') || '0';
   if (field.endsWith('.off_wrap')) return `${value & (WRAP - 1)}, wrap ${value & WRAP ? 1 : 0}`;
   return String(value);
@@ -46,6 +50,7 @@ function valueText(field: string, value: number, { format }: Drawn): string {
 function cell(field: string, drawn: Drawn): HTMLElement {
   const value = drawn.fields.get(field) ?? 0;
   const element = make('td', valueText(field, value, drawn), drawn.changed.has(field) ? 'changed' : '');
+  if (/_event$|off_wrap$/.test(field) && !drawn.eventIdx) element.classList.add('unused');
   element.dataset.field = field;
   const late = drawn.late.get(field);
   if (late) {
@@ -74,6 +79,7 @@ function notes(row: string, index: number, marks: readonly (keyof typeof MARKS)[
   const element = make('td', '', 'notes');
   const owner = owners.get(row);
   if (owner) element.append(make('b', owner, 'buffer'));
+  else if (places && row.startsWith('desc')) element.classList.add('free');
   for (const mark of marks) {
     if (!places || places[mark].index % size !== index) continue;
     const [who, word] = MARKS[mark];
@@ -102,7 +108,7 @@ function table(title: string, writer: 'driver' | 'device' | 'both', head: readon
   }
   const body = make('tbody');
   for (const row of rows) {
-    const line = make('tr');
+    const line = make('tr', '', row.some((each) => each.classList.contains('free')) ? 'idle' : '');
     line.append(...row);
     body.append(line);
   }

@@ -196,7 +196,7 @@ function draw(): void {
   for (const [name, box] of Object.entries(checks) as [keyof typeof checks, HTMLInputElement][]) box.checked = setup[name];
   drawSides(picture);
   drawSaid();
-  drawRing(get('tables'), drawnOf(setup.format, setup.size, picture, new Set(done?.changes.map(({ field }) => field))));
+  drawRing(get('tables'), drawnOf(setup, picture, new Set(done?.changes.map(({ field }) => field))));
   drawHistory();
   get('kicks').textContent = String(picture.kicks);
   get('interrupts').textContent = String(picture.interrupts);

@@ -65,9 +65,11 @@ ${check('indirect', 'indirect descriptors')}
 ${check('order', 'in order')}
 </div>
 <div class="ring-sides">
-<div class="side driver" role="group" aria-label="The driver"><h3>The driver</h3>${DRIVER}<dl id="driver"></dl></div>
-<div class="side device" role="group" aria-label="The device"><h3>The device</h3>${DEVICE}<dl id="device"></dl></div>
+<div class="ring-end driver" role="group" aria-label="The driver"><h3>The driver</h3>${DRIVER}<dl id="driver"></dl></div>
+<div class="ring-end device" role="group" aria-label="The device"><h3>The device</h3>${DEVICE}<dl id="device"></dl></div>
 </div>
+<p class="ring-keys">Keys: <kbd>1</kbd> <kbd>2</kbd> <kbd>3</kbd> add, <kbd>q</kbd> ask, <kbd>k</kbd> kick, <kbd>t</kbd> take home; <kbd>p</kbd> pop,
+<kbd>u</kbd> push, <kbd>n</kbd> tell; the arrows step back and on.</p>
 <div class="controls steps-bar" role="toolbar" aria-label="Steps; the left and right arrow keys step too">
 <span class="buttons">${STEPS}</span>
 <output id="count" aria-live="off"></output>
@@ -92,7 +94,7 @@ ${choice('machine', 'on a machine that is', MACHINES)}
 <p class="ring-asks" id="asks"></p>
 <div class="reorder-main">
 <div class="reorder-sides" id="program"></div>
-<div class="reorder-verdict"><p class="verdict" id="verdict" role="status"></p><p id="machines" class="machines"></p></div>
+<div class="reorder-verdict"><p class="ring-verdict" id="verdict" role="status"></p><p id="machines" class="machines"></p></div>
 </div>
 <div id="failing" hidden>
 <h3>One execution that fails</h3>
