@@ -279,9 +279,12 @@ export class DeviceHandle {
     this.#queues = [];
   }
 
-  /** Waits until the device has used something in this queue; false when it does not, or the queue is broken. */
-  waitUsed(queue: AnyVirtqueue): boolean {
-    return waitUntil(this.transport.bus, () => queue.isBroken || queue.moreUsed()) && !queue.isBroken;
+  /**
+   * Waits until the device has used something in this queue; false when it does not, or the queue is broken. Where an interrupt may take it out of the queue while
+   * this waits, `taken` tells.
+   */
+  waitUsed(queue: AnyVirtqueue, taken: () => boolean = () => false): boolean {
+    return waitUntil(this.transport.bus, () => queue.isBroken || queue.moreUsed() || taken()) && !queue.isBroken;
   }
 
   // A driver fills its queues while it is set up. The device may not be told before DRIVER_OK, so what is kicked early is kicked then.

@@ -173,7 +173,7 @@ export class BlockDisk {
     if (asked !== 'asked') return asked;
     while (answer === null) {
       // It may still write into the buffers, so they must not be used for anything else, nor may the device.
-      if (!this.#device.waitUsed(this.#queue)) {
+      if (!this.#device.waitUsed(this.#queue, () => answer !== null)) {
         this.#device.breakDevice('a request was not answered');
         return 'lost';
       }

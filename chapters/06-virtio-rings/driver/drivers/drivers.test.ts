@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { TimerQueue } from '../../../02-kvm-objects/clock.ts';
 import { MemoryBlock } from '../../../05-pio-mmio/block/block.ts';
 import { BalloonModel } from '../../devices/balloon.ts';
 import { BlockModel } from '../../devices/block.ts';
@@ -65,6 +66,32 @@ describe.each([{ packed: false }, { packed: true }])('drivers, packed: $packed',
     found.writeback = false;
     expect(found.writeback).toBe(false);
     expect(() => found.read(1024, new Uint8Array(512))).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+  });
+
+  it('block: waits for a disk that takes its time, and is interrupted while it waits', () => {
+    let now = 0;
+    const clock = new TimerQueue(() => now);
+    let disk = null as BlockDisk | null;
+    const { handle } = bench(
+      new BlockModel({ drive: new MemoryBlock(bytes(4096)), clock, latency: () => 100 }),
+      blockDriver((each) => {
+        disk = each;
+      }),
+      {
+        ...format,
+        relax: () => {
+          now++;
+          clock.runDue();
+        },
+      },
+    );
+    const into = new Uint8Array(1024);
+    for (let round = 1; round <= 3; round++) {
+      expect(disk?.read(1, into)).toBe(BLK_S.OK);
+      expect(now).toBe(100 * round);
+    }
+    expect(into).toEqual(bytes(4096).subarray(512, 1536));
+    expect(handle.failure).toBeNull();
   });
 
   it('block: writes a zoned disk in order, and leaves it alone when nobody can', () => {
