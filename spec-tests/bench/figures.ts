@@ -32,6 +32,15 @@ export const seconds = (work: () => void): number => {
   return (performance.now() - began) / 1000;
 };
 
+/** Something that is made when it is first asked for, and kept. */
+export function once<T>(make: () => T): () => T {
+  let made: { readonly it: T } | null = null;
+  return () => {
+    made ??= { it: make() };
+    return made.it;
+  };
+}
+
 /** What the figures came to; a figure that failed while it was measured says why. */
 export class Samples {
   readonly #taken = new Map<string, number[]>();

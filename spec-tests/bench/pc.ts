@@ -11,15 +11,23 @@ import { CTRL, E1000, type E1000Register, RCTL, TCTL } from '../../chapters/05-p
 import { type Code, type GuestProgram, inputWords, out, place, startState, store, times } from '../../chapters/05-pio-mmio/guest-program.ts';
 import { PhysicalRegionDescriptor } from '../../chapters/05-pio-mmio/ide/bus-master.ts';
 import { completeConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
+import type { DeviceConfig } from '../../chapters/05-pio-mmio/machine/device-types.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
 import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
 import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
+import '../../chapters/06-virtio-rings/machine/device-types.ts';
 import { seconds } from './figures.ts';
+import { type DiskAccess, diskProgram, virtioDisk } from './virtio-disk.ts';
 
 const MEMORY_MIB = 2;
 
+const CARDS: readonly DeviceConfig[] = [
+  { type: 'ide-hd', drive: 'disk' },
+  { type: 'e1000', netdev: 'wire' },
+];
+
 /** Runs a program to its HLT; seconds. @throws Error when it ends in another way, or `proof` fails */
-function runProgram(program: GuestProgram, proof: (ram: Uint8Array) => boolean, disk: Uint8Array): number {
+function runProgram(program: GuestProgram, proof: (ram: Uint8Array) => boolean, disk: Uint8Array, devices: readonly DeviceConfig[] = CARDS): number {
   const kernel = machineKernel({ memoryMiB: MEMORY_MIB, cpus: 1, memory: 'ept' });
   const config = completeConfig({
     kernel: 'a guest made of accesses',
@@ -28,10 +36,7 @@ function runProgram(program: GuestProgram, proof: (ram: Uint8Array) => boolean, 
     serial: ['null'],
     drives: [{ id: 'disk', file: 'in memory' }],
     netdevs: [{ id: 'wire', type: 'echo' }],
-    devices: [
-      { type: 'ide-hd', drive: 'disk' },
-      { type: 'e1000', netdev: 'wire' },
-    ],
+    devices: [...devices],
   });
   const machine = new Machine(new Pc({ kernel, config, blocks: new Map([['disk', new MemoryBlock(disk)]]) }).board);
   try {
@@ -74,9 +79,11 @@ const READY = 0x08; // BSY clear, DRQ set
 const form = (command: number): Code =>
   [out(0x1f2, REQUEST_SECTORS), out(0x1f3, 0), out(0x1f4, 0), out(0x1f5, 0), out(0x1f6, 0xe0), out(0x1f7, command)].flat();
 
-/** Sectors a second that a guest reads. */
+const disk = Uint8Array.from({ length: 64 * SECTOR_BYTES }, (_, n) => (n * 7 + (n >> 9)) & 0xff);
+const arrived = (ram: Uint8Array): boolean => disk.subarray(0, REQUEST_SECTORS * SECTOR_BYTES).every((byte, n) => ram[BUFFER + n] === byte);
+
+/** Sectors a second that a guest reads through an IDE controller. */
 export function sectorsPerSecond(by: 'ports' | 'bus master'): number {
-  const disk = Uint8Array.from({ length: 64 * SECTOR_BYTES }, (_, n) => (n * 7 + (n >> 9)) & 0xff);
   const sector = (n: number): Code => [...portUntil(0x1f7, 0x88, READY), ...inputWords(0x1f0, BUFFER + n * SECTOR_BYTES, SECTOR_BYTES / 2)];
   const request =
     by === 'ports'
@@ -90,8 +97,14 @@ export function sectorsPerSecond(by: 'ports' | 'bus master'): number {
     code: [configWrite(31, 1, 0x20, MASTER | 1), configWrite(31, 1, 4, 5), times(REQUESTS, ...request)],
     data: { [REGIONS]: regions },
   };
-  const arrived = (ram: Uint8Array): boolean => disk.subarray(0, REQUEST_SECTORS * SECTOR_BYTES).every((byte, n) => ram[BUFFER + n] === byte);
   return (REQUESTS * REQUEST_SECTORS) / runProgram(program, arrived, disk);
+}
+
+/** The same through a virtio disk. */
+export function virtioSectorsPerSecond(access: DiskAccess): number {
+  const requests = 40 * REQUESTS;
+  const program = diskProgram(access, { sectors: REQUEST_SECTORS, requests, buffer: BUFFER, configWrite });
+  return (requests * REQUEST_SECTORS) / runProgram(program, (ram) => arrived(ram) && program.proof(ram), disk, [virtioDisk(access)]);
 }
 
 // ## Frames

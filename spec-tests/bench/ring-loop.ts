@@ -11,7 +11,8 @@ import type { DeviceRing } from '../../chapters/06-virtio-rings/queue.ts';
 import { makeRing } from '../../chapters/06-virtio-rings/rings/make-ring.ts';
 
 export const QUEUE_SIZE = 256;
-const MEMORY_BYTES = 1 << 20;
+/** For each descriptor: itself, its places in the two rings, a piece, a table of its own. */
+const BYTES_PER_DESCRIPTOR = 1 << 12;
 const BASE = 0x1_0000_0000;
 const PIECE_BYTES = 64;
 
@@ -34,7 +35,8 @@ const featuresOf = ({ packed, indirect = false, eventIdx = false, inOrder = fals
 });
 
 /** Memory for one ring and the buffers in it; shared, if the ends are to be two threads. */
-export const ringMemory = <T extends ArrayBufferLike>(Buffer: new (bytes: number) => T): T => new Buffer(MEMORY_BYTES);
+export const ringMemory = <T extends ArrayBufferLike>(Buffer: new (bytes: number) => T, { size = QUEUE_SIZE }: RingShape): T =>
+  new Buffer(size * BYTES_PER_DESCRIPTOR);
 
 /** The driver, and the pieces of its buffers. */
 export class DriverEnd {
@@ -125,7 +127,7 @@ export class OneThread {
   #done = 0;
 
   constructor(shape: RingShape) {
-    const buffer = ringMemory(ArrayBuffer);
+    const buffer = ringMemory(ArrayBuffer, shape);
     this.#driver = new DriverEnd(buffer, shape);
     this.#device = new DeviceEnd(buffer, this.#driver.areas, shape);
   }

@@ -11,7 +11,7 @@ import { platformKernel } from '../../chapters/05-pio-mmio/kernel/index.ts';
 import type { Figure, Ratio, Section } from './figures.ts';
 import { type Guest, LONG, REAL } from './guests.ts';
 import { type Extras, perSecond } from './kvm-guest.ts';
-import { bootFirmware, firmwareMissing, framesPerSecond, sectorsPerSecond } from './pc.ts';
+import { bootFirmware, firmwareMissing, framesPerSecond } from './pc.ts';
 import { perSecondInQemu, qemuMissing } from './qemu-guest.ts';
 
 const RAM_BYTES = 48 << 20;
@@ -123,13 +123,10 @@ export function deviceSections(noHost: string): Section[] {
     {
       title: 'devices',
       figures: [
-        { name: 'disk: read by ports', unit: 'sectors/s', measure: () => sectorsPerSecond('ports') },
-        { name: 'disk: read by bus master', unit: 'sectors/s', measure: () => sectorsPerSecond('bus master') },
         { name: 'network card: there and back', unit: 'frames/s', measure: framesPerSecond },
         { name: 'SeaBIOS, from reset to a boot sector', unit: 's', measure: firmwareMissing || boot },
         { name: 'the same in guest instructions', unit: 'million', measure: firmwareMissing || (() => instructions / 1e6) },
       ],
-      ratios: [['disk: read by bus master', 'disk: read by ports']],
     },
   ];
 }
