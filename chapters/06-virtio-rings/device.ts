@@ -84,7 +84,7 @@ export interface VirtioOptions {
 }
 
 /** What is offered when nobody says otherwise: QEMU's choice, which drivers have met everywhere. */
-export const DEFAULT_OFFER = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RESET, F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
+const DEFAULT_OFFER = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RESET, F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
 
 /** Bits that had a meaning before the standard, and have none since. */
 const LEGACY_ONLY = featureSet(F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
@@ -125,7 +125,7 @@ export class VirtQueue {
 
   /** The ring, while there is one that may be used at this moment. */
   get ring(): DeviceRing | null {
-    return this.#device.awake ? this.#ring : null;
+    return this.#device.awake && this.#device.reachesMemory ? this.#ring : null;
   }
 
   /** Where each side is, of a ring that exists, used or not. */
@@ -219,24 +219,31 @@ export class VirtQueue {
     if (this.ring?.shouldNotify()) this.#device.notifyUsed(this.index);
   }
 
+  // The driver may be on another processor and fill the ring as fast as it is emptied, so a device leaves after one round. It then has not seen the
+  // ring empty, and a driver whose last buffers it has not seen may have believed that it was still looking. Two loads and two stores decide: the
+  // device stores where it wants to be woken and then looks; the driver stores what is new and then looks whether it has to wake somebody. At least
+  // one of them sees the other. So whoever leaves before the ring was empty asks for kicks, looks once more, and if there is something, comes back.
+
   /**
    * Does with each waiting chain what `use` says, which is how many bytes it has written; then notifies once. Without end it never runs: at most one
-   * round of the ring.
+   * round of the ring. True: there is more, for which nobody will kick; the caller comes back when others have had their turn.
    */
-  serve(use: (chain: Chain) => number): void {
-    for (let left = this.size; left > 0; left--) {
+  serve(use: (chain: Chain) => number): boolean {
+    let left = this.size;
+    for (; left > 0; left--) {
       const chain = this.pop();
       if (!chain) break;
       this.push(chain, use(chain));
     }
     this.notify();
+    return left === 0 && (this.ring?.enableKicks() ?? false);
   }
 }
 
 const NOBODY: Notifier = { usedBuffer() {}, configChange() {} };
 
 /** How often each side has called the other: what a request costs. */
-export interface VirtioCounts {
+interface VirtioCounts {
   kicks: number;
   used: number;
   config: number;
@@ -256,6 +263,7 @@ export class VirtioDevice {
   #driverFeatures = 0n;
   #status = 0;
   #live = false;
+  #mayReach = true;
   #generation = 0;
   #failure: string | null = null;
   /**
@@ -380,6 +388,22 @@ export class VirtioDevice {
 
   get suspended(): boolean {
     return (this.#status & STATUS.SUSPEND) !== 0;
+  }
+
+  // A bus can forbid a device to touch memory and allow it again. What was begun waits meanwhile, and so do the rings: a kernel that hands the machine
+  // to its successor may do no more than that, and does not expect that a key pressed later is stored into what was a buffer once. Drivers from before
+  // the standard did not know of it.
+
+  /** Whether the device may read and write memory at this moment. */
+  get reachesMemory(): boolean {
+    return this.#mayReach || this.#legacy;
+  }
+
+  /** The transport forbids it, or allows it again. */
+  setReach(mayReach: boolean): void {
+    const waited = !this.reachesMemory;
+    this.#mayReach = mayReach;
+    if (waited && mayReach) this.#look();
   }
 
   /** Why only a reset helps; null while all is well. For people: the driver sees DEVICE_NEEDS_RESET. */

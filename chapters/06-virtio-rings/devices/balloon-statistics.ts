@@ -26,6 +26,7 @@ export class BalloonStatistics {
   onUpdate: () => void = () => {};
   readonly #clock: Clock | null;
   readonly #poll: Timer | null;
+  readonly #later: Timer | null;
   #intervalNs = 0;
   #queue: VirtQueue | null = null;
   /** The driver's buffer, between an answer and the next question. */
@@ -35,6 +36,7 @@ export class BalloonStatistics {
   constructor(clock: Clock | null) {
     this.#clock = clock;
     this.#poll = clock?.timer(() => this.#due()) ?? null;
+    this.#later = clock?.timer(() => this.#queue && this.available(this.#queue)) ?? null;
   }
 
   /** A device without a driver has no statistics. The first buffer of a legacy driver has rubbish in it: they used to leave it as they had found it. */
@@ -49,6 +51,7 @@ export class BalloonStatistics {
   forget(): void {
     this.#queue = null;
     this.#buffer = null;
+    this.#later?.cancel();
   }
 
   // A driver has one buffer in this queue at any time. Should another come, then the older one has lost its meaning and goes back, as in QEMU. The
@@ -57,7 +60,8 @@ export class BalloonStatistics {
   available(queue: VirtQueue): void {
     this.#queue = queue;
     let returned = false;
-    for (let left = queue.size; left > 0; left--) {
+    let left = queue.size;
+    for (; left > 0; left--) {
       const chain = queue.pop();
       if (!chain) break;
       if (this.#buffer) {
@@ -68,6 +72,7 @@ export class BalloonStatistics {
       this.#read(chain);
     }
     if (returned) queue.notify();
+    if (left === 0 && queue.ring?.enableKicks()) this.#later?.arm(0); // a round without seeing the end
   }
 
   #read(chain: Chain): void {

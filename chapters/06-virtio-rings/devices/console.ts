@@ -93,6 +93,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
   readonly #owed = new Map<string, { readonly id: number; readonly event: ConsoleEvent }>();
   readonly #control: Turns;
   readonly #later: Timer | null;
+  /** Queues of ports that do not exist, with more in them than one round. */
+  readonly #unread = new Set<VirtQueue>();
   #device: VirtioDevice | null = null;
   #driverReady = false;
 
@@ -105,7 +107,7 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     this.maxPorts = maxPorts;
     this.#clock = options.clock ?? null;
     this.#control = new Turns((chain) => this.#controlMessage(chain), CONSOLE_DEFAULTS.controlQueueSize, this.#clock);
-    this.#later = this.#clock?.timer(() => this.#payOwed()) ?? null;
+    this.#later = this.#clock?.timer(() => this.#goOn()) ?? null;
     this.#resizeOrder = options.resizeOrder ?? 'cols, rows';
     const multiport = maxPorts > 1;
     this.features =
@@ -193,13 +195,14 @@ export class ConsoleModel implements DeviceModel, PortOwner {
   }
 
   #connect(port: ConsolePort): void {
-    if (!this.#device?.running || (port.id > 0 && !this.#multiport)) return;
+    if (!this.#device?.live || (port.id > 0 && !this.#multiport)) return;
     const { receive, transmit } = portQueues(port.id);
     port.connect(this.#device.queues[receive] ?? null, this.#device.queues[transmit] ?? null);
   }
 
   reset(): void {
     this.#driverReady = false;
+    this.#unread.clear();
     this.#owed.clear();
     this.#control.forget();
     for (const known of this.#ports.values()) {
@@ -218,10 +221,26 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     }
     const port = this.port(id);
     if (port) port.available(queue);
-    else if (queue.index === portQueues(id).transmit) queue.serve(() => 0); // nobody is there who could read it
+    else if (queue.index === portQueues(id).transmit) this.#discard(queue);
+  }
+
+  /** Gives everything back unread: nobody is there who could read it. */
+  #discard(queue: VirtQueue): void {
+    if (!queue.serve(() => 0)) return;
+    this.#unread.add(queue);
+    this.#later?.arm(0);
+  }
+
+  /** A turn that was put off. */
+  #goOn(): void {
+    this.#payOwed();
+    const unread = [...this.#unread];
+    this.#unread.clear();
+    for (const queue of unread) this.available(queue);
   }
 
   queueReset(queue: VirtQueue): void {
+    this.#unread.delete(queue);
     const id = portOfQueue(queue.index);
     if (queue.index === CONTROL_TRANSMITQ) this.#control.forget();
     if (id !== null) this.port(id)?.queueReset(queue);
@@ -236,8 +255,8 @@ export class ConsoleModel implements DeviceModel, PortOwner {
 
   // ## What the driver says
   //
-  // Three messages are the driver's to send. Anything else is not answered: one that is too short, one about a port that the driver has not been told
-  // of, an event that only a device sends or that nobody knows. What follows the eight bytes is not looked at.
+  // Three messages are the driver's to send. Anything else is not answered: one that is too short, one about a port that does not exist, an event that
+  // only a device sends or that nobody knows. What follows the eight bytes is not looked at.
 
   *#controlMessage({ readable }: Chain): Steps {
     const message = new PieceReader(readable).take(VirtioConsoleControl.bytes);
@@ -254,11 +273,20 @@ export class ConsoleModel implements DeviceModel, PortOwner {
       return;
     }
     const known = this.#ports.get(id);
+    if (event === CONSOLE_EVENT.PORT_READY && known && value !== 0) this.#remembered(known);
     if (!known?.added) return;
     if (event === CONSOLE_EVENT.PORT_READY) {
       known.ready = value !== 0;
       if (known.ready) this.#introduce(known.port);
     } else if (event === CONSOLE_EVENT.PORT_OPEN) known.port.setGuestOpen(value !== 0);
+  }
+
+  // A driver that was put to sleep and has reset the device when it woke still has its ports. Linux then says PORT_READY for each of them, and never
+  // DEVICE_READY (`virtcons_restore` in `virtio_console.c`). It need not be told of a port that it names itself, unless that one is new: what it means
+  // then is a port of the same number that is gone.
+
+  #remembered(known: Acquaintance): void {
+    if (!this.#owed.has(`${known.port.id} ${CONSOLE_EVENT.DEVICE_ADD}`)) known.added = this.#driverReady = true;
   }
 
   /** Tells of a port; once, however often the driver says that it is ready. */

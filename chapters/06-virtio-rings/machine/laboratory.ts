@@ -15,7 +15,6 @@ import type { MessageWires } from '../transport/message-wires.ts';
 import { VIRTIO_MMIO } from '../transport/mmio.ts';
 import { PLACE } from '../transport/pci.ts';
 import { LEGACY_PCI } from '../transport/pci-legacy.ts';
-import { windowGpa } from './mmio-windows.ts';
 import { installVirtio, messageWiresOf, virtioDevices, wiresOf } from './virtio-types.ts';
 
 /** Gives back each buffer with these bytes in it. */
@@ -43,6 +42,8 @@ export const BAR = 0xe000_0000;
 export const MSIX_BAR = 0xe080_0000;
 export const PORTS = 0xc000;
 export const SLOT = 4;
+/** The first window of virtio-mmio. */
+const WINDOW = 0xfeb0_3000;
 const CAP_MSIX = 0x11;
 const MSIX_ENABLE = 0x8000;
 const ENTRY_BYTES = 16;
@@ -89,7 +90,7 @@ export function wiredPc(how: Bell, { properties = {}, irqchip = 'on', kernel, io
       set('device_status', 7);
     } else if (how === 'mmio') {
       const set = (name: keyof typeof VIRTIO_MMIO.rows, value: number): void =>
-        pc.mmio.write(windowGpa(0) + VIRTIO_MMIO.rows[name].offset, 4, BigInt(value));
+        pc.mmio.write(WINDOW + VIRTIO_MMIO.rows[name].offset, 4, BigInt(value));
       for (const [name, value] of [
         ['Status', 3],
         ['DriverFeaturesSel', 1],
@@ -138,7 +139,7 @@ export function wiredPc(how: Bell, { properties = {}, irqchip = 'on', kernel, io
     modern: store(BAR + PLACE.NOTIFY, 0),
     port: out(PORTS + 0x100, 0, 2),
     legacy: out(PORTS + 16, 0, 2),
-    mmio: store(windowGpa(0) + 0x50, 0),
+    mmio: store(WINDOW + 0x50, 0),
   }[how];
   const capability = (): number => {
     let at = pci.read(0, SLOT << 3, 0x34, 1);
