@@ -143,9 +143,14 @@ export class MsiX {
     this.#send(address, data);
   }
 
+  /** The device has been reset: what waited for a mask to go away is no longer to be sent. */
+  forget(): void {
+    this.#pending.fill(0);
+  }
+
   reset(): void {
     this.#entries.fill(0);
-    this.#pending.fill(0);
+    this.forget();
     for (let vector = 0; vector < this.vectors; vector++) this.#entries[vector * ENTRY_WORDS + CONTROL] = MASKED;
     this.onChange();
   }

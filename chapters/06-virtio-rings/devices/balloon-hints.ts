@@ -22,11 +22,12 @@ export class BalloonHints {
   onHint: (address: number, bytes: number) => void = () => {};
   /** The driver has no more to say in this round. */
   onEnd: () => void = () => {};
-  readonly #announce: (cmdId: number) => void;
+  readonly #announce: () => void;
   #state: HintState = 'stopped';
   #round = FIRST_CMD_ID - 1;
 
-  constructor(announce: (cmdId: number) => void) {
+  /** `announce` is told when {@link cmdId} is another. */
+  constructor(announce: () => void) {
     this.#announce = announce;
   }
 
@@ -68,7 +69,7 @@ export class BalloonHints {
 
   #become(state: HintState): void {
     this.#state = state;
-    this.#announce(this.cmdId);
+    this.#announce();
   }
 
   reset(): void {

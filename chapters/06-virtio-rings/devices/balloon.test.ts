@@ -228,6 +228,22 @@ describe('inflating and deflating', () => {
     expect(next.used).toBe(0);
   });
 
+  it('is told, when it wakes, what is wished for then', () => {
+    const machine = new Rig((clock) => new BalloonModel({ ramBytes: RAM_BYTES, clock, hinting: true }), features(F.SUSPEND)).start();
+    const config = () => [machine.device.readConfig(0, 4), machine.device.readConfig(8, 4)];
+    const sleep = (): void => machine.device.setStatus(machine.device.status | STATUS.SUSPEND);
+    sleep();
+    machine.model.target(RAM_BYTES / 2);
+    machine.model.target(RAM_BYTES);
+    machine.device.setStatus(machine.device.status | STATUS.DRIVER_OK);
+    expect(config()).toEqual([0, 0]);
+    sleep();
+    machine.model.target(RAM_BYTES / 2);
+    machine.model.startHinting();
+    machine.device.setStatus(0); // which ends a round of hints, and not the wish
+    expect(config()).toEqual([RAM_BYTES / 2 / PAGE, 0]);
+  });
+
   it('forgets a turn that is not over when the queue is reset', () => {
     const machine = make({ discard: { discard() {} } }).start({ features: make().device.offered & ~bit(F.NOTIFY_ON_EMPTY) & ~bit(F.ANY_LAYOUT) });
     const numbers = le32(...Array.from({ length: 16_384 }, () => 1));

@@ -102,6 +102,8 @@ export class BalloonModel implements DeviceModel {
   readonly #insists: boolean;
   readonly #turns: Readonly<Record<Exclude<BalloonRole, 'statsq'>, Turns>>;
   readonly #givenDiscard: PageDiscard | null;
+  /** How many pages the host wants. */
+  #wish = 0;
   #discard: PageDiscard | null = null;
   #device: VirtioDevice | null = null;
 
@@ -133,7 +135,7 @@ export class BalloonModel implements DeviceModel {
     );
     const clock = options.clock ?? null;
     this.statistics = new BalloonStatistics(clock);
-    this.hints = new BalloonHints((cmdId) => this.#setConfig({ free_page_hint_cmd_id: cmdId }));
+    this.hints = new BalloonHints(() => this.#showChanges());
     const turns = (begin: (chain: Chain) => Steps): Turns => new Turns(begin, BALLOON_TURN_BYTES, clock);
     this.#turns = {
       inflateq: turns((chain) => this.#inflate(chain)),
@@ -169,7 +171,9 @@ export class BalloonModel implements DeviceModel {
   target(bytes: number): void {
     if (!(bytes >= BALLOON_PAGE_BYTES)) throw new Errno('balloon', ERRNO.EINVAL, `a guest cannot live in ${bytes} bytes`);
     const pages = Math.floor(Math.max(0, this.ramBytes - bytes) / BALLOON_PAGE_BYTES);
-    if (VirtioBalloonConfig.load(this.config.view).num_pages !== pages) this.#setConfig({ num_pages: pages });
+    if (this.#wish === pages) return;
+    this.#wish = pages;
+    this.#showChanges();
   }
 
   /** How much is in the balloon, as far as the driver has said. */
@@ -182,8 +186,10 @@ export class BalloonModel implements DeviceModel {
     return Math.max(0, this.ramBytes - this.balloonBytes);
   }
 
-  #setConfig(values: { num_pages?: number; free_page_hint_cmd_id?: number; poison_val?: number }): void {
-    const change = (): void => VirtioBalloonConfig.store(this.config.view, 0, values);
+  // A driver that sleeps is shown a change when it wakes, and then it is shown how things are, not how they were when they changed.
+
+  #showChanges(): void {
+    const change = (): void => VirtioBalloonConfig.store(this.config.view, 0, { num_pages: this.#wish, free_page_hint_cmd_id: this.hints.cmdId });
     if (this.#device) this.#device.changeConfig(change);
     else change();
   }

@@ -191,6 +191,17 @@ describe.each([{ packed: false }, { packed: true }])('a disk on a real ring, pac
     expect(rig.device.suspended).toBe(true);
   });
 
+  it('touches no memory while it may not, and goes on after that', () => {
+    const rig = diskOf(packed, slow);
+    const read = rig.ask(BLK_T.IN, 1, [512]) as Asked;
+    rig.queue.kick();
+    rig.device.setReach(false);
+    rig.pass(1e6);
+    expect([read.status.bytes[0], read.pieces[0]?.bytes[0]]).toEqual([0xee, 0xdd]);
+    rig.device.setReach(true);
+    expect([read.status.bytes[0], rig.reap().length]).toEqual([BLK_S.OK, 1]);
+  });
+
   it('takes turns: a driver that asks for very much does not stop the machine', () => {
     const rig = diskOf(packed);
     const huge = rig.arena.allocate(1 << 20);

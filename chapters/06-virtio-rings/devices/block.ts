@@ -163,6 +163,7 @@ export class BlockModel implements DeviceModel {
   #work(): void {
     const { clock } = this.#options;
     if (this.#device?.failure != null) this.#inFlight = [];
+    if (this.#device?.reachesMemory === false) return; // it comes back when there is memory again
     const now = clock?.now() ?? 0;
     const served = new Set<VirtQueue>();
     for (let left = this.#timer ? TURN_BYTES : Number.POSITIVE_INFINITY; left > 0; ) {

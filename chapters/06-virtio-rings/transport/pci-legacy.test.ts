@@ -91,6 +91,12 @@ describe('the legacy ports', () => {
     rig.out('device_status', 7);
     expect(rig.in('device_status') & STATUS.DEVICE_NEEDS_RESET).not.toBe(0);
   });
+  it('move a queue that is in use, and what was taken from the old place is forgotten', () => {
+    const rig = transitional();
+    up(rig);
+    rig.out('queue_address', (QUEUE.desc >>> 12) + 4);
+    expect([rig.model.calls.at(-1), rig.in('queue_address')]).toEqual(['queue reset 0', (QUEUE.desc >>> 12) + 4]);
+  });
   it('need no bus master', () => {
     const rig = transitional();
     rig.config.write(4, 2, 3);

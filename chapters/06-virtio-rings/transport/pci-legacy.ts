@@ -53,7 +53,7 @@ export const LEGACY_NOTIFY = LEGACY_PCI.rows.queue_notify.offset;
 
 /** Places a legacy queue at `address`; 0 takes it away. */
 export function placeLegacy(device: VirtioDevice, queue: VirtQueue, address: number, align: number): void {
-  queue.disable();
+  device.stopQueue(queue.index);
   const half = (at: number, value: number): void => {
     queue.setArea(at, value >>> 0);
     queue.setArea(at + 1, Math.floor(value / 2 ** 32));
@@ -62,8 +62,7 @@ export function placeLegacy(device: VirtioDevice, queue: VirtQueue, address: num
   half(0, desc);
   half(2, driver);
   half(4, address === 0 ? 0 : used);
-  if (address === 0) device.model.queueReset?.(queue);
-  else queue.enable();
+  if (address !== 0) queue.enable();
 }
 
 /** The address that {@link placeLegacy} was given; 0 for a queue that has none. */

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import type { VirtQueue } from '../device.ts';
 import { F, STATUS } from '../features.ts';
+import type { Chain } from '../queue.ts';
 import { CFG_TYPE, VIRTIO_PCI_CAP } from './capabilities.ts';
 import { COMMON_CONFIG, NO_VECTOR } from './common-config.ts';
 import { offerBuffer, pciRig, QUEUE, Recorder } from './laboratory.ts';
@@ -326,6 +328,24 @@ describe('queues', () => {
     up(rig);
     expect(rig.get('device_status') & STATUS.DEVICE_NEEDS_RESET).not.toBe(0);
   });
+  it('wait, with what was taken from them, while the function is no bus master', () => {
+    const rig = pciRig();
+    up(rig);
+    offerBuffer(rig.view, 8);
+    const queue = rig.device.queues[0] as VirtQueue;
+    const held = queue.pop() as Chain;
+    rig.config.write(4, 2, 3);
+    offerBuffer(rig.view, 8);
+    const before = rig.ram.slice();
+    kick(rig);
+    queue.push(held, 1);
+    expect(queue.pop()).toBe(null);
+    expect([rig.ram.every((byte, at) => byte === before[at]), rig.device.failure, used(rig)]).toEqual([true, null, 0]);
+    rig.device.configChanged(); // which needs no memory
+    expect(rig.isr()).toBe(2);
+    rig.config.write(4, 2, 7);
+    expect([used(rig), rig.isr()]).toEqual([1, 1]); // without another kick
+  });
   it('are taken back one by one', () => {
     const rig = pciRig();
     up(rig, 0, 1 | (1 << (F.RING_RESET - 32)));
@@ -433,6 +453,25 @@ describe('interrupts', () => {
     rig.set('device_status', 0);
     expect(rig.line).toEqual([true, false]);
     expect(rig.isr()).toBe(0);
+  });
+});
+
+describe('a reset', () => {
+  it('takes back what a mask has held up', () => {
+    const rig = pciRig({ vectors: 2 });
+    const mask = (to: number): void => rig.mmio.write(rig.BASE + 0x100_0000 + 16 + 12, 4, BigInt(to));
+    rig.messages();
+    negotiate(rig);
+    placeQueue(rig);
+    rig.set('queue_msix_vector', 1);
+    rig.set('device_status', RUNNING);
+    mask(1);
+    offerBuffer(rig.view, 8);
+    kick(rig);
+    expect([used(rig), rig.fn.msix?.isPending(1), rig.sent]).toEqual([1, true, []]);
+    rig.set('device_status', 0);
+    mask(0);
+    expect([rig.fn.msix?.isPending(1), rig.sent]).toEqual([false, []]);
   });
 });
 

@@ -152,6 +152,7 @@ export class VirtioPci extends PciFunction implements Notifier {
     // @clause virtio.pci.dev.pci-device-id-0x1040-virtio
     // @clause virtio.pci.dev.non-transitional-device-id-within
     // @clause virtio.pci.dev.non-transitional-revision-id-least
+    // @clause virtio.pci.dev.transitional-identity
     // @clause virtio.pci.dev.non-transitional-subsystem-device-id
     // @clause virtio.pci.dev.subsystem-vendor-device-ids-can
     super({
@@ -179,6 +180,7 @@ export class VirtioPci extends PciFunction implements Notifier {
     this.#legacyPorts = new LegacyPci(device, this, { isr: this.isr, msixEnabled: () => this.msix?.enabled ?? false });
     device.notifier = this;
     device.legacy = !modern;
+    device.setReach(this.isMaster);
 
     // @clause virtio.pci.dev.vector-count-advertised-through-msi
     // @clause virtio.pci.dev.msi-x-device-supports-between
@@ -270,6 +272,7 @@ export class VirtioPci extends PciFunction implements Notifier {
 
   protected override decode(): void {
     super.decode();
+    this.virtio.setReach(this.isMaster);
     this.onMove();
   }
 
@@ -287,11 +290,12 @@ export class VirtioPci extends PciFunction implements Notifier {
   }
 
   // A reset of the device is one of the transport's registers too, as far as they are virtio's: an interrupt that waited is gone, and no event has a
-  // vector. The MSI-X table is PCI's, and stays.
+  // vector, nor does a message that a mask holds back go out later. The MSI-X table is PCI's, and stays.
   // @clause virtio.pci.dev.reset-unmaps-every-queue-config
   resetNotifier(): void {
     this.isr.clear();
     this.configVector = NO_VECTOR;
+    this.msix?.forget();
     this.#common.reset();
     this.#legacyPorts.reset();
   }
@@ -317,7 +321,7 @@ export class BusMasterMemory implements DeviceMemory {
   }
 
   map(address: number, bytes: number, access: DmaAccess): readonly Uint8Array[] | null {
-    return !this.#fn || this.#fn.isMaster || this.#fn.virtio.legacy ? this.#memory.map(address, bytes, access) : null;
+    return !this.#fn || this.#fn.virtio.reachesMemory ? this.#memory.map(address, bytes, access) : null;
   }
 
   written(address: number, bytes: number): void {
