@@ -295,9 +295,9 @@ export class VirtioPci extends PciFunction implements Notifier {
   resetNotifier(): void {
     this.isr.clear();
     this.configVector = NO_VECTOR;
-    this.msix?.forget();
     this.#common.reset();
     this.#legacyPorts.reset();
+    this.msix?.forget();
   }
 }
 
