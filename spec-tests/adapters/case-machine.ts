@@ -72,6 +72,7 @@ export function caseBoard(
     blocks: new Map([['disk', new MemoryBlock(diskWith(disk ? disk.image : null))], ...virtio.blocks]),
     chardevs: virtio.chardevs,
     trace,
+    ioThread: kernel.name === 'soft' || vcpus > 1, // processors of a real kernel have threads of their own if there are several
   });
   // At the other end of a virtio console somebody repeats what they hear.
   for (const chardev of virtio.chardevs.values()) chardev.onOutput = (bytes) => chardev.send(bytes);

@@ -1,10 +1,11 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { EXIT } from '../abi/exits.ts';
 import { IOCTL } from '../abi/ioctls.ts';
 import { ERRNO } from '../errno.ts';
-import { type Allocation, O_CLOEXEC, O_RDWR } from '../kernel.ts';
+import { type Allocation, EFD, O_CLOEXEC, O_RDWR } from '../kernel.ts';
 import { Kvm } from '../kvm.ts';
 import { HostKernel, hostKernelAvailable } from './host-kernel.ts';
 
@@ -134,6 +135,68 @@ describe.skipIf(reason !== null)(`the host kernel${reason ? ` (skipped: ${reason
       kernel.dispose();
     }
     expect(descriptors()).toBe(before);
+  });
+
+  describe('watching a counter', () => {
+    const one = new Uint8Array(BigUint64Array.of(1n).buffer);
+    const soon = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 30));
+    it('tells each reader once for what has come, between two other callbacks', async () => {
+      kernel = new HostKernel();
+      const fd = kernel.eventfd(0, EFD.EFD_NONBLOCK);
+      const [heard, read] = [[] as string[], new Uint8Array(8)];
+      const end = kernel.watch(fd, () => {
+        if (kernel.read(fd, read) === 8) heard.push(`${read[0]}`);
+      });
+      const other = kernel.watch(fd, () => void heard.push('other'));
+      if (typeof end === 'number' || typeof other === 'number') throw new Error('cannot watch');
+      for (let n = 0; n < 3; n++) kernel.write(fd, one);
+      expect(heard).toEqual([]);
+      await soon();
+      expect(heard).toEqual(['3', 'other']);
+      other();
+      kernel.write(fd, one);
+      await soon();
+      expect(heard.slice(2)).toEqual(['1']);
+      end();
+      end();
+      kernel.write(fd, one);
+      await soon();
+      expect(heard).toHaveLength(3);
+    });
+    it('hears another thread, and ends with its descriptor', async () => {
+      kernel = new HostKernel();
+      const fd = kernel.eventfd(0, EFD.EFD_NONBLOCK);
+      const read = new Uint8Array(8);
+      let heard = 0;
+      const wait = new Promise<void>((resolve) => {
+        kernel.watch(fd, () => {
+          if (kernel.read(fd, read) === 8) heard++;
+          resolve();
+        });
+      });
+      const holding = setTimeout(() => {}, 20_000); // a watch alone keeps no process alive
+      const libc = JSON.stringify(new URL('./libc.ts', import.meta.url).href);
+      new Worker(`import(${libc}).then(({ libc }) => libc().write(${fd}, new Uint8Array(BigUint64Array.of(1n).buffer)))`, { eval: true });
+      await wait;
+      clearTimeout(holding);
+      expect(heard).toBe(1);
+      kernel.close(fd);
+      expect(kernel.watch(fd, () => {})).toBe(-ERRNO.EBADF);
+      const again = kernel.eventfd(1, EFD.EFD_NONBLOCK); // the same number, most likely
+      await soon();
+      expect([heard, kernel.read(again, read)]).toEqual([1, 8]);
+    });
+    it('lets a process end', () => {
+      const script = `
+        import { HostKernel } from ${JSON.stringify(new URL('./host-kernel.ts', import.meta.url).href)};
+        const kernel = new HostKernel();
+        console.log(typeof kernel.watch(kernel.eventfd(0, 0), () => {}));`;
+      const { status, stdout } = spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script], {
+        encoding: 'utf8',
+        timeout: 20_000,
+      });
+      expect([status, stdout.trim()]).toEqual([0, 'function']);
+    });
   });
 
   it('does not close what is not its own', () => {
