@@ -110,7 +110,10 @@ describe('a suite with a mistake in it', () => {
 describe.each(['ringbook', 'ringbook-shadow'])('the embedded machine, %s', (target) => {
   let results: Results;
   beforeAll(async () => {
-    results = await conform(loadSuite(), { target, filters: [], shard: null, repeat: 1, jobs: 2, seed: 0, expect: null, quiet: true });
+    const suite = loadSuite();
+    // On the device surface no guest runs, and so nothing depends on how memory is virtualized: once is enough.
+    const cases = target === 'ringbook' ? suite.cases : suite.cases.filter(({ surface }) => surface !== 'device');
+    results = await conform({ ...suite, cases }, { target, filters: [], shard: null, repeat: 1, jobs: 2, seed: 0, expect: null, quiet: true });
   }, 900_000);
 
   it('passes every case that it can run', () => {
