@@ -88,14 +88,21 @@ describe.each(PAYLOADS.map(({ name }) => name))('%s', (name) => {
   });
 });
 
+// `npm run check` builds them all; here it is the building that is tested.
+const SAMPLE = PAYLOADS.filter((_, at) => at % 16 === 0);
+
 describe('building again', () => {
   const toolchain = findToolchain();
-  it.skipIf(toolchain === null)(`gives the committed bytes${toolchain === null ? ' (skipped: no gcc)' : ''}`, { timeout: 120_000 }, (context) => {
-    const result = compare(build(PAYLOADS), manifest, toolchain!);
-    const other = [...result].filter(([, what]) => what === 'not comparable');
-    expect([...result].filter(([, what]) => what === 'different' || what === 'missing')).toEqual([]);
-    if (other.length > 0) context.skip(`${other.length} files are not comparable: committed ones were built by ${manifest!.toolchain}`);
-  });
+  it.skipIf(toolchain === null)(
+    `gives the committed bytes, on a sample${toolchain === null ? ' (skipped: no gcc)' : ''}`,
+    { timeout: 120_000 },
+    (context) => {
+      const result = compare(build(SAMPLE), manifest, toolchain!);
+      const other = [...result].filter(([, what]) => what === 'not comparable');
+      expect([...result].filter(([, what]) => what === 'different' || what === 'missing')).toEqual([]);
+      if (other.length > 0) context.skip(`${other.length} files are not comparable: committed ones were built by ${manifest!.toolchain}`);
+    },
+  );
 
   it.skipIf(toolchain === null)('notices a changed source: another payload gives other bytes', { timeout: 60_000 }, () => {
     const halt = PAYLOADS.find(({ name }) => name === 'halt')!;

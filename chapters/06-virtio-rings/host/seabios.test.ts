@@ -172,9 +172,11 @@ describe.skipIf(absent !== '')(`SeaBIOS and a virtio disk${absent}`, () => {
     ['in a window of memory', { type: 'virtio-blk-device' }, WINDOW],
     ['in a window from before the standard', { type: 'virtio-blk-device', 'force-legacy': true }, WINDOW],
   ];
-  for (const memory of ['ept', 'shadow'] as const)
-    for (const [name, device, mode] of types)
-      it(`boots from a disk ${name}, memory by ${memory}`, () => judge(boot(bootDisk('started'), device, { memory }), mode), 120_000);
+  for (const [name, device, mode] of types) it(`boots from a disk ${name}`, () => judge(boot(bootDisk('started'), device), mode), 120_000);
+
+  // A device does not see how the guest's memory is virtualized. What could differ is how its registers are reached: one of each kind.
+  for (const [name, device, mode] of types.filter(([name]) => /^(transitional|from before|in a window of)/.test(name)))
+    it(`boots from a disk ${name}, memory by shadow`, () => judge(boot(bootDisk('started'), device, { memory: 'shadow' }), mode), 120_000);
 
   it('reads and writes by INT 13h, by either interface', () => {
     const ways: readonly Record<string, string | boolean>[] = [{ 'disable-modern': true }, { 'disable-legacy': 'on' }];
