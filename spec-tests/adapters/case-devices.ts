@@ -131,7 +131,7 @@ const OF_KIND: Readonly<Record<DeviceKind, (device: WireDevice, index: number) =
       'deflate-on-oom': deflateOnOom,
     }),
   block: (
-    { readonly, serial, queues, zoned, zoneSectors, maxOpenZones, maxActiveZones, conventionalZones, zoneCapacity, maxAppendSectors },
+    { readonly, serial, queues, zoned, zoneSectors, maxOpenZones, maxActiveZones, conventionalZones, zoneCapacity, maxAppendSectors, sizeMax },
     index,
   ) => ({
     drive: diskName(index),
@@ -146,6 +146,7 @@ const OF_KIND: Readonly<Record<DeviceKind, (device: WireDevice, index: number) =
       'conventional-zones': conventionalZones,
       'zone-capacity': zoneCapacity,
       'max-append-sectors': maxAppendSectors,
+      'size-max': sizeMax,
     }),
   }),
 };

@@ -72,7 +72,8 @@ export function checkScript(script: readonly DeviceStep[], devices: readonly Wir
         break;
       case 'cap':
         if (!onPci) problems.add(`${at}: memory-mapped registers have no capabilities`);
-        if (!CAP_FIELDS[step.field] && step.field !== 'count') problems.add(`${at}: a capability has no field '${step.field}'`);
+        if (!CAP_FIELDS[step.field] && step.field !== 'count' && step.field !== 'covers')
+          problems.add(`${at}: a capability has no field '${step.field}'`);
         break;
       case 'pci':
       case 'msix':

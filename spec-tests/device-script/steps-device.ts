@@ -2,7 +2,7 @@
 
 import { BadResult, type Script, Stuck, Unsupported } from './bus.ts';
 import { type Driver, FEATURES_OK, type QueuePlan } from './driver.ts';
-import { configField, featureSet, STATUS, statusBits } from './features.ts';
+import { configField, featureSet, NOTIFICATION_DATA, STATUS, statusBits } from './features.ts';
 import type { Play } from './interpret.ts';
 import { CAP_FIELDS, type Capability } from './pci.ts';
 import { getField, setField, type Window } from './reach.ts';
@@ -72,6 +72,22 @@ function* access(
 ): Script<void> {
   if (step.write !== undefined) yield* window.write(offset, bytes, play.value(step.write));
   if (step.as !== undefined || step.keep !== undefined) play.seen(step, yield* window.read(offset, bytes));
+}
+
+/** Whether the place at which each queue is notified lies within the structure whose capability is here, in the width that was agreed on. */
+function* notifyCovers(driver: Driver, at: number): Script<boolean> {
+  const { reach } = driver;
+  const { config } = reach.fn as NonNullable<typeof reach.fn>;
+  const length = yield* config.read(at + 12, 4);
+  const multiplier = yield* config.read(at + 16, 4);
+  const width = driver.has(NOTIFICATION_DATA) ? 4 : 2;
+  const queues = Number(yield* getField(reach, 'num_queues'));
+  for (let queue = 0; queue < queues; queue++) {
+    yield* setField(reach, 'queue_select', BigInt(queue));
+    const off = Number(yield* getField(reach, 'queue_notify_off'));
+    if (off * multiplier + width > length) return false;
+  }
+  return true;
 }
 
 function* config(play: Play, step: StepOf<'config'>): Script<void> {
@@ -190,6 +206,10 @@ export const DEVICE_STEPS = {
       return;
     }
     const { at } = capabilityOf(driver, step.cap, step.nth);
+    if (step.field === 'covers') {
+      play.seen(step, (yield* notifyCovers(driver, at)) ? 1 : 0);
+      return;
+    }
     const place = CAP_FIELDS[step.field];
     if (!place) throw new ScriptError(`a capability has no field '${step.field}'`);
     play.seen(step, yield* (driver.reach.fn as NonNullable<typeof driver.reach.fn>).config.read(at + place[0], place[1]));

@@ -42,6 +42,7 @@ export interface CaseDevice {
   readonly zoneCapacity?: number;
   /** Largest ZONE_APPEND; 0: there is none. */
   readonly maxAppendSectors?: number;
+  readonly sizeMax?: number;
   /** Block: the medium knows how worn it is. */
   readonly lifetime?: { readonly preEol: number; readonly estimateA: number; readonly estimateB: number };
   /** Console: how many ports are there, the first of them a console. */
