@@ -141,7 +141,7 @@ export class BlockModel implements DeviceModel {
   // ## Serving
   //
   // A request that was taken is *in flight* until it is answered. Without a latency that is at once; with one it is when its time has come on the machine's clock,
-  // and a short request overtakes a long one. Nothing is read from its buffers, and nothing is written to them, before its turn: when a reset comes first, the
+  // and a short request overtakes a long one. Only its header is read, and nothing is written to its buffers, before its turn: when a reset comes first, the
   // request has never happened.
   //
   // A driver can ask for far more in one kick than it should get before the machine looks at anybody else. So with a clock there is a bound on what is moved in

@@ -276,7 +276,7 @@ export class ConsolePort {
   /** Gives the host what is left of a buffer. Returns how many bytes that were. Without a clock there are no turns. */
   #output(reader: PieceReader, turn: number): number {
     let given = 0;
-    while (this.#hostOpen && (given < turn || !this.#later)) {
+    while (this.#hostOpen && this.#halfway?.reader === reader && (given < turn || !this.#later)) {
       const bytes = reader.peek(OUTPUT_PIECE_BYTES).slice();
       if (bytes.length === 0) break;
       const taken = Math.max(0, Math.min(this.onOutput(bytes) ?? bytes.length, bytes.length));

@@ -301,6 +301,22 @@ describe('bytes', () => {
     expect([total, big.used]).toEqual([3 << 20, 0]);
   });
 
+  it('going out end where the host, in the middle of taking them, resets the machine', () => {
+    const machine = make().start();
+    const taken: number[] = [];
+    const port = machine.model.port(0) as ConsolePort;
+    port.onOutput = (part) => {
+      taken.push(part.length);
+      if (taken.length === 2) machine.device.setStatus(0);
+      return undefined;
+    };
+    const request = machine.ask(1, [new Uint8Array(64 << 10)]);
+    expect([taken.length, request.used]).toEqual([2, null]);
+    machine.start();
+    machine.ask(1, [bytes('again')]);
+    expect(taken.at(-1)).toBe(5);
+  });
+
   it('going out are finished before the device is suspended, unless the host is not reading', () => {
     const machine = new Rig((clock) => new ConsoleModel({ maxPorts: 4, clock }), bit(F.SUSPEND));
     greet(machine);

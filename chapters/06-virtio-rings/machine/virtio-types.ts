@@ -200,6 +200,8 @@ function pciType(type: VirtioType, kind: PciKind): DeviceType {
       const modern = config['disable-modern'] !== true;
       const legacy = kind !== 'non-transitional' && TRANSITIONAL_ID[type.deviceId] !== undefined && config['disable-legacy'] !== 'on';
       if (!modern && !legacy) throw new ConfigError(`${config.type}: neither modern nor legacy registers are left`);
+      // A legacy driver could not be refused: it would go on with addresses that mean nothing.
+      if (legacy && config.iommu_platform === true) throw new ConfigError(`${config.type}: with iommu_platform there can be no legacy registers`);
       const fn = new VirtioPci({
         device,
         modern,
