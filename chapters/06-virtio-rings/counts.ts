@@ -268,13 +268,8 @@ export function requestCosts(type: CountedDevice, machine: CountedMachine): Cost
 
 // ## Many at once
 //
-// A driver with {{BURST}} buffers to give tells the device of each, as it must when it does not know whether another will follow.
-//
-// ::figure burst-costs -- {{BURST}} buffers, one after the other.
-//
-// Where the doorbell goes to the device, the event index saves nothing at all: the device has always seen everything when the driver goes on, and so
-// has the driver when the interrupt has been taken. Each side is always awake, so each wants to be told. Behind an eventfd the device is late, the
-// interrupts become one; but only with the event index does the driver know that it need not ring again.
+// A driver with {{BURST}} buffers to give tells the device of each, as it must when it does not know whether another will follow. Here that is counted
+// by accesses, for every transport; how it goes in a guest, with a kernel between the two, is the next section's subject.
 
 export const BURST = 32;
 

@@ -13,8 +13,8 @@
 // A real kernel has no instruction bound. Nothing that a guest does guarantees that KVM_RUN comes back, so every run has a watchdog, and the
 // watchdog has a kick.
 
-import type { HostKernel } from '../../02-kvm-objects/host/host-kernel.ts';
 import type { TimerQueue } from '../../02-kvm-objects/clock.ts';
+import type { HostKernel } from '../../02-kvm-objects/host/host-kernel.ts';
 import type { Vcpu } from '../../02-kvm-objects/kvm.ts';
 import { Board, type BoardOptions, type RunResult } from '../board.ts';
 import type { Chassis, End } from '../chassis.ts';

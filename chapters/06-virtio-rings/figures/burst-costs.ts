@@ -1,20 +1,22 @@
 import { table } from '../../01-hardware-background/figures/drawing.ts';
-import { BELLS, burstCosts, userExits } from '../counts.ts';
+import { MACHINES, runBurst } from '../burst.ts';
 
 /** What a burst costs, with each kind of doorbell. */
 export function render(): string {
   return table(
     'A burst of buffers, told one by one',
-    ['behind the doorbell', 'event index', 'kicks', 'of them to user space', 'interrupts'],
-    BELLS.map(({ eventIdx, ioeventfd }) => {
-      const machine = { transport: 'pci', eventIdx, ioeventfd } as const;
-      const costs = burstCosts(machine);
+    ['behind the doorbell', 'event index', 'interrupt by', 'kicks', 'of them to user space', 'interrupts', 'requests for them'],
+    MACHINES.map((machine) => {
+      const { eventIdx, ioeventfd, irqfd } = machine;
+      const { kicks, userExits, interrupts, requests } = runBurst(machine);
       return [
         ioeventfd ? 'an eventfd' : 'the device',
         eventIdx ? 'yes' : 'no',
-        { text: String(costs.kicks), ink: 'kernel' as const },
-        { text: String(userExits(costs, machine)), ink: 'user' as const },
-        { text: String(costs.interrupts), ink: 'user' as const },
+        irqfd ? 'irqfd' : 'request',
+        { text: String(kicks), ink: 'kernel' as const },
+        { text: String(userExits), ink: 'user' as const },
+        { text: String(interrupts), ink: 'user' as const },
+        { text: String(requests), ink: 'user' as const },
       ];
     }),
   );

@@ -4,7 +4,8 @@ import { type BenchRun, mark, runOnBench } from '../../05-pio-mmio/bench.ts';
 import { bellRuns, diskCosts, frameCosts } from '../../05-pio-mmio/figures/index.ts';
 import { out, times } from '../../05-pio-mmio/guest-program.ts';
 import { crossings } from '../../05-pio-mmio/route.ts';
-import { BURST, burstCosts, requestCosts } from '../counts.ts';
+import { runBurst } from '../burst.ts';
+import { BURST, requestCosts } from '../counts.ts';
 import { lettersSent } from '../index.ts';
 import { type Load, type Notifications, notifications, type Suppression } from '../notifications.ts';
 import { type Format, linesWritten, roundTrip } from '../round-trip.ts';
@@ -32,7 +33,7 @@ export const told: Readonly<Record<Suppression, Readonly<Record<Format, Notifica
 export { BURST };
 export const request = { pci: requestCosts('block', { transport: 'pci' }), mmio: requestCosts('block', { transport: 'mmio' }) };
 /** With all that can be had: an eventfd behind the doorbell, and the event index. */
-export const bell = burstCosts({ transport: 'pci', eventIdx: true, ioeventfd: true });
+export const bell = runBurst({ eventIdx: true, ioeventfd: true, irqfd: true });
 
 // ## A doorbell by port and by memory
 
