@@ -182,7 +182,8 @@ export function routeAt(events: readonly Timed[], from: number, lookup: Lookup =
         step('guest', 'the next instruction', `VM entry at RIP ${hex(event.rip)}`);
         break;
       default:
-        if (event.kind === 'device' || event.kind === 'console')
+        if (event.kind.startsWith('virt')) step('user', event.kind, 'queue' in event ? `queue ${event.queue}` : '');
+        else if (event.kind === 'device' || event.kind === 'console')
           step('user', reported(event), 'value' in event && event.value !== undefined ? `value ${hex(event.value)}` : '');
     }
   }

@@ -5,14 +5,18 @@ import { describe, expect, it } from 'vitest';
 import { traceLine } from '../../chapters/01-hardware-background/trace.ts';
 import { findPayload } from '../../guest-payloads/index.ts';
 import { RingbookAdapter } from '../../spec-tests/adapters/ringbook.ts';
+import { instancesOf } from '../../spec-tests/instances.ts';
+import type { Case } from '../../spec-tests/types.ts';
 import { BookSession } from './book-session.ts';
+import { type Devices, machinesOf } from './machines.ts';
 import { traceHash } from './trace-hash.ts';
 
 const fileOf = (name: string): string => fileURLToPath(new URL(`../../guest-payloads/images/${name}.elf`, import.meta.url));
 const imageOf = (name: string): Uint8Array => new Uint8Array(readFileSync(fileOf(name)));
 const needsOf = (name: string): readonly string[] => findPayload(name)?.needs ?? [];
 const vcpusOf = (name: string): number => findPayload(name)?.vcpus ?? 1;
-const open = (name: string): BookSession => new BookSession({ image: imageOf(name), vcpus: vcpusOf(name), needs: needsOf(name), input: '' });
+const open = (name: string, devices: Devices = []): BookSession =>
+  new BookSession({ image: imageOf(name), vcpus: vcpusOf(name), needs: needsOf(name), devices, input: '' });
 const MOST = 10_000_000;
 
 interface Ran {
@@ -22,17 +26,27 @@ interface Ran {
 }
 
 /** The run as the suite makes it: no session, no stops. */
-async function suiteRun(name: string): Promise<Pick<Ran, 'hash' | 'console'>> {
+async function suiteRun(name: string, devices: Devices = []): Promise<Pick<Ran, 'hash' | 'console'>> {
   const image = fileOf(name);
   const sha256 = createHash('sha256').update(imageOf(name)).digest('hex');
-  const guest = { payload: name, image, sha256, door: 'multiboot', vcpus: vcpusOf(name), memoryMiB: 16, input: '', needs: needsOf(name) } as const;
+  const guest = {
+    payload: name,
+    image,
+    sha256,
+    door: 'multiboot',
+    vcpus: vcpusOf(name),
+    memoryMiB: 16,
+    input: '',
+    needs: needsOf(name),
+    devices,
+  } as const;
   const reply = await new RingbookAdapter('ept').run({ type: 'run', id: '1', case: name, surface: 'guest', guest, limits: { timeoutMs: 120_000 } });
   if (reply.type !== 'ran' || reply.surface !== 'guest') throw new Error(JSON.stringify(reply));
   return { hash: reply.traceHash ?? null, console: Buffer.from(reply.console, 'base64').toString() };
 }
 
-async function sessionRun(name: string, go: (session: BookSession) => void): Promise<Ran> {
-  const session = open(name);
+async function sessionRun(name: string, go: (session: BookSession) => void, devices: Devices = []): Promise<Ran> {
+  const session = open(name, devices);
   while (session.ending === null && session.instructions < MOST) go(session);
   const lines = session.events.map(traceLine); // disposing closes descriptors, which is no part of the run
   const ran = { lines, hash: await traceHash(session.events, session.dropped), console: new TextDecoder().decode(session.console) };
@@ -71,6 +85,53 @@ describe('a session', () => {
     },
     120_000,
   );
+
+  // Every machine that the page offers for a payload with a virtio device.
+  const MACHINES = ['virtio-entropy', 'virtio-interrupts', 'virtio-console', 'virtio-balloon', 'virtio-block'].flatMap((name) => {
+    const file = new URL(`../../spec-tests/cases/06-virtio-rings/${name}.json`, import.meta.url);
+    const machines = machinesOf(instancesOf(JSON.parse(readFileSync(file, 'utf8')) as Case), name);
+    return machines.map((devices) => [name, `${devices[0]?.transport}.${devices[0]?.ring}`, devices] as const);
+  });
+  it.each(MACHINES)(
+    'gives the trace of the suite: %s on %s',
+    async (name, _, devices) => {
+      const suite = await suiteRun(name, devices);
+      const ran = await sessionRun(name, (session) => session.advance(9_973), devices);
+      expect(ran.console).toBe(suite.console);
+      expect(ran.console).toContain('RB1 done');
+      expect(ran.hash).toBe(suite.hash);
+    },
+    120_000,
+  );
+  it('has a machine for each transport and ring', () => {
+    expect(MACHINES.map(([name, machine]) => `${name} ${machine}`).filter((text) => text.startsWith('virtio-block'))).toEqual(
+      ['pci.split', 'pci.packed', 'transitional.split', 'mmio.split', 'mmio.packed', 'mmio-legacy.split'].map((machine) => `virtio-block ${machine}`),
+    );
+  });
+
+  it('stops anywhere on the way of a buffer, and says where its rings are', () => {
+    const [, , devices] = MACHINES.find(([name, machine]) => name === 'virtio-console' && machine === 'pci.packed') ?? [];
+    const whole = open('virtio-console', devices);
+    expect(whole.queues()).toEqual([]);
+    while (whole.ending === null) whole.advance(MOST);
+    const session = open('virtio-console', devices);
+    while (session.ending === null) {
+      session.queues();
+      session.toExit(MOST);
+    }
+    expect(session.events.map(traceLine)).toEqual(whole.events.map(traceLine));
+    const queues = session.queues();
+    expect(queues).toEqual(whole.queues());
+    const common = { device: 'virtio-serial', format: 'packed', size: 16, features: ['INDIRECT_DESC', 'EVENT_IDX'], failure: null };
+    expect(queues).toMatchObject([
+      { ...common, queue: 0 },
+      { ...common, queue: 1 },
+    ]);
+    // Nothing is under way at the end: the device has given back all that it has taken.
+    for (const { avail, used } of queues) expect(avail).toBe(used);
+    session.dispose();
+    whole.dispose();
+  }, 60_000);
 
   it('does not care about looks in between', async () => {
     const whole = await sessionRun('hello', (session) => session.advance(MOST));

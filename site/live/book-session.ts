@@ -10,16 +10,21 @@ import type { Chassis } from '../../chapters/03-vcpu-loop/chassis.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
+import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
 import { lookupIn } from '../../chapters/05-pio-mmio/register-names.ts';
 import type { Lookup } from '../../chapters/05-pio-mmio/route.ts';
+import { F } from '../../chapters/06-virtio-rings/features.ts';
+import { virtioDevices } from '../../chapters/06-virtio-rings/machine/virtio-types.ts';
 import { caseBoard } from '../../spec-tests/adapters/case-machine.ts';
 import { PAUSED, PacedKernel } from './paced-kernel.ts';
-import type { CodeAtRip, Ending, RegisterGroup } from './protocol.ts';
+import type { CodeAtRip, Ending, QueueState, RegisterGroup } from './protocol.ts';
 import type { Session, Start } from './session.ts';
 
 /** What the suite gives a case that asks for nothing else. */
 const MEMORY_MIB = 16;
 const CODE_BYTES = 16;
+
+const RING_FEATURES = ['INDIRECT_DESC', 'EVENT_IDX', 'IN_ORDER', 'NOTIFICATION_DATA'] as const;
 
 const wide = (value: bigint, digits: number): string => value.toString(16).padStart(digits, '0');
 
@@ -51,10 +56,10 @@ export class BookSession implements Session {
   ending: Ending | null = null;
 
   /** @throws ImageError for an image that no door opens */
-  constructor({ image, vcpus, needs, input }: Start) {
+  constructor({ image, vcpus, needs, devices = [], input }: Start) {
     this.vcpus = vcpus;
     this.#kernel = new PacedKernel((trace) => machineKernel({ memoryMiB: MEMORY_MIB, cpus: vcpus, memory: 'ept' }, { trace }));
-    const guest = { vcpus, memoryMiB: MEMORY_MIB, needs, input: new TextEncoder().encode(input) };
+    const guest = { vcpus, memoryMiB: MEMORY_MIB, needs, devices, input: new TextEncoder().encode(input) };
     const { pc, board } = caseBoard(this.#kernel, guest, this.#kernel.tape);
     this.#machine = new Machine(board);
     try {
@@ -190,6 +195,25 @@ export class BookSession implements Session {
       const bytes = valid && at < this.#machine.ram.length ? this.#machine.ram.slice(at, at + room) : null;
       return { rip: rip.toString(16), linear: linear.toString(16), bytes };
     });
+  }
+
+  queues(): QueueState[] {
+    const { platform } = this.#machine;
+    const devices = platform instanceof Pc ? [...virtioDevices(platform).values()] : [];
+    return devices.flatMap((device) =>
+      device.queues
+        .filter(({ enabled }) => enabled)
+        .map(({ index, size, position }): QueueState => ({
+          device: device.name,
+          queue: index,
+          format: device.has(F.RING_PACKED) ? 'packed' : 'split',
+          size,
+          features: RING_FEATURES.filter((name) => device.has(F[name])),
+          avail: position?.avail ?? null,
+          used: position?.used ?? null,
+          failure: device.failure,
+        })),
+    );
   }
 
   dispose(): void {

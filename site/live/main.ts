@@ -6,12 +6,17 @@ import { Terminal } from '@xterm/xterm';
 import '@xterm/xterm/css/xterm.css';
 import './live.css';
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+import { journeyOf, STOPS, whyMissing } from './buffers.ts';
+import { DeviceChoice } from './device-choice.ts';
 import { get, make, plural, spaced } from './dom.ts';
+import { EventList } from './event-list.ts';
+import type { Devices } from './machines.ts';
 import { type Place, readPlace, writePlace } from './place.ts';
 import type { Command, Report, Snapshot } from './protocol.ts';
+import { RingsPanel } from './rings-panel.ts';
 import { RoutePanel } from './route-panel.ts';
 import { type Axis, Timeline } from './timeline.ts';
-import { explain, oneLine } from './words.ts';
+import { explain } from './words.ts';
 
 const choice = get<HTMLSelectElement>('payload');
 const speed = get<HTMLSelectElement>('speed');
@@ -24,7 +29,10 @@ const buttons = {
 };
 const status = get('status');
 const trouble = get('trouble');
-const timeline = new Timeline(get('track'));
+const timeline = new Timeline(get('track'), get('lane-device'));
+const eventList = new EventList(get('events'), get<HTMLSelectElement>('only'));
+const ringsPanel = new RingsPanel(get('rings'), get('ring-rows'));
+const deviceChoice = new DeviceChoice();
 const routePanel = new RoutePanel();
 
 /** The events that the list and the timeline's details can show. */
@@ -65,9 +73,12 @@ document.documentElement.addEventListener('themechange', colourTerminal);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', colourTerminal);
 terminal.open(get('console'));
 function fitTerminal(): void {
-  const cell = terminal.element?.querySelector('.xterm-screen')?.getBoundingClientRect().width;
-  const width = get('console').clientWidth - 16;
-  if (cell && terminal.cols > 0) terminal.resize(Math.max(20, Math.min(120, Math.floor(width / (cell / terminal.cols)))), 14);
+  // The terminal says how wide it is only after it has drawn; its font says so at once.
+  const context = document.createElement('canvas').getContext('2d');
+  if (!context) return;
+  context.font = `${terminal.options.fontSize}px ${terminal.options.fontFamily}`;
+  const columns = Math.floor((get('console').clientWidth - 32) / context.measureText('W').width);
+  terminal.resize(Math.max(20, Math.min(120, columns)), 14);
 }
 addEventListener('resize', fitTerminal);
 
@@ -110,29 +121,33 @@ function showCode({ code: { rip, linear, bytes } }: Snapshot): void {
 
 // ## Events
 
-const LISTED = 60;
-
-function showEvents(): void {
-  const first = Math.max(0, events.length - LISTED);
-  const items = events.slice(first).map((event, n) => {
+/** The way of the buffer to which the event belongs, one button for each stop. */
+function wayOf(index: number): { readonly together: readonly number[]; readonly row: HTMLElement | null } {
+  const journey = journeyOf(events, index);
+  if (!journey) return { together: [], row: null };
+  const row = make('ol', '', 'way');
+  for (const stop of STOPS) {
     const item = make('li');
-    const button = make('button', '', first + n === place.event ? 'chosen' : '') as HTMLButtonElement;
-    button.type = 'button';
-    button.dataset.event = String(first + n);
-    button.append(make('span', spaced(event.t), 'time'), make('span', oneLine(event)));
-    item.append(button);
-    return item;
-  });
-  const list = get<HTMLOListElement>('events');
-  list.start = first;
-  list.replaceChildren(...items.reverse());
+    const at = journey[stop];
+    if (at === null) item.append(make('span', `${stop}: ${whyMissing(journey, stop)}`, 'missing'));
+    else {
+      const button = make('button', stop) as HTMLButtonElement;
+      button.type = 'button';
+      button.dataset.event = String(at);
+      if (at === index) button.setAttribute('aria-current', 'step');
+      item.append(button);
+    }
+    row.append(item);
+  }
+  return { together: Object.values(journey).filter((at) => at !== null), row };
 }
 
 /** Shows an event: in the timeline, in words, in the list and in the address bar. */
 function display(index: number | null): void {
   place = { ...place, event: index };
-  timeline.select(index);
   const event = index === null ? undefined : events[index];
+  const { together, row: way } = event ? wayOf(index as number) : { together: [], row: null };
+  timeline.select(index, together);
   const detail = get('detail');
   if (event) {
     const { title, sentence, fields } = explain(event);
@@ -144,9 +159,9 @@ function display(index: number | null): void {
       row.append(make('th', name), make('td', value), make('td', meaning ?? ''));
       table.append(row);
     }
-    detail.replaceChildren(head, make('p', sentence), table);
+    detail.replaceChildren(head, make('p', sentence), ...(way ? [way] : []), table);
   }
-  showEvents();
+  eventList.show(events, index);
   writeHash();
 }
 
@@ -158,7 +173,9 @@ function choose(index: number | null): void {
 timeline.onSelect = choose;
 routePanel.onAsk = (event, step) => send({ do: 'route', event, step });
 routePanel.onStop = display;
-get('events').addEventListener('click', (event) => {
+eventList.onChoose = choose;
+ringsPanel.onChoose = choose;
+get('detail').addEventListener('click', (event) => {
   const button = (event.target as Element).closest<HTMLElement>('button[data-event]');
   if (button) choose(Number(button.dataset.event));
 });
@@ -167,7 +184,14 @@ get('events').addEventListener('click', (event) => {
 
 function writeHash(): void {
   if (running || loading) return;
-  place = { ...place, payload: choice.value, at: latest?.instructions ?? 0, events: latest?.events ?? 0, perSecond: Number(speed.value) };
+  place = {
+    ...place,
+    payload: choice.value,
+    ...deviceChoice.place,
+    at: latest?.instructions ?? 0,
+    events: latest?.events ?? 0,
+    perSecond: Number(speed.value),
+  };
   written = writePlace(place);
   if (location.hash !== written) history.replaceState(null, '', written);
 }
@@ -212,6 +236,7 @@ function receive(report: Report): void {
     latest = report.snapshot;
     for (const event of report.events) events.push(event);
     timeline.add(report.events, report.from, report.snapshot.instructions);
+    ringsPanel.add(report.events, report.from);
     if (report.console.length > 0) terminal.write(report.console);
     if (events.length < report.snapshot.events) return; // more of the same report is on its way
     const firstReport = loading;
@@ -220,12 +245,13 @@ function receive(report: Report): void {
     routePanel.enable(events.length > 0);
     showRegisters(report.snapshot);
     showCode(report.snapshot);
+    ringsPanel.show(report.snapshot.queues);
     if (report.snapshot.ending && events.length > 0 && axisByOrder()) timeline.fit(14);
     if (firstReport) {
       if (place.event !== null && place.event < events.length) choose(place.event);
     }
     if (!running) {
-      showEvents();
+      eventList.show(events, place.event);
       writeHash();
     }
   }
@@ -254,7 +280,9 @@ async function load(to: Place): Promise<void> {
   get<HTMLAnchorElement>('source').href = option.dataset.page ?? '';
   events.length = 0;
   shownRegisters = new Map();
+  deviceChoice.show(JSON.parse(option.dataset.machines ?? '[]') as Devices[], to.transport, to.ring);
   timeline.clear();
+  ringsPanel.clear();
   routePanel.clear();
   terminal.reset();
   fitTerminal();
@@ -274,13 +302,14 @@ async function load(to: Place): Promise<void> {
     image,
     vcpus: Number(option.dataset.vcpus ?? 1),
     needs: option.dataset.needs?.split(' ') ?? [],
+    devices: deviceChoice.devices,
     input: to.input,
     at: to.at,
     events: to.events,
   });
 }
 
-const beginning = (payload: string): Place => ({ payload, at: 0, events: 0, event: null, perSecond: Number(speed.value), input: place.input });
+const beginning = (payload: string): Place => ({ ...place, payload, at: 0, events: 0, event: null, perSecond: Number(speed.value) });
 buttons.run.addEventListener('click', () => {
   running = true;
   lastMove = 'run';
@@ -298,6 +327,7 @@ buttons.exit.addEventListener('click', () => {
 });
 buttons.reset.addEventListener('click', () => void load(beginning(choice.value)));
 choice.addEventListener('change', () => void load({ ...beginning(choice.value), input: '' }));
+deviceChoice.onChange = () => void load({ ...beginning(choice.value), ...deviceChoice.place });
 speed.addEventListener('change', () => {
   if (running) send({ do: 'run', perSecond: Number(speed.value) });
   else writeHash();

@@ -96,6 +96,12 @@ export class PacedKernel implements Kernel, Pacer {
   free(hva: number): number {
     return this.soft.free(hva);
   }
+  stored(hva: number, bytes: number): void {
+    this.soft.stored(hva, bytes);
+  }
+  watch(fd: number, ready: () => void): (() => void) | number {
+    return this.soft.watch(fd, ready);
+  }
   get clock(): KernelClock {
     return this.soft.clock;
   }

@@ -1,9 +1,13 @@
 // # The address bar
 //
-// `#payload=halt&at=120&events=40&event=38&speed=10`: which guest, how far it has run, which event is chosen, how fast. Everything else follows from these.
+// `#payload=virtio-block&transport=mmio&ring=packed&at=120&events=40&event=38&speed=10`: which guest, how it reaches its device, how far it has run,
+// which event is chosen, how fast. Everything else follows from these.
 
 export interface Place {
   readonly payload: string | null;
+  /** How its virtio device is reached, and which ring they share; null: the first that there is. */
+  readonly transport: string | null;
+  readonly ring: string | null;
   /** The time, in instructions. */
   readonly at: number;
   /** Events of the trace: tells before from after an exit at the same instruction count. */
@@ -24,6 +28,8 @@ export function readPlace(hash: string): Place {
   const event = fields.get('event');
   return {
     payload: fields.get('payload'),
+    transport: fields.get('transport'),
+    ring: fields.get('ring'),
     at: count(fields.get('at')),
     events: count(fields.get('events')),
     event: event === null ? null : count(event),
@@ -33,9 +39,11 @@ export function readPlace(hash: string): Place {
 }
 
 /** The shortest hash for a place. */
-export function writePlace({ payload, at, events, event, perSecond, input }: Place): string {
+export function writePlace({ payload, transport, ring, at, events, event, perSecond, input }: Place): string {
   const fields = new URLSearchParams();
   if (payload !== null) fields.set('payload', payload);
+  if (transport !== null) fields.set('transport', transport);
+  if (ring !== null) fields.set('ring', ring);
   if (at > 0) fields.set('at', String(at));
   if (events > 0) fields.set('events', String(events));
   if (event !== null) fields.set('event', String(event));

@@ -5,6 +5,7 @@
 
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
 import type { Route } from '../../chapters/05-pio-mmio/route.ts';
+import type { WireDevice } from '../../spec-tests/device-script/wire.ts';
 
 /** Registers by group, in the order in which they are shown. Values are hexadecimal without 0x, at their natural width. */
 export interface RegisterGroup {
@@ -35,6 +36,7 @@ export interface Snapshot {
   readonly vcpus: number;
   readonly groups: readonly RegisterGroup[];
   readonly code: CodeAtRip;
+  readonly queues: readonly QueueState[];
 }
 
 /** The bytes that the processor will fetch next; null bytes when RIP does not translate to memory. */
@@ -42,6 +44,21 @@ export interface CodeAtRip {
   readonly rip: string;
   readonly linear: string;
   readonly bytes: Uint8Array | null;
+}
+
+/** A queue of a virtio device, as the device has it. */
+export interface QueueState {
+  readonly device: string;
+  readonly queue: number;
+  readonly format: 'split' | 'packed';
+  readonly size: number;
+  /** What was agreed on that changes how the ring is read, by the specification's names. */
+  readonly features: readonly string[];
+  /** Where the device is: next to take, next to give back. A packed ring's wrap counter is in bit 15. Null: the ring is not in use. */
+  readonly avail: number | null;
+  readonly used: number | null;
+  /** Why only a reset helps. */
+  readonly failure: string | null;
 }
 
 /** Exits, by who settled them. */
@@ -56,6 +73,7 @@ export type Command =
       readonly image: Uint8Array;
       readonly vcpus: number;
       readonly needs: readonly string[];
+      readonly devices: readonly WireDevice[];
       readonly input: string;
       readonly at: number;
       readonly events: number;

@@ -8,7 +8,8 @@
 
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
 import type { Lookup } from '../../chapters/05-pio-mmio/route.ts';
-import type { CodeAtRip, Ending, RegisterGroup } from './protocol.ts';
+import type { WireDevice } from '../../spec-tests/device-script/wire.ts';
+import type { CodeAtRip, Ending, QueueState, RegisterGroup } from './protocol.ts';
 
 export interface Session {
   /** The trace so far, in order. */
@@ -32,6 +33,8 @@ export interface Session {
   toExit(count: number): void;
   registers(): RegisterGroup[];
   code(): CodeAtRip;
+  /** The queues of the guest's virtio devices, as far as a driver has set them up. */
+  queues(): QueueState[];
   /** Who is at an address of the machine's buses, now. */
   readonly lookup: Lookup;
   dispose(): void;
@@ -43,6 +46,8 @@ export interface Start {
   readonly vcpus: number;
   /** What the guest needs of its machine, in the words of the payload list. */
   readonly needs: readonly string[];
+  /** The virtio devices that it is to have besides. */
+  readonly devices?: readonly WireDevice[];
   /** What waits at the serial port. */
   readonly input: string;
 }

@@ -1,6 +1,6 @@
 // # The exit timeline
 //
-// Three lanes, one per mode: guest, kernel, user. A line runs in the lane of whoever has the processor and crosses where it changes hands: that
+// Three lanes, one per mode: guest, kernel, user; and one more for what virtio devices do, in a guest that has any. A line runs in the lane of whoever has the processor and crosses where it changes hands: that
 // is all virtualization is, seen from the side. Positions are either the crossings' order (each takes the same room) or virtual time. Time in
 // this book is guest instructions, so by time mostly the guest's lane has any length; the others have where time passes without any: a machine that
 // sleeps, a device of the VMM's that takes its microsecond.
@@ -8,6 +8,7 @@
 // Only what is in view is drawn, on a canvas that stays put while a spacer scrolls beneath it; so a million crossings cost no more than a screenful.
 
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+import { DeviceLane, drawMark, firstWhere, isRingEvent, offsetOf, type RingMark } from './device-lane.ts';
 
 export type Lane = 0 | 1 | 2; // guest, kernel, user
 export type Axis = 'order' | 'time';
@@ -53,6 +54,7 @@ const MARKED = new Set([
 export class Lanes {
   readonly crossings: Crossing[] = [];
   readonly marks: Mark[] = [];
+  readonly device = new DeviceLane();
   lane: Lane = 2;
 
   add(event: Timed, index: number): void {
@@ -60,6 +62,8 @@ export class Lanes {
     if (to !== null && to !== this.lane) {
       this.crossings.push({ index, from: this.lane, to, event });
       this.lane = to;
+    } else if (isRingEvent(event)) {
+      this.device.add(event, index, this.crossings.length);
     } else if (MARKED.has(event.kind)) {
       this.marks.push({ index, lane: this.lane, after: this.crossings.length, event });
     }
@@ -69,8 +73,12 @@ export class Lanes {
 const TOP = 26;
 const LANE_HEIGHT = 46;
 const PAD = 24;
-export const TIMELINE_HEIGHT = TOP + 3 * LANE_HEIGHT;
-const laneY = (lane: Lane): number => TOP + lane * LANE_HEIGHT + LANE_HEIGHT / 2;
+const DEVICE_LANE = 3;
+const laneY = (lane: number): number => TOP + lane * LANE_HEIGHT + LANE_HEIGHT / 2;
+
+// By time, what a device does in one turn takes none: its marks stand side by side.
+const TURN = 7;
+const MOST_TURNS = 8;
 
 const LEAST_STEP = 1.5;
 const USUAL_STEP = 40;
@@ -81,17 +89,21 @@ export class Timeline {
   readonly #track: HTMLElement;
   readonly #wide: HTMLElement;
   readonly #canvas: HTMLCanvasElement;
+  readonly #deviceName: HTMLElement;
   #lanes = new Lanes();
   #axis: Axis = 'order';
   #step = USUAL_STEP; // pixels per crossing, or per instruction
   #now = 0; // instructions retired
   #selected: number | null = null; // index of an event
+  #together: ReadonlySet<number> = new Set(); // events that belong to one buffer
   #drawing = false;
   #follow = true;
   onSelect: (index: number) => void = () => {};
 
-  constructor(track: HTMLElement) {
+  /** @param deviceName  the name of the lane that not every guest has */
+  constructor(track: HTMLElement, deviceName: HTMLElement) {
     this.#track = track;
+    this.#deviceName = deviceName;
     this.#wide = track.querySelector('.wide') as HTMLElement;
     this.#canvas = track.querySelector('canvas') as HTMLCanvasElement;
     track.addEventListener('scroll', () => {
@@ -101,7 +113,7 @@ export class Timeline {
     new ResizeObserver(() => this.draw()).observe(track);
     document.documentElement.addEventListener('themechange', () => this.draw());
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.draw());
-    this.#canvas.addEventListener('click', (event) => this.#pick(event.offsetX));
+    this.#canvas.addEventListener('click', (event) => this.#pick(event.offsetX, event.offsetY));
     track.addEventListener('keydown', (event) => this.#key(event));
     track.addEventListener(
       'wheel',
@@ -117,6 +129,7 @@ export class Timeline {
   clear(): void {
     this.#lanes = new Lanes();
     this.#selected = null;
+    this.#together = new Set();
     this.#now = 0;
     this.#follow = true;
     this.draw();
@@ -134,12 +147,12 @@ export class Timeline {
     return this.#selected;
   }
 
-  /** Marks the event and brings it into view. */
-  select(index: number | null, reveal = true): void {
+  /** Marks the event, and those that belong to the same buffer, and brings it into view. */
+  select(index: number | null, together: Iterable<number> = []): void {
     this.#selected = index;
-    const at = this.#lanes.crossings.findIndex((crossing) => crossing.index === index);
-    if (at >= 0 && reveal) {
-      const x = this.#x(at);
+    this.#together = new Set(together);
+    const x = index === null ? null : this.#xOf(index);
+    if (x !== null) {
       const { scrollLeft, clientWidth } = this.#track;
       if (x < scrollLeft + 40 || x > scrollLeft + clientWidth - 40) this.#track.scrollLeft = x - clientWidth / 2;
     }
@@ -182,6 +195,24 @@ export class Timeline {
     return PAD + unit * this.#step;
   }
 
+  /** Where an event stands that is a crossing or a device's; null for any other. */
+  #xOf(index: number): number | null {
+    const { crossings, device } = this.#lanes;
+    const at = firstWhere(crossings.length, (n) => (crossings[n] as Crossing).index >= index);
+    if (crossings[at]?.index === index) return this.#x(at);
+    const mark = device.marks[device.from(index)];
+    return mark?.index === index ? this.#ringX(mark) : null;
+  }
+
+  #ringX(mark: RingMark): number {
+    if (this.#axis === 'time') return PAD + mark.event.t * this.#step + Math.min(mark.turn, MOST_TURNS) * TURN;
+    return PAD + this.#lanes.device.order(mark) * this.#step;
+  }
+
+  get #height(): number {
+    return TOP + (this.#lanes.device.marks.length > 0 ? 4 : 3) * LANE_HEIGHT;
+  }
+
   #markX(mark: Mark): number {
     if (this.#axis === 'time') return PAD + mark.event.t * this.#step;
     return PAD + mark.after * this.#step; // half-way between two crossings
@@ -189,17 +220,19 @@ export class Timeline {
 
   /** First crossing at or right of `x`. */
   #firstFrom(x: number): number {
-    let [low, high] = [0, this.#lanes.crossings.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#x(middle) < x) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return firstWhere(this.#lanes.crossings.length, (n) => this.#x(n) >= x);
   }
 
-  #pick(x: number): void {
+  #pick(x: number, y: number): void {
     const at = this.#track.scrollLeft + x;
+    const { marks } = this.#lanes.device;
+    if (y > laneY(DEVICE_LANE) - LANE_HEIGHT / 2 && marks.length > 0) {
+      const right = firstWhere(marks.length, (n) => this.#ringX(marks[n] as RingMark) >= at);
+      const near = [marks[right - 1], marks[right]].filter((mark) => mark !== undefined);
+      near.sort((a, b) => Math.abs(this.#ringX(a) - at) - Math.abs(this.#ringX(b) - at));
+      if (near[0]) this.onSelect(near[0].index);
+      return;
+    }
     const next = this.#firstFrom(at);
     const candidates = [next - 1, next].filter((n) => n >= 0 && n < this.#lanes.crossings.length);
     candidates.sort((a, b) => Math.abs(this.#x(a) - at) - Math.abs(this.#x(b) - at));
@@ -208,10 +241,24 @@ export class Timeline {
   }
 
   #key(event: KeyboardEvent): void {
-    const { crossings } = this.#lanes;
-    const at = crossings.findIndex(({ index }) => index === this.#selected);
-    const to = { ArrowLeft: at < 0 ? crossings.length - 1 : at - 1, ArrowRight: at < 0 ? 0 : at + 1, Home: 0, End: crossings.length - 1 }[event.key];
-    const chosen = to === undefined ? undefined : crossings[to];
+    const { crossings, device } = this.#lanes;
+    const selected = this.#selected ?? -1;
+    const inDevice = device.marks[device.from(selected)]?.index === selected;
+    const row: readonly { readonly index: number }[] = inDevice ? device.marks : crossings;
+    const at = firstWhere(row.length, (n) => (row[n] as Crossing).index >= selected);
+    const on = row[at]?.index === selected;
+    // Up and down change between the processors' lanes and the devices'.
+    const across = inDevice
+      ? crossings[Math.max(0, firstWhere(crossings.length, (n) => (crossings[n] as Crossing).index > selected) - 1)]
+      : undefined;
+    const chosen = {
+      ArrowLeft: row[selected < 0 ? row.length - 1 : at - 1],
+      ArrowRight: row[on ? at + 1 : at],
+      Home: row[0],
+      End: row.at(-1),
+      ArrowUp: across,
+      ArrowDown: inDevice ? undefined : (device.marks[device.from(selected)] ?? device.marks.at(-1)),
+    }[event.key];
     if (!chosen) return;
     event.preventDefault();
     this.onSelect(chosen.index);
@@ -233,18 +280,21 @@ export class Timeline {
     const extent = 2 * PAD + this.#length() * this.#step;
     this.#wide.style.width = `${Math.max(width, extent)}px`;
     if (this.#follow) track.scrollLeft = track.scrollWidth;
+    const height = this.#height;
+    this.#deviceName.hidden = this.#lanes.device.marks.length === 0;
+    track.style.minHeight = `${height + 17}px`; // and a scroll bar
     const scale = devicePixelRatio || 1;
     const canvas = this.#canvas;
-    if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(TIMELINE_HEIGHT * scale)) {
+    if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
       canvas.width = Math.round(width * scale);
-      canvas.height = Math.round(TIMELINE_HEIGHT * scale);
+      canvas.height = Math.round(height * scale);
       canvas.style.width = `${width}px`;
-      canvas.style.height = `${TIMELINE_HEIGHT}px`;
+      canvas.style.height = `${height}px`;
     }
     const context = canvas.getContext('2d');
     if (!context) return;
     context.setTransform(scale, 0, 0, scale, 0, 0);
-    context.clearRect(0, 0, width, TIMELINE_HEIGHT);
+    context.clearRect(0, 0, width, height);
     const style = getComputedStyle(document.documentElement);
     const colour = (name: string): string => style.getPropertyValue(name).trim();
     const colours = [colour('--guest'), colour('--kernel'), colour('--user')] as const;
@@ -252,14 +302,15 @@ export class Timeline {
 
     context.font = `11px ${colour('--sans')}`;
     context.textBaseline = 'middle';
-    for (const lane of [0, 1, 2] as const) {
+    for (let lane = 0; laneY(lane) < height; lane++) {
       context.fillStyle = colour('--paper-2');
       context.fillRect(0, laneY(lane) - LANE_HEIGHT / 2 + 3, width, LANE_HEIGHT - 6);
     }
     this.#paintLine(context, left, width, colours);
     this.#paintMarks(context, left, width, colours, colour('--paper'));
+    this.#paintDevice(context, left, width, colour('--device'), colour('--paper'));
     this.#paintLabels(context, left, width, colour('--ink-2'), colour('--ink'));
-    this.#paintScale(context, left, width, colour('--ink-3'));
+    this.#paintScale(context, left, width, height, colour('--ink-3'));
   }
 
   #paintLine(context: CanvasRenderingContext2D, left: number, width: number, colours: readonly [string, string, string]): void {
@@ -296,13 +347,7 @@ export class Timeline {
 
   #paintMarks(context: CanvasRenderingContext2D, left: number, width: number, colours: readonly [string, string, string], paper: string): void {
     const { marks } = this.#lanes;
-    // Marks are in order of position too.
-    let [low, high] = [0, marks.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#markX(marks[middle] as Mark) < left - 8) low = middle + 1;
-      else high = middle;
-    }
+    const low = firstWhere(marks.length, (n) => this.#markX(marks[n] as Mark) >= left - 8); // marks are in order of position too
     let [lastX, row] = [-1e9, 0];
     for (let n = low; n < marks.length; n++) {
       const mark = marks[n] as Mark;
@@ -317,6 +362,27 @@ export class Timeline {
       context.lineWidth = 1.25;
       context.strokeStyle = colours[mark.lane];
       context.stroke();
+    }
+  }
+
+  #paintDevice(context: CanvasRenderingContext2D, left: number, width: number, ink: string, paper: string): void {
+    const { device } = this.#lanes;
+    const { marks } = device;
+    const y = laneY(DEVICE_LANE);
+    // The way of the chosen buffer.
+    const way = [...this.#together].flatMap((index) => marks[device.from(index)] ?? []).filter(({ index }) => this.#together.has(index));
+    context.lineWidth = 3;
+    context.strokeStyle = ink;
+    context.globalAlpha = 0.35;
+    context.beginPath();
+    for (const mark of way) context.lineTo(this.#ringX(mark) - left, y + offsetOf(mark.event));
+    context.stroke();
+    context.globalAlpha = 1;
+    for (let n = firstWhere(marks.length, (at) => this.#ringX(marks[at] as RingMark) >= left - 8 - MOST_TURNS * TURN); n < marks.length; n++) {
+      const mark = marks[n] as RingMark;
+      const x = this.#ringX(mark) - left;
+      if (x > width + 8) return;
+      drawMark(context, x, y, mark.event, ink, paper, mark.index === this.#selected || this.#together.has(mark.index));
     }
   }
 
@@ -337,7 +403,7 @@ export class Timeline {
     }
   }
 
-  #paintScale(context: CanvasRenderingContext2D, left: number, width: number, ink: string): void {
+  #paintScale(context: CanvasRenderingContext2D, left: number, width: number, height: number, ink: string): void {
     if (this.#axis !== 'time' || this.#now === 0) return;
     const rough = 90 / this.#step;
     const power = 10 ** Math.floor(Math.log10(Math.max(1, rough)));
@@ -346,8 +412,8 @@ export class Timeline {
     for (let n = Math.ceil(Math.max(0, (left - PAD) / this.#step) / tick) * tick; n <= this.#now; n += tick) {
       const x = PAD + n * this.#step - left;
       if (x > width) return;
-      context.fillRect(x, TIMELINE_HEIGHT - 7, 1, 6);
-      context.fillText(n.toLocaleString('en').replace(/,/g, '\u202f'), x + 3, TIMELINE_HEIGHT - 5);
+      context.fillRect(x, height - 7, 1, 6);
+      context.fillText(n.toLocaleString('en').replace(/,/g, '\u202f'), x + 3, height - 5);
     }
   }
 }

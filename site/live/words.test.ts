@@ -61,6 +61,31 @@ describe('what happens around a PC, in words', () => {
   });
 });
 
+describe('rings, in words', () => {
+  it('names what passes between driver and device', () => {
+    const said = (event: Parameters<typeof explain>[0]): string => `${explain(event).title}: ${explain(event).sentence}`;
+    expect(said({ t: 1, kind: 'virtio_set_status', device: 'virtio-blk', status: 0x0f })).toBe(
+      'status 0xf: The driver sets the status of virtio-blk: ACKNOWLEDGE DRIVER DRIVER_OK FEATURES_OK.',
+    );
+    expect(explain({ t: 1, kind: 'virtio_set_status', device: 'virtio-blk', status: 0x43 }).fields).toContainEqual([
+      'status',
+      '0x43',
+      'ACKNOWLEDGE DRIVER DEVICE_NEEDS_RESET',
+    ]);
+    expect(said({ t: 1, kind: 'virtio_set_status', device: 'virtio-blk', status: 0 })).toContain('reset: The driver resets');
+    expect(said({ t: 1, kind: 'virtio_queue_notify', device: 'virtio-serial', queue: 1 })).toContain('new in the transmitq (queue 1)');
+    expect(said({ t: 1, kind: 'virtqueue_pop', device: 'virtio-blk', queue: 0, id: 3, out: 16, in: 1 })).toBe(
+      'buffer 3 taken: virtio-blk takes buffer 3 out of the requestq (queue 0): 16 bytes to read, room for 1 byte to write.',
+    );
+    expect(said({ t: 1, kind: 'virtqueue_fill', device: 'virtio-blk', queue: 0, id: 3, written: 1 })).toContain('with 1 byte written');
+    expect(said({ t: 1, kind: 'virtio_notify', device: 'unheard-of', queue: 7 })).toContain('in the queue 7');
+    expect(said({ t: 1, kind: 'virtio_error', device: 'virtio-blk', why: 'queue 0: a loop' })).toContain('a loop');
+    expect(oneLine({ t: 1, kind: 'virtqueue_fill', device: 'virtio-blk', queue: 0, id: 3, written: 1 })).toBe(
+      'virtqueue_fill buffer 3 given back queue 0 written 1',
+    );
+  });
+});
+
 describe('lanes', () => {
   it('turns entries and exits into crossings and the rest into marks', () => {
     const lanes = new Lanes();
@@ -85,20 +110,24 @@ describe('lanes', () => {
 
 describe('the address bar', () => {
   it('comes back as it went', () => {
-    const place = { payload: 'exceptions-64', at: 120, events: 40, event: 38, perSecond: 10, input: 'a b&c' };
+    const place = { payload: 'exceptions-64', transport: 'mmio', ring: 'packed', at: 120, events: 40, event: 38, perSecond: 10, input: 'a b&c' };
     expect(readPlace(writePlace(place))).toEqual(place);
-    expect(writePlace({ payload: 'hello', at: 0, events: 0, event: null, perSecond: 0, input: '' })).toBe('#payload=hello');
+    expect(writePlace({ payload: 'hello', transport: null, ring: null, at: 0, events: 0, event: null, perSecond: 0, input: '' })).toBe(
+      '#payload=hello',
+    );
   });
 
   it('takes nonsense as nothing', () => {
     expect(readPlace('#payload=x&at=-3&event=1e99&speed=fast&events=2.5')).toEqual({
       payload: 'x',
+      transport: null,
+      ring: null,
       at: 0,
       events: 0,
       event: 0,
       perSecond: 0,
       input: '',
     });
-    expect(readPlace('')).toEqual({ payload: null, at: 0, events: 0, event: null, perSecond: 0, input: '' });
+    expect(readPlace('')).toEqual({ payload: null, transport: null, ring: null, at: 0, events: 0, event: null, perSecond: 0, input: '' });
   });
 });

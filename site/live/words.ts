@@ -3,6 +3,7 @@
 // A reader who clicks a crossing wants a sentence first and the fields after. Both are made from the event alone.
 
 import type { Timed } from '../../chapters/01-hardware-background/trace.ts';
+import { STATUS } from '../../chapters/06-virtio-rings/features.ts';
 
 export interface Explained {
   readonly title: string;
@@ -105,10 +106,16 @@ const list = (event: Timed, skip: readonly string[] = []): [string, string][] =>
     .filter(([key]) => key !== 'kind' && key !== 't' && !skip.includes(key))
     .map(([key, value]) => [
       key,
-      typeof value === 'bigint' || (typeof value === 'number' && /^(port|gpa|address|data|errorCode|cr2|rip|entry|physical)$/.test(key))
+      typeof value === 'bigint' || (typeof value === 'number' && /^(port|gpa|address|data|errorCode|cr2|rip|entry|physical|status)$/.test(key))
         ? hex(value as bigint)
         : String(value),
     ]);
+
+type Fields = Explained['fields'];
+
+/** The fields, with words beside one of them. */
+const withMeaning = (fields: Fields, field: string, meaning: string): Fields =>
+  fields.map(([name, value]) => (name === field && meaning ? ([name, value, meaning] as const) : ([name, value] as const)));
 
 /** Which vector is what, for exceptions. */
 // biome-ignore format: table
@@ -122,16 +129,59 @@ function deviceSentence({ device, what, value }: Extract<Timed, { kind: 'device'
   return words ? `${device}: ${words}.` : `The device model: ${what}${value === undefined ? '' : ` ${hex(value)}`}.`;
 }
 
+/** What each queue is for, by device; the specification's names. */
+const QUEUES: Readonly<Record<string, readonly string[]>> = {
+  'virtio-rng': ['requestq'],
+  'virtio-serial': ['receiveq', 'transmitq', 'control receiveq', 'control transmitq'],
+  'virtio-balloon': ['inflateq', 'deflateq', 'statsq', 'free_page_vq', 'reporting_vq'],
+  'virtio-blk': ['requestq'],
+};
+export const queueName = (device: string, queue: number): string => {
+  const name = QUEUES[device]?.[queue];
+  return name ? `${name} (queue ${queue})` : `queue ${queue}`;
+};
+
+const bytes = (n: number): string => `${n} ${n === 1 ? 'byte' : 'bytes'}`;
+
+/** The bits of a status byte, in the order in which a driver sets them. */
+export const statusWords = (status: number): string =>
+  Object.entries(STATUS)
+    .filter(([, mask]) => status & mask)
+    .map(([name]) => name)
+    .join(' ');
+
+/** What passes between a driver and a virtio device. */
+function virtio(event: Extract<Timed, { kind: `virt${string}` }>): readonly [title: string, sentence: string] {
+  const { device } = event;
+  if (event.kind === 'virtio_error') return ['broken', `The driver wrote what no driver may (${event.why}); ${device} is silent until it is reset.`];
+  if (event.kind === 'virtio_set_status') {
+    if (event.status === 0) return ['reset', `The driver resets ${device}: its queues and all that was agreed are gone.`];
+    return [`status ${hex(event.status)}`, `The driver sets the status of ${device}: ${statusWords(event.status)}.`];
+  }
+  const queue = queueName(device, event.queue);
+  switch (event.kind) {
+    case 'virtio_queue_notify':
+      return ['kick', `The driver tells ${device} that there is something new in the ${queue}.`];
+    case 'virtqueue_pop':
+      return [
+        `buffer ${event.id} taken`,
+        `${device} takes buffer ${event.id} out of the ${queue}: ${bytes(event.out)} to read, room for ${bytes(event.in)} to write.`,
+      ];
+    case 'virtqueue_fill':
+      return [`buffer ${event.id} given back`, `${device} puts buffer ${event.id} back into the ${queue}, with ${bytes(event.written)} written.`];
+    case 'virtio_notify':
+      return ['notification', `${device} tells the driver that there is something for it in the ${queue}.`];
+  }
+}
+
 /** Says what an event was. */
 export function explain(event: Timed): Explained {
-  const fields: (readonly [string, string, string?])[] = list(event);
+  const fields: Fields = list(event);
   switch (event.kind) {
     case 'kvm_exit': {
       const decoded = decodeQualification(event.reason, event.qualification);
-      const named = fields.map(([name, value]) =>
-        name === 'qualification' && decoded ? ([name, value, decoded] as const) : ([name, value] as const),
-      );
-      return { title: event.reason, sentence: REASONS[event.reason] ?? 'The guest left for the kernel.', fields: named };
+      const sentence = REASONS[event.reason] ?? 'The guest left for the kernel.';
+      return { title: event.reason, sentence, fields: withMeaning(fields, 'qualification', decoded) };
     }
     case 'kvm_entry':
       return { title: 'VM entry', sentence: `The kernel loads the guest’s state and goes on at RIP ${hex(event.rip)}.`, fields };
@@ -238,6 +288,15 @@ export function explain(event: Timed): Explained {
       return { title: 'triple fault', sentence: REASONS.TRIPLE_FAULT as string, fields };
     case 'ioctl':
       return { title: event.request, sentence: `A system call of the VMM on ${event.fd}; it returned ${event.result}.`, fields };
+    case 'virtio_set_status':
+    case 'virtio_queue_notify':
+    case 'virtqueue_pop':
+    case 'virtqueue_fill':
+    case 'virtio_notify':
+    case 'virtio_error': {
+      const [title, sentence] = virtio(event);
+      return { title, sentence, fields: event.kind === 'virtio_set_status' ? withMeaning(fields, 'status', statusWords(event.status)) : fields };
+    }
     case 'device':
       return { title: event.device, sentence: deviceSentence(event), fields };
     case 'console':
@@ -250,7 +309,7 @@ export function explain(event: Timed): Explained {
 /** One line for the list of events. */
 export function oneLine(event: Timed): string {
   const { title } = explain(event);
-  const rest = list(event, ['reason', 'request', 'device', 'mode'])
+  const rest = list(event, ['reason', 'request', 'device', 'mode', ...(event.kind.startsWith('virtqueue') ? ['id'] : [])])
     .map(([key, value]) => `${key} ${value}`)
     .join(' ');
   return `${event.kind} ${title !== event.kind.replaceAll('_', ' ') ? title : ''} ${rest}`.replace(/\s+/g, ' ').trim();

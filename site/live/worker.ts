@@ -39,6 +39,7 @@ function snapshot(of: Session): Snapshot {
     vcpus: of.vcpus,
     groups: of.registers(),
     code: of.code(),
+    queues: of.queues(),
   };
 }
 

@@ -3,6 +3,7 @@
 // The frame of the page that runs guests; `live/` fills it. Without JavaScript, or opened from disk, it says what it would need.
 
 import { escapeHtml } from '../html.ts';
+import { machinesOf } from '../live/machines.ts';
 import type { Site } from '../site.ts';
 
 const button = (id: string, label: string, title: string): string =>
@@ -18,11 +19,15 @@ const BUTTONS = [
 
 export function addLive(site: Site): void {
   const built = site.payloads.filter(({ imageBytes }) => imageBytes !== null);
+  const machines = (name: string): string => {
+    const found = machinesOf(site.suite.cases.values(), name);
+    return found.length > 0 ? ` data-machines="${escapeHtml(JSON.stringify(found))}"` : '';
+  };
   const groups = [...Map.groupBy(built, ({ chapter }) => chapter)].map(([folder, payloads]) => {
     const room = site.rooms.find((one) => one.folder === `chapters/${folder}`);
     const options = payloads.map(
       ({ name, title, page, vcpus, needs }) =>
-        `<option value="${escapeHtml(name)}" data-page="../${page}" data-vcpus="${vcpus}" data-needs="${escapeHtml(needs.join(' '))}">` +
+        `<option value="${escapeHtml(name)}"${machines(name)} data-page="../${page}" data-vcpus="${vcpus}" data-needs="${escapeHtml(needs.join(' '))}">` +
         `${escapeHtml(name)}: ${escapeHtml(title)}</option>`,
     );
     return `<optgroup label="${room ? `${room.number}. ${escapeHtml(room.title)}` : escapeHtml(folder)}">${options.join('')}</optgroup>`;
@@ -41,6 +46,8 @@ export function addLive(site: Site): void {
 <div id="live">
 <div class="controls" role="toolbar" aria-label="The machine">
 <label>Payload <select id="payload">${groups.join('')}</select></label>
+<label hidden>Device in <select id="transport"></select></label>
+<label hidden>Ring <select id="ring"><option value="split">split</option><option value="packed">packed</option></select></label>
 <span class="buttons">${BUTTONS}</span>
 <label>Speed <select id="speed"><option value="0">full</option>
 <option value="1000">1 000 a second</option><option value="100">100 a second</option><option value="10">10 a second</option></select></label>
@@ -55,8 +62,8 @@ export function addLive(site: Site): void {
 <button type="button" id="zoom-in" aria-label="Zoom in">+</button>
 <button type="button" id="zoom-fit">fit</button></span></div>
 <div class="lanes"><div class="lane-names" aria-hidden="true">
-<span class="guest">guest</span><span class="kernel">kernel</span><span class="user">user</span></div>
-<div class="track" id="track" tabindex="0" role="group" aria-label="Exits; use the left and right arrow keys">
+<span class="guest">guest</span><span class="kernel">kernel</span><span class="user">user</span><span class="device" id="lane-device" hidden>device</span></div>
+<div class="track" id="track" tabindex="0" role="group" aria-label="Exits; use the arrow keys">
 <div class="wide"></div><canvas></canvas></div></div>
 <div class="detail" id="detail" aria-live="polite"><p>Run or step the guest; then choose a crossing to see why it left.</p></div>
 </section>
@@ -72,6 +79,10 @@ Run the guest, then take the next access, or choose an event.</p>
 <span class="kernel">kernel</span><span class="user">user space</span></div>
 <ol class="route-stops" id="route-stops" aria-label="The stops of the route; use the arrow keys"></ol>
 </section>
+<section class="rings" id="rings" aria-label="The rings of this guest" hidden>
+<h2>The rings of this guest</h2>
+<ol id="ring-rows"></ol>
+</section>
 <div class="two">
 <div class="stack">
 <section><h2>Serial console</h2><div id="console"></div></section>
@@ -80,7 +91,9 @@ Run the guest, then take the next access, or choose an event.</p>
 <section><h2>Registers</h2><div id="registers"></div></section>
 </div>
 <div class="two one">
-<section><h2>Trace</h2><p class="file" id="hash">The hash appears when the run has ended.</p>
+<section><div class="timeline-head"><h2>Trace</h2><label>Show <select id="only"><option value="all">everything</option>
+<option value="exits">exits and entries</option><option value="interrupts">interrupts</option><option value="rings">virtio rings</option></select></label></div>
+<p class="file" id="hash">The hash appears when the run has ended.</p>
 <ol id="events" class="events" aria-label="The latest events"></ol></section>
 </div>
 </div>`,
