@@ -9,6 +9,7 @@ import type { QueueAreas, QueueFeatures, Virtqueue } from '../../chapters/06-vir
 import { FlatMemory } from '../../chapters/06-virtio-rings/memory.ts';
 import type { DeviceRing } from '../../chapters/06-virtio-rings/queue.ts';
 import { makeRing } from '../../chapters/06-virtio-rings/rings/make-ring.ts';
+import { processorSeconds } from './figures.ts';
 
 export const QUEUE_SIZE = 256;
 /** For each descriptor: itself, its places in the two rings, a piece, a table of its own. */
@@ -120,7 +121,7 @@ export function checkSum(count: number, sum: number): void {
   if (sum !== Number(BigInt.asUintN(32, whole))) throw new Error(`the numbers of ${count} buffers do not add up`);
 }
 
-/** So many buffers there and back, the two ends taking turns; in seconds. */
+/** So many buffers there and back, the two ends taking turns; in seconds of the processor. */
 export class OneThread {
   readonly #driver: DriverEnd;
   readonly #device: DeviceEnd;
@@ -134,13 +135,13 @@ export class OneThread {
 
   run(buffers: number): number {
     const [driver, device] = [this.#driver, this.#device];
-    const began = performance.now();
-    for (let given = 0, home = 0; home < buffers; ) {
-      given += driver.give(buffers - given);
-      device.serve();
-      home += driver.take();
-    }
-    const took = (performance.now() - began) / 1000;
+    const took = processorSeconds(() => {
+      for (let given = 0, home = 0; home < buffers; ) {
+        given += driver.give(buffers - given);
+        device.serve();
+        home += driver.take();
+      }
+    });
     this.#done += buffers;
     checkSum(this.#done, driver.sum);
     return took;

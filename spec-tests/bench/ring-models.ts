@@ -20,7 +20,7 @@ import { VirtioBus, type VirtioDriver } from '../../chapters/06-virtio-rings/dri
 import { F, features } from '../../chapters/06-virtio-rings/features.ts';
 import { FlatMemory } from '../../chapters/06-virtio-rings/memory.ts';
 import { makeRing } from '../../chapters/06-virtio-rings/rings/make-ring.ts';
-import { type Figure, once, seconds } from './figures.ts';
+import { type Figure, once, processorSeconds } from './figures.ts';
 
 const MEMORY_BYTES = 1 << 23;
 const BASE = 0x1_0000_0000;
@@ -100,7 +100,7 @@ export function modelFigures(): Figure[] {
       const request = once(() => make(format === 'packed'));
       const measure = (): number => {
         const ask = request();
-        const took = seconds(() => {
+        const took = processorSeconds(() => {
           for (let n = 0; n < REQUESTS; n++) if (!ask()) throw new Error('a request was not answered');
         });
         return REQUESTS / took;

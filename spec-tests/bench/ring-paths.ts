@@ -11,7 +11,7 @@ import { PausedPc } from '../../chapters/06-virtio-rings/qtest/paused-pc.ts';
 import { COMMON_CONFIG } from '../../chapters/06-virtio-rings/transport/common-config.ts';
 import { PLACE } from '../../chapters/06-virtio-rings/transport/pci.ts';
 import { LEGACY_PCI } from '../../chapters/06-virtio-rings/transport/pci-legacy.ts';
-import { type Figure, once, type Ratio, seconds } from './figures.ts';
+import { type Figure, once, processorSeconds, type Ratio } from './figures.ts';
 import { OneThread, QUEUE_SIZE, type RingShape } from './ring-loop.ts';
 
 const DESCRIPTORS = 200_000;
@@ -92,7 +92,7 @@ export function pathFigures(): { figures: Figure[]; ratios: Ratio[] } {
   for (const [name, access] of Object.entries(accesses)) {
     const measure = (): number => {
       const it = pc();
-      const took = seconds(() => {
+      const took = processorSeconds(() => {
         for (let n = 0; n < TIMES; n++) access(it);
       });
       return (took * 1e9) / TIMES;

@@ -211,6 +211,11 @@ export class PcMemory implements DmaTarget {
 
   /** Somebody who was given the bytes has stored there. */
   written(gpa: Gpa, bytes: number): void {
+    const found = this.#at(gpa);
+    if (found && gpa + bytes <= found.gpa + found.data.length) {
+      if (found.writable && bytes > 0) this.#board?.kernel.stored?.(found.hva + gpa - found.gpa, bytes);
+      return;
+    }
     this.#inOrder(gpa, bytes, true, ({ hva }, at, length) => this.#board?.kernel.stored?.(hva + at, length));
   }
 
