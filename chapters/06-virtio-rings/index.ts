@@ -269,9 +269,10 @@ export function lettersSent(count: number): { readonly notifications: number; re
 // the interrupts become one, and the kicks no longer reach user space, though each is still an exit. Only both together leave {{words(bell.kicks)}}
 // kick and {{words(bell.interrupts)}} interrupt for {{BURST}} buffers.
 //
-// These are counts, on a machine that stands still. `npm run bench` has times.
+// These are counts: the requests' on a machine that stands still, the burst's in a guest that runs. `npm run bench` has times.
 //
 // ::include counts.ts
+// ::include burst.ts
 //
 // ## Somebody else's driver, somebody else's device
 //
