@@ -208,6 +208,15 @@ describe('sleep', () => {
       ['resume', 'available 0'],
     ]);
   });
+  it('does not come to a device that has failed on the way there', () => {
+    const { device, up, model } = rig();
+    up(F.SUSPEND);
+    model.slow = true;
+    device.setStatus(RUNNING | STATUS.SUSPEND);
+    device.fail('on purpose');
+    model.rest?.();
+    expect(device.status).toBe(RUNNING | STATUS.DEVICE_NEEDS_RESET);
+  });
   it('begins when the model has come to rest', () => {
     const { device, up, model, offer, view, used } = rig();
     up(F.SUSPEND);

@@ -469,6 +469,7 @@ export class VirtioDevice {
   fail(why: string): void {
     if (this.#status & STATUS.DEVICE_NEEDS_RESET) return;
     this.#failure = why;
+    this.#suspending = 0; // whoever needs a reset does not fall asleep any more
     this.trace?.emit({ kind: 'virtio_error', device: this.name, why });
     this.#status |= STATUS.DEVICE_NEEDS_RESET;
     if (this.#status & STATUS.DRIVER_OK) this.#notifyConfig();
