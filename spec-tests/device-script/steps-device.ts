@@ -226,7 +226,7 @@ export const DEVICE_STEPS = {
   },
   *notified(play: Play, step: StepOf<'notified'>): Script<void> {
     const driver = yield* play.driver(step);
-    play.observe(step.as, (yield* driver.notified(step.config ? 'config' : (step.queue ?? 0))) ? 1 : 0);
+    play.seen(step, (yield* driver.notified(step.config ? 'config' : (step.queue ?? 0))) ? 1 : 0);
   },
   *msix(play: Play, step: StepOf<'msix'>): Script<void> {
     const driver = yield* play.driver(step);

@@ -151,7 +151,7 @@ export type DeviceStep =
   | ({ readonly do: 'watched'; readonly queue: number; readonly as: string } & On)
   | ({ readonly do: 'event'; readonly queue: number; readonly want?: 'always' | 'never' | Value; readonly as?: string } & On)
   | ({ readonly do: 'isr'; readonly as: string; readonly ack?: Value } & On)
-  | ({ readonly do: 'notified'; readonly queue?: number; readonly config?: boolean; readonly as: string } & On)
+  | ({ readonly do: 'notified'; readonly queue?: number; readonly config?: boolean; readonly as: string; readonly keep?: string } & On)
   | ({ readonly do: 'msix'; readonly enable?: boolean; readonly mask?: readonly number[]; readonly unmask?: readonly number[] } & On)
   | ({ readonly do: 'message'; readonly vector: Num; readonly as: string } & On)
   | { readonly do: 'lines'; readonly as: string }
