@@ -291,7 +291,9 @@ function staleLength(): Consequence {
     fields: small.read(),
     late,
     followed: [],
-    happened: `The device has written ${LONG} bytes and said so. The driver takes the buffer home and is told ${got?.len}: the length that stood in this element a lap ago. The rest of the answer is thrown away, and nothing ever reports an error.`,
+    happened:
+      `The device has written ${LONG} bytes and said so. The driver takes the buffer home and is told ${got?.len}: the length ` +
+      'that stood in this element a lap ago. The rest of the answer is thrown away, and nothing ever reports an error.',
   };
 }
 
@@ -309,8 +311,10 @@ function halfWritten({ head, addr }: Outcome): Consequence {
   const chain = small.ring.pop();
   const target = chain?.writableAt[0]?.[0] ?? 0;
   const happened = chain
-    ? `The driver has put a buffer at ${hex(buffer.address)}. The device takes chain ${chain.id} and finds ${hex(target)} in its descriptor, where a buffer of a lap ago was. That memory is somebody else’s by now, and ${chain.writableBytes} bytes are about to be written there.`
-    : `The device finds that ${small.ring.broken}. It sets DEVICE_NEEDS_RESET, and the driver, which has done everything but this in the right order, loses all its requests.`;
+    ? `The driver has put a buffer at ${hex(buffer.address)}. The device takes chain ${chain.id} and finds ${hex(target)} in its descriptor, ` +
+      `where a buffer of a lap ago was. That memory is somebody else’s by now, and ${chain.writableBytes} bytes are about to be written there.`
+    : `The device finds that ${small.ring.broken}. It sets DEVICE_NEEDS_RESET, and the driver, which has done everything but ` +
+      'this in the right order, loses all its requests.';
   return { size: SIZE, fields: small.read(), late, followed: chain ? [`desc[${chain.id}].addr`] : [], happened };
 }
 
@@ -336,7 +340,11 @@ function bothAsleep(): Consequence {
     fields,
     late: new Map([...lateIdx, ...lateMark]),
     followed: [],
-    happened: `Everything has arrived, and it is too late. The driver looked for the mark and found the old one: ${kick ? 'it kicks' : 'no kick'}. The device looked for the index and found the old one: ${found ? 'it looks again' : 'nothing to do'}. ${waiting} request is in the ring, and both wait for the other to say something.`,
+    happened:
+      'Everything has arrived, and it is too late. The driver looked for the mark and found the old one: ' +
+      `${kick ? 'it kicks' : 'no kick'}. The device looked for the index and found the old one: ` +
+      `${found ? 'it looks again' : 'nothing to do'}. ${waiting} request is in the ring, and both wait for the other to say ` +
+      'something.',
   };
 }
 

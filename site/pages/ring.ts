@@ -13,7 +13,8 @@ const check = (id: string, label: string): string => `<label class="check"><inpu
 const button = (id: string, label: string, title: string): string =>
   `<button type="button" id="${id}" title="${title}" aria-label="${title}">${label}</button>`;
 const act = (code: string, label: string, title: string, key = ''): string =>
-  `<button type="button" data-act="${code}" title="${title}${key ? ` (${key})` : ''}"${key ? ` data-key="${key}" aria-keyshortcuts="${key}"` : ''}>${label}</button>`;
+  `<button type="button" data-act="${code}" title="${title}${key ? ` (${key})` : ''}"
+${key ? ` data-key="${key}" aria-keyshortcuts="${key}"` : ''}>${label}</button>`;
 
 const STEPS = [
   button('first', '|◀', 'To the beginning (Home)'),
@@ -29,14 +30,21 @@ const DEEDS = [
 ].join('');
 
 const DRIVER = [
-  `<span class="acts"><span>add a buffer of</span>${act('a1', '1', 'One piece, for the device to write', '1')}${act('a2', '2', 'Two pieces: one to read, one to write', '2')}${act('a3', '3', 'Three pieces: one to read, two to write', '3')}<span>pieces</span></span>`,
-  `<span class="acts">${act('q', 'ask whether to kick', 'kickPrepare(): does the device want to be told of what was added?', 'q')}${act('b', 'ring', 'notify(): tell the device, asked or not', 'b')}${act('k', 'kick', 'kick(): ask, and ring if it is wanted', 'k')}</span>`,
+  `<span class="acts"><span>add a buffer of</span>
+${act('a1', '1', 'One piece, for the device to write', '1')}
+${act('a2', '2', 'Two pieces: one to read, one to write', '2')}
+${act('a3', '3', 'Three pieces: one to read, two to write', '3')}<span>pieces</span></span>`,
+  `<span class="acts">${act('q', 'ask whether to kick', 'kickPrepare(): does the device want to be told of what was added?', 'q')}
+${act('b', 'ring', 'notify(): tell the device, asked or not', 'b')}
+${act('k', 'kick', 'kick(): ask, and ring if it is wanted', 'k')}</span>`,
   `<span class="acts">${act('t', 'take home', 'getBuf(): the next buffer that has come back', 't')}</span>`,
-  `<span class="acts"><span>callbacks</span>${act('d', 'off', 'disableCb()', 'd')}${act('e', 'on', 'enableCb()', 'e')}${act('l', 'on, but later', 'enableCbDelayed(): when most of what is in flight is done', 'l')}</span>`,
+  `<span class="acts"><span>callbacks</span>${act('d', 'off', 'disableCb()', 'd')}${act('e', 'on', 'enableCb()', 'e')}
+${act('l', 'on, but later', 'enableCbDelayed(): when most of what is in flight is done', 'l')}</span>`,
 ].join('');
 const DEVICE = [
   `<span class="acts">${act('p', 'pop', 'pop(): take the next buffer', 'p')}</span>`,
-  `<span class="acts"><span>give back</span><select id="held" aria-label="Which buffer"></select><input id="length" type="number" min="0" step="1" aria-label="Bytes written">
+  `<span class="acts"><span>give back</span><select id="held" aria-label="Which buffer"></select>
+<input id="length" type="number" min="0" step="1" aria-label="Bytes written">
 <span>bytes written</span><button type="button" id="push" title="push(): give it back (u)" data-key="u" aria-keyshortcuts="u">push</button></span>`,
   `<span class="acts">${act('n', 'tell, if it is wanted', 'shouldNotify(), and interrupt', 'n')}</span>`,
   `<span class="acts"><span>kicks</span>${act('m', 'off', 'disableKicks()', 'm')}${act('w', 'on', 'enableKicks()', 'w')}</span>`,
