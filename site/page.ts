@@ -77,6 +77,9 @@ export function renderPage(page: Page, { apiPages }: { readonly apiPages: boolea
     page.previous || page.next
       ? `<nav class="steps" aria-label="Reading order">${step(page.previous, 'prev', 'Before')}${step(page.next, 'next', 'Next')}</nav>`
       : '';
+  const classic = (page.classicScripts ?? []).map((script) => `<script defer src="${to(script)}"></script>\n`);
+  const modules = (page.scripts ?? []).map((script) => `<script type="module" src="${to(script)}"></script>\n`);
+  const scripts = [...classic, ...modules].join('');
   const title = page.page === 'index.html' ? 'Ringbook' : `${page.title} – Ringbook`;
   return `<!doctype html>
 <html lang="en" data-root="${to('index.html').replace(/index\.html$/, '')}">
@@ -89,7 +92,7 @@ ${page.description ? `<meta name="description" content="${escapeHtml(page.descri
 <script src="${to('assets/theme.js')}"></script>
 <link rel="stylesheet" href="${to('assets/book.css')}">
 ${(page.styles ?? []).map((style) => `<link rel="stylesheet" href="${to(style)}">\n`).join('')}<script defer src="${to('assets/book.js')}"></script>
-${(page.classicScripts ?? []).map((script) => `<script defer src="${to(script)}"></script>\n`).join('')}${(page.scripts ?? []).map((script) => `<script type="module" src="${to(script)}"></script>\n`).join('')}</head>
+${scripts}</head>
 <body class="set-${page.set}${page.side ? ' has-side' : ''}">
 <a class="skip" href="#text">To the text</a>
 <header class="bar">
