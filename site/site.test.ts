@@ -230,6 +230,34 @@ describe.skipIf(!executablePath)('in a browser', () => {
     await other.close();
   }, 120_000);
 
+  it('runs a virtio payload on the machine that the link names, and follows a buffer', async () => {
+    await open('live/index.html#payload=virtio-console&transport=mmio&ring=packed');
+    await page.reload();
+    await page.waitForSelector('#run:not([disabled])');
+    expect(await page.inputValue('#transport')).toBe('mmio');
+    expect(await page.inputValue('#ring')).toBe('packed');
+    await page.click('#run');
+    await ended();
+    await hash();
+    await page.selectOption('#only', 'rings');
+    await page.click('#ring-rows button >> nth=0');
+    const title = (): Promise<string | null> => page.textContent('#detail strong');
+    expect(await title()).toMatch(/^buffer \d+ taken$/);
+    await page.click('.way button:text-is("given back")');
+    expect(await title()).toMatch(/^buffer \d+ given back$/);
+    expect(page.url()).toMatch(/transport=mmio&ring=packed&at=\d+&events=\d+&event=\d+/);
+    expect(await page.isVisible('#lane-device')).toBe(true);
+    // Another transport is another machine; one that knows no packed ring gets the split one.
+    await page.selectOption('#transport', 'mmio-legacy');
+    await page.waitForSelector('#run:not([disabled])');
+    expect(await page.inputValue('#ring')).toBe('split');
+    expect(await page.isDisabled('#ring option[value="packed"]')).toBe(true);
+    await page.selectOption('#payload', 'hello');
+    await page.waitForSelector('#run:not([disabled])');
+    expect(await page.isVisible('#transport')).toBe(false);
+    expect(await page.isVisible('#rings')).toBe(false);
+  }, 120_000);
+
   it('says what is wrong with a link to no payload', async () => {
     await open('live/index.html#payload=nonesuch');
     await page.reload();

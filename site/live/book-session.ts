@@ -9,8 +9,8 @@ import { type Segment, type Sregs, VcpuState } from '../../chapters/02-kvm-objec
 import type { Chassis } from '../../chapters/03-vcpu-loop/chassis.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
-import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
 import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
+import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
 import { lookupIn } from '../../chapters/05-pio-mmio/register-names.ts';
 import type { Lookup } from '../../chapters/05-pio-mmio/route.ts';
 import { F } from '../../chapters/06-virtio-rings/features.ts';
@@ -203,16 +203,18 @@ export class BookSession implements Session {
     return devices.flatMap((device) =>
       device.queues
         .filter(({ enabled }) => enabled)
-        .map(({ index, size, position }): QueueState => ({
-          device: device.name,
-          queue: index,
-          format: device.has(F.RING_PACKED) ? 'packed' : 'split',
-          size,
-          features: RING_FEATURES.filter((name) => device.has(F[name])),
-          avail: position?.avail ?? null,
-          used: position?.used ?? null,
-          failure: device.failure,
-        })),
+        .map(
+          ({ index, size, position }): QueueState => ({
+            device: device.name,
+            queue: index,
+            format: device.has(F.RING_PACKED) ? 'packed' : 'split',
+            size,
+            features: RING_FEATURES.filter((name) => device.has(F[name])),
+            avail: position?.avail ?? null,
+            used: position?.used ?? null,
+            failure: device.failure,
+          }),
+        ),
     );
   }
 

@@ -42,6 +42,8 @@ describe('the way of one buffer', () => {
 
   it('takes a message for an interrupt as well as a line', () => {
     const events = timed([pop(0, 1), fill(0, 1), notify(0), { kind: 'kvm_msi_set_irq', address: 0xfee00000, data: 0x31 }, entry]);
+    const wired = timed([pop(0, 1), fill(0, 1), notify(0), line(1), { kind: 'kvm_msi_set_irq', address: 0xfee00000, data: 0x31 }, entry]);
+    for (const index of [3, 4]) expect(journeyOf(wired, index)?.interrupt).toBe(3);
     expect(journeyOf(events, 3)).toEqual({ kick: null, taken: 0, 'given back': 1, notification: 2, interrupt: 3 });
   });
 });

@@ -27,7 +27,13 @@ const isOfQueue = (event: Timed): event is OfQueue => event.kind in STOP_OF;
 const isInterrupt = (event: Timed): boolean => (event.kind === 'kvm_set_irq' && event.level === 1) || event.kind === 'kvm_msi_set_irq';
 
 /** Goes from `from` until `found` says true, or `end` does. */
-function search(events: readonly Timed[], from: number, step: 1 | -1, found: (event: Timed) => boolean, end: (event: Timed) => boolean): number | null {
+function search(
+  events: readonly Timed[],
+  from: number,
+  step: 1 | -1,
+  found: (event: Timed) => boolean,
+  end: (event: Timed) => boolean,
+): number | null {
   for (let at = from + step; at >= 0 && at < events.length; at += step) {
     const event = events[at] as Timed;
     if (found(event)) return at;
@@ -45,16 +51,24 @@ export function journeyOf(events: readonly Timed[], index: number): Journey | nu
   const start = events[index];
   if (start === undefined) return null;
   if (isInterrupt(start)) {
-    const told = search(events, index, -1, ({ kind }) => kind === 'virtio_notify', (event) => guestRuns(event) || isInterrupt(event) || isOfQueue(event));
+    const told = search(
+      events,
+      index,
+      -1,
+      ({ kind }) => kind === 'virtio_notify',
+      (event) => guestRuns(event) || isOfQueue(event),
+    );
     return told === null ? null : journeyOf(events, told);
   }
   if (!isOfQueue(start)) return null;
-  const ofKind = (kind: OfQueue['kind'], id?: number) => (event: Timed): boolean =>
-    isOfQueue(event) &&
-    event.kind === kind &&
-    event.device === start.device &&
-    event.queue === start.queue &&
-    (id === undefined || ('id' in event && event.id === id));
+  const ofKind =
+    (kind: OfQueue['kind'], id?: number) =>
+    (event: Timed): boolean =>
+      isOfQueue(event) &&
+      event.kind === kind &&
+      event.device === start.device &&
+      event.queue === start.queue &&
+      (id === undefined || ('id' in event && event.id === id));
   const kicked = ofKind('virtio_queue_notify');
   const told = ofKind('virtio_notify');
 
@@ -72,8 +86,7 @@ export function journeyOf(events: readonly Timed[], index: number): Journey | nu
   const { id } = events[taken] as Extract<Timed, { kind: 'virtqueue_pop' }>;
   const back = search(events, taken, 1, ofKind('virtqueue_fill', id), ofKind('virtqueue_pop', id));
   const notification = back === null ? null : search(events, back, 1, told, guestRuns);
-  const interrupt =
-    notification === null ? null : search(events, notification, 1, isInterrupt, (event) => guestRuns(event) || isOfQueue(event));
+  const interrupt = notification === null ? null : search(events, notification, 1, isInterrupt, (event) => guestRuns(event) || isOfQueue(event));
   return { kick: search(events, taken, -1, kicked, never), taken, 'given back': back, notification, interrupt };
 }
 
