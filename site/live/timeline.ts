@@ -153,6 +153,7 @@ export class Timeline {
     this.#together = new Set(together);
     const x = index === null ? null : this.#xOf(index);
     if (x !== null) {
+      this.#follow = false; // the chosen event stays in view, not the end
       const { scrollLeft, clientWidth } = this.#track;
       if (x < scrollLeft + 40 || x > scrollLeft + clientWidth - 40) this.#track.scrollLeft = x - clientWidth / 2;
     }
