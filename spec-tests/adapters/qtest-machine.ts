@@ -309,6 +309,9 @@ export class QtestMachine implements DeviceSession {
       case 'hint':
       case 'hinted':
         return { unsupported: `QEMU's monitor has no word for '${op.action}'` };
+      case 'watch':
+      case 'watched':
+        return { unsupported: 'QEMU does not tell in which order its devices store' };
       case 'content':
         if (!disk) return { unsupported: `device ${op.device} is no disk` };
         await this.#settle();
