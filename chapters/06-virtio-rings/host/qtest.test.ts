@@ -108,6 +108,13 @@ describe('a socket', () => {
     socket.destroy();
   }
 
+  /** The socket, once it is connected; null when nobody was there. */
+  const reached = (socket: Socket): Promise<Socket | null> =>
+    new Promise((resolve) => {
+      socket.once('connect', () => resolve(socket));
+      socket.once('error', () => setTimeout(() => resolve(null), 20));
+    });
+
   it.skipIf(process.platform === 'win32')('is gone to where a client listens, and is made where it does not', { timeout: 60_000 }, async () => {
     const path = join(folder, 'client');
     const server = createServer();
@@ -121,8 +128,9 @@ describe('a socket', () => {
 
     const own = join(folder, 'own');
     running = start(`unix:${own},server=on,wait=off`);
-    while (!existsSync(own)) await new Promise((resolve) => setTimeout(resolve, 20));
-    await talk(connect(own));
+    let client: Socket | null = null;
+    while (!client) client = await reached(connect(own)); // the name is there a moment before anybody listens
+    await talk(client);
     expect(await once(running, 'exit')).toEqual([0, null]);
     expect(existsSync(own)).toBe(false);
   });
