@@ -62,7 +62,7 @@ const doorOf = ({ images }: LoadedCase, capabilities: readonly string[]): BootIm
   images?.find(({ door }) => capabilities.includes(`door-${door}`));
 
 /**
- * The request for a case. Everything in it is by value or by path: an adapter needs no access to the suite.
+ * The request for a case on the `guest` or the `kvm` surface. Everything in it is by value or by path: an adapter needs no access to the suite.
  * @param capabilities  the target's, to choose a door; without them it is the best one.
  */
 export function requestFor(testCase: LoadedCase, id: string, capabilities: readonly string[] = []): RunRequest {
@@ -84,7 +84,7 @@ export function requestFor(testCase: LoadedCase, id: string, capabilities: reado
 }
 
 /** The same for a case on the `device` surface. */
-function deviceRequestFor({ id: name, limits, device, devices = [], requires }: LoadedCase, id: string): RunDevice {
+export function deviceRequestFor({ id: name, limits, device, devices = [], requires }: LoadedCase, id: string): RunDevice {
   const machine = { memoryMiB: device?.memoryMiB ?? DEVICE_MEMORY_MIB, devices, needs: requires };
   return { type: 'run', id, case: name, surface: 'device', machine, limits: { timeoutMs: limits.timeoutMs } };
 }

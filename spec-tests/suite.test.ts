@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeBuiltIn, makeTarget } from './adapters/targets.ts';
 import { conform } from './conform.ts';
-import { requestFor } from './runner.ts';
+import { deviceRequestFor, requestFor } from './runner.ts';
 import { loadSuite, type Suite } from './suite.ts';
 import type { Case, KnownFailures, RanGuest, Results } from './types.ts';
 import { InvalidDocument, readJson, validate } from './validate.ts';
@@ -29,7 +29,10 @@ describe('the suite', () => {
   });
 
   it('makes requests that follow the protocol', () => {
-    for (const testCase of suite.cases) validate('protocol-request', requestFor(testCase, '1'), testCase.id);
+    for (const testCase of suite.cases) {
+      const request = testCase.surface === 'device' ? deviceRequestFor(testCase, '1') : requestFor(testCase, '1');
+      validate('protocol-request', request, testCase.id);
+    }
   });
 
   it('has known-failure files that follow the schema and name cases that exist', () => {
