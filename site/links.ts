@@ -53,8 +53,8 @@ export function deadLinks(root: string): string[] {
       if (!known.has(target)) {
         const folder = existsSync(join(root, target)) && statSync(join(root, target)).isDirectory();
         problems.add(`${page}: ${link} leads ${folder ? 'to a folder, not a page' : 'nowhere'}`);
-        // (A hash with an equals sign is what a live page shows, not a place on it.)
       } else if (hash !== '' && target.endsWith('.html') && !/^[a-z]+=/.test(hash) && !idsOf(target).has(decodeURIComponent(hash))) {
+        // A hash with an equals sign is what a live page shows, not a place on it.
         problems.add(`${page}: ${link}: there is no such anchor`);
       }
     }
