@@ -24,6 +24,8 @@ export interface Mutant {
   readonly replace: string;
   /** The clause that the break violates; a case that lists it must fail. */
   readonly clause: string;
+  /** Which of these cases are run, as `--filter` says it; all of them, when absent. */
+  readonly cases?: string;
   /** The machine that has the broken part in use, where it is not the first one. */
   readonly target?: 'ringbook-shadow';
 }
@@ -60,7 +62,7 @@ function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
     '--target',
     mutant.target ?? 'ringbook',
     '--filter',
-    `clause:${mutant.clause}`,
+    mutant.cases ?? `clause:${mutant.clause}`,
     '--expect',
     'none',
     '--format',
@@ -86,7 +88,9 @@ function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
       if (status !== 0 && status !== 1) return done({ killedBy: [], broken: said.trim() || `exit status ${status}` });
       const { cases } = readJson<Results>('results', out);
       done({
-        killedBy: cases.filter(({ verdict }) => verdict !== 'pass' && verdict !== 'unsupported').map(({ id, verdict }) => `${id} (${verdict})`),
+        killedBy: cases
+          .filter(({ verdict, clauses }) => verdict !== 'pass' && verdict !== 'unsupported' && clauses.some((id) => id.startsWith(mutant.clause)))
+          .map(({ id, verdict }) => `${id} (${verdict})`),
       });
     });
   });
