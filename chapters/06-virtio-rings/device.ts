@@ -6,7 +6,7 @@
 
 import { assert } from '../01-hardware-background/physical-memory.ts';
 import type { Trace } from '../01-hardware-background/trace.ts';
-import { bit, F, features as featureSet, has, STATUS } from './features.ts';
+import { bit, closed, DEFAULT_OFFER, F, has, LEGACY_ONLY, NEVER, STATUS } from './features.ts';
 import type { DeviceMemory } from './memory.ts';
 import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from './queue.ts';
 
@@ -83,15 +83,6 @@ export interface VirtioOptions {
   readonly trace?: Trace | null;
 }
 
-/** What is offered when nobody says otherwise: QEMU's choice, which drivers have met everywhere. */
-const DEFAULT_OFFER = featureSet(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RESET, F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
-
-/** Bits that had a meaning before the standard, and have none since. */
-const LEGACY_ONLY = featureSet(F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
-// What no device here can do is not offered whatever a model or a description says: virtual functions, administration queues, a value of its own for
-// a kick, an order of memory that needs barriers of the platform.
-// @clause virtio.reserved.dev.sr-iov-not-offered-otherwise
-const NEVER = featureSet(F.SR_IOV, F.ADMIN_VQ, F.NOTIF_CONFIG_DATA, F.ORDER_PLATFORM);
 const LOW_WORD = 0xffff_ffffn;
 
 // ## A queue, between driver and model
@@ -219,10 +210,8 @@ export class VirtQueue {
     if (this.ring?.shouldNotify()) this.#device.notifyUsed(this.index);
   }
 
-  // The driver may be on another processor and fill the ring as fast as it is emptied, so a device leaves after one round. It then has not seen the
-  // ring empty, and a driver whose last buffers it has not seen may have believed that it was still looking. Two loads and two stores decide: the
-  // device stores where it wants to be woken and then looks; the driver stores what is new and then looks whether it has to wake somebody. At least
-  // one of them sees the other. So whoever leaves before the ring was empty asks for kicks, looks once more, and if there is something, comes back.
+  // The driver may be on another processor and fill the ring as fast as it is emptied, so a device leaves after one round, not having seen the ring empty.
+  // It then says where it wants to be woken, and looks; the driver stores what is new, and looks whether it has to wake somebody. One of them sees the other.
 
   /**
    * Does with each waiting chain what `use` says, which is how many bytes it has written; then notifies once. Without end it never runs: at most one
@@ -607,15 +596,5 @@ export class VirtioDevice {
   #notifyConfig(): void {
     this.counts.config++;
     this.notifier.configChange();
-  }
-}
-
-// @clause virtio.features.dev.offer-closed-under-dependencies-prerequisites
-/** An offer without the features that need one which is not in it. */
-function closed(offer: bigint, dependencies: readonly (readonly [number, number])[]): bigint {
-  for (;;) {
-    const lonely = dependencies.find(([feature, needed]) => has(offer, feature) && !has(offer, needed));
-    if (!lonely) return offer;
-    offer &= ~bit(lonely[0]);
   }
 }

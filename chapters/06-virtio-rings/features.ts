@@ -36,3 +36,23 @@ export const bit = (number: number): bigint => 1n << BigInt(number);
 export const has = (features: bigint, number: number): boolean => (features & bit(number)) !== 0n;
 /** The set of these bits. */
 export const features = (...numbers: readonly number[]): bigint => numbers.reduce((set, number) => set | bit(number), 0n);
+
+/** What is offered when nobody says otherwise: QEMU's choice, which drivers have met everywhere. */
+export const DEFAULT_OFFER = features(F.INDIRECT_DESC, F.EVENT_IDX, F.RING_RESET, F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
+
+/** Bits that had a meaning before the standard, and have none since. */
+export const LEGACY_ONLY = features(F.NOTIFY_ON_EMPTY, F.ANY_LAYOUT);
+// What no device here can do is not offered whatever a model or a description says: virtual functions, administration queues, a value of its own for
+// a kick, an order of memory that needs barriers of the platform.
+// @clause virtio.reserved.dev.sr-iov-not-offered-otherwise
+export const NEVER = features(F.SR_IOV, F.ADMIN_VQ, F.NOTIF_CONFIG_DATA, F.ORDER_PLATFORM);
+
+// @clause virtio.features.dev.offer-closed-under-dependencies-prerequisites
+/** An offer without the features that need one which is not in it. */
+export function closed(offer: bigint, dependencies: readonly (readonly [number, number])[]): bigint {
+  for (;;) {
+    const lonely = dependencies.find(([feature, needed]) => has(offer, feature) && !has(offer, needed));
+    if (!lonely) return offer;
+    offer &= ~bit(lonely[0]);
+  }
+}
