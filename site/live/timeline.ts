@@ -1,9 +1,9 @@
 // # The exit timeline
 //
-// Three lanes, one per mode: guest, kernel, user; and one more for what virtio devices do, in a guest that has any. A line runs in the lane of whoever has the processor and crosses where it changes hands: that
-// is all virtualization is, seen from the side. Positions are either the crossings' order (each takes the same room) or virtual time. Time in
-// this book is guest instructions, so by time mostly the guest's lane has any length; the others have where time passes without any: a machine that
-// sleeps, a device of the VMM's that takes its microsecond.
+// Three lanes, one per mode: guest, kernel, user; and one more for what virtio devices do, in a guest that has any. A line runs in the lane of
+// whoever has the processor and crosses where it changes hands: that is all virtualization is, seen from the side. Positions are either the
+// crossings' order (each takes the same room) or virtual time. Time in this book is guest instructions, so by time mostly the guest's lane has any
+// length; the others have where time passes without any: a machine that sleeps, a device of the VMM's that takes its microsecond.
 //
 // Only what is in view is drawn, on a canvas that stays put while a spacer scrolls beneath it; so a million crossings cost no more than a screenful.
 
@@ -168,8 +168,10 @@ export class Timeline {
   zoom(factor: number, around = this.#track.clientWidth / 2): void {
     const place = (this.#track.scrollLeft + around - PAD) / this.#step;
     this.#step = this.#clamp(this.#step * factor);
-    this.draw();
+    this.#follow = false;
+    this.#stretch(); // now, since a browser scrolls no further than there is to see
     this.#track.scrollLeft = place * this.#step + PAD - around;
+    this.draw();
   }
 
   /** Shows everything, as far as crossings stay at least `least` pixels apart. */
@@ -275,11 +277,15 @@ export class Timeline {
     });
   }
 
+  /** Makes the scrolled space as wide as what is in it. */
+  #stretch(): void {
+    this.#wide.style.width = `${Math.max(this.#track.clientWidth, 2 * PAD + this.#length() * this.#step)}px`;
+  }
+
   #paint(): void {
     const track = this.#track;
     const width = track.clientWidth;
-    const extent = 2 * PAD + this.#length() * this.#step;
-    this.#wide.style.width = `${Math.max(width, extent)}px`;
+    this.#stretch();
     if (this.#follow) track.scrollLeft = track.scrollWidth;
     const height = this.#height;
     this.#deviceName.hidden = this.#lanes.device.marks.length === 0;
