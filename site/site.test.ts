@@ -30,7 +30,7 @@ if (!executablePath) console.log('skipped: no Chromium on PATH (chromium, chromi
 beforeAll(async () => {
   built = await buildSite({ out, tolerant: true });
   served = await serve(out);
-}, 240_000);
+}, 900_000);
 afterAll(async () => {
   await served?.close();
   rmSync(folder, { recursive: true, force: true });

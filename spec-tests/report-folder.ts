@@ -76,7 +76,8 @@ thead th{white-space:nowrap}.matrix tbody th{font-weight:400;min-width:18rem}.ma
 .verdict.known{color:var(--known)}.verdict.none{color:var(--soft)}dt{color:var(--soft);font-size:.85rem}dd{margin:0 0 .5rem}summary{cursor:pointer}`;
 
 const frame = (page: string, title: string, body: string): string => `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>${escapeHtml(title)}</title><style>${STYLE}</style></head>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>${escapeHtml(title)}</title>
+<style>${STYLE}</style></head>
 <body><nav><a href="${relativeTo(page, 'index.html')}">Results</a><a href="${relativeTo(page, 'clauses.html')}">Clauses</a></nav><main>${body}</main></body></html>
 `;
 

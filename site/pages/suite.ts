@@ -1,7 +1,7 @@
 // # Suite pages
 //
-// The catalogue of clauses, the cases by chapter, and the matrices of verdicts. What stands on them is written by the suite itself (`spec-tests/pages.ts`), which writes the
-// same for people who have no site; here it gets the site's frame, and links into the rest of it.
+// The catalogue of clauses, the cases by chapter, and the matrices of verdicts. What stands on them is written by the suite itself
+// (`spec-tests/pages.ts`), which writes the same for people who have no site; here it gets the site's frame, and links into the rest of it.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

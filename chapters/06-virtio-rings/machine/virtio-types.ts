@@ -85,7 +85,7 @@ const eitherProperties: DeviceType['properties'] = {
 };
 
 /** The device of a description, not yet on any transport. */
-export function virtioDevice(pc: Pc, type: VirtioType, config: DeviceConfig, memory: VirtioDevice['memory']): VirtioDevice {
+function virtioDevice(pc: Pc, type: VirtioType, config: DeviceConfig, memory: VirtioDevice['memory']): VirtioDevice {
   const ringOf: VirtioOptions['makeRing'] = (memory, place, features) =>
     makeRing(memory, place, features, { areas: observers.get(pc)?.(new Areas(memory)) ?? new Areas(memory) });
   const device = new VirtioDevice(type.model(pc, config), { memory, makeRing: ringOf, offer: offerOf(config), trace: pc.trace });

@@ -8,7 +8,7 @@ import { FlatMemory } from '../memory.ts';
 import { makeRing } from '../rings/make-ring.ts';
 import { COMMON_CONFIG } from './common-config.ts';
 import { MMIO_CONFIG, VIRTIO_MMIO, VirtioMmio } from './mmio.ts';
-import { BAR, BusMasterMemory, PLACE, VirtioPci, type VirtioPciOptions } from './pci.ts';
+import { BAR, BusMasterMemory, PLACE, VirtioPci } from './pci.ts';
 import { LEGACY_PCI } from './pci-legacy.ts';
 
 /** Every common feature that there is to offer. */
@@ -94,7 +94,7 @@ export interface Rig {
   readonly line: boolean[];
 }
 
-interface RigOptions extends Partial<Omit<VirtioPciOptions, 'device'>> {
+interface RigOptions extends Partial<Omit<ConstructorParameters<typeof VirtioPci>[0], 'device'>> {
   readonly offer?: bigint;
   readonly model?: Recorder;
 }

@@ -21,9 +21,9 @@ import { LEGACY_BYTES, LEGACY_VECTOR_BYTES, LegacyPci } from './pci-legacy.ts';
 
 /** Red Hat's vendor id, under which all virtio devices are. */
 // @clause virtio.pci.dev.pci-vendor-id-0x1af4
-export const VIRTIO_VENDOR = 0x1af4;
+const VIRTIO_VENDOR = 0x1af4;
 /** Device id of a modern device: this plus its type. */
-export const MODERN_DEVICE_ID = 0x1040;
+const MODERN_DEVICE_ID = 0x1040;
 /** Device ids from before the standard, by type. */
 // biome-ignore format: table
 export const TRANSITIONAL_ID: Readonly<Record<number, number>> = {
@@ -48,7 +48,7 @@ const MSIX_BAR_BYTES = 4096;
 const ENTRY_BYTES = 16;
 const REVISION = { TRANSITIONAL: 0, MODERN: 1 } as const;
 
-export interface VirtioPciOptions {
+interface VirtioPciOptions {
   readonly device: VirtioDevice;
   /** The structures of the standard. */
   readonly modern?: boolean;
