@@ -90,7 +90,8 @@ export function matrixBody(book: Book): string {
   const matrix = `<div class="scroll"><table class="matrix"><thead><tr><th>Case</th>${heads(book, passes)}</tr></thead>${rows.join('')}</table></div>`;
   return `<article><h1>Results</h1>
 <p>Every case against every implementation; ${link(page, book.clausesPage, 'clauses by implementation')} is the same seen from the specification. A blank
-verdict is never a pass: a case that an implementation cannot be asked is <em>unsupported</em> or <em>not observable</em>, and an implementation nobody ran is <em>not run</em>. A deviation
+verdict is never a pass: a case that an implementation cannot be asked is <em>unsupported</em> or <em>not observable</em>, and an implementation
+nobody ran is <em>not run</em>. A deviation
 that has been traced to the specification is <em>known</em>; its page says how the specification was read. To add a column, run <code>${CONFORM} --target …</code>.</p>
 ${notes(book)}${cases.size > 0 ? matrix : '<p>There are no cases yet.</p>'}${ran.length > 0 ? `<p class="file">Run on ${ran.join('; ')}.</p>` : ''}</article>`;
 }
