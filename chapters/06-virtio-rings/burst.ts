@@ -23,6 +23,7 @@ import { Pc } from '../05-pio-mmio/machine/pc.ts';
 import { machineKernel } from '../05-pio-mmio/machine/soft-machine.ts';
 import { F } from './features.ts';
 import './machine/device-types.ts';
+import { messageWiresOf, virtioDevices, wiresOf } from './machine/virtio-types.ts';
 import { COMMON_CONFIG } from './transport/common-config.ts';
 import { PLACE } from './transport/pci.ts';
 
@@ -168,6 +169,9 @@ export function runBurst(machine: BurstMachine): BurstCosts {
     const burst = Array.from({ length: BUFFERS }, (_, index) => give(index, eventIdx));
     const onInterrupt = handler(add(COUNTER, 1), END_OF_INTERRUPT, ...(eventIdx ? [LOOK] : []));
     place(ram, { code: [APIC_ON, [STI], ...burst, AWAIT], handlers: { [VECTOR]: onInterrupt } });
+    const [device] = virtioDevices(pc).values();
+    assert(device !== undefined && (wiresOf(device) !== null) === ioeventfd, 'the doorbell is not wired as the run says');
+    assert((messageWiresOf(device)?.tied === 1) === machine.irqfd, 'the message is not wired as the run says');
     const [vcpu] = board.vcpus;
     vcpu?.setSregs({ ...vcpu.getSregs(), ...startState.sregs });
     vcpu?.setRegs({ ...vcpu.getRegs(), ...startState.regs });

@@ -231,13 +231,6 @@ export class VirtQueue {
 
 const NOBODY: Notifier = { usedBuffer() {}, configChange() {} };
 
-/** How often each side has called the other: what a request costs. */
-interface VirtioCounts {
-  kicks: number;
-  used: number;
-  config: number;
-}
-
 export class VirtioDevice {
   readonly model: DeviceModel;
   readonly memory: DeviceMemory;
@@ -245,7 +238,8 @@ export class VirtioDevice {
   readonly queues: readonly VirtQueue[];
   /** Everything that this device can do, with the features that only a legacy driver is shown. */
   readonly offered: bigint;
-  readonly counts: VirtioCounts = { kicks: 0, used: 0, config: 0 };
+  /** How often each side has called the other: what a request costs. */
+  readonly counts = { kicks: 0, used: 0, config: 0 };
   /** Where notifications go; the transport puts itself here. */
   notifier: Notifier = NOBODY;
   #legacy = false;

@@ -6,25 +6,15 @@
 // the two together.
 
 import { CAP } from '../../02-kvm-objects/abi/capabilities.ts';
-import { IRQ_ROUTING, KvmIrqRouting, KvmIrqRoutingEntry } from '../../02-kvm-objects/abi/irqchip.ts';
+import { IRQ_ROUTING } from '../../02-kvm-objects/abi/irqchip.ts';
 import type { Vm } from '../../02-kvm-objects/kvm.ts';
 import { GSIS } from './controller.ts';
-
-/** One entry of a GSI routing table. */
-export type Route = Parameters<typeof KvmIrqRoutingEntry.encode>[0];
+import { type Route, routingTable } from './routing-table.ts';
 
 /** What a function with messages writes, and where. */
 export interface Message {
   readonly address: number;
   readonly data: number;
-}
-
-/** The argument of KVM_SET_GSI_ROUTING. */
-export function routingTable(routes: readonly Route[]): Uint8Array {
-  const table = new Uint8Array(KvmIrqRouting.bytes + routes.length * KvmIrqRoutingEntry.bytes);
-  table.set(KvmIrqRouting.encode({ nr: routes.length }));
-  for (const [index, route] of routes.entries()) table.set(KvmIrqRoutingEntry.encode(route), KvmIrqRouting.bytes + index * KvmIrqRoutingEntry.bytes);
-  return table;
 }
 
 /** The routing table of one VM. */

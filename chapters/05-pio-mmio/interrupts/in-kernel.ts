@@ -20,7 +20,8 @@ import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
 import { GSIS, type InterruptController, ioapicPin, Lines, picInput, withApic } from './controller.ts';
-import { GsiTable, type Route } from './gsi-table.ts';
+import { GsiTable } from './gsi-table.ts';
+import type { Route } from './routing-table.ts';
 
 /** The PC's lines, for a kernel that has the chips. Without it KVM connects line 0 to pin 0. */
 function pcRoutes(): Route[] {

@@ -16,11 +16,12 @@ import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import type { Wire } from '../wires.ts';
 import { type ApicMessage, messageAsMsi } from './apic-message.ts';
 import { type ControllerOptions, type InterruptController, withApic } from './controller.ts';
-import { GsiTable, type Route } from './gsi-table.ts';
+import { GsiTable } from './gsi-table.ts';
 import { KernelMsi, lapicState } from './in-kernel.ts';
 import { IOAPIC_PINS } from './ioapic.ts';
 import { OutsideChips } from './outside.ts';
 import type { Pic } from './pic.ts';
+import type { Route } from './routing-table.ts';
 
 /** The first processor's: it alone listens to the 8259s. */
 class ExtIntAttention extends Attention {

@@ -12,11 +12,11 @@ import { TimerQueue } from '../../../02-kvm-objects/clock.ts';
 import { HostKernel, hostKernelAvailable } from '../../../02-kvm-objects/host/host-kernel.ts';
 import { Kvm, type Vcpu, type Vm } from '../../../02-kvm-objects/kvm.ts';
 import { ApicBus } from '../apic-bus.ts';
-import { routingTable } from '../gsi-table.ts';
 import { IoApic } from '../ioapic.ts';
 import { LocalApic } from '../lapic.ts';
 import { LAPIC } from '../lapic-registers.ts';
 import { Pic } from '../pic.ts';
+import { routingTable } from '../routing-table.ts';
 
 const here = hostKernelAvailable();
 const reason = here.available ? null : here.reason;
