@@ -6,6 +6,7 @@
 
 import { isLegacy, RINGS, TRANSPORTS, type WireDevice } from './device-script/wire.ts';
 import type { AllowedSet, Case } from './types.ts';
+import { clauseOf } from './values.ts';
 
 export interface Instance extends Case {
   readonly devices?: readonly WireDevice[];
@@ -27,13 +28,21 @@ function combinations({ variants = {} }: Case): Variant[] {
   );
 }
 
+/** The clauses that observations are charged to: one that names none is charged to the case's first. */
+const charged = (sets: readonly AllowedSet[], [first]: readonly string[]): Set<string | undefined> =>
+  new Set(sets.map((set) => clauseOf(set) ?? first));
+
 function instance(testCase: Case, variant: Variant, suffix: readonly string[]): Instance {
   const { variants: _, devices, ...rest } = testCase;
   if (!devices) return rest;
   const observations = Object.fromEntries(Object.entries(testCase.allowed.observations).filter(([, set]) => applies(set, variant)));
   const named = suffix.length > 0;
+  // A clause about packed rings is not shown on a split one.
+  const elsewhere = charged(Object.values(testCase.allowed.observations), rest.clauses);
+  const here = charged(Object.values(observations), rest.clauses);
   return {
     ...rest,
+    clauses: rest.clauses.filter((id) => here.has(id) || !elsewhere.has(id)),
     id: named ? `${testCase.id}@${suffix.join('.')}` : testCase.id,
     title: named ? `${testCase.title} (${suffix.join(', ')})` : testCase.title,
     devices: devices.map((device) => ({ ...variant, ...device })),
