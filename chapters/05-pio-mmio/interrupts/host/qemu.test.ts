@@ -16,7 +16,7 @@ const MACHINE = '-M q35,hpet=off -S -display none -nodefaults'.split(' ');
 
 /** Numbers of QEMU's anonymous devices, from its own list. */
 function places(): { pics: string[] } | string {
-  for (let tries = 0; tries < 3; tries++) {
+  for (let tries = 0; tries < 20; tries++) {
     // It may stop reading before it has answered: at the end of its input.
     const found = spawnSync('qemu-system-x86_64', [...MACHINE, '-monitor', 'stdio'], {
       input: 'info qom-tree\nquit\n',
