@@ -101,6 +101,7 @@ export class PackedRing implements DeviceRing {
       const low = this.#desc.load32(at);
       const high = this.#desc.load32(at + 4);
       const len = this.#desc.load32(at + LEN);
+      // @clause virtio.packed.dev.list-id-last
       chain.id = this.#desc.load16(at + ID); // that of the last one stays
       chain.descriptors++;
       position = this.#step(position, 1);
