@@ -7,7 +7,7 @@
 // Decoded code is a row of records of {{RECORD_BYTES}} bytes: the number of the micro-operation, up to three operands, an immediate.
 
 import { MODE, OFFSET, SLOT } from '../state.ts';
-import { type Emitter, type Helpers, MICRO_OPS, type Operand, WORD } from './micro-ops.ts';
+import { type Emitter, type Helpers, LIBRARY, MICRO_OPS, type Operand, OUTLINED, type StateAccess, WORD } from './micro-ops.ts';
 import {
   block,
   br,
@@ -32,6 +32,7 @@ import {
   WasmModule,
   when,
 } from './wasm-assembler.ts';
+import { i64x2, v128 } from './wasm-vectors.ts';
 
 /** A micro-operation record: u16 number, then the operands d, a, b (u16 each), then the immediate (64 bits). */
 export const RECORD_BYTES = 16;
@@ -86,6 +87,8 @@ type Width = keyof typeof loadUnsigned;
 interface Memory {
   readonly loadMiss: Func;
   readonly storeMiss: Func;
+  readonly loadVectorMiss: Func;
+  readonly storeVectorMiss: Func;
 }
 function memoryFunctions(module: WasmModule, imports: { translate: Func; readSlow: Func; writeSlow: Func }): Memory {
   const bySize = (bytes: Local, make: (size: Width) => Code): Code =>
@@ -109,7 +112,37 @@ function memoryFunctions(module: WasmModule, imports: { translate: Func; readSlo
       i32.const(1),
     ];
   });
-  return { loadMiss, storeMiss };
+  // Sixteen bytes that cross a page, or meet a device, are two accesses of eight. A store asks for the last byte's page before it writes to the first.
+  const EIGHT = i32.const(8);
+  const READ = i32.const(0);
+  const loadVectorMiss = module.function(['i64', 'i32'], ['v128'], (body, linear, stack) => {
+    const at = body.local('i32');
+    const [from, isStack] = [get(linear as Local), get(stack as Local)];
+    const low = body.local('i64');
+    return [
+      set(at, call(imports.translate, from, i32.const(16), READ, isStack)),
+      when(found(at), ret(v128.load(get(at)))),
+      when(i32.ne(get(at), i32.const(TRANSLATED.SLOW)), ret(v128.const(0n, 0n))),
+      set(low, call(imports.readSlow, from, EIGHT, READ)),
+      i64x2.replace(i64x2.splat(get(low)), 1, call(imports.readSlow, i64.add(from, i64.const(8n)), EIGHT, READ)),
+    ];
+  });
+  const storeVectorMiss = module.function(['i64', 'v128', 'i32'], ['i32'], (body, linear, value, stack) => {
+    const at = body.local('i32');
+    const [to, what, isStack] = [get(linear as Local), get(value as Local), get(stack as Local)];
+    const aborted = i32.eq(get(at), i32.const(TRANSLATED.ABORT));
+    const WRITE = i32.const(1);
+    return [
+      set(at, call(imports.translate, to, i32.const(16), WRITE, isStack)),
+      when(found(at), [v128.store(get(at), what), ret(i32.const(0))]),
+      when(aborted, ret(i32.const(1))),
+      set(at, call(imports.translate, i64.add(to, i64.const(15n)), i32.const(1), WRITE, isStack)),
+      when(aborted, ret(i32.const(1))),
+      when(call(imports.writeSlow, to, EIGHT, i64x2.extract(what, 0)), ret(i32.const(1))),
+      call(imports.writeSlow, i64.add(to, i64.const(8n)), EIGHT, i64x2.extract(what, 1)),
+    ];
+  });
+  return { loadMiss, storeMiss, loadVectorMiss, storeVectorMiss };
 }
 
 // ## Wide multiplication and division
@@ -162,33 +195,83 @@ function divide(module: WasmModule): Func {
 // instruction would wait for it. So both are kept in local variables as well; memory is written each time, because others look there, but read only
 // where others may have written: at the start, and from block to block.
 
-class InterpretedOperands implements Emitter {
+/** The register file, seen from a function of the interpreter's module. */
+class ModuleState implements StateAccess {
+  readonly places: Places;
+  readonly body: FunctionBody;
+  readonly #library: ReadonlyMap<string, Func>;
+
+  constructor(places: Places, body: FunctionBody, library: ReadonlyMap<string, Func>) {
+    this.places = places;
+    this.body = body;
+    this.#library = library;
+  }
+  state(offset: number): Code {
+    return i32.const(this.places.state + offset);
+  }
+  field(offset: number): Code {
+    return i64.load(i32.const(0), this.places.state + offset);
+  }
+  field32(offset: number): Code {
+    return i32.load(i32.const(0), this.places.state + offset);
+  }
+  fieldVector(offset: number): Code {
+    return v128.load(i32.const(0), this.places.state + offset);
+  }
+  setField(offset: number, value: Code): Code {
+    return i64.store(i32.const(0), value, this.places.state + offset);
+  }
+  setField32(offset: number, value: Code): Code {
+    return i32.store(i32.const(0), value, this.places.state + offset);
+  }
+  setFieldVector(offset: number, value: Code): Code {
+    return v128.store(i32.const(0), value, this.places.state + offset);
+  }
+  local(type: ValueType): Local {
+    return this.body.local(type);
+  }
+  call(name: string, ...args: Code[]): Code {
+    const func = this.#library.get(name);
+    if (!func) throw new RangeError(`there is no library function ${name} yet`);
+    return call(func, ...args);
+  }
+}
+
+/** What is common to all functions that execute records. */
+interface Surroundings {
+  readonly places: Places;
+  readonly memory: Memory;
+  readonly helpers: Helpers;
+  readonly library: ReadonlyMap<string, Func>;
+}
+
+class InterpretedOperands extends ModuleState implements Emitter {
   readonly helpers: Helpers;
   readonly next: Label = new Label();
   readonly found: Label = new Label();
-  readonly #places: Places;
-  readonly #body: FunctionBody;
   readonly #memory: Memory;
   readonly #pc: Local;
-  readonly #nextRip: Local;
-  readonly #count: Local;
-  readonly #pool: Record<ValueType, Local[]> = { i32: [], i64: [] };
-  readonly #used: Record<ValueType, number> = { i32: 0, i64: 0 };
+  readonly #outlined: boolean;
+  readonly #nextRip: Local | null;
+  readonly #count: Local | null;
+  readonly #pool: Record<ValueType, Local[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
+  readonly #used: Record<ValueType, number> = { i32: 0, i64: 0, f32: 0, f64: 0, v128: 0 };
 
-  constructor(places: Places, body: FunctionBody, pc: Local, memory: Memory, helpers: Helpers) {
-    this.#places = places;
-    this.#body = body;
+  /** @param outlined for a function of one micro-operation, which returns 0 to go on and otherwise {@link LEFT} plus one. */
+  constructor({ places, memory, helpers, library }: Surroundings, body: FunctionBody, pc: Local, outlined: boolean) {
+    super(places, body, library);
     this.#pc = pc;
     this.#memory = memory;
     this.helpers = helpers;
-    this.#nextRip = body.local('i64');
-    this.#count = body.local('i64');
+    this.#outlined = outlined;
+    this.#nextRip = outlined ? null : body.local('i64');
+    this.#count = outlined ? null : body.local('i64');
   }
 
   /** Reads the two words anew. */
   reload(): Code {
-    const state = i32.const(this.#places.state);
-    return [set(this.#nextRip, i64.load(state, 8 * SLOT.NEXT_RIP)), set(this.#count, i64.load(state, OFFSET.ICOUNT))];
+    if (!this.#nextRip || !this.#count) return [];
+    return [set(this.#nextRip, super.field(8 * SLOT.NEXT_RIP)), set(this.#count, super.field(OFFSET.ICOUNT))];
   }
   /** The local copy of a 64-bit word, if there is one. */
   #copyOf(offset: number): Local | null {
@@ -198,13 +281,12 @@ class InterpretedOperands implements Emitter {
 
   /** Micro-operations share their locals: none lives longer than one of them. */
   begin(): void {
-    this.#used.i32 = 0;
-    this.#used.i64 = 0;
+    for (const type of Object.keys(this.#used) as ValueType[]) this.#used[type] = 0;
   }
-  local(type: ValueType): Local {
+  override local(type: ValueType): Local {
     const at = this.#used[type]++;
     const pool = this.#pool[type];
-    if (at === pool.length) pool.push(this.#body.local(type));
+    if (at === pool.length) pool.push(this.body.local(type));
     return pool[at] as Local;
   }
 
@@ -212,58 +294,62 @@ class InterpretedOperands implements Emitter {
     return i32.load16_u(get(this.#pc), { d: RECORD.D, a: RECORD.A, b: RECORD.B }[operand]);
   }
   get(operand: Operand, bytes = 8): Code {
-    return loadSigned[bytes as Width](this.#place(operand), this.#places.state);
+    return loadSigned[bytes as Width](this.#place(operand), this.places.state);
   }
   getUnsigned(operand: Operand, bytes = 8): Code {
-    return loadUnsigned[bytes as Width](this.#place(operand), this.#places.state);
+    return loadUnsigned[bytes as Width](this.#place(operand), this.places.state);
   }
   set(operand: Operand, bytes: number, value: Code): Code {
-    return this.#write(this.#place(operand), this.#places.state, bytes, value);
+    return this.#write(this.#place(operand), this.places.state, bytes, value);
   }
   #write(base: Code, offset: number, bytes: number, value: Code): Code {
     if (bytes === 4) return i64.store(base, i64.extend_i32_u(i32.wrap_i64(value)), offset);
     return storeBytes[bytes as Width](base, value, offset);
   }
   part32(operand: Operand, at: number): Code {
-    return i32.load(this.#place(operand), this.#places.state + at);
+    return i32.load(this.#place(operand), this.places.state + at);
   }
 
-  field(offset: number): Code {
+  address(operand: Operand): Code {
+    return i32.add(this.#place(operand), i32.const(this.places.state));
+  }
+  getVector(operand: Operand): Code {
+    return v128.load(this.#place(operand), this.places.state);
+  }
+  setVector(operand: Operand, value: Code): Code {
+    return v128.store(this.#place(operand), value, this.places.state);
+  }
+
+  override field(offset: number): Code {
     const copy = this.#copyOf(offset);
-    return copy ? get(copy) : i64.load(i32.const(0), this.#places.state + offset);
+    return copy ? get(copy) : super.field(offset);
   }
-  field32(offset: number): Code {
-    return i32.load(i32.const(0), this.#places.state + offset);
-  }
-  setField(offset: number, value: Code): Code {
+  override setField(offset: number, value: Code): Code {
     const copy = this.#copyOf(offset);
-    return i64.store(i32.const(0), copy ? tee(copy, value) : value, this.#places.state + offset);
-  }
-  setField32(offset: number, value: Code): Code {
-    return i32.store(i32.const(0), value, this.#places.state + offset);
+    return super.setField(offset, copy ? tee(copy, value) : value);
   }
   slotUnsigned(slot: number, bytes: number): Code {
     if (bytes === 8) return this.field(8 * slot);
-    return loadUnsigned[bytes as Width](i32.const(0), this.#places.state + 8 * slot);
+    return loadUnsigned[bytes as Width](i32.const(0), this.places.state + 8 * slot);
   }
   slotSigned(slot: number, bytes: number): Code {
-    return loadSigned[bytes as Width](i32.const(0), this.#places.state + 8 * slot);
+    return loadSigned[bytes as Width](i32.const(0), this.places.state + 8 * slot);
   }
   setSlot(slot: number, bytes: number, value: Code): Code {
     if (bytes === 8) return this.setField(8 * slot, value);
-    return this.#write(i32.const(0), this.#places.state + 8 * slot, bytes, value);
+    return this.#write(i32.const(0), this.places.state + 8 * slot, bytes, value);
   }
   word(at: number): Code {
-    return i64.load(i32.const(0), this.#places.words + at);
+    return i64.load(i32.const(0), this.places.words + at);
   }
   word32(at: number): Code {
-    return i32.load(i32.const(0), this.#places.words + at);
+    return i32.load(i32.const(0), this.places.words + at);
   }
   setWord(at: number, value: Code): Code {
-    return i64.store(i32.const(0), value, this.#places.words + at);
+    return i64.store(i32.const(0), value, this.places.words + at);
   }
   setWord32(at: number, value: Code): Code {
-    return i32.store(i32.const(0), value, this.#places.words + at);
+    return i32.store(i32.const(0), value, this.places.words + at);
   }
 
   get imm(): Code {
@@ -323,6 +409,34 @@ class InterpretedOperands implements Emitter {
       ),
     ];
   }
+  loadVector(linearCode: Code, stack: Code): Code {
+    const linear = this.local('i64');
+    const entry = this.local('i32');
+    const value = this.local('v128');
+    return [
+      set(linear, linearCode),
+      set(entry, this.#tlbEntry(linear)),
+      either(
+        this.#hit(linear, entry, 16, TLB_ENTRY.READ),
+        v128.load(this.#mapped(linear, entry)),
+        [set(value, call(this.#memory.loadVectorMiss, get(linear), stack)), when(this.word32(WORD.STATUS), this.abort), get(value)],
+        'v128',
+      ),
+    ];
+  }
+  storeVector(linearCode: Code, value: Code, stack: Code): Code {
+    const linear = this.local('i64');
+    const entry = this.local('i32');
+    return [
+      set(linear, linearCode),
+      set(entry, this.#tlbEntry(linear)),
+      either(
+        this.#hit(linear, entry, 16, TLB_ENTRY.WRITE),
+        v128.store(this.#mapped(linear, entry), value),
+        when(call(this.#memory.storeVectorMiss, get(linear), value, stack), this.abort),
+      ),
+    ];
+  }
   probe(linearCode: Code, access: number): Code {
     const linear = this.local('i64');
     const entry = this.local('i32');
@@ -334,7 +448,7 @@ class InterpretedOperands implements Emitter {
   }
 
   fault(vector: number, errorCode = -1): Code {
-    return [this.setWord32(WORD.VECTOR, i32.const(vector)), this.setWord32(WORD.ERROR_CODE, i32.const(errorCode)), ret(i32.const(LEFT.FAULT))];
+    return [this.setWord32(WORD.VECTOR, i32.const(vector)), this.setWord32(WORD.ERROR_CODE, i32.const(errorCode)), this.#return(LEFT.FAULT)];
   }
   skip(records: Code): Code {
     return [this.advance(i32.mul(i32.add(records, i32.const(1)), i32.const(RECORD_BYTES))), br(this.next)];
@@ -345,8 +459,15 @@ class InterpretedOperands implements Emitter {
   get dispatch(): Code {
     return br(this.found);
   }
-  readonly leave: Code = ret(i32.const(LEFT.BOUNDARY));
-  readonly abort: Code = ret(i32.const(LEFT.ABORT));
+  get leave(): Code {
+    return this.#return(LEFT.BOUNDARY);
+  }
+  get abort(): Code {
+    return this.#return(LEFT.ABORT);
+  }
+  #return(left: number): Code {
+    return ret(i32.const(this.#outlined ? left + 1 : left));
+  }
 }
 
 // ## From block to block
@@ -388,15 +509,34 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
   const checkSegment = module.import('checkSegment', ['i32', 'i64', 'i32', 'i32'], ['i32']);
   const system = module.import('system', ['i32'], ['i32']);
   const helpers: Helpers = { checkSegment, system, multiplyHigh: multiplyHigh(module), divide: divide(module) };
-  const memory = memoryFunctions(module, imports);
+  const library = new Map<string, Func>();
+  for (const [name, { params, results, build }] of LIBRARY) {
+    const func = module.function(params, results, (body, ...locals) => build(new ModuleState(places, body, library), ...locals));
+    library.set(name, func);
+    module.export(name, func);
+  }
+  const surroundings: Surroundings = { places, memory: memoryFunctions(module, imports), helpers, library };
+  const outlined = new Map(
+    [...OUTLINED].map((name) => {
+      const meaning = MICRO_OPS.get(name) as (e: Emitter) => Code;
+      const func = module.function(['i32'], ['i32'], (body, pc) => [
+        meaning(new InterpretedOperands(surroundings, body, pc as Local, true)),
+        i32.const(0),
+      ]);
+      return [name, func] as const;
+    }),
+  );
   const run = module.function(['i32'], ['i32'], (body, pcParam) => {
     const pc = pcParam as Local;
-    const e = new InterpretedOperands(places, body, pc, memory, helpers);
+    const e = new InterpretedOperands(surroundings, body, pc, false);
+    const status = body.local('i32');
     const labels = [...MICRO_OPS.keys()].map(() => new Label());
     let code: Code = [brTable(i32.load16_u(get(pc), RECORD.OP), labels, labels[0] as Label)];
-    [...MICRO_OPS.values()].forEach((meaning, index) => {
+    [...MICRO_OPS].forEach(([name, meaning], index) => {
       e.begin();
-      code = [block(labels[index] as Label, code), meaning(e), e.advance(i32.const(RECORD_BYTES)), br(e.next)];
+      const func = outlined.get(name);
+      const does = func ? when(tee(status, call(func, get(pc))), ret(i32.sub(get(status), i32.const(1)))) : meaning(e);
+      code = [block(labels[index] as Label, code), does, e.advance(i32.const(RECORD_BYTES)), br(e.next)];
     });
     e.begin();
     return [e.reload(), loop(e.next, [block(e.found, code), dispatch(e, pc, places)]), unreachable];

@@ -17,16 +17,19 @@ import './micro-ops/shifts.ts';
 import './micro-ops/strings.ts';
 import './micro-ops/transfers.ts';
 
-export { type Emitter, type Helpers, MICRO_OPS, type Operand, WORD, WORD_BYTES } from './micro-ops/emitter.ts';
+export { define, type Emitter, type Helpers, MICRO_OPS, type Operand, OUTLINED, WORD, WORD_BYTES } from './micro-ops/emitter.ts';
+export { defineFunction, LIBRARY, type StateAccess } from './micro-ops/library.ts';
 export { INSN_OPS } from './micro-ops/transfers.ts';
 export { CONDITIONS } from './micro-ops/vocabulary.ts';
 
-// The families above enter their members, {{MICRO_OPS.size}} in all, into one table when they are loaded. Their order in it gives the numbers.
+// The families above, and the instruction set for what only one instruction needs, enter their members into one table when they are loaded,
+// {{MICRO_OPS.size}} in all. Their order in it gives the numbers.
 
-const numbers = new Map([...MICRO_OPS.keys()].map((name, index) => [name, index]));
+const numbers = new Map<string, number>();
 
 /** The number of a micro-operation. @throws RangeError for a name that does not exist. */
 export function microOp(name: string): number {
+  if (numbers.size < MICRO_OPS.size) for (const known of [...MICRO_OPS.keys()].slice(numbers.size)) numbers.set(known, numbers.size);
   const number = numbers.get(name);
   if (number === undefined) throw new RangeError(`there is no micro-operation ${name}`);
   return number;

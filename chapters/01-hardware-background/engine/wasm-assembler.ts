@@ -8,8 +8,8 @@
 // that cannot be known while a piece is being built is how many blocks will surround it, and a branch counts blocks. So branches and blocks stay symbolic
 // until the tree is flattened.
 
-export type ValueType = 'i32' | 'i64';
-const TYPE_BYTE = { i32: 0x7f, i64: 0x7e } as const;
+export type ValueType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
+const TYPE_BYTE = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b } as const;
 const NO_RESULT = 0x40;
 
 /** The target of a branch: the end of a block, or the start of a loop. */
@@ -30,7 +30,7 @@ interface Depth {
 export type Code = readonly (number | Code | Scope | Depth)[];
 
 /** Unsigned LEB128. */
-function unsigned(value: number): number[] {
+export function unsigned(value: number): number[] {
   const out: number[] = [];
   let rest = value >>> 0;
   while (rest >= 0x80) {
@@ -55,26 +55,31 @@ function signed(value: bigint): number[] {
 
 // ## Expressions
 
-const unary =
+/** An instruction with one operand. */
+export const unary =
   (...opcode: number[]) =>
   (x: Code): Code => [x, ...opcode];
-const binary =
+/** An instruction with two operands. */
+export const binary =
   (...opcode: number[]) =>
   (x: Code, y: Code): Code => [x, y, ...opcode];
-const load =
-  (opcode: number) =>
-  (address: Code, offset = 0): Code => [address, opcode, 0, ...unsigned(offset)]; // alignment hint 0: guest addresses may be anything
-const store =
-  (opcode: number) =>
-  (address: Code, value: Code, offset = 0): Code => [address, value, opcode, 0, ...unsigned(offset)];
+/** A load. The alignment hint is 0, because guest addresses may be anything. */
+export const load =
+  (...opcode: number[]) =>
+  (address: Code, offset = 0): Code => [address, ...opcode, 0, ...unsigned(offset)];
+export const store =
+  (...opcode: number[]) =>
+  (address: Code, value: Code, offset = 0): Code => [address, value, ...opcode, 0, ...unsigned(offset)];
 
 /** Operations on 32-bit integers; results of comparisons are of this type too. */
 // biome-ignore format: table
 export const i32 = {
   const: (value: number): Code => [0x41, ...signed(BigInt(value | 0))],
-  load: load(0x28), load8_u: load(0x2d), load16_u: load(0x2f), store: store(0x36), store8: store(0x3a), store16: store(0x3b),
-  eqz: unary(0x45), eq: binary(0x46), ne: binary(0x47), lt_s: binary(0x48), lt_u: binary(0x49), gt_u: binary(0x4b), le_u: binary(0x4d), ge_u: binary(0x4f),
-  popcnt: unary(0x69), add: binary(0x6a), sub: binary(0x6b), mul: binary(0x6c),
+  load: load(0x28), load8_s: load(0x2c), load8_u: load(0x2d), load16_s: load(0x2e), load16_u: load(0x2f), store: store(0x36), store8: store(0x3a), store16: store(0x3b),
+  eqz: unary(0x45), eq: binary(0x46), ne: binary(0x47), lt_s: binary(0x48), lt_u: binary(0x49), gt_s: binary(0x4a), gt_u: binary(0x4b),
+  le_s: binary(0x4c), le_u: binary(0x4d), ge_s: binary(0x4e), ge_u: binary(0x4f),
+  clz: unary(0x67), ctz: unary(0x68), popcnt: unary(0x69), div_u: binary(0x6e), rem_u: binary(0x70), rotl: binary(0x77), rotr: binary(0x78),
+  extend8_s: unary(0xc0), extend16_s: unary(0xc1), add: binary(0x6a), sub: binary(0x6b), mul: binary(0x6c),
   and: binary(0x71), or: binary(0x72), xor: binary(0x73), shl: binary(0x74), shr_s: binary(0x75), shr_u: binary(0x76),
   wrap_i64: unary(0xa7),
 };

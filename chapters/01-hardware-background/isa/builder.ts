@@ -29,6 +29,9 @@ interface Address {
 
 /** The operand of a general register or temporary. */
 export const slot = (n: number): number => 8 * n;
+/** The operand of an XMM register, and of an MMX register: the significand of a physical floating-point register. */
+export const xmm = (n: number): number => OFFSET.FPU + 160 + 16 * n;
+export const mmx = (n: number): number => OFFSET.FPU + 32 + 16 * n;
 const NEXT_RIP = slot(SLOT.NEXT_RIP);
 const segmentRecord = (segment: number): number => OFFSET.SEGMENTS + segment * SEGMENT_BYTES;
 /** The operand that is a segment register's selector. */
@@ -84,6 +87,17 @@ export class Builder {
     return slot(SLOT.T0 + this.#temporaries++);
   }
 
+  /** A temporary of 16 bytes. */
+  vectorTemporary(): number {
+    this.#temporaries += this.#temporaries & 1;
+    const at = this.temporary();
+    this.temporary();
+    return at;
+  }
+  #temporaryFor(bytes: number): number {
+    return bytes === 16 ? this.vectorTemporary() : this.temporary();
+  }
+
   /** Temporaries taken inside are free again afterwards. */
   scratch(emit: () => void): void {
     const taken = this.#temporaries;
@@ -111,6 +125,10 @@ export class Builder {
     if (spec.kind === 'Z' || spec.kind === 'R') return this.register(insn.rm, bytes);
     if (spec.kind === 'E' && insn.mod === 3) return this.register(insn.rm, bytes);
     if (spec.kind === 'r') return slot(spec.register);
+    if (spec.kind === 'V') return xmm(insn.reg);
+    if (spec.kind === 'U' || (spec.kind === 'W' && insn.mod === 3)) return xmm(insn.rm);
+    if (spec.kind === 'P') return mmx(insn.reg & 7);
+    if (spec.kind === 'N' || (spec.kind === 'Q' && insn.mod === 3)) return mmx(insn.rm & 7);
     return NONE;
   }
 
@@ -154,12 +172,18 @@ export class Builder {
   get #linearSize(): number {
     return this.code64 ? 8 : 4;
   }
-  load(address: Address, bytes: number, d = this.temporary(), kind = 'load'): number {
+  load(address: Address, bytes: number, d = this.#temporaryFor(bytes), kind = 'load'): number {
     this.emit(`${kind}.${bytes}.${this.#linearSize}`, { d, a: address.at, imm: pack(address.disp, Number(address.stack)) });
     return d;
   }
   store(address: Address, bytes: number, from: number): void {
     this.emit(`store.${bytes}.${this.#linearSize}`, { a: address.at, b: from, imm: pack(address.disp, Number(address.stack)) });
+  }
+  /** #GP unless the address is a multiple of `bytes`. */
+  aligned(address: Address, bytes: number): void {
+    const at = this.temporary();
+    this.emit(`lea.${this.#linearSize}.base`, { d: at, a: address.at, imm: pack(address.disp, 0) });
+    this.emit('aligned', { a: at, imm: BigInt(bytes) });
   }
   /** A further unit of the same memory operand. */
   beyond(address: Address, bytes: number): Address {
@@ -196,7 +220,7 @@ export class Builder {
     }
     const bytes = this.bytes(n);
     const address = this.address(bytes, WRITE);
-    const d = this.temporary();
+    const d = this.#temporaryFor(bytes);
     make(d);
     this.store(address, bytes, d);
   }

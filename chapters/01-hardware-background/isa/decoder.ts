@@ -187,7 +187,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
       if (remarks.has('bare') && (operandPrefix || repeat)) return false;
       if (remarks.has('memory') && !isMemory) return false;
       if (remarks.has('register') && isMemory) return false;
-      return !candidate.operands.some(({ kind }) => (kind === 'M' && !isMemory) || (kind === 'R' && isMemory));
+      return !candidate.operands.some(({ kind }) => (kind === 'M' && !isMemory) || ('RNU'.includes(kind) && isMemory));
     }) ?? UNDEFINED_ENCODING;
   const { operands, remarks } = encoding;
 
@@ -227,7 +227,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   // @clause x86.exception.lock-prefix
   const lockable = remarks.has('lock') && isMemory && (destination?.kind === 'E' || destination?.kind === 'M');
   const chosen = lock && !lockable ? UNDEFINED_ENCODING : encoding;
-  const sized = operands.find(({ kind }) => kind !== 'I' && kind !== 'k' && kind !== 'J') ?? destination;
+  const sized = operands.find(({ kind, size }) => !'IkJPQNVWU'.includes(kind) && !'tx'.includes(size)) ?? destination;
   const segment = segmentOverride !== NONE ? segmentOverride : memory.stack ? SEG.SS : SEG.DS;
   const insn: Instruction = {
     name: chosen.definition.name,

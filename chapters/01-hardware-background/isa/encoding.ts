@@ -9,7 +9,8 @@
 // ```
 //
 // An encoding is an opcode, then operands, then remarks. The opcode is hexadecimal, escape bytes included (`0FB6`); `F3.0FB8` demands a prefix;
-// `/4` is an opcode extension in ModRM's reg field, `/C1` a whole ModRM byte; `50+` stands for eight opcodes, with a register in the low three bits.
+// `/4` is an opcode extension in ModRM's reg field, `/C1` a whole ModRM byte; `50+` stands for eight opcodes, with a register in the low three bits, and `/C0+` for
+// eight ModRM bytes.
 
 import type { Builder } from './builder.ts';
 import type { SystemOp } from './system-ops.ts';
@@ -18,11 +19,13 @@ import type { SystemOp } from './system-ops.ts';
 const KINDS = {
   E: 'register or memory', M: 'memory', R: 'register, in ModRM.rm', G: 'register, in ModRM.reg', Z: 'register, in the opcode', S: 'segment register',
   C: 'control register', D: 'debug register', I: 'immediate', J: 'relative target', A: 'direct far pointer', O: 'memory at a direct offset',
+  P: 'MMX register, in ModRM.reg', Q: 'MMX register or memory', N: 'MMX register, in ModRM.rm',
+  V: 'XMM register, in ModRM.reg', W: 'XMM register or memory', U: 'XMM register, in ModRM.rm',
   X: 'memory at DS:rSI', Y: 'memory at ES:rDI', r: 'a register that the code names', k: 'the constant 1',
 } as const;
 type OperandKind = keyof typeof KINDS;
-/** b, w, d, q: 1, 2, 4, 8 bytes. v: operand size. z: operand size, at most 4. y: 4, or 8 with an operand size of 8. p: far pointer. `0`: no size of its own. */
-type OperandSize = 'b' | 'w' | 'd' | 'q' | 'v' | 'z' | 'y' | 'p' | '0';
+/** b, w, d, q, t, x: 1, 2, 4, 8, 10, 16 bytes. v: operand size. z: operand size, at most 4. y: 4, or 8 with an operand size of 8. p: far pointer. `0`: no size of its own. */
+type OperandSize = 'b' | 'w' | 'd' | 'q' | 't' | 'x' | 'v' | 'z' | 'y' | 'p' | '0';
 
 export interface OperandSpec {
   readonly kind: OperandKind;
@@ -42,6 +45,10 @@ export function operandBytes(spec: OperandSpec, operandSize: number): number {
       return 4;
     case 'q':
       return 8;
+    case 't':
+      return 10;
+    case 'x':
+      return 16;
     case 'z':
       return Math.min(operandSize, 4);
     case 'y':
@@ -102,22 +109,22 @@ function parseOperand(text: string): OperandSpec {
   if (named) return named;
   const kind = text[0] as string;
   const size = text[1] ?? '0';
-  if (text.length > 2 || !(kind in KINDS) || !'bwdqvzyp0'.includes(size)) throw new SyntaxError(`operand ${text}`);
+  if (text.length > 2 || !(kind in KINDS) || !'bwdqtxvzyp0'.includes(size)) throw new SyntaxError(`operand ${text}`);
   return { kind: kind as OperandKind, size: size as OperandSize, register: 0 };
 }
 
-const OPCODE = /^(?:(66|F2|F3)\.)?([0-9A-F]{2,6})(\+)?(?:\/([0-7]|[0-9A-F]{2}))?$/;
+const OPCODE = /^(?:(66|F2|F3)\.)?([0-9A-F]{2,6})(\+)?(?:\/([0-7]|[0-9A-F]{2})(\+)?)?$/;
 
 function parseEncoding(text: string, definition: Definition): Encoding[] {
   const [opcodeText = '', ...words] = text.trim().split(/\s+/);
   const match = OPCODE.exec(opcodeText);
   if (!match) throw new SyntaxError(`${definition.name}: opcode ${opcodeText}`);
-  const [, prefix, hex = '', plus, extension] = match;
+  const [, prefix, hex = '', plus, extension, eightForms] = match;
   const isRemark = (word: string): word is Remark => word in REMARKS;
   const operands = words.filter((word) => !isRemark(word)).flatMap((word) => word.split(',').map(parseOperand));
   const remarks = new Set<Remark>(words.filter(isRemark));
   const opcode = Number.parseInt(hex, 16);
-  const usesModrm = operands.some(({ kind }) => 'EMRGSCD'.includes(kind)) || remarks.has('memory') || remarks.has('register');
+  const usesModrm = operands.some(({ kind }) => 'EMRGSCDPQNVWU'.includes(kind)) || remarks.has('memory') || remarks.has('register');
   const encoding: Encoding = {
     opcode,
     prefix: prefix ? Number.parseInt(prefix, 16) : 0,
@@ -128,7 +135,8 @@ function parseEncoding(text: string, definition: Definition): Encoding[] {
     remarks,
     definition,
   };
-  return plus ? Array.from({ length: 8 }, (_, low) => ({ ...encoding, opcode: opcode + low })) : [encoding];
+  if (plus) return Array.from({ length: 8 }, (_, low) => ({ ...encoding, opcode: opcode + low }));
+  return eightForms ? Array.from({ length: 8 }, (_, low) => ({ ...encoding, modrm: encoding.modrm + low })) : [encoding];
 }
 
 function makeDefinition(name: string, encodings: string, build: Definition['build'], system: Definition['system']): Definition {

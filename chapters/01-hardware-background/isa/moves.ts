@@ -138,11 +138,7 @@ const CMPXCHG8B = instruction('CMPXCHG8B', '0FC7/1 M lock', (b) => {
   const bytes = b.insn.operandSize === 8 ? 8 : 4;
   const { RAX, RBX, RCX, RDX } = SLOT;
   const address = b.address(2 * bytes, 2);
-  if (bytes === 8) {
-    const at = b.temporary();
-    b.emit('lea.8.base', { d: at, a: address.at, imm: BigInt.asUintN(32, address.disp) });
-    b.emit('aligned', { a: at, imm: 16n });
-  }
+  if (bytes === 8) b.aligned(address, 16);
   const upper = b.beyond(address, bytes);
   const low = b.load(address, bytes, b.temporary(), 'modify');
   const high = b.load(upper, bytes, b.temporary(), 'modify');

@@ -1,6 +1,7 @@
 // # What micro-operations are written in terms of
 
-import type { Code, Func, Local, ValueType } from '../wasm-assembler.ts';
+import type { Code, Func } from '../wasm-assembler.ts';
+import type { StateAccess } from './library.ts';
 
 /** Which operand of the record: destination, first and second source. */
 export type Operand = 'd' | 'a' | 'b';
@@ -31,17 +32,17 @@ export interface Helpers {
 }
 
 /** What the meaning of a micro-operation is written in terms of. */
-export interface Emitter {
+export interface Emitter extends StateAccess {
   /** The low `bytes` of an operand, sign-extended to 64 bits. */
   get(operand: Operand, bytes?: number): Code;
   getUnsigned(operand: Operand, bytes?: number): Code;
   /** Writes an operand as x86 does: 1 and 2 bytes leave the rest alone, 4 bytes clear the upper half. */
   set(operand: Operand, bytes: number, value: Code): Code;
-  /** A field of fixed place in the register file; `part` is a byte offset from an operand instead (a segment record's limit). */
-  field(offset: number): Code;
-  field32(offset: number): Code;
-  setField(offset: number, value: Code): Code;
-  setField32(offset: number, value: Code): Code;
+  /** All 16 bytes of an operand, and the i32 buffer address of its first. */
+  getVector(operand: Operand): Code;
+  setVector(operand: Operand, value: Code): Code;
+  address(operand: Operand): Code;
+  /** The 32 bits at a byte offset from an operand (a segment record's limit). */
   part32(operand: Operand, at: number): Code;
   slotUnsigned(slot: number, bytes: number): Code;
   slotSigned(slot: number, bytes: number): Code;
@@ -55,10 +56,12 @@ export interface Emitter {
   readonly imm: Code;
   readonly immLow: Code;
   readonly immHigh32: Code;
-  local(type: ValueType): Local;
   /** Leaves the unsigned value on the stack. `stack`: an i32, non-zero when a non-canonical address is a stack fault. */
   load(bytes: number, linear: Code, stack: Code, access?: number): Code;
   store(bytes: number, linear: Code, value: Code, stack: Code): Code;
+  /** The same for 16 bytes, as a v128. */
+  loadVector(linear: Code, stack: Code): Code;
+  storeVector(linear: Code, value: Code, stack: Code): Code;
   /** An i32: the buffer offset of the byte at `linear` when the TLB maps its page for this access, else 0. */
   probe(linear: Code, access: number): Code;
   /** Abandons the instruction with an exception. */
@@ -79,6 +82,10 @@ type Meaning = (e: Emitter) => Code;
 
 /** All micro-operations by name. The place in this map is the number in the record. */
 export const MICRO_OPS = new Map<string, Meaning>();
-export const define = (name: string, meaning: Meaning): void => {
+/** Those that the interpreter calls as functions: what is long, or rare, would only be in the way of the others. They do not leave, skip or dispatch. */
+export const OUTLINED = new Set<string>();
+export function define(name: string, meaning: Meaning, { outlined = false } = {}): void {
+  if (MICRO_OPS.has(name)) throw new RangeError(`micro-operation ${name} is defined twice`);
   MICRO_OPS.set(name, meaning);
-};
+  if (outlined) OUTLINED.add(name);
+}

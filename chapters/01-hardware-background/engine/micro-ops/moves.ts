@@ -51,6 +51,12 @@ for (const bytes of SIZES) {
   }
 }
 
+for (const mask of [8, 4] as const) {
+  const linear = (e: Emitter): Code => cut(mask, i64.add(e.get('a'), e.immLow));
+  define(`load.16.${mask}`, (e) => e.setVector('d', e.loadVector(linear(e), e.immHigh32)), { outlined: true });
+  define(`store.16.${mask}`, (e) => e.storeVector(linear(e), e.getVector('b'), e.immHigh32), { outlined: true });
+}
+
 /** d := linear address of offset a in the segment whose record is operand b. imm: segment number, and (high half) bytes | access << 8. */
 define('segment', (e) => {
   const offset = e.local('i64');
