@@ -152,9 +152,8 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // outside `KVM_RUN` and unblocked, atomically, inside. `immediate_exit`, younger and cheaper, is a flag in the shared page that the signal handler
 // sets: if the handler runs too early, the flag makes the entry that follows fail.
 //
-// On the software kernel there are no threads. Its vCPUs take turns, each until it halts or has used up a bound on
-// instructions, the way QEMU's emulator ran its
-// processors before 2017: what is lost is parallelism, what is gained is that two runs are the same to the byte.
+// On the software kernel there are no threads. Its vCPUs take turns, each until it halts or has used up a bound on instructions, the way QEMU's
+// emulator ran its processors before 2017: what is lost is parallelism, what is gained is that two runs are the same to the byte.
 //
 // ::include vmm.ts
 //

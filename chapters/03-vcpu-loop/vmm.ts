@@ -1,10 +1,10 @@
 // # The outer loop
 //
 // A guest is run by a loop in which almost nothing happens: call KVM_RUN, look why it came back, answer, call again. QEMU's is `kvm_cpu_exec()`;
-// every monitor has one. This is it for kernels whose KVM_RUN is certain to return: the kernel of this book counts instructions and comes back when its
-// bound is reached, the host's is interrupted by a clock. Several processors share the one thread and take turns; a turn ends when a run was interrupted or the processor
-// halted. QEMU's TCG ran its processors so for years. It is slow, and on a kernel that
-// counts instructions it is deterministic.
+// every monitor has one. This is it for kernels whose KVM_RUN is certain to return: the kernel of this book counts instructions and comes back when
+// its bound is reached, the host's is interrupted by a clock. Several processors share the one thread and take turns; a turn ends when a run was
+// interrupted or the processor halted. QEMU's TCG ran its processors so for years. It is slow, and on a kernel that counts instructions it is
+// deterministic.
 
 import { GUESTDBG } from '../02-kvm-objects/abi/events.ts';
 import type { Vcpu } from '../02-kvm-objects/kvm.ts';

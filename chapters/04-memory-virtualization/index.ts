@@ -353,9 +353,9 @@ export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
 // them, INVLPG and CR3 and accessed bits included; what comes out of them is taken for a guest physical address, and goes through tables of the hypervisor's.
 //
 // The naive picture is two walks one after the other, {{words(references())}} references and {{words(references())}}. It is wrong by a factor of
-// {{words(references({ nested: '4K' }) / (2 * references()))}}. The guest's CR3 is a guest physical address.
-// So is every address in its tables. Before the processor can *read* the first entry it must know where that entry is, and that takes a walk of the second
-// stage; the same for the second, the third, the fourth, and for the byte.
+// {{words(references({ nested: '4K' }) / (2 * references()))}}. The guest's CR3 is a guest physical address. So is every address in its tables.
+// Before the processor can *read* the first entry it must know where that entry is, and that takes a walk of the second stage; the same for the
+// second, the third, the fourth, and for the byte.
 //
 // ::figure two-stages -- All references of one translation, in the processor's order. A row finds one of the guest's entries, and the last the byte.
 //
@@ -419,13 +419,13 @@ export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
 // {{perWalk(shadowTouch.warm)}} references for each miss against {{perWalk(eptTouch.warm)}}. A database that fits its tables in memory and misses the
 // TLB all day is the guest for which shadow paging never stopped being faster.
 //
-// The guest that **switches** shows the price of a context switch. A load of CR3 is an exit under shadow paging, {{shadowSwitch.warm.exits.CR_ACCESS}} for
-// {{SWITCHES}} switches, and nothing under EPT. After it the TLB is empty either way, and the {{WORKING_SET}} pages of the working set come back by walks:
-// {{perSwitch(shadowSwitch.warm)}} references for each switch there, {{perSwitch(eptSwitch.warm)}} here. So the exit may cost as much as
-// {{perSwitch(eptSwitch.warm) - perSwitch(shadowSwitch.warm)}} references before EPT wins. With references that hit the cache that is some thousand cycles, and an
-// exit with its handler is of the same order. On the first processors with VT-x it was several times
-// that, and the second stage was a gain at once. Exits have become faster since; what keeps it ahead is large pages, the caches that processors have for the
-// upper levels of both trees, and the third guest.
+// The guest that **switches** shows the price of a context switch. A load of CR3 is an exit under shadow paging,
+// {{shadowSwitch.warm.exits.CR_ACCESS}} for {{SWITCHES}} switches, and nothing under EPT. After it the TLB is empty either way, and the
+// {{WORKING_SET}} pages of the working set come back by walks: {{perSwitch(shadowSwitch.warm)}} references for each switch there,
+// {{perSwitch(eptSwitch.warm)}} here. So the exit may cost as much as {{perSwitch(eptSwitch.warm) - perSwitch(shadowSwitch.warm)}} references before
+// EPT wins. With references that hit the cache that is some thousand cycles, and an exit with its handler is of the same order. On the first
+// processors with VT-x it was several times that, and the second stage was a gain at once. Exits have become faster since; what keeps it ahead is
+// large pages, the caches that processors have for the upper levels of both trees, and the third guest.
 //
 // The guest that **remaps** is the one that decides it. Each page mapped, written, unmapped and flushed takes {{perPage(shadowRemap.warm)}} exits on shadow tables: the
 // store into the tracked table, the fault on the new page, the INVLPG. Under EPT it takes {{words(total(eptRemap.warm.exits) - 1)}}. An operating system that starts

@@ -1,14 +1,13 @@
 // # A driver that means harm
 //
-// Chance alone finds little in a ring: bytes thrown at it are refused at the first index. So this driver is a good one most of the time, lays chains as
-// the specification has them, and
-// then spoils a little: a flag, a link, an address, the index, or whatever the device reads while it is reading it, as a second processor could.
+// Chance alone finds little in a ring: bytes thrown at it are refused at the first index. So this driver is a good one most of the time, lays chains
+// as the specification has them, and then spoils a little: a flag, a link, an address, the index, or whatever the device reads while it is reading
+// it, as a second processor could.
 //
 // What must hold is short. No exception. No store but into the used ring, the device's own words and the buffers that a chain offers for writing. No
-// piece of memory that the
-// driver did not name or that is not there. A bounded number of accesses for each call, and never more chains in the device's hands than the queue has
-// descriptors. And as long as nothing is
-// spoilt, everything is served: a device that refuses all is safe, and no use.
+// piece of memory that the driver did not name or that is not there. A bounded number of accesses for each call, and never more chains in the
+// device's hands than the queue has descriptors. And as long as nothing is spoilt, everything is served: a device that refuses all is safe, and no
+// use.
 //
 // Everything follows from a seed. A complaint names the seed and the ring.
 

@@ -93,11 +93,10 @@ export function lettersSent(count: number): { readonly notifications: number; re
 // On [the ring’s page](../../live/ring.html) you can exchange any two accesses, or take one fence away, and step through the execution that fails.
 //
 // Read the rows. Let the index move first, and no machine is safe: it is not a matter of processors, the program is wrong. (Two stores that nothing
-// counts yet may change places; try it.) Write them in the right order
-// but ask for nothing, and the first two questions come out right on x86, whose stores stay in order, and wrong on a weak machine. That is why a
-// missing barrier survives for years in a code base whose tests run on x86. The third question is the treacherous one. Both sides *say* something and
-// then *look*, and a processor that lets a load pass an older store, as x86 does, breaks it. Its symptom is not a wrong byte. It is a guest that
-// hangs once a week, with a request in the ring and both sides asleep.
+// counts yet may change places; try it.) Write them in the right order but ask for nothing, and the first two questions come out right on x86, whose
+// stores stay in order, and wrong on a weak machine. That is why a missing barrier survives for years in a code base whose tests run on x86. The
+// third question is the treacherous one. Both sides *say* something and then *look*, and a processor that lets a load pass an older store, as x86
+// does, breaks it. Its symptom is not a wrong byte. It is a guest that hangs once a week, with a request in the ring and both sides asleep.
 //
 // Everything below keeps to one rule for each question. *The index last*: what it counts is complete in memory before it moves. *The index first*:
 // whoever looks at it looks at nothing it counts before. *A fence between saying and looking.* In TypeScript the three are `Atomics.store`,

@@ -5,9 +5,9 @@
 // see each thing that the guest does to them. Nothing else in the kernel wants to know which it is. So a VM owns one object that answers for
 // memory, and the rest (registers, slots, the loop around VM entry, the emulator) tells it what happens and asks it what it needs.
 //
-// Linux has the same line in two places: the callbacks of `struct kvm_mmu`, which differ between the methods, and those of `struct kvm_x86_ops`
-// that depend on them. The interface below is both, as one list. `SoftKernel` has a
-// factory that makes the object for a new VM, and a later chapter may replace the factory.
+// Linux has the same line in two places: the callbacks of `struct kvm_mmu`, which differ between the methods, and those of `struct kvm_x86_ops` that
+// depend on them. The interface below is both, as one list. `SoftKernel` has a factory that makes the object for a new VM, and a later chapter may
+// replace the factory.
 //
 // ## The life of the object
 //

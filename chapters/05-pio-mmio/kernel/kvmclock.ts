@@ -1,9 +1,8 @@
 // # kvmclock: telling the guest the time without being asked
 //
-// A guest that wants the time reads a device, and each reading is an exit. But it has a clock without exits: the time stamp counter. All it lacks is what
-// the counter means, and that can be written down once. The guest names a page by an MSR
-// (number {{KVMCLOCK_MSR.SYSTEM_TIME_NEW.toString(16)}} in hexadecimal); the kernel writes there a moment of the counter, the time at that
-// moment, and the factor between the two:
+// A guest that wants the time reads a device, and each reading is an exit. But it has a clock without exits: the time stamp counter. All it lacks is
+// what the counter means, and that can be written down once. The guest names a page by an MSR (number {{KVMCLOCK_MSR.SYSTEM_TIME_NEW.toString(16)}}
+// in hexadecimal); the kernel writes there a moment of the counter, the time at that moment, and the factor between the two:
 //
 // ```text
 // time = system_time + (((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul >> 32)

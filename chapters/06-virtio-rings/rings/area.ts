@@ -1,10 +1,9 @@
 // # Words in shared memory
 //
-// An index that another thread polls has to be read and written in one piece, and in order with everything around it. JavaScript promises both for one
-// thing only:
-// `Atomics` on an integer array. So an area of a ring is seen as 16-bit and 32-bit words wherever that is possible, which is wherever guest RAM is one
-// buffer that
-// begins at an aligned place. Elsewhere (a test's odd array, a big-endian host, an area whose pages lie apart) it is the same words, more slowly.
+// An index that another thread polls has to be read and written in one piece, and in order with everything around it. JavaScript promises both for
+// one thing only: `Atomics` on an integer array. So an area of a ring is seen as 16-bit and 32-bit words wherever that is possible, which is wherever
+// guest RAM is one buffer that begins at an aligned place. Elsewhere (a test's odd array, a big-endian host, an area whose pages lie apart) it is the
+// same words, more slowly.
 
 import type { DeviceMemory, DmaAccess } from '../memory.ts';
 

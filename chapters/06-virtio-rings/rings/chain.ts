@@ -1,10 +1,8 @@
 // # From descriptors to buffers
 //
-// A chain is data from a stranger. It may say that it never ends, that its buffers are where no memory is, that the device shall read what it was given
-// to write.
-// The walk therefore has one bound that nothing gets around, and it reads each field of a descriptor *once*, into a local. A second look could see
-// something else: the
-// driver is another processor, and what was checked at the first look is worth nothing at the second.
+// A chain is data from a stranger. It may say that it never ends, that its buffers are where no memory is, that the device shall read what it was
+// given to write. The walk therefore has one bound that nothing gets around, and it reads each field of a descriptor *once*, into a local. A second
+// look could see something else: the driver is another processor, and what was checked at the first look is worth nothing at the second.
 
 import type { DeviceMemory } from '../memory.ts';
 import type { Chain } from '../queue.ts';

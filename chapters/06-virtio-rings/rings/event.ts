@@ -1,9 +1,8 @@
 // # Who wants to be told
 //
 // A notification is an interrupt, or an exit: a thousand times the price of the sixteen bytes that it is about. So each side leaves the other a mark,
-// *wake me when
-// you pass this*, and the other compares. The comparison is where indices that wrap around are easiest to get wrong, hence one function per format and
-// nothing else here.
+// *wake me when you pass this*, and the other compares. The comparison is where indices that wrap around are easiest to get wrong, hence one function
+// per format and nothing else here.
 
 import { WRAP } from './layout.ts';
 

@@ -1,8 +1,7 @@
 // # A driver to test rings with
 //
-// It knows both formats from the specification, keeps no cleverness, and remembers everything it did, so that a test can say what the device must have
-// seen. The memory
-// around it comes in kinds that a device may meet.
+// It knows both formats from the specification, keeps no cleverness, and remembers everything it did, so that a test can say what the device must
+// have seen. The memory around it comes in kinds that a device may meet.
 
 import type { DeviceMemory, DmaAccess } from '../memory.ts';
 import type { RingFeatures, RingPlace, RingPosition } from '../queue.ts';

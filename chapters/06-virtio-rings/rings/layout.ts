@@ -1,9 +1,8 @@
 // # What lies in the shared memory
 //
-// Both formats are a table of sixteen-byte descriptors and a few words beside it. They differ in who writes what. In a *split* ring every area has one
-// writer: the
-// driver's are the descriptor table and the available ring, the device's is the used ring. In a *packed* ring both write the same descriptors in turn, so that
-// handing over a buffer touches one cache line and not three.
+// Both formats are a table of sixteen-byte descriptors and a few words beside it. They differ in who writes what. In a *split* ring every area has
+// one writer: the driver's are the descriptor table and the available ring, the device's is the used ring. In a *packed* ring both write the same
+// descriptors in turn, so that handing over a buffer touches one cache line and not three.
 
 import { layout, u16le, u32le, u64le } from '../../01-hardware-background/layout.ts';
 import type { RingPlace } from '../queue.ts';
@@ -58,9 +57,8 @@ export const usedBytes = (size: number, eventIdx = true): number => availEventAt
 
 // ## Packed
 //
-// The address stays where it was. The last four bytes change: there is no `next`, since a list takes neighbours, and what was implied by the descriptor's
-// index is
-// now a word of its own, the buffer id.
+// The address stays where it was. The last four bytes change: there is no `next`, since a list takes neighbours, and what was implied by the
+// descriptor's index is now a word of its own, the buffer id.
 //
 // ::layout pvirtq_desc
 

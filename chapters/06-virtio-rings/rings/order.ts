@@ -1,12 +1,10 @@
 // # In the order they came
 //
 // With IN_ORDER a driver may forget which buffer is where: the next one that comes back is the next one it sent. A disk finishes its requests as it
-// likes, so somebody
-// has to hold the early ones back. It is done here, below the device models, and none of them has to know.
+// likes, so somebody has to hold the early ones back. It is done here, below the device models, and none of them has to know.
 //
-// What is let go together may be told together: one element names the last of a batch, and the driver takes those before it as returned and *completely
-// written*. So
-// only a chain that is full may be passed over in silence.
+// What is let go together may be told together: one element names the last of a batch, and the driver takes those before it as returned and
+// *completely written*. So only a chain that is full may be passed over in silence.
 
 import type { RingChain } from './chain.ts';
 

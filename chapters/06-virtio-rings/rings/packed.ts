@@ -1,9 +1,8 @@
 // # The packed ring, from the device
 //
-// One circle of descriptors, written by both sides in turn. Whose a descriptor is stands in two of its own bits. Neither side ever clears them: each lap
-// around the circle
-// they mean the opposite of the lap before, and a *wrap counter* on either side remembers which lap it is on. So one store hands a buffer over, and an
-// idle side polls one place.
+// One circle of descriptors, written by both sides in turn. Whose a descriptor is stands in two of its own bits. Neither side ever clears them: each
+// lap around the circle they mean the opposite of the lap before, and a *wrap counter* on either side remembers which lap it is on. So one store
+// hands a buffer over, and an idle side polls one place.
 //
 // That store is of `flags`, and everything that was said of an index in the split ring is said of it here:
 //

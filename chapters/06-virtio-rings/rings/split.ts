@@ -1,8 +1,7 @@
 // # The split ring, from the device
 //
 // Each area has one writer, so nothing here is ever contended. What can go wrong is the order in which one side's stores become visible to the other.
-// There are three
-// places where it counts, and each is a function with a name:
+// There are three places where it counts, and each is a function with a name:
 //
 // - `#look` reads `avail.idx` **before** any element or descriptor that it promises. The driver writes in the other order. Were the element read first,
 //   it could be from before the

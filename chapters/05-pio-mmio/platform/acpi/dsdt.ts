@@ -105,8 +105,7 @@ function routing(routes: readonly PciRoute[]): Aml {
 }
 
 // Who manages hot plug, power and errors of PCI Express? Operating system and firmware agree by this method: the one asks for features, the other
-// strikes out what it keeps. The firmware keeps
-// only the control of slots by the standard hot-plug controller, which this machine has none of.
+// strikes out what it keeps. The firmware keeps only the control of slots by the standard hot-plug controller, which this machine has none of.
 const PCI_BRIDGE_UUID = '33db4d5b-1ff7-401c-9657-7441c03dd766';
 const GRANTED = 0x1d; // native hot plug, power management events, advanced errors, the capability structure
 const UNRECOGNIZED = 4;
