@@ -8,10 +8,12 @@ import { Fault, undefinedOpcode, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
-import { AR, CpuState, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
+import { AR, CpuState, CR4, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { ACCESS, Engine, type EngineHost, type Stop } from './engine.ts';
 import { writeFlags } from './flags.ts';
 import { TLB_ENTRY } from './interpreter.ts';
+
+const MXCSR_RESET = 0x1f80; // all exceptions masked, rounding to nearest
 
 /** Code sizes that {@link FlatMachine} can run. */
 export const FLAT_MODE = {
@@ -40,6 +42,8 @@ export class FlatMachine implements EngineHost {
     const { state } = this;
     state.set32(OFFSET.MODE, FLAT_MODE[bits]);
     state.set32(OFFSET.TLB, this.#tlb);
+    state.set64(OFFSET.CR4, BigInt(CR4.OSFXSR | CR4.OSXMMEXCPT));
+    state.set32(OFFSET.FPU + 24, MXCSR_RESET);
     for (let segment = 0; segment <= SEG.GS; segment++) {
       state.setSegLimit(segment, bits === 16 ? 0xffff : 0xffffffff);
       state.setSegRights(segment, AR.P | AR.S | AR.WRITABLE | (segment === SEG.CS ? AR.CODE : 0));
