@@ -8,7 +8,7 @@
 // instruction('ADD', '00 Eb,Gb; 01 Ev,Gv; 80/0 Eb,Ib; 83/0 Ev,Ib', …)
 // ```
 //
-// An encoding is an opcode, then operands, then remarks. The opcode is hexadecimal, escape bytes included (`0FB6`); `F3.0FB8` demands a prefix;
+// An encoding is an opcode, then operands, then remarks, then perhaps a feature. The opcode is hexadecimal, escape bytes included (`0FB6`); `F3.0FB8` demands a prefix;
 // `/4` is an opcode extension in ModRM's reg field, `/C1` a whole ModRM byte; `50+` stands for eight opcodes, with a register in the low three bits, and `/C0+` for
 // eight ModRM bytes.
 
@@ -81,6 +81,17 @@ const REMARKS = {
 } as const;
 type Remark = keyof typeof REMARKS;
 
+// The last remark names the CPUID feature with which an encoding came. What every processor has, since the 80486, has none.
+
+/** CPUID's names of the features that brought instructions. */
+// biome-ignore format: table
+const FEATURES = [
+  'X87', 'TSC', 'MSR', 'CX8', 'SEP', 'CMOV', 'CLFSH', 'MMX', 'FXSR', 'SSE', 'SSE2', 'SSE3', 'PCLMULQDQ', 'MONITOR', 'VMX', 'SSSE3', 'CX16', 'SSE4.1', 'SSE4.2',
+  'MOVBE', 'POPCNT', 'AESNI', 'XSAVE', 'XSAVEOPT', 'XSAVEC', 'XSAVES', 'RDRAND', 'RDSEED', 'FSGSBASE', 'BMI1', 'BMI2', 'ADX', 'INVPCID', 'SMAP', 'SYSCALL', 'RDTSCP',
+  'LAHF64', 'LZCNT',
+] as const;
+type Feature = (typeof FEATURES)[number];
+
 export interface Encoding {
   /** 0x00–0xff; 0x0f00–0x0fff; 0x0f3800–0x0f3aff. */
   readonly opcode: number;
@@ -93,6 +104,7 @@ export interface Encoding {
   readonly hasModrm: boolean;
   readonly operands: readonly OperandSpec[];
   readonly remarks: ReadonlySet<Remark>;
+  readonly feature: Feature | null;
   readonly definition: Definition;
 }
 
@@ -121,7 +133,8 @@ function parseEncoding(text: string, definition: Definition): Encoding[] {
   if (!match) throw new SyntaxError(`${definition.name}: opcode ${opcodeText}`);
   const [, prefix, hex = '', plus, extension, eightForms] = match;
   const isRemark = (word: string): word is Remark => word in REMARKS;
-  const operands = words.filter((word) => !isRemark(word)).flatMap((word) => word.split(',').map(parseOperand));
+  const isFeature = (word: string): word is Feature => (FEATURES as readonly string[]).includes(word);
+  const operands = words.filter((word) => !isRemark(word) && !isFeature(word)).flatMap((word) => word.split(',').map(parseOperand));
   const remarks = new Set<Remark>(words.filter(isRemark));
   const opcode = Number.parseInt(hex, 16);
   const usesModrm = operands.some(({ kind }) => 'EMRGSCDPQNVWU'.includes(kind)) || remarks.has('memory') || remarks.has('register');
@@ -133,6 +146,7 @@ function parseEncoding(text: string, definition: Definition): Encoding[] {
     hasModrm: usesModrm || extension !== undefined,
     operands,
     remarks,
+    feature: words.find(isFeature) ?? null,
     definition,
   };
   if (plus) return Array.from({ length: 8 }, (_, low) => ({ ...encoding, opcode: opcode + low }));
