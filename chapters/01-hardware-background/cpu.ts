@@ -17,9 +17,9 @@ import type { EptContext, Intercepts } from './intercepts.ts';
 import type { Instruction } from './isa/instruction.ts';
 import type { SystemOp } from './isa/system-ops.ts';
 import { Mmu, type MmuHost, type PhysicalBus } from './mmu/mmu.ts';
-import { PHYSICAL_ADDRESS_BITS } from './mmu/paging.ts';
+import { LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS, WIDE_LINEAR_ADDRESS_BITS } from './mmu/paging.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-import { CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from './state.ts';
+import { CpuState, CR0, CR4, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from './state.ts';
 import { CR4_BITS, RESET_CR0 } from './system/control.ts';
 import { type Cpuid, modelCpuid } from './system/cpuid.ts';
 import { armed, DR6, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
@@ -58,6 +58,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** Linear memory for TypeScript code. */
   readonly mem: LinearMemory;
   readonly physicalAddressBits = PHYSICAL_ADDRESS_BITS;
+  /** Linear-address bits that paging can translate: 57 when there is 5-level paging. */
+  readonly linearAddressBits: number;
   intercepts: Intercepts | null = null;
   vmx: VmxExtension | null = null;
   delivering: DeliveredEvent | null = null;
@@ -82,12 +84,13 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   #slowAccess = false;
   #leaving: VmExit | null = null;
 
-  constructor({ memory, trace, ports = NO_PORTS, devices = NO_DEVICES, apicId = 0 }: CpuOptions) {
+  constructor({ memory, trace, ports = NO_PORTS, devices = NO_DEVICES, apicId = 0, linearAddressBits = LINEAR_ADDRESS_BITS }: CpuOptions) {
     this.memory = memory;
     this.trace = trace ?? null;
     this.ports = ports;
     this.bus = devices;
     this.apicId = apicId;
+    this.linearAddressBits = linearAddressBits;
     this.state = new CpuState(memory);
     this.mmu = new Mmu(this);
     this.mem = new LinearMemory(this);
@@ -494,11 +497,12 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const before = state.get32(OFFSET.MODE);
     const mode = currentMode(state);
     state.set32(OFFSET.MODE, mode);
+    state.set32(OFFSET.CANONICAL_SHIFT, state.low32(OFFSET.CR4) & CR4.LA57 ? 64 - WIDE_LINEAR_ADDRESS_BITS : 64 - LINEAR_ADDRESS_BITS);
     // @clause x86.alignment-check
     const aligned = user && (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
     this.#slowAccess = aligned || this.#breakpoints.data;
     state.set32(OFFSET.TLB, this.mmu.selectBank(user, this.intercepts !== null, this.#slowAccess));
-    if (this.trace && modeName(mode) !== modeName(before)) {
+    if (this.trace && mode !== before && modeName(mode) !== modeName(before)) {
       this.#tick();
       this.trace.emit({ kind: 'mode', mode: modeName(mode) });
     }

@@ -37,9 +37,11 @@ export const OFFSET = {
   SHADOW: 0x218, // interruptibility, VMX bit layout: bit 0 STI, bit 1 MOV SS, bit 3 NMI blocked
   ACTIVITY: 0x21c, // VMX encoding: 0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI
   TLB: 0x220, // offset of the TLB bank in use
+  CANONICAL_SHIFT: 0x224, // 64 minus the number of linear-address bits in force: 16, or 7 with CR4.LA57
   // 64-bit
   ICOUNT: 0x228, // instructions retired: virtual time
   DEADLINE: 0x230, // leave the loop before retiring instruction number DEADLINE
+  SHADOW_AT: 0x238, // ICOUNT when STI or MOV SS set SHADOW: their bits mean something at that boundary only
   CR0: 0x280, CR2: 0x288, CR3: 0x290, CR4: 0x298, CR8: 0x2a0, EFER: 0x2a8, XCR0: 0x2b0,
   DR0: 0x2c0, DR1: 0x2c8, DR2: 0x2d0, DR3: 0x2d8, DR6: 0x2e0, DR7: 0x2e8,
   SEGMENTS: 0x300, // 8 records of SEGMENT_BYTES: ES CS SS DS FS GS LDTR TR
@@ -128,6 +130,7 @@ export class CpuState {
     this.i32 = new Int32Array(memory.buffer, this.base, STATE_BYTES / 4);
     this.u32 = new Uint32Array(memory.buffer, this.base, STATE_BYTES / 4);
     this.u8 = new Uint8Array(memory.buffer, this.base, STATE_BYTES);
+    this.set32(OFFSET.CANONICAL_SHIFT, 16);
   }
 
   /** A slot as an unsigned 64-bit value. */
@@ -140,6 +143,15 @@ export class CpuState {
   /** The low half of a slot, unsigned. */
   slot32(n: number): number {
     return this.u32[2 * n] as number;
+  }
+  /** The upper half of a slot, unsigned. */
+  slotHigh(n: number): number {
+    return this.u32[2 * n + 1] as number;
+  }
+  /** Writes a slot from two halves. */
+  setSlotHalves(n: number, low: number, high: number): void {
+    this.u32[2 * n] = low;
+    this.u32[2 * n + 1] = high;
   }
   /** Writes a slot from an unsigned number below 2^53, zero-extended. */
   setSlotNumber(n: number, value: number): void {
@@ -179,6 +191,23 @@ export class CpuState {
   }
   setSegBase(seg: number, base: bigint): void {
     this.u64[(OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 3] = base;
+  }
+  /** The low half of the base, unsigned: all of it, except for FS, GS, LDTR and TR in long mode. */
+  segBaseLow(seg: number): number {
+    return this.u32[(OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2] as number;
+  }
+  segBaseHigh(seg: number): number {
+    return this.u32[((OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2) + 1] as number;
+  }
+  /** Writes a whole segment register; the base as two halves. */
+  setSegment(seg: number, selector: number, baseLow: number, baseHigh: number, limit: number, rights: number): void {
+    const at = (OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2;
+    const { u32 } = this;
+    u32[at] = baseLow;
+    u32[at + 1] = baseHigh;
+    u32[at + 2] = limit;
+    u32[at + 3] = rights;
+    u32[at + 4] = selector;
   }
   /** The limit in bytes (already scaled by G), unsigned. */
   segLimit(seg: number): number {

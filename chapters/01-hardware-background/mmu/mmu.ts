@@ -12,7 +12,7 @@ import { assert, highHalf, lowHalf, type PhysicalMemory } from '../physical-memo
 import { type CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
 import type { Trace } from '../trace.ts';
 import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker, type SecondStage } from './ept.ts';
-import { canonical, ENTRY, FORMAT, type Format, NX_HIGH, PDPTE_RESERVED, PF, PHYSICAL_ADDRESS_BITS, PSE36_MASK, PSE36_SHIFT } from './paging.ts';
+import { canonicalHigh, ENTRY, FORMAT, type Format, NX_HIGH, PDPTE_RESERVED, PF, PHYSICAL_ADDRESS_BITS, PSE36_MASK, PSE36_SHIFT } from './paging.ts';
 import { BANK, TLB, Tlb } from './tlb.ts';
 
 /** Kinds of access. MODIFY is a read that will be followed by a write: it needs write permission and faults as a write. */
@@ -140,6 +140,38 @@ export class Mmu {
   // awkward cases that it leaves to us. An access across a page boundary is two translations, and for a write both must succeed before either byte
   // moves, because the instruction will be restarted if the second page faults.
 
+  // System code that runs by the million (interrupt delivery, system calls) gives addresses as two halves: a bigint that passes from one function to another
+  // has to be allocated.
+
+  /** Reads 1, 2 or 4 bytes at linear address `hi:lo`, unsigned. */
+  load(lo: number, hi: number, bytes: 1 | 2 | 4, privilege: number): number {
+    const at = this.#hit(lo, hi, bytes, TLB.READ_TAG, privilege);
+    if (at < 0) return this.read32(joined(hi, lo), bytes, privilege);
+    const { view } = this.#memory;
+    return bytes === 4 ? view.getUint32(at, true) : bytes === 2 ? view.getUint16(at, true) : view.getUint8(at);
+  }
+
+  /** Writes 2, 4 or 8 bytes at linear address `hi:lo`: the value `valueHi:valueLo`, of which the upper half counts for 8 bytes only. */
+  store(lo: number, hi: number, bytes: number, valueLo: number, valueHi: number, privilege: number): void {
+    const at = this.#hit(lo, hi, bytes, TLB.WRITE_TAG, privilege);
+    if (at < 0) {
+      this.write(joined(hi, lo), bytes, bytes === 8 ? joined(valueHi, valueLo) : BigInt(valueLo >>> 0), privilege);
+      return;
+    }
+    const { view } = this.#memory;
+    if (bytes === 2) view.setUint16(at, valueLo, true);
+    else {
+      view.setInt32(at, valueLo, true);
+      if (bytes === 8) view.setInt32(at + 4, valueHi, true);
+    }
+  }
+
+  /** Buffer offset of an access that the TLB allows and that lies in one page, otherwise -1. */
+  #hit(lo: number, hi: number, bytes: number, tag: number, privilege: number): number {
+    if ((lo & PAGE_MASK) + bytes > 4096 || (privilege === PRIVILEGE.SYSTEM && this.#smapTouched)) return -1;
+    return this.tlb.lookup(this.#bank(privilege === PRIVILEGE.USER), lo, hi, tag);
+  }
+
   /** Reads 1 to 8 bytes, unsigned. */
   read(linear: bigint, bytes: number, privilege: number, access: number = ACCESS.READ): bigint {
     if (bytes <= 4) return BigInt(this.read32(linear, bytes, privilege, access));
@@ -191,7 +223,7 @@ export class Mmu {
     if (next <= U32) return next;
     if (linear <= U32 && !this.#longMode()) return next & U32;
     const wrapped = next & 0xffffffffffffffffn;
-    if (!canonical(wrapped)) throw generalProtection();
+    if (!canonicalHigh(highHalf(wrapped), this.#state.get32(OFFSET.CANONICAL_SHIFT))) throw generalProtection();
     return wrapped;
   }
 
@@ -512,6 +544,8 @@ export class Mmu {
     return this.tlb.offset(slow ? BANK.EMPTY : this.#bank(user));
   }
 }
+
+const joined = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
 
 /** A table index of 9 or 10 bits that starts below bit 32 and may reach beyond it. */
 const indexOf = (lo: number, hi: number, shift: number, width: number): number => {

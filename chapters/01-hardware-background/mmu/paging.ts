@@ -14,7 +14,6 @@
 // ::layout ENTRY -- The low word of an entry, common to all formats. Above bit 11 is the address of the next table, or of the page.
 
 import { bit, bitfield } from '../layout.ts';
-import { highHalf } from '../physical-memory.ts';
 
 /** MAXPHYADDR: the number of physical-address bits, as CPUID leaf 0x80000008 reports it. */
 export const PHYSICAL_ADDRESS_BITS = 40;
@@ -123,8 +122,15 @@ export const FORMAT = {
 /** Low-word and high-word bits that must be clear in a present PAE directory-pointer entry. */
 export const PDPTE_RESERVED = { LO: 0x1e6, HI: missing } as const;
 
-/** True when bits 63:47 of a linear address are all equal. */
-export const canonical = (linear: bigint): boolean => {
-  const high = highHalf(linear);
-  return high < 0x8000 || high >= 0xffff_8000;
+/** Linear-address bits of 5-level paging, which a processor may have. */
+export const WIDE_LINEAR_ADDRESS_BITS = 57;
+
+// Translation ignores the upper bits of a linear address, and software would have been quick to keep things in them. So they are not free: they must be
+// copies of the topmost bit that is translated. That this is an error and not a shorter address is what made it possible to widen addresses later, from
+// {{LINEAR_ADDRESS_BITS}} to {{WIDE_LINEAR_ADDRESS_BITS}} bits.
+
+/** True when the upper half `high` is that of a canonical address; `shift` is 64 minus the number of linear-address bits. */
+export const canonicalHigh = (high: number, shift: number): boolean => {
+  const sign = high >> (31 - shift);
+  return sign === 0 || sign === -1;
 };

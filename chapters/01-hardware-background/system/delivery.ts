@@ -12,14 +12,13 @@ import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
 import { Fault, generalProtection, notPresent, VECTOR } from '../faults.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
-import { canonical } from '../mmu/paging.ts';
+import { canonicalHigh } from '../mmu/paging.ts';
 import { highHalf, lowHalf } from '../physical-memory.ts';
 import { AR, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { EVENT_TYPE } from '../vmx/processor.ts';
 import {
   clearSegment,
   type Descriptor,
-  decodeDescriptor,
   dplOf,
   enterCode,
   isCode,
@@ -28,12 +27,14 @@ import {
   loadRealSegment,
   markAccessed,
   readDescriptor,
+  readEntry,
   SYSTEM_TYPE,
   selectorError,
+  upperHalf,
 } from './descriptors.ts';
-import { currentStack, longMode, protectedMode, Stack, U32, virtual8086 } from './segmentation.ts';
+import { currentStack, longMode, longStack, protectedMode, virtual8086 } from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
-import { innerStack } from './tss.ts';
+import { innerStack, loadInnerStack } from './tss.ts';
 
 /** An event on its way through the IDT. */
 export interface Event {
@@ -81,21 +82,21 @@ function deliverReal(cpu: Cpu, { vector, returnTo }: Event): void {
   const { state } = cpu;
   // @clause x86.interrupt.real-mode-limit
   if (4 * vector + 3 > state.get32(OFFSET.IDTR_LIMIT)) throw generalProtection();
-  const pointer = cpu.mmu.read32((state.get64(OFFSET.IDTR_BASE) + BigInt(4 * vector)) & U32, 4, PRIVILEGE.SYSTEM);
+  const pointer = cpu.mmu.load((state.low32(OFFSET.IDTR_BASE) + 4 * vector) >>> 0, 0, 4, PRIVILEGE.SYSTEM);
   const flags = readFlags(state);
   const stack = currentStack(cpu);
-  stack.push(BigInt(flags & 0xffff), 2);
-  stack.push(BigInt(state.segSelector(SEG.CS)), 2);
-  stack.push(returnTo, 2);
+  stack.push(flags, 2);
+  stack.push(state.segSelector(SEG.CS), 2);
+  stack.push(lowHalf(returnTo), 2);
   stack.commit();
   writeFlags(state, flags & ~(FLAG.IF | FLAG.TF | FLAG.AC | FLAG.RF));
   loadRealSegment(cpu, SEG.CS, pointer >>> 16);
-  arrive(cpu, BigInt(pointer & 0xffff));
+  arrive(cpu, pointer & 0xffff, 0);
 }
 
-function arrive(cpu: Cpu, offset: bigint): void {
-  cpu.state.setSlot(SLOT.RIP, offset);
-  cpu.state.setSlot(SLOT.NEXT_RIP, offset);
+function arrive(cpu: Cpu, offset: number, offsetHigh: number): void {
+  cpu.state.setSlotHalves(SLOT.RIP, offset, offsetHigh);
+  cpu.state.setSlotHalves(SLOT.NEXT_RIP, offset, offsetHigh);
   cpu.modeChanged();
 }
 
@@ -110,9 +111,10 @@ function deliverThroughGate(cpu: Cpu, event: Event): void {
   const gateError = (vector << 3) | IDT_FLAG;
   // @clause x86.exception.idt-error-code
   if (vector * gateBytes + gateBytes - 1 > state.get32(OFFSET.IDTR_LIMIT)) throw generalProtection(gateError);
-  const at = cpu.wrapLinear(state.get64(OFFSET.IDTR_BASE) + BigInt(vector * gateBytes));
-  const both = cpu.mmu.read(at, 8, PRIVILEGE.SYSTEM);
-  const gate = decodeDescriptor(0, at, lowHalf(both), highHalf(both));
+  const base = state.low32(OFFSET.IDTR_BASE);
+  const at = (base + vector * gateBytes) >>> 0;
+  const atHigh = upperHalf(cpu, base, state.low32(OFFSET.IDTR_BASE + 4), at);
+  const gate = readEntry(cpu, 0, at, atHigh);
   const type = gate.rights & (AR.S | AR.TYPE);
   const known = long
     ? type === SYSTEM_TYPE.INTERRUPT_GATE || type === SYSTEM_TYPE.TRAP_GATE
@@ -131,11 +133,12 @@ function deliverThroughGate(cpu: Cpu, event: Event): void {
     return;
   }
   const wide = (type & GATE_SIZE_16) !== 0;
-  let offset = BigInt(((gate.lo & 0xffff) | (wide ? gate.hi & 0xffff0000 : 0)) >>> 0);
-  if (long) offset |= (cpu.mmu.read(cpu.wrapLinear(at + 8n), 8, PRIVILEGE.SYSTEM) & U32) << 32n;
+  const offset = ((gate.lo & 0xffff) | (wide ? gate.hi & 0xffff0000 : 0)) >>> 0;
+  const second = (at + 8) >>> 0;
+  const offsetHigh = long ? cpu.mmu.load(second, upperHalf(cpu, at, atHigh, second), 4, PRIVILEGE.SYSTEM) : 0;
   const code = handlerCode(cpu, gate.lo >>> 16);
   const ist = long ? gate.hi & 7 : 0;
-  const frame: Frame = { event, code, offset, size: long ? 8 : wide ? 4 : 2, ist };
+  const frame: Frame = { event, code, offset, offsetHigh, size: long ? 8 : wide ? 4 : 2, ist };
   enterHandler(cpu, frame, (type & 1) === 0);
 }
 
@@ -154,7 +157,8 @@ function handlerCode(cpu: Cpu, selector: number): Descriptor {
 interface Frame {
   readonly event: Event;
   readonly code: Descriptor;
-  readonly offset: bigint;
+  readonly offset: number;
+  readonly offsetHigh: number;
   readonly size: 2 | 4 | 8;
   readonly ist: number;
 }
@@ -167,7 +171,7 @@ interface Frame {
 
 function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
   const { state } = cpu;
-  const { event, code, offset, size } = frame;
+  const { event, code, offset, offsetHigh, size } = frame;
   const flags = readFlags(state);
   const v86 = (flags & FLAG.VM) !== 0;
   const dpl = dplOf(code.rights);
@@ -176,44 +180,34 @@ function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
   // @clause x86.v86.ring0
   if (v86 && (!inner || dpl !== 0)) throw generalProtection(selectorError(code.selector));
   const cpl = inner ? dpl : cpu.cpl;
-  const target = chooseStack(cpu, frame, inner, cpl);
-  const { stack } = target;
+  // @clause x86.gate.inner-stack
+  const other = inner || frame.ist > 0 ? innerStack(cpu, cpl, frame.ist) : null;
+  const stack = other ? other.stack : size === 8 ? longStack(cpu, state.slot32(SLOT.RSP), state.slotHigh(SLOT.RSP), cpl) : currentStack(cpu);
+  // @clause x86.gate.long-stack
+  if (size === 8) stack.low = (stack.low & ~0xf) >>> 0;
   const words = 3 + (event.errorCode === null ? 0 : 1) + (inner || size === 8 ? 2 : 0) + (v86 ? 4 : 0);
   stack.reserve(words * size);
   // @clause x86.gate.offset
-  if (size === 8 ? !canonical(offset) : offset > BigInt(code.limit)) throw generalProtection();
+  if (size === 8 ? !canonicalHigh(offsetHigh, state.get32(OFFSET.CANONICAL_SHIFT)) : offset > code.limit) throw generalProtection();
   // @clause x86.v86.frame
-  if (v86) for (const seg of [SEG.GS, SEG.FS, SEG.DS, SEG.ES]) stack.push(BigInt(state.segSelector(seg)), size);
+  if (v86) for (const seg of [SEG.GS, SEG.FS, SEG.DS, SEG.ES]) stack.push(state.segSelector(seg), size);
   // @clause x86.gate.frame
   if (inner || size === 8) {
-    stack.push(BigInt(state.segSelector(SEG.SS)), size);
-    stack.push(state.slot(SLOT.RSP), size);
+    stack.push(state.segSelector(SEG.SS), size);
+    stack.push(state.slot32(SLOT.RSP), size, state.slotHigh(SLOT.RSP));
   }
-  stack.push(BigInt((event.resume ? flags | FLAG.RF : flags) >>> 0), size);
-  stack.push(BigInt(state.segSelector(SEG.CS)), size);
-  stack.push(event.returnTo, size);
-  if (event.errorCode !== null) stack.push(BigInt(event.errorCode), size);
-  target.load();
+  stack.push(event.resume ? flags | FLAG.RF : flags, size);
+  stack.push(state.segSelector(SEG.CS), size);
+  stack.push(lowHalf(event.returnTo), size, highHalf(event.returnTo));
+  if (event.errorCode !== null) stack.push(event.errorCode, size);
+  if (other && inner) loadInnerStack(cpu, other, cpl);
   markAccessed(cpu, code);
   // @clause x86.gate.flags
   writeFlags(state, flags & ~(FLAG.TF | FLAG.VM | FLAG.RF | FLAG.NT | (clearIf ? FLAG.IF : 0)));
   enterCode(cpu, code, cpl);
   stack.commit();
   if (v86) for (const seg of [SEG.GS, SEG.FS, SEG.DS, SEG.ES]) clearSegment(cpu, seg, 0);
-  arrive(cpu, offset);
-}
-
-// @clause x86.gate.inner-stack
-// @clause x86.gate.long-stack
-function chooseStack(cpu: Cpu, { ist, size }: Frame, inner: boolean, cpl: number): { stack: Stack; load(): void } {
-  if (inner || ist > 0) {
-    const found = innerStack(cpu, cpl, ist);
-    if (size === 8) found.stack.sp &= ~0xfn;
-    return inner ? found : { stack: found.stack, load: () => {} };
-  }
-  if (size !== 8) return { stack: currentStack(cpu), load: () => {} };
-  const sp = cpu.state.slot(SLOT.RSP) & ~0xfn;
-  return { stack: new Stack(cpu, { sp, base: 0n, limit: 0xffffffff, rights: 0, width: 8, cpl }), load: () => {} };
+  arrive(cpu, offset, offsetHigh);
 }
 
 // ## Through a task gate

@@ -12,9 +12,8 @@ import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, notPresent, stackFault } from '../faults.ts';
 import { bit, bitfield, bits } from '../layout.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
-import { highHalf, lowHalf } from '../physical-memory.ts';
 import { AR, OFFSET, SEG } from '../state.ts';
-import { code64, longMode, protectedMode, U32, virtual8086 } from './segmentation.ts';
+import { code64, join, longMode, protectedMode, virtual8086 } from './segmentation.ts';
 
 /** The first word of a segment descriptor (Intel SDM vol. 3, "Segment Descriptors"). */
 export const DESCRIPTOR_LOW = bitfield('segment descriptor, first word', { limit: bits(0, 15, 'bits 15:0'), base: bits(16, 31, 'bits 15:0') });
@@ -44,11 +43,12 @@ export const SYSTEM_TYPE = {
 /** A descriptor as read. For gates only `lo`, `hi` and `rights` have meaning. */
 export interface Descriptor {
   readonly selector: number;
-  /** Linear address of the entry. */
-  readonly at: bigint;
+  /** Linear address of the entry, in two halves. */
+  readonly at: number;
+  readonly atHigh: number;
   readonly lo: number;
   readonly hi: number;
-  readonly base: bigint;
+  readonly base: number;
   readonly limit: number;
   /** Format of AR. */
   readonly rights: number;
@@ -66,12 +66,12 @@ const isWritableData = (rights: number): boolean => (rights & (AR.S | AR.CODE | 
 type MakeFault = (errorCode: number) => Fault;
 
 /** Splits the two words of an entry. */
-export function decodeDescriptor(selector: number, at: bigint, lo: number, hi: number): Descriptor {
+export function decodeDescriptor(selector: number, at: number, atHigh: number, lo: number, hi: number): Descriptor {
   const { mask } = DESCRIPTOR_HIGH;
   const short = (lo & DESCRIPTOR_LOW.mask.limit) | (hi & mask.limit); // the limit's upper bits lie where they belong
   const limit = hi & mask.G ? ((short << 12) | 0xfff) >>> 0 : short;
-  const base = BigInt((DESCRIPTOR_LOW.get(lo, 'base') | ((hi & mask.base) << 16) | (hi & mask.upperBase)) >>> 0);
-  return { selector, at, lo, hi, base, limit, rights: (hi >>> 8) & 0xf0ff };
+  const base = ((lo >>> 16) | ((hi & mask.base) << 16) | (hi & mask.upperBase)) >>> 0;
+  return { selector, at, atHigh, lo, hi, base, limit, rights: (hi >>> 8) & 0xf0ff };
 }
 
 // @clause x86.descriptor.table-limit
@@ -82,11 +82,24 @@ export function readDescriptor(cpu: Cpu, selector: number, fault: MakeFault = ge
   const offset = selector & 0xfff8;
   const limit = local ? state.segLimit(SEG.LDTR) : state.get32(OFFSET.GDTR_LIMIT);
   if ((local && state.segRights(SEG.LDTR) & AR.UNUSABLE) || offset + 7 > limit) throw fault(selectorError(selector));
-  const base = local ? state.segBase(SEG.LDTR) : state.get64(OFFSET.GDTR_BASE);
-  const at = cpu.wrapLinear(base + BigInt(offset));
-  const both = cpu.mmu.read(at, 8, PRIVILEGE.SYSTEM);
-  return decodeDescriptor(selector, at, lowHalf(both), highHalf(both));
+  const base = local ? state.segBaseLow(SEG.LDTR) : state.low32(OFFSET.GDTR_BASE);
+  const baseHigh = local ? state.segBaseHigh(SEG.LDTR) : state.low32(OFFSET.GDTR_BASE + 4);
+  const at = (base + offset) >>> 0;
+  const atHigh = upperHalf(cpu, base, baseHigh, at);
+  return readEntry(cpu, selector, at, atHigh);
 }
+
+/** Reads the two words of an entry of any table. */
+export function readEntry(cpu: Cpu, selector: number, at: number, atHigh: number): Descriptor {
+  const { mmu } = cpu;
+  const second = (at + 4) >>> 0;
+  const lo = mmu.load(at, atHigh, 4, PRIVILEGE.SYSTEM);
+  return decodeDescriptor(selector, at, atHigh, lo, mmu.load(second, upperHalf(cpu, at, atHigh, second), 4, PRIVILEGE.SYSTEM));
+}
+
+/** The upper half of a linear address with lower half `low`, when `base` (and its upper half) plus something has led there. Zero outside long mode. */
+export const upperHalf = (cpu: Cpu, base: number, baseHigh: number, low: number): number =>
+  longMode(cpu) ? (low < base ? baseHigh + 1 : baseHigh) >>> 0 : 0;
 
 /**
  * In long mode the descriptors of an LDT, a TSS and a call gate take two entries. Reads the second. Its type field must be zero, so that a selector
@@ -96,36 +109,37 @@ export function readUpperHalf(cpu: Cpu, d: Descriptor, fault: MakeFault = genera
   const { state } = cpu;
   const limit = d.selector & 4 ? state.segLimit(SEG.LDTR) : state.get32(OFFSET.GDTR_LIMIT);
   if ((d.selector & 0xfff8) + 15 > limit) throw fault(selectorError(d.selector));
-  const upper = cpu.mmu.read(cpu.wrapLinear(d.at + 8n), 8, PRIVILEGE.SYSTEM);
+  const at = (d.at + 8) >>> 0;
+  const atHigh = upperHalf(cpu, d.at, d.atHigh, at);
+  const upper = cpu.mmu.load(at, atHigh, 4, PRIVILEGE.SYSTEM);
+  const type = cpu.mmu.load((at + 4) >>> 0, upperHalf(cpu, at, atHigh, (at + 4) >>> 0), 4, PRIVILEGE.SYSTEM);
   // @clause x86.descriptor.upper-half-type
-  if ((upper >> 40n) & 0x1fn) throw fault(selectorError(d.selector));
-  return Number(upper & U32);
+  if ((type >>> 8) & 0x1f) throw fault(selectorError(d.selector));
+  return upper;
 }
 
 // The accessed bit is written only when it is clear. A descriptor table in read-only memory is fine as long as all its entries are marked.
 // @clause x86.descriptor.accessed
 /** Sets the accessed bit of a code or data descriptor in its table. */
 export function markAccessed(cpu: Cpu, d: Descriptor): void {
-  if ((d.rights & AR.ACCESSED) === 0) cpu.mmu.write(cpu.wrapLinear(d.at + 5n), 1, BigInt((d.rights | AR.ACCESSED) & 0xff), PRIVILEGE.SYSTEM);
+  if ((d.rights & AR.ACCESSED) === 0) writeType(cpu, d, d.rights | AR.ACCESSED);
+}
+
+/** Writes the byte of a descriptor that holds P, DPL, S and the type. */
+export function writeType(cpu: Cpu, d: Descriptor, rights: number): void {
+  const at = (d.at + 5) >>> 0;
+  cpu.mmu.write(join(upperHalf(cpu, d.at, d.atHigh, at), at), 1, BigInt(rights & 0xff), PRIVILEGE.SYSTEM);
 }
 
 // @clause x86.segment.hidden
-/** Fills a segment register from a descriptor that has been judged and marked. */
-export function fillSegment(cpu: Cpu, seg: number, selector: number, d: Descriptor): void {
-  const { state } = cpu;
-  state.setSegSelector(seg, selector);
-  state.setSegBase(seg, d.base);
-  state.setSegLimit(seg, d.limit);
-  state.setSegRights(seg, d.rights & AR.S ? d.rights | AR.ACCESSED : d.rights);
+/** Fills a segment register from a descriptor that has been judged and marked. `baseHigh`: from the second half of a system descriptor in long mode. */
+export function fillSegment({ state }: Cpu, seg: number, selector: number, d: Descriptor, baseHigh = 0): void {
+  state.setSegment(seg, selector, d.base, baseHigh, d.limit, d.rights & AR.S ? d.rights | AR.ACCESSED : d.rights);
 }
 
 /** Leaves a segment register unusable, with a null selector. */
-export function clearSegment(cpu: Cpu, seg: number, selector: number, dpl = 0): void {
-  const { state } = cpu;
-  state.setSegSelector(seg, selector);
-  state.setSegBase(seg, 0n);
-  state.setSegLimit(seg, 0);
-  state.setSegRights(seg, AR.UNUSABLE | (dpl << AR.DPL_SHIFT));
+export function clearSegment({ state }: Cpu, seg: number, selector: number, dpl = 0): void {
+  state.setSegment(seg, selector, 0, 0, 0, AR.UNUSABLE | (dpl << AR.DPL_SHIFT));
 }
 
 const USUAL_REAL_RIGHTS = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
@@ -214,13 +228,18 @@ function loadDataSegment(cpu: Cpu, seg: number, selector: number): void {
 
 /** After a return to an outer level: data segments that the outer level may not use are taken away. */
 export function dropPrivilegedSegments(cpu: Cpu, cpl: number): void {
-  for (const seg of [SEG.ES, SEG.DS, SEG.FS, SEG.GS]) {
-    const rights = cpu.state.segRights(seg);
-    if (rights & AR.UNUSABLE) continue;
-    // @clause x86.segment.return-nulls
-    const bound = !(isCode(rights) && isConforming(rights));
-    if (bound && dplOf(rights) < cpl) clearSegment(cpu, seg, 0);
-  }
+  dropPrivileged(cpu, SEG.ES, cpl);
+  dropPrivileged(cpu, SEG.DS, cpl);
+  dropPrivileged(cpu, SEG.FS, cpl);
+  dropPrivileged(cpu, SEG.GS, cpl);
+}
+
+function dropPrivileged(cpu: Cpu, seg: number, cpl: number): void {
+  const rights = cpu.state.segRights(seg);
+  if (rights & AR.UNUSABLE) return;
+  // @clause x86.segment.return-nulls
+  const bound = !(isCode(rights) && isConforming(rights));
+  if (bound && dplOf(rights) < cpl) clearSegment(cpu, seg, 0);
 }
 
 /** Judges a code descriptor's D and L bits: in long mode both together mean nothing. */

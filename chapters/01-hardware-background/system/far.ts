@@ -11,7 +11,7 @@
 import type { Cpu } from '../cpu.ts';
 import { generalProtection, notPresent } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import { canonical } from '../mmu/paging.ts';
+import { highHalf, lowHalf } from '../physical-memory.ts';
 import { AR, SEG, SLOT } from '../state.ts';
 import {
   checkCodeSize,
@@ -34,9 +34,9 @@ import {
   SYSTEM_TYPE,
   selectorError,
 } from './descriptors.ts';
-import { currentStack, longMode, operandAddress, privilegeOf, protectedMode, Stack, U16, U32, U64, virtual8086 } from './segmentation.ts';
+import { canonical, currentStack, join, longMode, longStack, operandAddress, privilegeOf, protectedMode, type Stack, U16, U32, U64, virtual8086 } from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
-import { innerStack } from './tss.ts';
+import { innerStack, loadInnerStack } from './tss.ts';
 
 /** A far pointer, from the instruction or from memory. */
 function farPointer(cpu: Cpu, insn: Instruction): { selector: number; offset: bigint } {
@@ -54,7 +54,7 @@ const isIndirect = (insn: Instruction): boolean => insn.opcode === 0xff;
 /** Judges the offset at which code of descriptor `d` is to be entered. */
 function checkTarget(cpu: Cpu, d: Descriptor, offset: bigint): void {
   // @clause x86.far.target-offset
-  if (is64BitCode(cpu, d) ? !canonical(offset) : offset > BigInt(d.limit)) throw generalProtection();
+  if (is64BitCode(cpu, d) ? !canonical(cpu, offset) : offset > BigInt(d.limit)) throw generalProtection();
 }
 
 /** Judges a code descriptor that JMP or CALL names directly: no change of privilege. */
@@ -160,8 +160,8 @@ export function farCall(cpu: Cpu, insn: Instruction): void {
   const size = insn.operandSize;
   const returnTo = state.slot(SLOT.NEXT_RIP);
   const pushReturn = (stack: Stack, bytes: number): void => {
-    stack.push(BigInt(state.segSelector(SEG.CS)), bytes);
-    stack.push(returnTo, bytes);
+    stack.push(state.segSelector(SEG.CS), bytes);
+    stack.push(lowHalf(returnTo), bytes, highHalf(returnTo));
   };
   if (!protectedMode(cpu)) {
     if (offset > BigInt(virtual8086(cpu) ? 0xffff : state.segLimit(SEG.CS))) throw generalProtection();
@@ -198,7 +198,8 @@ function callThroughGate(cpu: Cpu, gate: Descriptor, type: number, pushReturn: (
   const size = longMode(cpu) ? 8 : type === SYSTEM_TYPE.CALL_GATE ? 4 : 2;
   const dpl = dplOf(d.rights);
   if (isConforming(d.rights) || dpl === cpu.cpl) {
-    const stack = longMode(cpu) ? longStack(cpu, cpu.cpl) : currentStack(cpu);
+    // A gate to 64-bit code uses the stack pointer as a 64-bit one, even when it is called from compatibility mode.
+    const stack = longMode(cpu) ? longStack(cpu, state.slot32(SLOT.RSP), state.slotHigh(SLOT.RSP), cpu.cpl) : currentStack(cpu);
     stack.reserve(2 * size);
     checkTarget(cpu, d, offset);
     pushReturn(stack, size);
@@ -212,12 +213,12 @@ function callThroughGate(cpu: Cpu, gate: Descriptor, type: number, pushReturn: (
     const count = longMode(cpu) ? 0 : gate.hi & 0x1f;
     inner.stack.reserve((4 + count) * size);
     checkTarget(cpu, d, offset);
-    inner.stack.push(BigInt(state.segSelector(SEG.SS)), size);
-    inner.stack.push(state.slot(SLOT.RSP) & (size === 8 ? U64 : U32), size);
+    inner.stack.push(state.segSelector(SEG.SS), size);
+    inner.stack.push(state.slot32(SLOT.RSP), size, state.slotHigh(SLOT.RSP));
     const outer = count > 0 ? currentStack(cpu) : null;
     for (let i = count - 1; i >= 0; i--) inner.stack.push((outer as Stack).peek(i * size, size), size);
     pushReturn(inner.stack, size);
-    inner.load();
+    loadInnerStack(cpu, inner, dpl);
     markAccessed(cpu, d);
     enterCode(cpu, d, dpl);
     inner.stack.commit();
@@ -225,10 +226,6 @@ function callThroughGate(cpu: Cpu, gate: Descriptor, type: number, pushReturn: (
   jumpTo(cpu, offset);
   cpu.modeChanged();
 }
-
-/** The present stack pointer used as a 64-bit one, which is what a gate to 64-bit code does even when it is called from compatibility mode. */
-const longStack = (cpu: Cpu, cpl: number): Stack =>
-  new Stack(cpu, { sp: cpu.state.slot(SLOT.RSP), base: 0n, limit: 0xffffffff, rights: 0, width: 8, cpl });
 
 // ## And back
 //
@@ -241,8 +238,9 @@ export function farRet(cpu: Cpu, insn: Instruction): void {
   const size = insn.operandSize;
   const release = Number(insn.imm & U16);
   const stack = currentStack(cpu);
-  const offset = stack.pop(size);
-  const selector = Number(stack.pop(size) & U16);
+  const low = stack.pop(size);
+  const offset = join(stack.upper, low);
+  const selector = stack.pop(size) & 0xffff;
   if (!protectedMode(cpu)) {
     if (offset > BigInt(virtual8086(cpu) ? 0xffff : cpu.state.segLimit(SEG.CS))) throw generalProtection();
     stack.skip(release);
@@ -283,8 +281,9 @@ export function returnTarget(cpu: Cpu, selector: number): Descriptor {
 /** The rest of a return to a less privileged level: pops the outer stack pointer, and loads everything. */
 function returnOutward(cpu: Cpu, d: Descriptor, offset: bigint, stack: Stack, size: 2 | 4 | 8, release: number): void {
   const cpl = rplOf(d.selector);
-  const outerSp = stack.pop(size);
-  const outerSs = Number(stack.pop(size) & U16);
+  const low = stack.pop(size);
+  const outerSp = join(stack.upper, low);
+  const outerSs = stack.pop(size) & 0xffff;
   const ss = outerStackDescriptor(cpu, d, outerSs, cpl);
   checkTarget(cpu, d, offset);
   markAccessed(cpu, d);

@@ -9,9 +9,8 @@ import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
 import { generalProtection, undefinedOpcode } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import { canonical } from '../mmu/paging.ts';
 import { AR, EFER, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
-import { code64, longMode, protectedMode, U32 } from './segmentation.ts';
+import { canonical, code64, longMode, protectedMode, U32 } from './segmentation.ts';
 
 const CODE_RIGHTS = AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED | AR.G;
 const DATA_RIGHTS = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED | AR.DB | AR.G;
@@ -66,7 +65,7 @@ export function sysret(cpu: Cpu, insn: Instruction): void {
   // Intel's processors look at RCX while still in ring 0, on whatever stack the kernel has prepared for the user. A kernel that lets a user choose
   // RCX has handed over the machine (CVE-2012-0217). AMD's look only after the switch.
   // @clause x86.syscall.checks
-  if (wide && !canonical(target)) throw generalProtection();
+  if (wide && !canonical(cpu, target)) throw generalProtection();
   const image = state.slot32(SLOT.R11);
   const kept =
     FLAG.CF |
@@ -121,7 +120,7 @@ export function sysexit(cpu: Cpu, insn: Instruction): void {
   const sp = state.slot(SLOT.RCX);
   const ip = state.slot(SLOT.RDX);
   // @clause x86.sysexit.canonical
-  if (wide && (!canonical(sp) || !canonical(ip))) throw generalProtection();
+  if (wide && (!canonical(cpu, sp) || !canonical(cpu, ip))) throw generalProtection();
   // @clause x86.sysenter.exit
   loadFlat(cpu, (cs + (wide ? 32 : 16)) | 3, (cs + (wide ? 40 : 24)) | 3, 3, wide ? 64 : 32);
   state.setSlot(SLOT.RSP, wide ? sp : sp & U32);

@@ -9,7 +9,7 @@ import { readFlags, writeFlags } from '../engine/flags.ts';
 import { generalProtection, undefinedOpcode } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import { CR0, CR4, FLAG, OFFSET } from '../state.ts';
-import { currentStack, iopl, U32, virtual8086 } from './segmentation.ts';
+import { currentStack, iopl, virtual8086 } from './segmentation.ts';
 
 // @clause x86.v86.sensitive
 /** CLI and STI: IOPL decides, in virtual-8086 mode too. */
@@ -36,7 +36,7 @@ export function sti(cpu: Cpu): void {
 export function pushf(cpu: Cpu, insn: Instruction): void {
   if (virtual8086(cpu) && iopl(cpu) < 3) throw generalProtection();
   const stack = currentStack(cpu);
-  stack.push(BigInt((readFlags(cpu.state) & ~(FLAG.VM | FLAG.RF)) >>> 0), insn.operandSize);
+  stack.push(readFlags(cpu.state) & ~(FLAG.VM | FLAG.RF), insn.operandSize);
   stack.commit();
 }
 
@@ -49,7 +49,7 @@ export function popf(cpu: Cpu, insn: Instruction): void {
   const { state } = cpu;
   if (virtual8086(cpu) && iopl(cpu) < 3) throw generalProtection();
   const stack = currentStack(cpu);
-  const image = Number(stack.pop(insn.operandSize) & U32);
+  const image = stack.pop(insn.operandSize);
   const before = readFlags(state);
   const real = (state.low32(OFFSET.CR0) & CR0.PE) === 0;
   let mask = insn.operandSize === 2 ? POPPED_16 : POPPED;

@@ -8,7 +8,7 @@ import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
 import { generalProtection } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import { canonical } from '../mmu/paging.ts';
+import { canonicalHigh } from '../mmu/paging.ts';
 import { AR, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import {
   clearSegment,
@@ -22,7 +22,7 @@ import {
   rplOf,
 } from './descriptors.ts';
 import { outerStackDescriptor, returnTarget } from './far.ts';
-import { code64, currentStack, iopl, longMode, protectedMode, type Stack, U16, U32, virtual8086 } from './segmentation.ts';
+import { code64, currentStack, iopl, longMode, protectedMode, type Stack, virtual8086 } from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
 import { readTss } from './tss.ts';
 
@@ -60,16 +60,16 @@ function iretReal(cpu: Cpu, size: 2 | 4 | 8): void {
   if (virtual8086(cpu) && iopl(cpu) < 3) throw generalProtection();
   const stack = currentStack(cpu);
   const offset = stack.pop(size);
-  const selector = Number(stack.pop(size) & U16);
-  const image = Number(stack.pop(size) & U32);
-  if (offset > BigInt(virtual8086(cpu) ? 0xffff : state.segLimit(SEG.CS))) throw generalProtection();
+  const selector = stack.pop(size) & 0xffff;
+  const image = stack.pop(size);
+  if (offset > (virtual8086(cpu) ? 0xffff : state.segLimit(SEG.CS))) throw generalProtection();
   const before = readFlags(state);
   let mask = ALWAYS | FLAG.IF | (size === 2 ? 0 : WIDE_ONLY);
   if (!virtual8086(cpu)) mask |= FLAG.IOPL;
   stack.commit();
   loadRealSegment(cpu, SEG.CS, selector);
   writeFlags(state, ((before & ~mask) | (image & mask)) >>> 0);
-  state.setSlot(SLOT.NEXT_RIP, offset);
+  state.setSlotHalves(SLOT.NEXT_RIP, offset, 0);
   cpu.modeChanged();
 }
 
@@ -80,14 +80,14 @@ function iretProtected(cpu: Cpu, size: 2 | 4 | 8, length: number): void {
   if (state.get32(OFFSET.RFLAGS) & FLAG.NT) {
     // @clause x86.iret.nested-task
     if (longMode(cpu)) throw generalProtection();
-    const link = Number(readTss(cpu, 0, 2));
-    switchTask(cpu, { selector: link, at: 0n, lo: 0, hi: 0, base: 0n, limit: 0, rights: 0 }, 'iret', length);
+    switchTask(cpu, { selector: readTss(cpu, 0, 2), at: 0, atHigh: 0, lo: 0, hi: 0, base: 0, limit: 0, rights: 0 }, 'iret', length);
     return;
   }
   const stack = currentStack(cpu);
   const offset = stack.pop(size);
-  const selector = Number(stack.pop(size) & U16);
-  const image = Number(stack.pop(size) & U32);
+  const offsetHigh = stack.upper;
+  const selector = stack.pop(size) & 0xffff;
+  const image = stack.pop(size);
   if (image & FLAG.VM && size === 4 && cpu.cpl === 0 && !longMode(cpu)) {
     toVirtual8086(cpu, stack, offset, selector, image);
     return;
@@ -97,10 +97,11 @@ function iretProtected(cpu: Cpu, size: 2 | 4 | 8, length: number): void {
   const outer = cpl > cpu.cpl;
   // In 64-bit mode every frame has SS and RSP, and they are always popped.
   const popsStack = outer || code64(cpu);
-  const sp = popsStack ? stack.pop(size) : 0n;
-  const ss = popsStack ? Number(stack.pop(size) & U16) : 0;
+  const sp = popsStack ? stack.pop(size) : 0;
+  const spHigh = stack.upper;
+  const ss = popsStack ? stack.pop(size) & 0xffff : 0;
   const stackSegment = popsStack ? outerStackDescriptor(cpu, code, ss, cpl) : null;
-  checkOffset(cpu, code, offset);
+  checkOffset(cpu, code, offset, offsetHigh);
   markAccessed(cpu, code);
   if (stackSegment) markAccessed(cpu, stackSegment);
   const flags = returnedFlags(cpu, image, size);
@@ -109,23 +110,24 @@ function iretProtected(cpu: Cpu, size: 2 | 4 | 8, length: number): void {
   if (popsStack) {
     if (stackSegment) fillSegment(cpu, SEG.SS, ss, stackSegment);
     else clearSegment(cpu, SEG.SS, ss, cpl);
-    setStackPointer(cpu, code, sp);
+    setStackPointer(cpu, code, sp, spHigh);
   } else stack.commit();
   if (outer) dropPrivilegedSegments(cpu, cpl);
-  state.setSlot(SLOT.NEXT_RIP, offset);
+  state.setSlotHalves(SLOT.NEXT_RIP, offset, offsetHigh);
   cpu.modeChanged();
 }
 
-function checkOffset(cpu: Cpu, code: Descriptor, offset: bigint): void {
-  if (is64BitCode(cpu, code) ? !canonical(offset) : offset > BigInt(code.limit)) throw generalProtection();
+function checkOffset(cpu: Cpu, code: Descriptor, offset: number, offsetHigh: number): void {
+  const fine = is64BitCode(cpu, code) ? canonicalHigh(offsetHigh, cpu.state.get32(OFFSET.CANONICAL_SHIFT)) : offsetHigh === 0 && offset <= code.limit;
+  if (!fine) throw generalProtection();
 }
 
 // @clause x86.far.outer-stack
-function setStackPointer(cpu: Cpu, code: Descriptor, sp: bigint): void {
+function setStackPointer(cpu: Cpu, code: Descriptor, sp: number, spHigh: number): void {
   const { state } = cpu;
-  if (is64BitCode(cpu, code)) state.setSlot(SLOT.RSP, sp);
-  else if (state.segRights(SEG.SS) & AR.DB) state.setSlot(SLOT.RSP, sp & U32);
-  else state.setSlot(SLOT.RSP, (state.slot(SLOT.RSP) & U32 & ~U16) | (sp & U16));
+  if (is64BitCode(cpu, code)) state.setSlotHalves(SLOT.RSP, sp, spHigh);
+  else if (state.segRights(SEG.SS) & AR.DB) state.setSlotHalves(SLOT.RSP, sp, 0);
+  else state.setSlotHalves(SLOT.RSP, ((state.slot32(SLOT.RSP) & ~0xffff) | (sp & 0xffff)) >>> 0, 0);
 }
 
 // ## Into virtual-8086 mode
@@ -133,16 +135,16 @@ function setStackPointer(cpu: Cpu, code: Descriptor, sp: bigint): void {
 // The only door. Ring 0 builds a frame with RFLAGS.VM set and all the segment selectors, and returns to a program that never was there.
 
 // @clause x86.iret.to-v86
-function toVirtual8086(cpu: Cpu, stack: Stack, offset: bigint, selector: number, image: number): void {
+function toVirtual8086(cpu: Cpu, stack: Stack, offset: number, selector: number, image: number): void {
   const { state } = cpu;
   const sp = stack.pop(4);
   const selectors: [number, number][] = [[SEG.CS, selector]];
-  for (const seg of [SEG.SS, SEG.ES, SEG.DS, SEG.FS, SEG.GS]) selectors.push([seg, Number(stack.pop(4) & U16)]);
-  if (offset > U16) throw generalProtection();
+  for (const seg of [SEG.SS, SEG.ES, SEG.DS, SEG.FS, SEG.GS]) selectors.push([seg, stack.pop(4) & 0xffff]);
+  if (offset > 0xffff) throw generalProtection();
   writeFlags(state, ((image & (ALWAYS | FLAG.IF | FLAG.IOPL | WIDE_ONLY | FLAG.VM | FLAG.VIF | FLAG.VIP)) | FLAG.FIXED) >>> 0);
   state.set32(OFFSET.CPL, 3);
   for (const [seg, value] of selectors) loadRealSegment(cpu, seg, value);
-  state.setSlot(SLOT.RSP, sp);
-  state.setSlot(SLOT.NEXT_RIP, offset);
+  state.setSlotHalves(SLOT.RSP, sp, 0);
+  state.setSlotHalves(SLOT.NEXT_RIP, offset, 0);
   cpu.modeChanged();
 }

@@ -191,11 +191,8 @@ export class Lab {
   fill(seg: number, selector: number): void {
     const { view } = this.machine.memory;
     const at = this.machine.memory.offset(PLACE.GDT + (selector & 0xfff8), 8);
-    const d = decodeDescriptor(selector, 0n, view.getUint32(at, true), view.getUint32(at + 4, true));
-    this.state.setSegSelector(seg, selector);
-    this.state.setSegBase(seg, d.base);
-    this.state.setSegLimit(seg, d.limit);
-    this.state.setSegRights(seg, d.rights);
+    const d = decodeDescriptor(selector, 0, 0, view.getUint32(at, true), view.getUint32(at + 4, true));
+    this.state.setSegment(seg, selector, d.base, 0, d.limit, d.rights);
   }
 
   /** Runs code from its place until a HLT, its own or a handler's. */

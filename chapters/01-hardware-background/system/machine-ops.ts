@@ -8,13 +8,12 @@ import type { Cpu } from '../cpu.ts';
 import { readFlags } from '../engine/flags.ts';
 import { generalProtection, undefinedOpcode } from '../faults.ts';
 import { effectiveAddress, type Instruction } from '../isa/instruction.ts';
-import { canonical } from '../mmu/paging.ts';
 import { CR0, CR4, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { EXIT_REASON } from '../vmx/exit-reasons.ts';
 import { descriptorTableExit } from './exit-information.ts';
 import { readTsc } from './msrs.ts';
 import { requireUmip } from './segment-ops.ts';
-import { code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086 } from './segmentation.ts';
+import { canonicalForRegister, code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086 } from './segmentation.ts';
 
 // @clause x86.exception.privileged
 function requireRing0(cpu: Cpu): void {
@@ -56,7 +55,7 @@ export function loadTable(cpu: Cpu, insn: Instruction, table: Table): void {
   let base = cpu.mmu.read(operandAddress(cpu, insn, bytes, false, 2), bytes, privilege);
   // @clause x86.lgdt.24-bit
   if (insn.operandSize === 2 && bytes === 4) base &= 0xffffffn;
-  if (!canonical(base)) throw generalProtection();
+  if (!canonicalForRegister(cpu, base)) throw generalProtection();
   state.set64(table.base, base);
   state.set32(table.limit, limit);
 }
@@ -153,7 +152,7 @@ export function invlpg(cpu: Cpu, insn: Instruction): void {
   const based = !code64(cpu) || insn.segment >= SEG.FS;
   const linear = (offset + (based ? state.segBase(insn.segment) : 0n)) & (code64(cpu) ? U64 : U32);
   cpu.intercepts?.instruction(EXIT_REASON.INVLPG, insn.length, linear);
-  if (canonical(linear)) cpu.mmu.invalidate(linear);
+  if (canonicalForRegister(cpu, linear)) cpu.mmu.invalidate(linear);
 }
 
 /** INVPCID: with no process-context identifiers, type 0 is one page and the others are everything. */
@@ -169,7 +168,7 @@ export function invpcid(cpu: Cpu, insn: Instruction): void {
   const linear = cpu.mmu.read((at + 8n) & (code64(cpu) ? U64 : U32), 8, privilegeOf(cpu.cpl));
   if (type > 3n || pcid > 0xfffn || (type < 2n && pcid !== 0n)) throw generalProtection();
   if (type === 0n) {
-    if (!canonical(linear)) throw generalProtection();
+    if (!canonicalForRegister(cpu, linear)) throw generalProtection();
     cpu.mmu.invalidate(linear);
   } else if (type === 2n) cpu.mmu.flush('invpcid');
   else cpu.mmu.flushNonGlobal('invpcid');

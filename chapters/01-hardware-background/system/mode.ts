@@ -25,17 +25,24 @@ function codeMode(state: CpuState, flags: number): number {
   return rights & AR.DB ? MODE.CODE32 : MODE.CODE16;
 }
 
-// Flat segments need neither base nor limit check, and nearly all 32-bit code has them.
-function isFlat({ u32 }: CpuState): boolean {
-  for (const seg of [SEG.CS, SEG.DS, SEG.ES, SEG.SS]) {
-    const at = (OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2;
-    if (u32[at] !== 0 || u32[at + 1] !== 0 || u32[at + 2] !== 0xffffffff) return false;
-    const rights = u32[at + 3] as number;
-    const usual = rights & AR.CODE ? AR.P | AR.S | AR.CODE | AR.READABLE : AR.P | AR.S | AR.WRITABLE;
-    if (rights & AR.UNUSABLE || (rights & usual) !== usual || (seg === SEG.CS) !== ((rights & AR.CODE) !== 0)) return false;
-    if (seg !== SEG.CS && rights & AR.EXPAND_DOWN) return false;
-  }
-  return true;
+// Flat segments need neither base nor limit check, and nearly all 32-bit code has them. This is asked at every change of privilege.
+const isFlat = (state: CpuState): boolean =>
+  isFlatCode(state) && isFlatData(state, SEG.DS) && isFlatData(state, SEG.ES) && isFlatData(state, SEG.SS);
+
+const startsAtZero = ({ u32 }: CpuState, at: number): boolean => u32[at] === 0 && u32[at + 1] === 0 && u32[at + 2] === 0xffffffff;
+const recordOf = (seg: number): number => (OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2;
+const USUAL = AR.P | AR.S | AR.WRITABLE; // for code the same bit says "readable"
+
+function isFlatCode(state: CpuState): boolean {
+  const at = recordOf(SEG.CS);
+  const rights = state.u32[at + 3] as number;
+  return startsAtZero(state, at) && (rights & (USUAL | AR.CODE | AR.UNUSABLE)) === (USUAL | AR.CODE);
+}
+
+function isFlatData(state: CpuState, seg: number): boolean {
+  const at = recordOf(seg);
+  const rights = state.u32[at + 3] as number;
+  return startsAtZero(state, at) && (rights & (USUAL | AR.CODE | AR.EXPAND_DOWN | AR.UNUSABLE)) === USUAL;
 }
 
 /** The names of the modes, as traces give them. */

@@ -9,11 +9,11 @@
 import type { Cpu } from '../cpu.ts';
 import { generalProtection } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import { canonical, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
+import { PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
 import { OFFSET, SEG, SLOT } from '../state.ts';
 import { readVmxMsr } from '../vmx/controls.ts';
 import { setEfer } from './control.ts';
-import { U32, U64 } from './segmentation.ts';
+import { canonicalForRegister, U32, U64 } from './segmentation.ts';
 
 /** One register. `write` throws #GP for a value that the register does not take. */
 interface Msr {
@@ -23,24 +23,25 @@ interface Msr {
 }
 
 /** A register that is only storage: a field of the state page, and the test of a value. */
-const stored = (name: string, offset: number, valid: (value: bigint) => boolean): Msr => ({
+const stored = (name: string, offset: number, valid: (value: bigint, cpu: Cpu) => boolean): Msr => ({
   name,
   read: ({ state }) => state.get64(offset),
-  write({ state }, value) {
-    if (!valid(value)) throw generalProtection();
-    state.set64(offset, value);
+  write(cpu, value) {
+    if (!valid(value, cpu)) throw generalProtection();
+    cpu.state.set64(offset, value);
   },
 });
+const any = (): boolean => true;
+const canonical = (value: bigint, cpu: Cpu): boolean => canonicalForRegister(cpu, value);
 // @clause x86.long.fs-base
 const segmentBase = (name: string, seg: number): Msr => ({
   name,
   read: ({ state }) => state.segBase(seg),
-  write({ state }, value) {
-    if (!canonical(value)) throw generalProtection();
-    state.setSegBase(seg, value);
+  write(cpu, value) {
+    if (!canonical(value, cpu)) throw generalProtection();
+    cpu.state.setSegBase(seg, value);
   },
 });
-const any = (): boolean => true;
 const bits =
   (mask: bigint) =>
   (value: bigint): boolean =>

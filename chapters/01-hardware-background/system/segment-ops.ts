@@ -7,8 +7,6 @@ import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
 import { Fault, generalProtection, notPresent, undefinedOpcode, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import { PRIVILEGE } from '../mmu/mmu.ts';
-import { canonical } from '../mmu/paging.ts';
 import { AR, CR4, FLAG, OFFSET, SEG } from '../state.ts';
 import { EXIT_REASON } from '../vmx/exit-reasons.ts';
 import {
@@ -25,12 +23,15 @@ import {
   rplOf,
   SYSTEM_TYPE,
   selectorError,
+  writeType,
 } from './descriptors.ts';
 import { descriptorTableExit } from './exit-information.ts';
 import { loadFarPointer } from './far.ts';
 import {
+  canonicalForRegister,
   code64,
   currentStack,
+  join,
   longMode,
   operandAddress,
   privilegeOf,
@@ -62,13 +63,12 @@ export function movFromSreg(cpu: Cpu, insn: Instruction): void {
 
 export function popSreg(cpu: Cpu, insn: Instruction): void {
   const stack = currentStack(cpu);
-  const selector = Number(stack.peek(0, 2));
+  const selector = stack.peek(0, 2);
   const size = code64(cpu) && insn.operandSize === 4 ? 8 : insn.operandSize;
   stack.skip(size);
-  const width = stack.width;
   loadSegment(cpu, insn.target, selector);
   // A POP SS that changes the stack's width still moves the stack pointer that was in use.
-  writeRegister(cpu, 4, width, stack.sp);
+  stack.commit();
   loaded(cpu, insn.target);
 }
 
@@ -116,8 +116,8 @@ export function lldt(cpu: Cpu, insn: Instruction): void {
     clearSegment(cpu, SEG.LDTR, selector);
     return;
   }
-  const d = systemDescriptor(cpu, selector, [SYSTEM_TYPE.LDT]);
-  fillSegment(cpu, SEG.LDTR, selector, d);
+  const { d, baseHigh } = systemDescriptor(cpu, selector, [SYSTEM_TYPE.LDT]);
+  fillSegment(cpu, SEG.LDTR, selector, d, baseHigh);
 }
 
 // @clause x86.descriptor.system-type
@@ -125,26 +125,26 @@ export function ltr(cpu: Cpu, insn: Instruction): void {
   requireSystem(cpu, insn, 3);
   const selector = readOperand(cpu, insn, 2);
   if (isNull(selector)) throw generalProtection();
-  const d = systemDescriptor(cpu, selector, longMode(cpu) ? [SYSTEM_TYPE.TSS] : [SYSTEM_TYPE.TSS, SYSTEM_TYPE.TSS16]);
+  const { d, baseHigh } = systemDescriptor(cpu, selector, longMode(cpu) ? [SYSTEM_TYPE.TSS] : [SYSTEM_TYPE.TSS, SYSTEM_TYPE.TSS16]);
   const busy = d.rights | 2;
-  cpu.mmu.write(cpu.wrapLinear(d.at + 5n), 1, BigInt(busy & 0xff), PRIVILEGE.SYSTEM);
-  fillSegment(cpu, SEG.TR, selector, { ...d, rights: busy });
+  writeType(cpu, d, busy);
+  fillSegment(cpu, SEG.TR, selector, { ...d, rights: busy }, baseHigh);
 }
 
 /** A descriptor for LDTR or TR: in the global table, of the right type, present; in long mode with the upper half of its base. */
-function systemDescriptor(cpu: Cpu, selector: number, types: readonly number[]): Descriptor {
+function systemDescriptor(cpu: Cpu, selector: number, types: readonly number[]): { d: Descriptor; baseHigh: number } {
   const code = selectorError(selector);
   if (selector & 4) throw generalProtection(code);
   const d = readDescriptor(cpu, selector);
   if (!types.includes(d.rights & (AR.S | AR.TYPE))) throw generalProtection(code);
   if (!longMode(cpu)) {
     if ((d.rights & AR.P) === 0) throw notPresent(code);
-    return d;
+    return { d, baseHigh: 0 };
   }
-  const base = d.base | (BigInt(readUpperHalf(cpu, d)) << 32n);
-  if (!canonical(base)) throw generalProtection(code);
+  const baseHigh = readUpperHalf(cpu, d);
+  if (!canonicalForRegister(cpu, join(baseHigh, d.base))) throw generalProtection(code);
   if ((d.rights & AR.P) === 0) throw notPresent(code);
-  return { ...d, base };
+  return { d, baseHigh };
 }
 
 // ## Questions
@@ -249,6 +249,6 @@ export function readBase(cpu: Cpu, insn: Instruction, seg: number): void {
 export function writeBase(cpu: Cpu, insn: Instruction, seg: number): void {
   requireFsGsBase(cpu);
   const value = insn.operandSize === 8 ? cpu.state.slot(insn.rm) : cpu.state.slot(insn.rm) & U32;
-  if (!canonical(value)) throw generalProtection();
+  if (!canonicalForRegister(cpu, value)) throw generalProtection();
   cpu.state.setSegBase(seg, value);
 }

@@ -11,13 +11,16 @@ import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, stackFault } from '../faults.ts';
 import { effectiveAddress, type Instruction } from '../isa/instruction.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
-import { canonical } from '../mmu/paging.ts';
-import { lowHalf } from '../physical-memory.ts';
+import { canonicalHigh } from '../mmu/paging.ts';
+import { highHalf, lowHalf } from '../physical-memory.ts';
 import { AR, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 
 export const U16 = 0xffffn;
 export const U32 = 0xffffffffn;
 export const U64 = 0xffffffffffffffffn;
+
+/** A 64-bit value from its halves. */
+export const join = (high: number, low: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
 /** CR0.PE is set and RFLAGS.VM is not: selectors name descriptors. */
 export const protectedMode = ({ state }: Cpu): boolean => (state.low32(OFFSET.CR0) & CR0.PE) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.VM) === 0;
@@ -26,6 +29,16 @@ export const virtual8086 = ({ state }: Cpu): boolean => (state.get32(OFFSET.RFLA
 export const longMode = ({ state }: Cpu): boolean => (state.low32(OFFSET.EFER) & EFER.LMA) !== 0;
 export const code64 = ({ state }: Cpu): boolean => (state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
 export const iopl = ({ state }: Cpu): number => (state.get32(OFFSET.RFLAGS) & FLAG.IOPL) >> FLAG.IOPL_SHIFT;
+
+// @clause x86.segment.canonical
+/** True when a linear address is canonical for the paging mode in force. */
+export const canonical = ({ state }: Cpu, linear: bigint): boolean => canonicalHigh(highHalf(linear), state.get32(OFFSET.CANONICAL_SHIFT));
+
+// Registers that hold addresses for later are judged by what the processor *could* translate, whatever CR4.LA57 says at the moment. So are the operands of
+// invalidations. A system that switches 5-level paging on may set up its registers before.
+// @clause x86.la57.registers
+/** True when a register for a linear address (a base, an entry point) takes this value. */
+export const canonicalForRegister = (cpu: Cpu, value: bigint): boolean => canonicalHigh(highHalf(value), 64 - cpu.linearAddressBits);
 
 /** On whose behalf the current program accesses memory. */
 export const privilegeOf = (cpl: number): number => (cpl === 3 ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
@@ -45,8 +58,7 @@ export function linearAddress(cpu: Cpu, seg: number, offset: bigint, bytes: numb
   const fail = (): Fault => (seg === SEG.SS ? stackFault() : generalProtection());
   if (code64(cpu)) {
     const linear = seg === SEG.FS || seg === SEG.GS ? (state.segBase(seg) + offset) & U64 : offset & U64;
-    // @clause x86.segment.canonical
-    if (!canonical(linear) || !canonical((linear + BigInt(bytes - 1)) & U64)) throw fail();
+    if (!canonical(cpu, linear) || !canonical(cpu, (linear + BigInt(bytes - 1)) & U64)) throw fail();
     return linear;
   }
   const rights = state.segRights(seg);
@@ -106,90 +118,151 @@ export function writeWordOperand(cpu: Cpu, insn: Instruction, value: bigint): vo
 // changed then. So these operations work on a *stack in hand*: a copy of the stack pointer with what is needed to check it. Only when everything
 // has been pushed does the copy become the register. The same object serves for the stack of another privilege level, which is not in any register
 // yet.
+//
+// A stack pointer can have 64 bits, and so can what is pushed. Both are kept as two halves here: interrupts come by the million.
+
+/** What a stack in hand is made of. Outside 64-bit mode the pointer is `low`, already cut to `width` bytes. */
+interface StackOrigin {
+  readonly low: number;
+  readonly high: number;
+  readonly base: number;
+  readonly limit: number;
+  readonly rights: number;
+  /** Width of the stack pointer in bytes. */
+  readonly width: 2 | 4 | 8;
+  readonly cpl: number;
+  /** Of the stack fault, when the segment is not the current one. */
+  readonly errorCode: number;
+}
+
+const TWO_32 = 2 ** 32;
 
 /** A stack in hand. */
 export class Stack {
-  sp: bigint;
+  /** The stack pointer, in two unsigned halves. */
+  low: number;
+  high: number;
+  /** The upper half of what `pop` or `peek` has returned last. */
+  upper = 0;
+  readonly width: 2 | 4 | 8;
   readonly #cpu: Cpu;
-  readonly #base: bigint;
+  readonly #base: number;
   readonly #limit: number;
   readonly #rights: number;
-  /** Width of the stack pointer in bytes. */
-  readonly width: 2 | 4 | 8;
   readonly #privilege: number;
   readonly #errorCode: number;
+  // The place that `#seek` has found: the new stack pointer, and the linear address.
+  #nextLow = 0;
+  #nextHigh = 0;
 
-  constructor(cpu: Cpu, from: { sp: bigint; base: bigint; limit: number; rights: number; width: 2 | 4 | 8; cpl: number; errorCode?: number }) {
+  constructor(cpu: Cpu, { low, high, base, limit, rights, width, cpl, errorCode }: StackOrigin) {
     this.#cpu = cpu;
-    this.sp = from.sp;
-    this.#base = from.base;
-    this.#limit = from.limit;
-    this.#rights = from.rights;
-    this.width = from.width;
-    this.#privilege = privilegeOf(from.cpl);
-    this.#errorCode = from.errorCode ?? 0;
+    this.low = low;
+    this.high = high;
+    this.#base = base;
+    this.#limit = limit;
+    this.#rights = rights;
+    this.width = width;
+    this.#privilege = privilegeOf(cpl);
+    this.#errorCode = errorCode;
   }
 
-  #address(offset: bigint, bytes: number): bigint {
+  /** Finds the place `distance` bytes from the top. */
+  #seek(distance: number): void {
+    const low = this.low + distance;
     if (this.width === 8) {
-      // @clause x86.exception.stack-canonical
-      if (!canonical(offset) || !canonical((offset + BigInt(bytes - 1)) & U64)) throw stackFault(this.#errorCode);
-      return offset;
+      this.#nextHigh = (this.high + (low < 0 ? -1 : low >= TWO_32 ? 1 : 0)) >>> 0;
+      this.#nextLow = low >>> 0;
+    } else {
+      this.#nextHigh = 0;
+      this.#nextLow = this.width === 4 ? low >>> 0 : low & 0xffff;
     }
-    if (!withinLimit(lowHalf(offset), bytes, this.#limit, this.#rights)) throw stackFault(this.#errorCode);
-    return BigInt.asUintN(32, this.#base + offset);
   }
 
-  /** The stack pointer `distance` bytes on, cut to its width. */
-  #moved(distance: number): bigint {
-    if (this.width === 8) return BigInt.asUintN(64, this.sp + BigInt(distance));
-    const moved = lowHalf(this.sp) + distance;
-    return BigInt(this.width === 4 ? moved >>> 0 : moved & 0xffff);
+  /** Low half of the linear address of the place found (the upper half is `#nextHigh`), after the checks for an access of `bytes`. */
+  #linear(bytes: number): number {
+    const low = this.#nextLow;
+    if (this.width !== 8) {
+      if (!withinLimit(low, bytes, this.#limit, this.#rights)) throw stackFault(this.#errorCode);
+      return (this.#base + low) >>> 0;
+    }
+    const shift = this.#cpu.state.get32(OFFSET.CANONICAL_SHIFT);
+    const lastHigh = low + bytes - 1 >= TWO_32 ? this.#nextHigh + 1 : this.#nextHigh;
+    // @clause x86.exception.stack-canonical
+    if (!canonicalHigh(this.#nextHigh, shift) || !canonicalHigh(lastHigh, shift)) throw stackFault(this.#errorCode);
+    return low;
   }
 
-  push(value: bigint, bytes: number): void {
-    const next = this.#moved(-bytes);
-    this.#cpu.mmu.write(this.#address(next, bytes), bytes, value, this.#privilege);
-    this.sp = next;
+  push(low: number, bytes: number, high = 0): void {
+    this.#seek(-bytes);
+    this.#cpu.mmu.store(this.#linear(bytes), this.#nextHigh, bytes, low, high, this.#privilege);
+    this.low = this.#nextLow;
+    this.high = this.#nextHigh;
   }
 
-  pop(bytes: number): bigint {
+  /** The low 32 bits of what is popped, unsigned; the rest is in `upper`. */
+  pop(bytes: number): number {
     const value = this.peek(0, bytes);
     this.skip(bytes);
     return value;
   }
 
   /** Reads without moving, `distance` bytes up from the top. */
-  peek(distance: number, bytes: number): bigint {
-    return this.#cpu.mmu.read(this.#address(this.#moved(distance), bytes), bytes, this.#privilege);
+  peek(distance: number, bytes: number): number {
+    this.#seek(distance);
+    const at = this.#linear(bytes);
+    const high = this.#nextHigh;
+    const { mmu } = this.#cpu;
+    if (bytes !== 8) {
+      this.upper = 0;
+      return mmu.load(at, high, bytes as 2 | 4, this.#privilege);
+    }
+    const low = mmu.load(at, high, 4, this.#privilege);
+    this.upper = mmu.load((at + 4) >>> 0, at + 4 >= TWO_32 ? high + 1 : high, 4, this.#privilege);
+    return low;
   }
 
   skip(bytes: number): void {
-    this.sp = this.#moved(bytes);
+    this.#seek(bytes);
+    this.low = this.#nextLow;
+    this.high = this.#nextHigh;
   }
 
   /** Checks that `bytes` lie within the segment, or at canonical addresses, before the first of them is pushed. */
   reserve(bytes: number): void {
-    this.#address(this.#moved(-1), 1);
-    this.#address(this.#moved(-bytes), 1);
+    this.#seek(-1);
+    this.#linear(1);
+    this.#seek(-bytes);
+    this.#linear(1);
   }
 
   /** Makes the copy the stack pointer. */
   commit(): void {
-    writeRegister(this.#cpu, SLOT.RSP, this.width, this.sp);
+    const { state } = this.#cpu;
+    if (this.width === 2) state.setSlotHalves(SLOT.RSP, ((state.slot32(SLOT.RSP) & ~0xffff) | this.low) >>> 0, state.slotHigh(SLOT.RSP));
+    else state.setSlotHalves(SLOT.RSP, this.low, this.high);
   }
 }
 
+/** A stack without a segment: that of 64-bit mode. */
+export const longStack = (cpu: Cpu, low: number, high: number, cpl: number): Stack =>
+  new Stack(cpu, { low, high, base: 0, limit: 0xffffffff, rights: 0, width: 8, cpl, errorCode: 0 });
+
 /** The stack of the current program. */
 export function currentStack(cpu: Cpu): Stack {
-  const { state } = cpu;
-  const width = code64(cpu) ? 8 : state.segRights(SEG.SS) & AR.DB ? 4 : 2;
+  const { state, cpl } = cpu;
+  const low = state.slot32(SLOT.RSP);
+  if (code64(cpu)) return longStack(cpu, low, state.slotHigh(SLOT.RSP), cpl);
+  const rights = state.segRights(SEG.SS);
+  const wide = (rights & AR.DB) !== 0;
   return new Stack(cpu, {
-    sp: state.slot(SLOT.RSP) & (width === 8 ? U64 : width === 4 ? U32 : U16),
-    base: state.segBase(SEG.SS),
+    low: wide ? low : low & 0xffff,
+    high: 0,
+    base: state.segBaseLow(SEG.SS),
     limit: state.segLimit(SEG.SS),
-    rights: protectedMode(cpu) ? state.segRights(SEG.SS) : 0,
-    width,
-    cpl: cpu.cpl,
+    rights: protectedMode(cpu) ? rights : 0,
+    width: wide ? 4 : 2,
+    cpl,
+    errorCode: 0,
   });
 }

@@ -48,8 +48,12 @@ export interface CpuOptions {
   readonly trace?: Trace;
   readonly ports?: PortBus;
   readonly devices?: PhysicalBus;
+  /** False: guest code is interpreted only. What it does is the same either way. Default: true. */
+  readonly translate?: boolean;
   /** Initial APIC id: 0 is the bootstrap processor. */
   readonly apicId?: number;
+  /** 57: the processor offers 5-level paging. */
+  readonly linearAddressBits?: 48 | 57;
 }
 
 /** A bus without devices: reads give all ones, writes go nowhere. */

@@ -27,6 +27,7 @@ import {
   rplOf,
   SYSTEM_TYPE,
   selectorError,
+  writeType,
 } from './descriptors.ts';
 import { currentStack } from './segmentation.ts';
 import { is16BitTss, Tss16, Tss32 } from './tss.ts';
@@ -88,26 +89,27 @@ export function switchTask(cpu: Cpu, target: Descriptor, source: Source, length:
 
   // Everything that can fault for want of a page is touched before the point of no return.
   const old = is16BitTss(cpu) ? FORMAT16 : FORMAT32;
+  const base = BigInt(tss.base);
   const oldBase = state.segBase(SEG.TR);
   cpu.mmu.probe(cpu.wrapLinear(oldBase), old.bytes, 1, PRIVILEGE.SYSTEM);
-  cpu.mmu.probe(tss.base, format.bytes, 1, PRIVILEGE.SYSTEM);
-  const image = readImage(cpu, tss.base, format);
+  cpu.mmu.probe(base, format.bytes, 1, PRIVILEGE.SYSTEM);
+  const image = readImage(cpu, base, format);
   const oldSelector = state.segSelector(SEG.TR);
   saveTask(cpu, oldBase, old, source);
   if (source === 'jmp' || source === 'iret') setBusy(cpu, oldSelector, false);
   if (source !== 'iret') setBusy(cpu, selector, true);
   const nested = source === 'call' || source === 'idt';
   // @clause x86.task.nesting
-  if (nested) cpu.mmu.write(tss.base, 2, BigInt(oldSelector), PRIVILEGE.SYSTEM);
+  if (nested) cpu.mmu.write(base, 2, BigInt(oldSelector), PRIVILEGE.SYSTEM);
 
   fillSegment(cpu, SEG.TR, selector, { ...tss, rights: tss.rights | BUSY });
   loadTask(cpu, image, format, nested);
   if (errorCode !== null) {
     const stack = currentStack(cpu);
-    stack.push(BigInt(errorCode), format.word);
+    stack.push(errorCode, format.word);
     stack.commit();
   }
-  if (format === FORMAT32 && Number(cpu.mmu.read(cpu.wrapLinear(tss.base + 100n), 2, PRIVILEGE.SYSTEM)) & 1) cpu.trapAfter(DR6.mask.BT);
+  if (format === FORMAT32 && Number(cpu.mmu.read(cpu.wrapLinear(base + 100n), 2, PRIVILEGE.SYSTEM)) & 1) cpu.trapAfter(DR6.mask.BT);
 }
 
 interface Image {
@@ -147,8 +149,7 @@ function saveTask(cpu: Cpu, base: bigint, f: Format, source: Source): void {
 
 function setBusy(cpu: Cpu, selector: number, busy: boolean): void {
   const d = readDescriptor(cpu, selector, invalidTss);
-  const rights = busy ? d.rights | BUSY : d.rights & ~BUSY;
-  cpu.mmu.write(cpu.wrapLinear(d.at + 5n), 1, BigInt(rights & 0xff), PRIVILEGE.SYSTEM);
+  writeType(cpu, d, busy ? d.rights | BUSY : d.rights & ~BUSY);
 }
 
 // ## The point of no return

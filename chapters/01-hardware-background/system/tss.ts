@@ -9,8 +9,19 @@ import { invalidTss } from '../faults.ts';
 import { layout, u16le, u32le, u64le } from '../layout.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
 import { AR, SEG } from '../state.ts';
-import { checkStackDescriptor, clearSegment, fillSegment, isNull, markAccessed, readDescriptor, SYSTEM_TYPE, selectorError } from './descriptors.ts';
-import { longMode, Stack } from './segmentation.ts';
+import {
+  checkStackDescriptor,
+  clearSegment,
+  type Descriptor,
+  fillSegment,
+  isNull,
+  markAccessed,
+  readDescriptor,
+  SYSTEM_TYPE,
+  selectorError,
+  upperHalf,
+} from './descriptors.ts';
+import { longMode, longStack, Stack } from './segmentation.ts';
 
 /** 32-bit TSS. */
 export const Tss32 = layout('tss32', {
@@ -90,47 +101,52 @@ export const is16BitTss = ({ state }: Cpu): boolean => {
   return type === SYSTEM_TYPE.TSS16 || type === SYSTEM_TYPE.BUSY_TSS16;
 };
 
-/** Reads a field of the current TSS with the processor's own authority. @throws #TS(TR) when it lies beyond the limit. */
-export function readTss(cpu: Cpu, offset: number, bytes: number): bigint {
+/** Reads 2 or 4 bytes of the current TSS with the processor's own authority. `needed`: how much of it must be there. @throws #TS(TR) when it is not. */
+export function readTss(cpu: Cpu, offset: number, bytes: 2 | 4, needed = offset + bytes): number {
   const { state } = cpu;
   // @clause x86.tss.limit
-  if (offset + bytes - 1 > state.segLimit(SEG.TR)) throw invalidTss(selectorError(state.segSelector(SEG.TR)));
-  return cpu.mmu.read(cpu.wrapLinear(state.segBase(SEG.TR) + BigInt(offset)), bytes, PRIVILEGE.SYSTEM);
+  if (needed - 1 > state.segLimit(SEG.TR)) throw invalidTss(selectorError(state.segSelector(SEG.TR)));
+  const base = state.segBaseLow(SEG.TR);
+  const at = (base + offset) >>> 0;
+  return cpu.mmu.load(at, upperHalf(cpu, base, state.segBaseHigh(SEG.TR), at), bytes, PRIVILEGE.SYSTEM);
 }
 
 /** A stack of an inner level: to push on first, and to load into SS afterwards. */
 interface InnerStack {
   readonly stack: Stack;
-  /** Puts the new selector into SS. The stack pointer is committed by the stack. */
-  load(): void;
+  readonly selector: number;
+  /** Null in long mode: SS becomes null there. */
+  readonly descriptor: Descriptor | null;
 }
 
 /** The stack that the TSS names for privilege level `cpl`; in long mode, IST entry `ist` when that is not zero. */
 export function innerStack(cpu: Cpu, cpl: number, ist = 0): InnerStack {
   if (longMode(cpu)) {
     // @clause x86.gate.long-stack
-    const sp = readTss(cpu, ist > 0 ? Tss64.fields.ist1.offset + 8 * (ist - 1) : Tss64.fields.rsp0.offset + 8 * cpl, 8);
-    const stack = new Stack(cpu, { sp, base: 0n, limit: 0xffffffff, rights: 0, width: 8, cpl });
-    return { stack, load: () => clearSegment(cpu, SEG.SS, cpl, cpl) };
+    const at = ist > 0 ? Tss64.fields.ist1.offset + 8 * (ist - 1) : Tss64.fields.rsp0.offset + 8 * cpl;
+    const low = readTss(cpu, at, 4, at + 8);
+    return { stack: longStack(cpu, low, readTss(cpu, at + 4, 4), cpl), selector: cpl, descriptor: null };
   }
   const small = is16BitTss(cpu);
   const at = small ? 2 + 4 * cpl : 4 + 8 * cpl;
+  const ssAt = at + (small ? 2 : 4);
   // Both words must lie inside the TSS before either is used.
-  readTss(cpu, at + (small ? 2 : 4), 2);
-  const sp = readTss(cpu, at, small ? 2 : 4);
-  const selector = Number(readTss(cpu, at + (small ? 2 : 4), 2));
+  const sp = readTss(cpu, at, small ? 2 : 4, ssAt + 2);
+  const selector = readTss(cpu, ssAt, 2);
   // @clause x86.tss.stack-segment
   if (isNull(selector)) throw invalidTss(0);
   const d = readDescriptor(cpu, selector, invalidTss);
   checkStackDescriptor(d, cpl, invalidTss);
   const width = d.rights & AR.DB ? 4 : 2;
   const { base, limit, rights } = d;
-  const stack = new Stack(cpu, { sp: width === 2 ? sp & 0xffffn : sp, base, limit, rights, width, cpl, errorCode: selectorError(selector) });
-  return {
-    stack,
-    load: () => {
-      markAccessed(cpu, d);
-      fillSegment(cpu, SEG.SS, selector, d);
-    },
-  };
+  const low = width === 2 ? sp & 0xffff : sp;
+  return { stack: new Stack(cpu, { low, high: 0, base, limit, rights, width, cpl, errorCode: selectorError(selector) }), selector, descriptor: d };
+}
+
+/** Puts the new stack's selector into SS. The stack pointer is committed by the stack. */
+export function loadInnerStack(cpu: Cpu, { selector, descriptor }: InnerStack, cpl: number): void {
+  if (descriptor) {
+    markAccessed(cpu, descriptor);
+    fillSegment(cpu, SEG.SS, selector, descriptor);
+  } else clearSegment(cpu, SEG.SS, selector, cpl);
 }

@@ -41,15 +41,31 @@ define('insn.limit', (e) =>
 export const INSN_OPS: readonly string[] = ['insn.8', 'insn.4', 'insn.limit'];
 define('stale', (e) => e.leave);
 
+// The second page of an instruction that crosses into it is consulted each time, and must be where it was when the instruction was decoded (operand imm).
+// This comes before the instruction begins: if it fails, nothing has happened yet.
+for (const bytes of [8, 4] as const) {
+  define(`crossing.${bytes}`, (e) => {
+    const second = e.local('i64');
+    const here = i64.add(e.slotUnsigned(SLOT.NEXT_RIP, 8), e.word(WORD.CODE_BASE));
+    return [
+      set(second, cut(bytes, i64.add(i64.and(here, c64(-4096)), c64(4096)))),
+      when(i32.ne(e.executable(get(second)), i32.wrap_i64(e.imm)), e.leave),
+    ];
+  });
+}
+
 // ## Going elsewhere
 //
 // A transfer assigns NEXT_RIP; `dispatch` then finds the code. In 16- and 32-bit code the target is first compared with CS's limit. In 64-bit code
 // a target must be canonical. A jump leaves that check to whoever looks the target up, because a non-canonical address is never found and RIP, not yet
 // committed, is still the jump's; a call or return must check before it touches the stack.
 
-const canonical = (x: Code): Code => i64.eq(i64.shr_s(i64.shl(x, c64(16)), c64(16)), x);
+const canonical = (e: Emitter, x: Code): Code => {
+  const shift = i64.extend_i32_u(e.field32(OFFSET.CANONICAL_SHIFT));
+  return i64.eq(i64.shr_s(i64.shl(x, shift), shift), x);
+};
 const checkTarget = (e: Emitter, bytes: number, target: Code): Code =>
-  when(bytes === 8 ? i32.eqz(canonical(target)) : i64.gt_u(target, limitOfCode(e)), e.fault(VECTOR.GP, 0));
+  when(bytes === 8 ? i32.eqz(canonical(e, target)) : i64.gt_u(target, limitOfCode(e)), e.fault(VECTOR.GP, 0));
 for (const bytes of WIDE) {
   const relative = (e: Emitter): Code => cut(bytes, i64.add(e.slotUnsigned(SLOT.NEXT_RIP, 8), e.imm));
   const take = (e: Emitter, target: Code, check: boolean): Code => {
