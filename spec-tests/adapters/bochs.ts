@@ -31,7 +31,7 @@ import { howItEnded, killGroup, spawnGroup } from './children.ts';
 import { lineSplitter } from './lines.ts';
 
 const PROGRAM = 'bochs';
-const BIOS = '/usr/share/bochs/BIOS-bochs-latest';
+export const BIOS = '/usr/share/bochs/BIOS-bochs-latest';
 const VGA_BIOS = ['/usr/share/bochs/VGABIOS-lgpl-latest', '/usr/share/vgabios/vgabios.bin'];
 /** The processor to be. One that has all the suite asks for; the list of a Bochs may be without it. */
 const MODEL = 'broadwell_ult';
@@ -47,7 +47,7 @@ const CAPABILITIES = [
   ...['door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'soft-off', 'uart'],
   ...['lapic', 'ioapic', 'x2apic', 'tsc-deadline', 'pic', 'pit', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'i8042'],
   ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
-  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'sse'],
+  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'mmx', 'sse', 'sse4', 'bmi', 'cx16', 'vme', 'pcid'], // of this model
 ];
 
 const OURS = "the device is this suite's own, to observe accesses with; Bochs has none there";

@@ -9,6 +9,7 @@ import { EXIT } from '../../chapters/02-kvm-objects/abi/exits.ts';
 import { Errno } from '../../chapters/02-kvm-objects/errno.ts';
 import type { Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
 import { Kvm, type Vcpu } from '../../chapters/02-kvm-objects/kvm.ts';
+import { cpuFeatures } from './cpu-features.ts';
 
 const RAM_BYTES = 0x20000;
 const CODE = 0x1000;
@@ -57,6 +58,10 @@ const PROGRAMS: readonly Program[] = [
   { capability: 'single-step', mode: 'long', vector: 1, code: '68 02 01 00 00 9d 90 90' }, // push 0x102; popf; nop; nop: with TF set, the handler is entered
   { capability: 'x87', mode: 'long', code: `9b db e3 d9 e8 d8 c0 ${OUT}` }, // finit; fld1; fadd st0, st0
   { capability: 'sse', mode: 'long', code: `0f 58 c1 ${OUT}` }, // addps xmm0, xmm1
+  { capability: 'mmx', mode: 'long', code: `0f fc c1 ${OUT}` }, // paddb mm0, mm1
+  { capability: 'sse4', mode: 'long', code: `66 0f 38 40 c1 f3 0f b8 c1 ${OUT}` }, // pmulld xmm0, xmm1; popcnt eax, ecx
+  { capability: 'bmi', mode: 'long', code: `c4 e2 78 f2 c1 f3 0f bd c1 ${OUT}` }, // andn eax, eax, ecx; lzcnt eax, ecx
+  { capability: 'cx16', mode: 'long', code: `48 0f c7 0c 25 00 60 00 00 ${OUT}` }, // cmpxchg16b [6000h]
   { capability: 'nx', mode: 'long', code: `b9 80 00 00 c0 0f 32 0f ba e8 0b 0f 30 ${OUT}` }, // EFER.NXE := 1
 ];
 
@@ -202,8 +207,12 @@ export function probeKernel(kernel: Kernel): Probed {
   for (const [capability, cap] of BY_CAPABILITY) note(capability, kvm.checkExtension(CAP[cap]) > 0 ? null : `KVM_CHECK_EXTENSION ${cap} is 0`);
   const leaves = kvm.getSupportedCpuid();
   kvm.close();
+  // A kernel that emulates its guests offers instructions that only the processor behind it has: both have to agree.
+  const offered = cpuFeatures((leaf, register) => leaves.find((l) => l.function === leaf)?.[register]);
+  for (const name of offered.capabilities) if (!(name in missing) && !capabilities.includes(name)) capabilities.push(name);
+  for (const [name, why] of Object.entries(offered.missing)) missing[name] ??= why;
   const has = (leaf: number, register: 'ebx' | 'ecx' | 'edx', bit: number): boolean =>
     leaves.some((l) => l.function === leaf && ((l[register] >>> bit) & 1) === 1);
   note('huge-pages', has(0x80000001, 'edx', 26) ? null : 'KVM_GET_SUPPORTED_CPUID offers no 1 GiB pages');
-  return { capabilities, missing };
+  return { capabilities: capabilities.filter((name) => !(name in missing)), missing };
 }

@@ -36,10 +36,10 @@ const executed = ({ hardware }: RunnableKernel): number => hardware.cpu.instruct
 // known to fail on one is known of the other.
 
 export class RingbookAdapter extends MachineAdapter {
-  constructor(memory: MemoryMethod) {
+  constructor(memory: MemoryMethod, translate = true) {
     super({
       executed: (kernel) => executed(kernel as RunnableKernel),
-      makeKernel: (trace, size) => machineKernel({ ...size, memory }, { trace }),
+      makeKernel: (trace, size) => machineKernel({ ...size, memory, translate }, { trace }),
       makeMachine: (options) => new Machine(options),
       probe: () => ({
         name: 'ringbook',

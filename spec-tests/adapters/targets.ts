@@ -19,6 +19,7 @@ const isBuiltIn = (name: string): name is BuiltIn => (BUILT_IN as readonly strin
 export async function makeBuiltIn(name: string): Promise<Adapter | null> {
   if (name === 'ringbook') return new (await import('./ringbook.ts')).RingbookAdapter('ept');
   if (name === 'ringbook-shadow') return new (await import('./ringbook.ts')).RingbookAdapter('shadow');
+  if (name === 'ringbook-interpreted') return new (await import('./ringbook.ts')).RingbookAdapter('ept', false);
   if (name === 'host-kvm') return new (await import('./host-kvm.ts')).HostKvmAdapter();
   if (name === 'qemu' || Object.hasOwn(QEMU_MACHINES, name))
     return new (await import('./qemu.ts')).QemuAdapter(undefined, QEMU_MACHINES[name] ?? null);

@@ -12,6 +12,7 @@ import { CONSOLE_LIMIT_BYTES } from '../console.ts';
 import type { DeviceSession } from '../device-script/wire.ts';
 import type { Adapter, End, RanGuest, RunDevice, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
+import { type CpuidLookup, cpuFeatures } from './cpu-features.ts';
 import { discard, imageOf, loadV86, makeEmulator, runRom, whenBroken } from './v86-machine.ts';
 import { V86Session, virtioOptions } from './v86-session.ts';
 
@@ -63,12 +64,10 @@ const ALWAYS = [
 
 /** CPUID leaf, register (EAX, EBX, ECX, EDX) and bit. */
 const FEATURES: readonly (readonly [capability: string, leaf: number, register: number, bit: number])[] = [
-  ['x87', 1, 3, 0],
   ['pae', 1, 3, 6],
   ['lapic', 1, 3, 9],
   ['ioapic', 1, 3, 9],
   ['sysenter', 1, 3, 11],
-  ['sse', 1, 3, 25],
   ['x2apic', 1, 2, 21],
   ['tsc-deadline', 1, 2, 24],
   ['syscall', 0x80000001, 3, 11],
@@ -104,10 +103,11 @@ const MISSING: Readonly<Record<string, string>> = {
 const AX = [0x66, 0xe7, EXIT_PORT]; // out 0xf4, eax
 const MOVES = [[], [0x66, 0x89, 0xd8], [0x66, 0x89, 0xc8], [0x66, 0x89, 0xd0]]; // mov eax, ebx; ecx; edx
 
-/** Asks for both leaves, and gives four registers of each. */
+const LEAVES = [0x00000001, 0x80000001, 0x00000007];
+/** Asks for these leaves, and gives four registers of each. */
 const ASK_CPUID = Uint8Array.from([
-  ...[0x00000001, 0x80000001].flatMap((leaf) => {
-    const load = [0x66, 0xb8, leaf & 0xff, (leaf >> 8) & 0xff, (leaf >> 16) & 0xff, leaf >>> 24]; // mov eax, leaf
+  ...LEAVES.flatMap((leaf) => {
+    const load = [0x66, 0x31, 0xc9, 0x66, 0xb8, leaf & 0xff, (leaf >> 8) & 0xff, (leaf >> 16) & 0xff, leaf >>> 24]; // xor ecx, ecx; mov eax, leaf
     // The answers of one call do not survive being moved to EAX, so it is called for each.
     return MOVES.flatMap((move) => [...load, 0x0f, 0xa2, ...move, ...AX]);
   }),
@@ -137,7 +137,8 @@ async function probe(): Promise<{ capabilities: string[]; missing: Record<string
   const { emulator, cpu } = await makeEmulator({ memory_size: 1 << 22, virtio_console: true, virtio_balloon: true });
   for (const [capability, device] of DEVICES) note(capability, cpu.devices[device] ? null : `this v86 has no device '${device}'`);
   await discard(emulator);
-  const { values, said } = await runRom(ASK_CPUID, 8, PROBE_MS);
+  const { values, said } = await runRom(ASK_CPUID, 4 * LEAVES.length, PROBE_MS);
+  const cpuid: CpuidLookup = (leaf, register) => values[4 * LEAVES.indexOf(leaf) + ['eax', 'ebx', 'ecx', 'edx'].indexOf(register)];
   for (const [capability, leaf, register, bit] of FEATURES) {
     const value = values[(leaf === 1 ? 0 : 4) + register];
     const absent =
@@ -146,6 +147,9 @@ async function probe(): Promise<{ capabilities: string[]; missing: Record<string
         : `its CPUID ${hex(leaf)} has bit ${bit} of ${['EAX', 'EBX', 'ECX', 'EDX'][register]} clear`;
     note(capability, value !== undefined && ((value >>> bit) & 1) === 1 ? null : absent);
   }
+  const instructions = cpuFeatures(cpuid);
+  capabilities.push(...instructions.capabilities);
+  Object.assign(missing, instructions.missing);
   note('long-interrupts', missing['long-mode'] ?? null);
   const fault = await runRom(TRIPLE_FAULT, 2, PROBE_MS);
   note('reset', fault.resets > 0 || fault.values.length > 1 ? null : `a triple fault ends in: ${fault.said || 'nothing'}`);

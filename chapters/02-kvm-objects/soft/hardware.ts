@@ -56,6 +56,14 @@ interface Pace {
 /** Why a guest is not running any more: a VM exit; it has gone as far as it may; the processor shut down. */
 type GuestStop = 'exit' | 'cut' | 'dead';
 
+/** What a {@link Hardware} is made of; the fields are those of `SoftKernelOptions`. */
+interface HardwareOptions {
+  readonly ramBytes: number;
+  readonly shared?: boolean;
+  readonly translate?: boolean;
+  readonly trace?: Trace | null;
+}
+
 /** The processor as the kernel drives it: memory and its owners, VMX instructions by name, the host's timer. */
 export class Hardware {
   readonly memory: PhysicalMemory;
@@ -78,10 +86,10 @@ export class Hardware {
     this.cpu.eventsChanged();
   };
 
-  constructor({ ramBytes, shared = false, trace = null }: { ramBytes: number; shared?: boolean; trace?: Trace | null }) {
+  constructor({ ramBytes, shared = false, translate = true, trace = null }: HardwareOptions) {
     this.memory = new PhysicalMemory({ ramBytes, shared });
     this.ram = new RamOwners(this.memory);
-    this.cpu = new Cpu({ memory: this.memory, ...(trace && { trace }) });
+    this.cpu = new Cpu({ memory: this.memory, translate, ...(trace && { trace }) });
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.cpu.setInterruptSource({

@@ -38,6 +38,8 @@ export interface SoftKernelOptions {
   readonly ramBytes?: number;
   /** RAM in a SharedArrayBuffer. */
   readonly shared?: boolean;
+  /** False: the processor interprets guest code and never translates it. What a guest does is the same either way. */
+  readonly translate?: boolean;
   readonly trace?: Trace | null;
 }
 
@@ -76,9 +78,9 @@ export class SoftKernel implements Kernel {
   makeMemoryVirtualization: (vm: SoftVm) => MemoryVirtualization = (vm) => new LazyEpt(vm);
   readonly #files = new FileTable();
 
-  constructor({ ramBytes = DEFAULT_RAM, shared = false, trace = null }: SoftKernelOptions = {}) {
+  constructor({ ramBytes = DEFAULT_RAM, shared = false, translate = true, trace = null }: SoftKernelOptions = {}) {
     this.trace = trace;
-    this.hardware = new Hardware({ ramBytes, shared, trace });
+    this.hardware = new Hardware({ ramBytes, shared, translate, trace });
     this.clock = new VirtualClock(this.hardware);
     this.#installCapabilities();
     this.#installSystemRequests();

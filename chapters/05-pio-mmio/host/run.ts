@@ -78,8 +78,9 @@ async function main(argv: readonly string[]): Promise<number> {
   const base = asked.file === null ? {} : readDocument(asked.file);
   const config = checkedConfig(mergeConfigs(base, asked.document));
   if (asked.what === 'print-config') {
-    // How memory is virtualized is no choice where the kernel is the host's, and a description that makes it is refused.
-    console.log(JSON.stringify({ ...config, memory: config.accel === 'kvm' ? undefined : config.memory }, null, 2));
+    // What is for the kernel of the book is no choice where the kernel is the host's, and a description that makes it is refused.
+    const { memory: _memory, translate: _translate, ...others } = config;
+    console.log(JSON.stringify(config.accel === 'kvm' ? others : config, null, 2));
     return 0;
   }
   const machine = await OpenMachine.open(config);

@@ -34,6 +34,7 @@ export interface Netdev {
 export interface MachineConfig {
   readonly accel?: 'soft' | 'kvm';
   readonly memory?: 'ept' | 'shadow';
+  readonly translate?: boolean;
   readonly irqchip?: 'on' | 'split' | 'off';
   readonly memoryMiB?: number;
   readonly cpus?: number;
@@ -60,6 +61,7 @@ export type CompleteConfig = MachineConfig &
       MachineConfig,
       | 'accel'
       | 'memory'
+      | 'translate'
       | 'irqchip'
       | 'memoryMiB'
       | 'cpus'
@@ -77,6 +79,7 @@ export type CompleteConfig = MachineConfig &
 const DEFAULTS = {
   accel: 'soft',
   memory: 'ept',
+  translate: true,
   irqchip: 'on',
   memoryMiB: 128,
   cpus: 1,
@@ -99,6 +102,10 @@ const FIRMWARE_LEAST_MIB = 8;
 export function completeConfig(document: MachineConfig, registry: DeviceRegistry = deviceTypes): CompleteConfig {
   if (document.accel === 'kvm' && document.memory !== undefined)
     throw new ConfigError(`memory=${document.memory} is the soft kernel's choice; the host's KVM makes its own`);
+  if (document.accel === 'kvm' && document.translate !== undefined)
+    throw new ConfigError(
+      `translate=${document.translate ? 'on' : 'off'} is for the soft kernel; under the host's KVM guests run on the real processor`,
+    );
   const said = Object.fromEntries(Object.entries(document).filter(([, value]) => value !== undefined)) as MachineConfig;
   const config: CompleteConfig = { ...DEFAULTS, ...said };
   checkStart(config);

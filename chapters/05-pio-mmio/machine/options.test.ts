@@ -51,7 +51,7 @@ describe('the command line', () => {
     ['-smp two', '-smp takes a number, not two'],
     ['-accel tcg', 'it is one of soft, kvm, not tcg'],
     ['-machine pc', 'type is one of q35, not pc'],
-    ['-machine q35,usb=on', "-machine has no 'usb'; there are type, accel, kernel-irqchip, memory"],
+    ['-machine q35,usb=on', "-machine has no 'usb'; there are type, accel, kernel-irqchip, memory, translate"],
     ['-drive file=a,cache=none', "-drive has no 'cache'"],
     ['-drive file=a,format=qcow2', 'format is one of raw, not qcow2'],
     ['-drive file=a,if=virtio', 'if is one of ide, none, not virtio'],
@@ -112,6 +112,7 @@ describe('a description', () => {
       kernel: 'k',
       accel: 'soft',
       memory: 'ept',
+      translate: true,
       irqchip: 'on',
       memoryMiB: 128,
       cpus: 1,
@@ -151,7 +152,7 @@ describe('a description', () => {
     ['-kernel k -serial null -serial null -serial null -serial null -serial null', 'serial (-serial) must NOT have more than 4 items'],
   ])('%s is refused', (line, message) => expect(() => complete(line)).toThrow(message));
   it.each([
-    [{ kernel: 'k', colour: 'red' }, "the machine has no 'colour'; there are accel, memory"],
+    [{ kernel: 'k', colour: 'red' }, "the machine has no 'colour'; there are accel, translate"],
     [{ kernel: 'k', irqchip: 'maybe' }, 'irqchip is one of on, split, off'],
     [{ kernel: 'k', drives: [{ file: 'x' }] }, "drives.0 must have required property 'id'"],
     [{ kernel: 3 }, 'kernel must be string'],

@@ -29,6 +29,7 @@ interface Option {
 interface Draft {
   accel?: MachineConfig['accel'];
   memory?: MachineConfig['memory'];
+  translate?: boolean;
   irqchip?: MachineConfig['irqchip'];
   memoryMiB?: number;
   cpus?: number;
@@ -147,16 +148,17 @@ function addDevice(machine: Draft, text: string): void {
 
 function setMachine(machine: Draft, text: string): void {
   const option = '-machine';
-  const given = pairs(option, text, ['type', 'accel', 'kernel-irqchip', 'memory'], 'type');
+  const given = pairs(option, text, ['type', 'accel', 'kernel-irqchip', 'memory', 'translate'], 'type');
   if (given.type !== undefined) word(option, 'type', given.type, ['q35']);
   if (given.accel !== undefined) machine.accel = word(option, 'accel', given.accel, ['soft', 'kvm']);
   if (given['kernel-irqchip'] !== undefined) machine.irqchip = word(option, 'kernel-irqchip', given['kernel-irqchip'], ['on', 'split', 'off']);
   if (given.memory !== undefined) machine.memory = word(option, 'memory', given.memory, ['ept', 'shadow']);
+  if (given.translate !== undefined) machine.translate = word(option, 'translate', given.translate, ['on', 'off']) === 'on';
 }
 
 const OPTIONS: Readonly<Record<string, Option>> = {
   machine: {
-    takes: 'q35[,accel=soft|kvm][,kernel-irqchip=on|split|off][,memory=ept|shadow]',
+    takes: 'q35[,accel=soft|kvm][,kernel-irqchip=on|split|off][,memory=ept|shadow][,translate=on|off]',
     text: 'what the machine is built on',
     apply: setMachine,
   },
@@ -317,8 +319,8 @@ export function mergeConfigs(base: MachineConfig, change: MachineConfig): Machin
     if (!Array.isArray(ours)) return { [key]: ours }; // to be refused with the rest
     return base[key] || change[key] ? { [key]: [...ours, ...theirs] } : {};
   };
-  // How the soft kernel virtualizes memory is of no interest to the host's.
-  const { memory, ...others } = base;
-  const kept = change.accel === 'kvm' || memory === undefined ? others : base;
+  // How the soft kernel virtualizes memory and runs code is of no interest to the host's.
+  const { memory: _memory, translate: _translate, ...others } = base;
+  const kept = change.accel === 'kvm' ? others : base;
   return { ...kept, ...change, ...list('drives'), ...list('netdevs'), ...list('chardevs'), ...list('devices') };
 }

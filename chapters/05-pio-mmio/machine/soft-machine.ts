@@ -26,6 +26,7 @@ interface MachineSize {
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly memory: MemoryMethod;
+  readonly translate?: boolean;
 }
 
 interface MachineKernelOptions {
@@ -35,9 +36,9 @@ interface MachineKernelOptions {
 
 /** A kernel that can hold the machine. */
 export function machineKernel(
-  { memoryMiB, cpus, memory }: MachineSize,
+  { memoryMiB, cpus, memory, translate = true }: MachineSize,
   { trace = null, instructionBound }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
-  return platformKernel({ ramBytes, memory, trace, instructionBound: instructionBound ?? boundFor(cpus), accessTicks: ACCESS_TICKS });
+  return platformKernel({ ramBytes, memory, trace, translate, instructionBound: instructionBound ?? boundFor(cpus), accessTicks: ACCESS_TICKS });
 }
