@@ -203,4 +203,4 @@ ip_suffix: .asciz ".ip "
 .globl M(rb_idt_pointer)
 M(rb_idt_pointer):
   .word VECTORS * GATE_BYTES - 1
-  .quad rb_idt
+  .long rb_idt, 0
