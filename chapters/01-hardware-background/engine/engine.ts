@@ -8,10 +8,11 @@ import { Builder, type Micro } from '../isa/builder.ts';
 import { decode, LONGEST } from '../isa/decoder.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
-import { PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
+import { lowHalf, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { BLOCK_INSTRUCTIONS, type Block, CodeCache } from './code-cache.ts';
 import {
+  CONTEXT_EPOCH_AT,
   CONTEXT_MODE_BITS,
   compileInterpreter,
   type InterpreterImports,
@@ -75,6 +76,13 @@ const SCRATCH_RECORDS = 512;
 /** The parts of MODE that change what bytes mean. The others change only what may be accessed. */
 const DECODING_MODE = MODE.CODE | MODE.STACK32 | MODE.FLAT;
 const NEXT_PAGE = BigInt(PAGE_BYTES);
+/** Place of the interpreter in the table of functions that run code. */
+const INTERPRETER = 0;
+const BANK_MASK = (1 << (CONTEXT_EPOCH_AT - CONTEXT_MODE_BITS)) - 1;
+/** Epochs that fit above the rest of the context. */
+const EPOCHS = 1 << (31 - CONTEXT_EPOCH_AT);
+/** Runs code until there is a reason to come back, which it returns ({@link LEFT}). */
+type CodeFunction = (argument: number) => number;
 
 const isCanonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
 
@@ -86,7 +94,9 @@ export class Engine {
   readonly #words: number;
   readonly #jumpCache: number;
   readonly #scratch: number;
-  readonly #interpret: (record: number) => number;
+  readonly #code = new WebAssembly.Table({ element: 'anyfunc', initial: 1 });
+  readonly #functions: ((argument: number) => number)[] = [];
+  readonly #crossing = { 8: microOp('crossing.8'), 4: microOp('crossing.4') };
   readonly #insn = { 8: microOp('insn.8'), 4: microOp('insn.4'), limit: microOp('insn.limit') };
   readonly #sequel = microOp('sequel');
   readonly #systemOp = microOp('system');
@@ -103,13 +113,14 @@ export class Engine {
     this.#words = memory.reserve(WORD_BYTES);
     this.#jumpCache = memory.reserve(JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
     this.#scratch = memory.reserve(SCRATCH_RECORDS * RECORD_BYTES);
-    this.#cache = new CodeCache(memory, arenaBytes, () => this.flush());
+    this.#cache = new CodeCache(memory, arenaBytes, () => this.#nextEpoch());
     this.#clearJumpCache();
     const pages = memory.buffer.byteLength / 65536;
     const shared = !(memory.buffer instanceof ArrayBuffer);
     const module = compileInterpreter(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache });
     const { run } = new WebAssembly.Instance(module, { env: this.#imports() }).exports;
-    this.#interpret = run as (record: number) => number;
+    this.#code.set(INTERPRETER, run as CodeFunction);
+    this.#functions[INTERPRETER] = run as CodeFunction;
   }
 
   // ## Running
@@ -123,6 +134,7 @@ export class Engine {
     const state = this.#state;
     state.setSlot(SLOT.NEXT_RIP, state.slot(SLOT.RIP));
     this.#refresh();
+    let left: number = LEFT.BOUNDARY;
     for (;;) {
       const reason = this.#reasonToStop();
       let record: number;
@@ -136,7 +148,7 @@ export class Engine {
         return this.#stopFor(thrown);
       }
       this.#setLimit();
-      const left = this.#interpret(record);
+      left = this.#enter(INTERPRETER, record);
       if (left === LEFT.ABORT) {
         const thrown = this.#parked;
         this.#parked = null;
@@ -148,6 +160,12 @@ export class Engine {
         return { kind: 'fault', fault: new Fault(this.#word32(WORD.VECTOR), errorCode < 0 ? null : errorCode) };
       }
     }
+  }
+
+  #enter(func: number, argument: number): number {
+    let left = (this.#functions[func] as CodeFunction)(argument);
+    while (left === LEFT.GO) left = (this.#functions[this.#word32(WORD.FUNC)] as CodeFunction)(this.#word32(WORD.ARGUMENT));
+    return left;
   }
 
   #stopFor(thrown: unknown): Stop {
@@ -198,7 +216,15 @@ export class Engine {
     const state = this.#state;
     const base = this.#code64 ? 0n : state.segBase(SEG.CS);
     this.#memory.view.setBigUint64(this.#words + WORD.CODE_BASE, base, true);
-    this.#setWord32(WORD.CONTEXT, state.get32(OFFSET.MODE) | (this.#epoch << CONTEXT_MODE_BITS));
+    const bank = (state.get32(OFFSET.TLB) / PAGE_BYTES) & BANK_MASK;
+    const context = state.get32(OFFSET.MODE) | (bank << CONTEXT_MODE_BITS) | (this.#epoch << CONTEXT_EPOCH_AT);
+    if (context !== this.#word32(WORD.CONTEXT)) {
+      this.#setWord32(WORD.CONTEXT, context);
+      this.#forgetFetchPage(); // another privilege level may not be allowed there
+    }
+  }
+  #forgetFetchPage(): void {
+    this.#memory.view.setBigInt64(this.#words + WORD.FETCH_PAGE, -1n, true);
   }
 
   /** REP string instructions normally do many iterations per step. True: one iteration, then the boundary (also implied by RFLAGS.TF). */
@@ -223,6 +249,7 @@ export class Engine {
   #imports(): InterpreterImports {
     return {
       memory: this.#memory.wasm,
+      code: this.#code,
       translate: (signed, bytes, access, stack) => {
         try {
           const linear = BigInt.asUintN(64, signed);
@@ -312,7 +339,7 @@ export class Engine {
     const mode = state.get32(OFFSET.MODE);
     const rip = state.slot(SLOT.RIP);
     const linear = this.#code64 ? rip : BigInt.asUintN(32, rip + state.segBase(SEG.CS));
-    const place = this.#host.fetch(linear);
+    const place = this.#fetch(rip, linear);
     if (place < 0) return this.#uncached(linear, mode, null);
     // Single steps get blocks of their own, so that they do not leave short blocks behind for those who run on.
     const single = state.getNumber(OFFSET.DEADLINE) - state.getNumber(OFFSET.ICOUNT) === 1;
@@ -321,7 +348,23 @@ export class Engine {
     const block = known && this.#stillGood(known, linear) ? known : this.#decode(key, place, linear, mode, single);
     if (!block) return this.#uncached(linear, mode, place);
     if (!single) this.#remember(rip, block);
-    return block.record;
+    // The second page of a crossing instruction has just been consulted.
+    return block.second >= 0 ? block.record + RECORD_BYTES : block.record;
+  }
+
+  /** Buffer offset of the code at RIP. The TLB is consulted only if this is not the page that the last instruction came from. */
+  #fetch(rip: bigint, linear: bigint): number {
+    const { view } = this.#memory;
+    const page = BigInt.asUintN(64, rip + view.getBigUint64(this.#words + WORD.CODE_BASE, true)) & -NEXT_PAGE;
+    const low = lowHalf(linear);
+    if (view.getBigUint64(this.#words + WORD.FETCH_PAGE, true) === BigInt.asUintN(64, page)) return (low + this.#word32(WORD.FETCH_ADDEND)) >>> 0;
+    this.#forgetFetchPage();
+    const place = this.#host.fetch(linear);
+    if (place >= 0) {
+      view.setBigInt64(this.#words + WORD.FETCH_PAGE, BigInt.asIntN(64, page), true);
+      this.#setWord32(WORD.FETCH_ADDEND, (place - low) | 0);
+    }
+    return place;
   }
 
   #stillGood(block: Block, linear: bigint): boolean {
@@ -385,7 +428,8 @@ export class Engine {
     const bytes = new Uint8Array(firstBytes + LONGEST);
     bytes.set(u8.subarray(place, place + firstBytes));
     bytes.set(u8.subarray(second, second + LONGEST), firstBytes);
-    const micros: Micro[] = [];
+    const check = this.#crossing[this.#code64 ? 8 : 4];
+    const micros: Micro[] = [{ ...plain(check), imm: BigInt(second) }];
     const decoded = decode(bytes, 0, bytes.length, mode);
     let system = -1;
     let length = LONGEST;
@@ -470,10 +514,19 @@ export class Engine {
     const entry = this.#jumpCache + jumpIndex(linear) * JUMP_ENTRY.BYTES;
     view.setBigUint64(entry + JUMP_ENTRY.LINEAR, linear, true);
     view.setInt32(entry + JUMP_ENTRY.CONTEXT, this.#word32(WORD.CONTEXT), true);
+    view.setUint32(entry + JUMP_ENTRY.PLACE, block.place, true);
     view.setUint32(entry + JUMP_ENTRY.RECORD, block.record, true);
+    view.setUint32(entry + JUMP_ENTRY.FUNC, INTERPRETER, true);
+    view.setUint32(entry + JUMP_ENTRY.HEAT, 0, true);
   }
   #clearJumpCache(): void {
     this.#memory.u8.fill(0xff, this.#jumpCache, this.#jumpCache + JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
+  }
+  /** No entry of the jump cache is valid any more. */
+  #nextEpoch(): void {
+    this.#epoch = (this.#epoch + 1) % EPOCHS;
+    if (this.#epoch === 0) this.#clearJumpCache();
+    this.#refresh();
   }
 
   // ## What others must tell
@@ -488,20 +541,15 @@ export class Engine {
     return this.#cache.holdsCode(this.#memory.ramOffset + hpa);
   }
 
-  /** Address mappings or permissions changed: drop everything keyed by linear address. */
+  /** Address mappings or permissions changed: the page that instructions come from must be looked up anew. */
   flush(): void {
-    this.#epoch++;
-    if (this.#epoch >= 2 ** (31 - CONTEXT_MODE_BITS)) {
-      this.#epoch = 1;
-      this.#clearJumpCache();
-    }
-    this.#refresh();
+    this.#forgetFetchPage();
   }
 
   /** RAM may have been changed behind the processor's back (by a device, by the VMM): compare decoded code with RAM before using it again. */
   memoryChanged(): void {
     this.#memoryEpoch++;
-    this.flush();
+    this.#nextEpoch();
   }
 }
 

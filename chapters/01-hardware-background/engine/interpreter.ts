@@ -25,6 +25,8 @@ import {
   type Local,
   loop,
   ret,
+  returnCall,
+  returnCallIndirect,
   set,
   tee,
   unreachable,
@@ -39,12 +41,19 @@ export const RECORD_BYTES = 16;
 export const RECORD = { OP: 0, D: 2, A: 4, B: 6, IMM: 8, IMM_HIGH: 12 } as const;
 
 /** A TLB entry: three tags (linear page address, or -1), then what to add to a linear address to get a buffer offset. See mmu/tlb.ts. */
-export const TLB_ENTRY = { READ: 0, WRITE: 8, ADDEND: 24, BYTES: 32, COUNT: 512 } as const;
+export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, COUNT: 512 } as const;
 
-/** A jump-cache entry: linear address of the next instruction, context, offset of the first record of its code. */
-export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, RECORD: 12, BYTES: 16, COUNT: 2048 } as const;
+/**
+ * A jump-cache entry: linear address of the next instruction, context, buffer offset of its first byte; the first record of its decoded code; the slot of the
+ * function that is its translation (0: there is none) and that function's argument; how many more times it may be interpreted before it is called hot.
+ */
+// biome-ignore format: table
+export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 4096 } as const;
 
-/** Result of the interpreter function. */
+/** Translated code is entered only when it may run this many instructions: the end of a slice is interpreted, and stops where it must. */
+export const MARGIN = 1024;
+
+/** Result of the functions that run code. */
 export const LEFT = {
   /** Something at a boundary: a deadline, an event, code that is not decoded yet. NEXT_RIP says where to go on. */
   BOUNDARY: 0,
@@ -52,6 +61,10 @@ export const LEFT = {
   ABORT: 1,
   /** A micro-operation has raised the fault in WORD.VECTOR and WORD.ERROR_CODE. */
   FAULT: 2,
+  /** The instruction at RIP is to be interpreted: translated code cannot go on with it. */
+  INTERPRET: 3,
+  /** WORD.FUNC and WORD.ARGUMENT say what to call next: only where WebAssembly has no tail calls. */
+  GO: 4,
 } as const;
 
 /** Results of the imported `translate`; larger ones are buffer offsets. */
@@ -67,6 +80,8 @@ interface Places {
 /** Functions that the engine provides to the interpreter. */
 export interface InterpreterImports extends WebAssembly.ModuleImports {
   readonly memory: WebAssembly.Memory;
+  /** The functions that run code, the interpreter first. */
+  readonly code: WebAssembly.Table;
   translate(linear: bigint, bytes: number, access: number, stack: number): number;
   readSlow(linear: bigint, bytes: number, access: number): bigint;
   writeSlow(linear: bigint, bytes: number, value: bigint): number;
@@ -362,11 +377,8 @@ class InterpretedOperands extends ModuleState implements Emitter {
     return i32.load(get(this.#pc), RECORD.IMM_HIGH);
   }
 
-  /** Address of the TLB entry of `linear`: its page number, modulo the number of entries, times their size. */
   #tlbEntry(linear: Local): Code {
-    const shift = 12n - BigInt(Math.log2(TLB_ENTRY.BYTES));
-    const mask = (TLB_ENTRY.COUNT - 1) * TLB_ENTRY.BYTES;
-    return i32.add(this.field32(OFFSET.TLB), i32.and(i32.wrap_i64(i64.shr_u(get(linear), i64.const(shift))), i32.const(mask)));
+    return tlbEntry(this.field32(OFFSET.TLB), get(linear));
   }
   /** True when the entry maps all bytes of the access: the page of its last byte is the entry's, and so is (by the index) that of its first. */
   #hit(linear: Local, entry: Local, bytes: number, tag: number): Code {
@@ -447,6 +459,16 @@ class InterpretedOperands extends ModuleState implements Emitter {
     ];
   }
 
+  executable(linearCode: Code): Code {
+    const linear = this.local('i64');
+    const entry = this.local('i32');
+    return [
+      set(linear, linearCode),
+      set(entry, this.#tlbEntry(linear)),
+      either(this.#hit(linear, entry, 1, TLB_ENTRY.EXEC), this.#mapped(linear, entry), i32.const(0), 'i32'),
+    ];
+  }
+
   fault(vector: number, errorCode = -1): Code {
     return [this.setWord32(WORD.VECTOR, i32.const(vector)), this.setWord32(WORD.ERROR_CODE, i32.const(errorCode)), this.#return(LEFT.FAULT)];
   }
@@ -473,22 +495,90 @@ class InterpretedOperands extends ModuleState implements Emitter {
 // ## From block to block
 //
 // Straight-line code ends in `dispatch`. Where execution goes next is usually known from last time: a small cache, indexed by the linear address
-// of the target, holds the place of its decoded code. An entry is good only in the context it was made in (the mode, and the epoch: a counter that moves when
-// mappings change), so nothing has to be searched and removed. A hit stays inside this function.
+// of the target, holds the place of its decoded code, and that of its translation if it has one. A hit stays inside WebAssembly.
+//
+// The cache must not make a difference to the guest. What the guest can notice is when the processor walks the page tables: that sets accessed bits,
+// and the trace shows it. So the rule is independent of caches: the instruction TLB is consulted when control passes to *another page* than that of the
+// instruction before, and after a flush, and at no other time. The page where instructions come from, and where it is in memory, are two words; an entry
+// of the cache is good only if it was made for that very place. Mappings may then change as they like without anything being searched for or removed.
 
-function dispatch(e: InterpretedOperands, pc: Local, places: Places): Code {
-  const linear = e.local('i64');
-  const entry = e.local('i32');
+// @clause x86.fetch.page-change
+/** Finds the code at NEXT_RIP. `found` is what to do with the place of its jump-cache entry; `leave`, when there is none. */
+function findCode(s: ModuleState, places: Places, leave: Code, found: (entry: Local) => Code): Code {
+  const linear = s.local('i64');
+  const page = s.local('i64');
+  const entry = s.local('i32');
   const hash = i32.wrap_i64(i64.xor(get(linear), i64.shr_u(get(linear), i64.const(12n))));
+  const word = (at: number): Code => i64.load(i32.const(0), places.words + at);
+  const word32 = (at: number): Code => i32.load(i32.const(0), places.words + at);
+  const inEntry = (at: number): Code => i32.load(get(entry), places.jumpCache + at);
+  return [
+    set(linear, i64.add(s.field(8 * SLOT.NEXT_RIP), word(WORD.CODE_BASE))),
+    set(page, i64.and(get(linear), i64.const(-4096n))),
+    when(i64.ne(get(page), word(WORD.FETCH_PAGE)), [
+      set(entry, tlbEntry(s.field32(OFFSET.TLB), get(linear))),
+      when(i64.ne(i64.load(get(entry), TLB_ENTRY.EXEC), get(page)), leave),
+      i64.store(i32.const(0), get(page), places.words + WORD.FETCH_PAGE),
+      i32.store(i32.const(0), i32.load(get(entry), TLB_ENTRY.ADDEND), places.words + WORD.FETCH_ADDEND),
+    ]),
+    set(entry, i32.mul(i32.and(hash, i32.const(JUMP_ENTRY.COUNT - 1)), i32.const(JUMP_ENTRY.BYTES))),
+    when(i64.ne(i64.load(get(entry), places.jumpCache + JUMP_ENTRY.LINEAR), get(linear)), leave),
+    when(i32.ne(inEntry(JUMP_ENTRY.CONTEXT), word32(WORD.CONTEXT)), leave),
+    when(i32.ne(inEntry(JUMP_ENTRY.PLACE), i32.add(i32.wrap_i64(get(linear)), word32(WORD.FETCH_ADDEND))), leave),
+    found(entry),
+  ];
+}
+/** Address of the TLB entry of `linear`: its page number, modulo the number of entries, times their size. */
+function tlbEntry(bank: Code, linear: Code): Code {
+  const shift = 12n - BigInt(Math.log2(TLB_ENTRY.BYTES));
+  const mask = (TLB_ENTRY.COUNT - 1) * TLB_ENTRY.BYTES;
+  return i32.add(bank, i32.and(i32.wrap_i64(i64.shr_u(linear, i64.const(shift))), i32.const(mask)));
+}
+
+// Control passes between functions by tail calls, which leave nothing on the stack. An engine that does not have them is told to return, and a loop
+// in TypeScript makes the call.
+
+/** Does this WebAssembly engine have tail calls? */
+export const TAIL_CALLS: boolean = (() => {
+  const probe = new WasmModule(1, false);
+  const type = probe.type(['i32'], ['i32']);
+  probe.importTable();
+  probe.function(['i32'], ['i32'], (_body, n) => returnCallIndirect(type, get(n as Local), get(n as Local)));
+  return WebAssembly.validate(probe.encode());
+})();
+
+/** Passes control to the translation that an entry of the jump cache names, if there is one and enough time left for it. */
+function enterTranslation(s: ModuleState, places: Places, type: number, entry: Local): Code {
+  const inEntry = (at: number): Code => i32.load(get(entry), places.jumpCache + at);
+  const setWord32 = (at: number, value: Code): Code => i32.store(i32.const(0), value, places.words + at);
+  const time = i64.sub(i64.load(i32.const(0), places.words + WORD.LIMIT), s.field(OFFSET.ICOUNT));
+  return when(
+    inEntry(JUMP_ENTRY.FUNC),
+    when(
+      i64.ge_s(time, i64.const(BigInt(MARGIN))),
+      TAIL_CALLS
+        ? returnCallIndirect(type, inEntry(JUMP_ENTRY.FUNC), inEntry(JUMP_ENTRY.ARGUMENT))
+        : [setWord32(WORD.FUNC, inEntry(JUMP_ENTRY.FUNC)), setWord32(WORD.ARGUMENT, inEntry(JUMP_ENTRY.ARGUMENT)), ret(i32.const(LEFT.GO))],
+    ),
+  );
+}
+
+function dispatch(e: InterpretedOperands, pc: Local, places: Places, type: number): Code {
+  const heat = e.local('i32');
   return [
     // STOP and EVENTS are neighbours; one comparison sees both.
     when(i32.eqz(i64.eqz(e.field(OFFSET.STOP))), e.leave),
     e.reload(),
-    set(linear, i64.add(e.slotUnsigned(SLOT.NEXT_RIP, 8), e.word(WORD.CODE_BASE))),
-    set(entry, i32.mul(i32.and(hash, i32.const(JUMP_ENTRY.COUNT - 1)), i32.const(JUMP_ENTRY.BYTES))),
-    when(i64.ne(i64.load(get(entry), places.jumpCache + JUMP_ENTRY.LINEAR), get(linear)), e.leave),
-    when(i32.ne(i32.load(get(entry), places.jumpCache + JUMP_ENTRY.CONTEXT), e.word32(WORD.CONTEXT)), e.leave),
-    set(pc, i32.load(get(entry), places.jumpCache + JUMP_ENTRY.RECORD)),
+    findCode(e, places, e.leave, (entry) => [
+      enterTranslation(e, places, type, entry),
+      i32.store(
+        get(entry),
+        tee(heat, i32.sub(i32.load(get(entry), places.jumpCache + JUMP_ENTRY.HEAT), i32.const(1))),
+        places.jumpCache + JUMP_ENTRY.HEAT,
+      ),
+      when(i32.eqz(get(heat)), e.leave),
+      set(pc, i32.load(get(entry), places.jumpCache + JUMP_ENTRY.RECORD)),
+    ]),
     br(e.next),
   ];
 }
@@ -508,7 +598,11 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
   };
   const checkSegment = module.import('checkSegment', ['i32', 'i64', 'i32', 'i32'], ['i32']);
   const system = module.import('system', ['i32'], ['i32']);
+  module.importTable();
+  const type = module.type(['i32'], ['i32']);
   const helpers: Helpers = { checkSegment, system, multiplyHigh: multiplyHigh(module), divide: divide(module) };
+  module.export('multiplyHigh', helpers.multiplyHigh);
+  module.export('divide', helpers.divide);
   const library = new Map<string, Func>();
   for (const [name, { params, results, build }] of LIBRARY) {
     const func = module.function(params, results, (body, ...locals) => build(new ModuleState(places, body, library), ...locals));
@@ -539,9 +633,30 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
       code = [block(labels[index] as Label, code), does, e.advance(i32.const(RECORD_BYTES)), br(e.next)];
     });
     e.begin();
-    return [e.reload(), loop(e.next, [block(e.found, code), dispatch(e, pc, places)]), unreachable];
+    return [e.reload(), loop(e.next, [block(e.found, code), dispatch(e, pc, places, type)]), unreachable];
   });
   module.export('run', run);
+  // Where translated code comes when it does not know how to go on. `interpret`: not to a translation, and in particular not back to its own.
+  const interpretAt = (record: Code): Code =>
+    TAIL_CALLS
+      ? returnCall(run, record)
+      : [
+          i32.store(i32.const(0), i32.const(0), places.words + WORD.FUNC),
+          i32.store(i32.const(0), record, places.words + WORD.ARGUMENT),
+          ret(i32.const(LEFT.GO)),
+        ];
+  for (const [name, left] of [
+    ['go', LEFT.BOUNDARY],
+    ['interpret', LEFT.INTERPRET],
+  ] as const) {
+    const func = module.function([], ['i32'], (body) =>
+      findCode(new ModuleState(places, body, library), places, ret(i32.const(left)), (entry) => [
+        name === 'go' ? enterTranslation(new ModuleState(places, body, library), places, type, entry) : [],
+        interpretAt(i32.load(get(entry), places.jumpCache + JUMP_ENTRY.RECORD)),
+      ]),
+    );
+    module.export(name, func);
+  }
   return module.encode();
 }
 
@@ -563,7 +678,8 @@ export function compileInterpreter(pages: number, shared: boolean, places: Place
   return module;
 }
 
-/** The part of MODE that decides how code is decoded, and the whole of it, fits below the epoch in WORD.CONTEXT. */
+/** Below the epoch in WORD.CONTEXT lie MODE and the number of the page where the TLB bank begins. */
 export const CONTEXT_MODE_BITS = 8;
+export const CONTEXT_EPOCH_AT = 20;
 const highestModeBit = Math.max(...Object.values(MODE));
 if (highestModeBit >= 1 << CONTEXT_MODE_BITS) throw new RangeError('MODE has outgrown its place in the context');

@@ -16,6 +16,9 @@ export const WORD = {
   STATUS: 28, // 32 bits: non-zero when a call into TypeScript has parked a Fault or VmExit
   VECTOR: 32, ERROR_CODE: 36, // 32 bits: a fault that a micro-operation raised; error code -1 when it has none
   ONE_ITERATION: 40, // 32 bits: REP instructions do a single iteration
+  FETCH_ADDEND: 44, // 32 bits: what to add to a linear address in FETCH_PAGE to get a buffer offset
+  FETCH_PAGE: 48, // the page from which instructions come (before it is cut to 32 bits), or all ones
+  FUNC: 56, ARGUMENT: 60, // 32 bits: what to call next, where there are no tail calls
 } as const;
 export const WORD_BYTES = 64;
 
@@ -64,6 +67,8 @@ export interface Emitter extends StateAccess {
   storeVector(linear: Code, value: Code, stack: Code): Code;
   /** An i32: the buffer offset of the byte at `linear` when the TLB maps its page for this access, else 0. */
   probe(linear: Code, access: number): Code;
+  /** An i32: the buffer offset of the byte at `linear` when the TLB lets it be executed, else 0. */
+  executable(linear: Code): Code;
   /** Abandons the instruction with an exception. */
   fault(vector: number, errorCode?: number): Code;
   /** Goes `records` (an i32) further than the next record. */
