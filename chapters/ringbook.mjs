@@ -4,6 +4,8 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const NEEDED_MAJOR = 24;
@@ -15,6 +17,7 @@ const rooms = {
   check: ['spec-tests/check.ts', 'the drift checks: clauses, figures, numbers in prose, prefixes, types, lint'],
   conform: ['spec-tests/conform.ts', 'run the conformance suite against an implementation'],
   mutants: ['spec-tests/mutants.ts', 'break the reference on purpose; every break must be caught'],
+  fuzz: ['chapters/01-hardware-background/engine/host/fuzz.ts', 'random programs on the modelled processor and on the one at hand; every difference'],
   bench: ['spec-tests/bench.ts', 'speed, as ratios within one run'],
   site: ['site/build.ts', 'render the whole tree into site/out'],
   payloads: ['guest-payloads/build.ts', 'rebuild the guest payloads with gcc, or check the committed images'],
@@ -56,7 +59,8 @@ if (!existsSync(main)) {
   console.error(`ringbook: '${command}' needs the whole repository; what is installed here runs machines and judges them: run, conform`);
   process.exit(2);
 }
-const env = { ...process.env };
+// Node keeps what it made of a module, types stripped and code compiled, for the next start: half of the time until the first guest instruction.
+const env = { NODE_COMPILE_CACHE: join(tmpdir(), 'node-compile-cache'), ...process.env };
 if (main.includes('node_modules')) {
   // Node does not strip types there by itself.
   const preload = `--disable-warning=ExperimentalWarning --import=${new URL('strip-types.mjs', import.meta.url)}`;
