@@ -220,14 +220,16 @@ export function smallestProgram(): SmallestProgram {
 //
 // What is left is to run it. Decoded code has to be kept, found again, and dropped when the guest overwrites the bytes that it was made from: on an
 // x86 a store into the very next instruction takes effect. The interpreter is put together from the table when a machine is made; the engine decides
-// what it runs and looks at the world whenever it comes back. The last two modules compare all of it with the processor of the host, instruction by
+// what it runs and looks at the world whenever it comes back. The last modules compare all of it with the processor of the host, instruction by
 // instruction, where there is one that allows it, and measure it.
 //
 // ::include engine/code-cache.ts
 // ::include engine/interpreter.ts
 // ::include engine/engine.ts
 // ::include engine/flat-machine.ts
-// ::include engine/host/oracle.ts
+// ::include engine/host/fuzz.ts
+//
+// ::include engine/host/fuzz/excluded.ts
 // ::include engine/host/try.ts
 //
 // ### Memory management

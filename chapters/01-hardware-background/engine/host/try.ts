@@ -1,10 +1,9 @@
-// # Two tools for the bench
+// # How fast is it?
 //
-// `node try.ts oracle [cases] [seed] [mnemonic] [strict]` compares with the processor at hand; `node try.ts speed` measures the interpreter.
+// `node try.ts` measures a few short loops.
 
 import { OFFSET, SLOT } from '../../state.ts';
 import { FlatMachine } from '../flat-machine.ts';
-import { compareWithProcessor, oracleMissing } from './oracle.ts';
 
 const hex = (text: string): number[] => text.split(' ').map((byte) => Number.parseInt(byte, 16));
 
@@ -34,13 +33,4 @@ function speed(): void {
   }
 }
 
-const [what, count = '20000', seed = '1', only = '', strict = ''] = process.argv.slice(2);
-if (what === 'speed') speed();
-else {
-  const missing = oracleMissing();
-  if (missing) throw new Error(missing);
-  for (const bits of [64, 32] as const) {
-    const found = compareWithProcessor({ bits, count: Number(count), seed: Number(seed), ...(only && { only }), strict: strict === 'strict' });
-    console.log(`${bits}-bit: ${found.length === 0 ? 'no difference' : found.join('\n')}`);
-  }
-}
+speed();

@@ -1,0 +1,159 @@
+// # The fuzzer
+//
+// The best description of an x86 processor is an x86 processor, and there may be one under this very program. `npm run fuzz` invents programs of one to
+// four instructions, runs each on several states of the registers, there and here, and compares everything that they can change: general registers, flags,
+// segment registers and their bases, the whole FXSAVE image, memory, and how the program ended -- vector, error code, CR2.
+//
+// ```
+// npm run fuzz -- --minutes 10                   as long as one likes; the seed is printed
+// npm run fuzz -- --cases 100000 --seed 7        a fixed number, and the same ones each time
+// npm run fuzz -- --only SHLD --bits 32          one mnemonic (or a regular expression: --only 'F(ADD|SUB).*'), one size of code (16, 32, 64)
+// npm run fuzz -- --keep-going                   do not stop after the first few mismatches; report one per mnemonic
+// npm run fuzz -- --strict                       compare undefined flags as well
+// npm run fuzz -- --translated                   judge translated code: each program runs often enough to become hot
+// npm run fuzz -- --save                         write each (minimised) mismatch into engine/counter-examples, with what the real processor did
+// ```
+//
+// A mismatch is shown as the program's bytes with the mnemonics, then what differs (the real processor's value first), then the state that it started
+// with: after *shrinking*, so what is shown there matters. Undefined flags, and all else that is left out, are a table: `fuzz/excluded.ts`.
+
+import { readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { describeProgram, describeState, differences } from './fuzz/compare.ts';
+import { Inventor } from './fuzz/invent.ts';
+import { NativeProcessor, oracleMissing } from './fuzz/native.ts';
+import { BATCH_CASES, type Batch, OUTCOME, type Program, Records } from './fuzz/records.ts';
+import { Subject } from './fuzz/subject.ts';
+import { Random } from './fuzz/values.ts';
+import type { Bits } from './fuzz/world.ts';
+
+/** How to fuzz. */
+export interface Options {
+  readonly seed: number;
+  readonly bits: readonly Bits[];
+  /** Stop after so many cases, or so many milliseconds, whichever comes first. */
+  readonly cases: number;
+  readonly timeMs: number;
+  readonly only?: string;
+  readonly strict?: boolean;
+  /** Mismatches after which to stop. At most one is reported for each program. */
+  readonly mismatches: number;
+  /** One report for each mnemonic. */
+  readonly onePerName?: boolean;
+  readonly inputs?: number;
+  readonly onMismatch?: (text: string) => void;
+  readonly onProgress?: (cases: number) => void;
+}
+
+/** What came of it. */
+export interface Report {
+  readonly cases: number;
+  readonly mismatches: number;
+  /** By mnemonics. */
+  readonly mismatched: ReadonlyMap<string, number>;
+  readonly encodings: number;
+  readonly encodingsTotal: number;
+  readonly skipped: ReadonlyMap<string, number>;
+}
+
+/** Flags of the machine at hand, as Linux lists them. */
+export function hostFeatures(): Set<string> {
+  const line = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'));
+  return new Set((line?.[1] ?? '').trim().split(/\s+/));
+}
+
+/** Invents cases and compares. */
+export async function fuzz(options: Options): Promise<Report> {
+  const { seed, bits, only, strict = false, inputs = 4 } = options;
+  using native = new NativeProcessor();
+  const subject = new Subject();
+  const inventor = new Inventor(new Random(seed), { bits, inputs, features: hostFeatures(), ...(only && { only }) });
+  const mine = new Records(OUTCOME.BYTES, new Uint8Array(OUTCOME.BYTES * BATCH_CASES));
+  const mismatched = new Map<string, number>();
+  const until = Date.now() + options.timeMs;
+  let cases = 0;
+  let mismatches = 0;
+  while (cases < options.cases && Date.now() < until && mismatches < options.mismatches) {
+    const batch = inventor.batch();
+    const theirs = native.run(batch);
+    subject.enter(batch);
+    for (let index = 0; index < batch.count; index++) subject.run(batch, index, mine);
+    const outcomes = await theirs;
+    const seen = new Set<number>();
+    for (let index = 0; index < batch.count; index++) {
+      const ours = { records: mine, index, changed: (at: number) => subject.changed(at) };
+      const real = { records: outcomes.records, index, changed: outcomes.changed };
+      const found = differences(batch, index, real, ours, strict);
+      if (found.length === 0) continue;
+      const number = batch.program[index] as number;
+      if (seen.has(number)) continue;
+      seen.add(number);
+      mismatches++;
+      const program = batch.programs[number] as Program;
+      const name = program.names.join('; ');
+      const count = mismatched.get(name) ?? 0;
+      mismatched.set(name, count + 1);
+      if (options.onePerName && (count > 0 || program.names.length > 1)) continue;
+      options.onMismatch?.(mismatchText(batch, index, program, found));
+      if (mismatches >= options.mismatches) break;
+    }
+    cases += batch.count;
+    options.onProgress?.(cases);
+  }
+  return { cases, mismatches, mismatched, encodings: inventor.covered.size, encodingsTotal: inventor.total, skipped: inventor.skipped };
+}
+
+const mismatchText = (batch: Batch, index: number, program: Program, found: readonly string[]): string =>
+  `${describeProgram(program)}\n  ${found.join('\n  ')}\n  from ${describeState(batch, index)}`;
+
+// ## The command
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      minutes: { type: 'string' },
+      cases: { type: 'string' },
+      seed: { type: 'string' },
+      only: { type: 'string' },
+      bits: { type: 'string' },
+      inputs: { type: 'string' },
+      strict: { type: 'boolean', default: false },
+      'keep-going': { type: 'boolean', default: false },
+    },
+  });
+  const missing = oracleMissing();
+  if (missing) {
+    console.log(`fuzz: skipped: ${missing}`);
+    return 0;
+  }
+  const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
+  const started = Date.now();
+  let reported = started;
+  const report = await fuzz({
+    seed,
+    bits: values.bits === undefined ? [64, 64, 32, 16] : [Number(values.bits) as Bits],
+    cases: values.cases === undefined ? Number.POSITIVE_INFINITY : Number(values.cases),
+    timeMs: values.minutes === undefined ? (values.cases === undefined ? 60_000 : Number.POSITIVE_INFINITY) : Number(values.minutes) * 60_000,
+    mismatches: values['keep-going'] ? Number.POSITIVE_INFINITY : 10,
+    onePerName: values['keep-going'],
+    strict: values.strict,
+    ...(values.only && { only: values.only }),
+    ...(values.inputs && { inputs: Number(values.inputs) }),
+    onMismatch: (text) => console.log(text),
+    onProgress: (cases) => {
+      if (Date.now() - reported < 10_000) return;
+      reported = Date.now();
+      console.log(`fuzz: ${cases} cases, ${Math.round(cases / ((reported - started) / 1000))} a second`);
+    },
+  });
+  if (values['keep-going'])
+    for (const [name, count] of [...report.mismatched].filter(([text]) => !text.includes(';'))) console.log(`${name}: ${count}`);
+  const skipped = [...report.skipped].map(([why, count]) => `${why} ${count}`).join(', ');
+  if (skipped) console.log(`fuzz: programs not asked: ${skipped}`);
+  const coverage = `encodings covered ${report.encodings} of ${report.encodingsTotal}`;
+  console.log(`fuzz: ${report.cases} cases, ${report.mismatches} mismatches, seed ${seed}, ${coverage}`);
+  return report.mismatches === 0 ? 0 : 1;
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) process.exitCode = await main();

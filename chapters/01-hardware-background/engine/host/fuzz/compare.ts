@@ -1,0 +1,176 @@
+// # Comparing two outcomes
+
+import { ARITHMETIC_FLAGS, FLAG } from '../../../state.ts';
+import { COUNT, undefinedFlags } from './excluded.ts';
+import { type Batch, CASE, FX, OUTCOME, type Program, type Records, SIGNAL } from './records.ts';
+import { PLACE } from './world.ts';
+
+const PAGE_FAULT = 14;
+/** Addresses from here on are the kernel's. Linux reports a fault there as one of protection, whatever it was. */
+const KERNEL_ADDRESSES = 0x7fff_ffff_f000n;
+const COMPARED_FLAGS = ARITHMETIC_FLAGS | FLAG.DF | FLAG.TF | FLAG.AC | FLAG.ID | FLAG.NT;
+const REGISTERS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'];
+const SEGMENTS = ['cs', 'ss', 'ds', 'es', 'fs', 'gs'];
+
+/** One of the two outcomes of a case. */
+export interface Side {
+  readonly records: Records;
+  readonly index: number;
+  /** What has changed in the data pages. */
+  changed(at: number, bytes: number): Uint8Array;
+}
+
+const hex = (value: bigint | number): string => value.toString(16);
+const bytesHex = (bytes: Uint8Array): string =>
+  [...bytes]
+    .reverse()
+    .map((byte) => byte.toString(16).padStart(2, '0'))
+    .join('');
+
+/** What kind of end: 0 the case ran to its end, 1 exception, or a {@link SIGNAL} that stands for itself. */
+function kindOf({ records, index }: Side): number {
+  const signal = records.u32(index, OUTCOME.SIGNAL);
+  if (signal === SIGNAL.NONE || signal === SIGNAL.TIMEOUT || signal === SIGNAL.SYSTEM_CALL || signal === SIGNAL.BROKEN) return signal;
+  return SIGNAL.EXCEPTION;
+}
+const describeEnd = (side: Side): string => {
+  const kind = kindOf(side);
+  if (kind === SIGNAL.NONE) return 'end';
+  if (kind === SIGNAL.TIMEOUT) return 'endless';
+  if (kind === SIGNAL.SYSTEM_CALL) return 'system call';
+  if (kind === SIGNAL.BROKEN) return 'shutdown';
+  return `#${side.records.u32(side.index, OUTCOME.VECTOR)}(${hex(side.records.u32(side.index, OUTCOME.ERROR))})`;
+};
+
+/** What differs, in words: the real processor's value first. Empty when nothing does. `strict` compares undefined flags as well. */
+export function differences(batch: Batch, index: number, real: Side, ours: Side, strict = false): string[] {
+  const program = batch.programs[batch.program[index] as number] as Program;
+  const out: string[] = [];
+  const [kind, mine] = [kindOf(real), kindOf(ours)];
+  if (kind !== mine) return [`${describeEnd(real)}, ours ${describeEnd(ours)}`];
+  if (kind === SIGNAL.TIMEOUT || kind === SIGNAL.SYSTEM_CALL) return [];
+  const compare = (what: string, a: bigint | number, b: bigint | number): void => {
+    if (a !== b) out.push(`${what} ${hex(a)}, ours ${hex(b)}`);
+  };
+  if (kind === SIGNAL.EXCEPTION) compareException(real, ours, out);
+  compare('rip', real.records.u64(real.index, OUTCOME.RIP), ours.records.u64(ours.index, OUTCOME.RIP));
+  compareRegisters(batch, index, program, real, ours, out);
+  const ignored = strict ? 0 : ignoredFlags(batch, index, program, kind);
+  const compared = (COMPARED_FLAGS | (kind === SIGNAL.EXCEPTION ? FLAG.RF : 0)) & ~ignored;
+  const [flags, myFlags] = [real.records.u32(real.index, OUTCOME.FLAGS), ours.records.u32(ours.index, OUTCOME.FLAGS)];
+  if ((flags ^ myFlags) & compared) out.push(`flags ${hex(flags)}, ours ${hex(myFlags)} (compared: ${hex(compared)})`);
+  for (const [n, name] of SEGMENTS.entries()) {
+    const [a, b] = [real, ours].map(({ records, index: at }) => selectorOf(records.u16(at, OUTCOME.CS + 2 * n))) as [number, number];
+    compare(name, a, b);
+  }
+  if (program.bits === 64) {
+    compare('fs base', real.records.u64(real.index, OUTCOME.FS_BASE), ours.records.u64(ours.index, OUTCOME.FS_BASE));
+    compare('gs base', real.records.u64(real.index, OUTCOME.GS_BASE), ours.records.u64(ours.index, OUTCOME.GS_BASE));
+  }
+  compareFpu(program, real, ours, out);
+  compareMemory(batch, real, ours, out);
+  return out;
+}
+
+/** A return from the kernel, after any interrupt, clears the privilege level of null selectors. */
+const selectorOf = (selector: number): number => (selector < 4 ? 0 : selector);
+
+/** Flags that the last instruction leaves undefined; one that faulted has left none. */
+function ignoredFlags(batch: Batch, index: number, program: Program, kind: number): number {
+  if (kind !== SIGNAL.NONE && program.starts.length === 1 && !(batch.cases.u32(index, CASE.FLAGS) & FLAG.TF)) return 0;
+  const last = program.code.subarray(program.starts.at(-1) as number);
+  return undefinedFlags(last, program.bits, Number(batch.cases.u64(index, CASE.GPR + 8 * COUNT) & 0xffn));
+}
+
+function compareException(real: Side, ours: Side, out: string[]): void {
+  const [a, b] = [real.records, ours.records];
+  const vector = a.u32(real.index, OUTCOME.VECTOR);
+  let [error, mine] = [a.u32(real.index, OUTCOME.ERROR), b.u32(ours.index, OUTCOME.ERROR)];
+  if (vector === PAGE_FAULT && a.u64(real.index, OUTCOME.CR2) >= KERNEL_ADDRESSES) [error, mine] = [error | 1, mine | 1];
+  const [end, myEnd] = [describeEnd(real), describeEnd(ours)];
+  if (vector !== b.u32(ours.index, OUTCOME.VECTOR) || error !== mine) out.push(`${end}, ours ${myEnd}`);
+  else if (vector === PAGE_FAULT) {
+    const [cr2, myCr2] = [a.u64(real.index, OUTCOME.CR2), b.u64(ours.index, OUTCOME.CR2)];
+    if (cr2 !== myCr2) out.push(`cr2 ${hex(cr2)}, ours ${hex(myCr2)}`);
+  }
+}
+
+function compareRegisters(batch: Batch, index: number, { bits }: Program, real: Side, ours: Side, out: string[]): void {
+  const width = bits === 64 ? 64 : 32;
+  for (let n = 0; n < (bits === 64 ? 16 : 8); n++) {
+    const at = OUTCOME.GPR + 8 * n;
+    const sameLow = real.records.u32(real.index, at) === ours.records.u32(ours.index, at);
+    if (sameLow && (width === 32 || real.records.u32(real.index, at + 4) === ours.records.u32(ours.index, at + 4))) continue;
+    const [a, b] = [real.records.u64(real.index, at), ours.records.u64(ours.index, at)].map((value) => BigInt.asUintN(width, value)) as [
+      bigint,
+      bigint,
+    ];
+    out.push(`${REGISTERS[n]} ${hex(a)}, ours ${hex(b)} (was ${hex(batch.cases.u64(index, CASE.GPR + 8 * n))})`);
+  }
+}
+
+/** Parts of the image that are compared, with their names. The pointers to the last instruction and operand are compared when there are any. */
+const FPU_PARTS: readonly (readonly [string, number, number])[] = [
+  ['fcw', FX.FCW, 2],
+  ['fsw', FX.FSW, 2],
+  ['ftw', FX.FTW, 1],
+  ['fop', FX.FOP, 2],
+  ['fip', FX.FIP, 8],
+  ['fdp', FX.FDP, 8],
+  ['mxcsr', FX.MXCSR, 4],
+  ...Array.from({ length: 8 }, (_, n) => [`st${n}`, FX.ST + 16 * n, 10] as const),
+  ...Array.from({ length: 16 }, (_, n) => [`xmm${n}`, FX.XMM + 16 * n, 16] as const),
+];
+
+function compareFpu({ bits }: Program, real: Side, ours: Side, out: string[]): void {
+  const theirs = real.records.slice(real.index, OUTCOME.FX, FX.BYTES);
+  const mine = ours.records.slice(ours.index, OUTCOME.FX, FX.BYTES);
+  const end = bits === 64 ? FX.XMM + 256 : FX.XMM + 128;
+  for (const [name, at, bytes] of FPU_PARTS) {
+    if (at >= end) break;
+    let same = true;
+    for (let i = at; i < at + bytes && same; i++) same = theirs[i] === mine[i];
+    if (!same) out.push(`${name} ${bytesHex(theirs.subarray(at, at + bytes))}, ours ${bytesHex(mine.subarray(at, at + bytes))}`);
+  }
+}
+
+function compareMemory(batch: Batch, real: Side, ours: Side, out: string[]): void {
+  const after = [real, ours].map((side) => {
+    const bytes = side.records.u32(side.index, OUTCOME.CHANGED_BYTES);
+    const first = side.records.u32(side.index, OUTCOME.FIRST);
+    const changed = bytes === 0 ? new Uint8Array() : side.changed(Number(side.records.u64(side.index, OUTCOME.CHANGED)), bytes);
+    return { first, changed };
+  }) as [Change, Change];
+  if (after[0].changed.length === 0 && after[1].changed.length === 0) return;
+  const start = Math.min(...after.filter(({ changed }) => changed.length > 0).map(({ first }) => first));
+  const end = Math.max(...after.map(({ first, changed }) => first + changed.length));
+  for (let at = start; at < end; at++) {
+    const [a, b] = after.map((side) => byteOf(side, at, batch.data)) as [number, number];
+    if (a === b) continue;
+    const from = Math.max(start, at - 8);
+    const bytes = (side: Change): string => bytesHex(Uint8Array.from({ length: 24 }, (_, i) => byteOf(side, from + i, batch.data)));
+    out.push(`memory at ${hex(PLACE.DATA + from)} ${bytes(after[0])}, ours ${bytes(after[1])}`);
+    return;
+  }
+}
+interface Change {
+  readonly first: number;
+  readonly changed: Uint8Array;
+}
+const byteOf = ({ first, changed }: Change, at: number, data: Uint8Array): number => changed[at - first] ?? data[at] ?? 0;
+
+const codeHex = (code: Uint8Array): string => [...code].map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
+
+/** A program as one line. */
+export const describeProgram = ({ bits, names, code, starts }: Program): string =>
+  `${bits}-bit ${names.join('; ')} [${starts.map((start, n) => codeHex(code.subarray(start, starts[n + 1]))).join(' | ')}]`;
+
+/** What a case starts with, as far as its program is likely to look at it. */
+export function describeState(batch: Batch, index: number): string {
+  const { cases } = batch;
+  const registers = REGISTERS.map((name, n) => `${name}=${hex(cases.u64(index, CASE.GPR + 8 * n))}`).join(' ');
+  const segments = SEGMENTS.map((name, n) => `${name}=${hex(cases.u16(index, CASE.CS + 2 * n))}`).join(' ');
+  const image = cases.slice(index, CASE.FX, FX.BYTES);
+  const fpu = FPU_PARTS.map(([name, at, bytes]) => `${name}=${bytesHex(image.subarray(at, at + bytes))}`).join(' ');
+  return `${registers} flags=${hex(cases.u32(index, CASE.FLAGS))} ${segments} offset=${hex(cases.u32(index, CASE.OFFSET))} ${fpu}`;
+}
