@@ -32,11 +32,11 @@ import { lineSplitter } from './lines.ts';
 
 const PROGRAM = 'bochs';
 export const BIOS = '/usr/share/bochs/BIOS-bochs-latest';
-const VGA_BIOS = ['/usr/share/bochs/VGABIOS-lgpl-latest', '/usr/share/vgabios/vgabios.bin'];
+export const VGA_BIOS = ['/usr/share/bochs/VGABIOS-lgpl-latest', '/usr/share/vgabios/vgabios.bin'];
 /** The processor to be. One that has all the suite asks for; the list of a Bochs may be without it. */
-const MODEL = 'broadwell_ult';
+export const MODEL = 'broadwell_ult';
 /** Sixteen heads of 63 sectors, twice: Bochs wants whole cylinders. */
-const CYLINDER_BYTES = 16 * 63 * 512;
+export const CYLINDER_BYTES = 16 * 63 * 512;
 const POLL_MS = 20;
 /** How long a halted machine is watched before it counts as halted for good, and how long the last character may take. */
 const SETTLE_MS = 250;
