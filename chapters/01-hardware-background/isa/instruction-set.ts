@@ -1,10 +1,15 @@
 // # The instruction set, put together
 
 import { ARITHMETIC } from './arithmetic.ts';
+import { BIT_MANIPULATION } from './bit-manipulation.ts';
 import { CONTROL_FLOW } from './control-flow.ts';
 import type { Definition } from './encoding.ts';
 import { MOVES } from './moves.ts';
 import { SHIFTS_AND_BITS } from './shifts-and-bits.ts';
+import { SIMD_INTEGER } from './simd-integer.ts';
+import { SIMD_MOVES } from './simd-moves.ts';
+import { SIMD_SHUFFLES } from './simd-shuffles.ts';
+import { SIMD_STRINGS } from './simd-strings.ts';
 import { STRINGS } from './strings.ts';
 import { SYSTEM, UNDEFINED } from './system.ts';
 
@@ -16,7 +21,12 @@ export const INSTRUCTION_SET: readonly Definition[] = [
   ...MOVES,
   ...CONTROL_FLOW,
   ...SHIFTS_AND_BITS,
+  ...BIT_MANIPULATION,
   ...STRINGS,
   ...SYSTEM,
+  ...SIMD_MOVES,
+  ...SIMD_INTEGER,
+  ...SIMD_SHUFFLES,
+  ...SIMD_STRINGS,
   UNDEFINED,
 ];
