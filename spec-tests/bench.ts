@@ -11,11 +11,24 @@ import { HostKernel, hostKernelAvailable } from '../chapters/02-kvm-objects/host
 import type { Kernel } from '../chapters/02-kvm-objects/kernel.ts';
 import { Kvm } from '../chapters/02-kvm-objects/kvm.ts';
 import { softKernel } from '../chapters/03-vcpu-loop/kernel/index.ts';
+import { benchCpu } from './bench/cpu.ts';
 import { type Figure, Samples, type Section, seconds } from './bench/figures.ts';
 import { ringSections } from './bench/rings.ts';
 import { deviceSections } from './bench/sections.ts';
 import { cProgram } from './bench/yardstick.ts';
 import { ROOT } from './checks/tree.ts';
+
+// The processor by itself has so many figures, and so many rivals, that it is a command of its own.
+
+if (process.argv[2] === 'cpu') {
+  try {
+    await benchCpu(process.argv.slice(3));
+    process.exit(0);
+  } catch (error) {
+    console.error(`ringbook bench cpu: ${(error as Error).message}`);
+    process.exit(2);
+  }
+}
 
 const { values: options } = parseArgs({
   options: {
@@ -28,7 +41,7 @@ const { values: options } = parseArgs({
 });
 if (options.help) {
   console.log(
-    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n\nSpeed, as medians and ratios of interleaved rounds; --quick is one cold round.',
+    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n       ringbook bench cpu [--help]\n\nSpeed, as medians and ratios of interleaved rounds; --quick is one cold round.',
   );
   process.exit(0);
 }
