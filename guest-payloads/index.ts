@@ -171,6 +171,8 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'x87-arithmetic', title: 'Results of the x87 unit', chapter: CHAPTER_1, room: 32, source: 'src/x87-arithmetic.S' }),
   ...widths([32, 64], { name: 'x87-control', title: 'Stack, stores and exceptions of the x87 unit', chapter: CHAPTER_1, source: 'src/x87-control.S' }),
   ...widths([32, 64], { name: 'sse-float', title: 'Floating point in SSE and SSE2', chapter: CHAPTER_1, source: 'src/sse-float.S' }),
+  ...widths([32, 64], { name: 'simd-integer', title: 'Integers in MMX and SSE2', chapter: CHAPTER_1, source: 'src/simd-integer.S' }),
+  ...widths([32, 64], { name: 'simd-v2', title: 'SSE3 to SSE4.2', chapter: CHAPTER_1, source: 'src/simd-integer.S', defines: { V2: 1 } }),
   ...widths([32, 64], { name: 'irq-window', title: 'The interrupt window', chapter: CHAPTER_3, source: 'src/irq-window.S', needs: ['inject'] }),
   ...widths([32, 64], { name: 'irq-lapic', title: 'The interrupt window, by the local APIC', chapter: CHAPTER_3,
     source: 'src/irq-window.S', defines: { WITH_LAPIC: 1 }, needs: ['lapic'] }),
