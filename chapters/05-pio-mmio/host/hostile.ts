@@ -8,23 +8,14 @@
 // all of it.
 
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { Arrangement } from '../interrupts/controller.ts';
 import { HostileGuest } from '../machine/hostile.ts';
+import { heapBytes } from './heap.ts';
 
 const ARRANGEMENTS: readonly string[] = ['on', 'split', 'off'] satisfies Arrangement[];
 
 /** A heap that has grown by more than this between a quarter of the run and its end is growing: what the consoles keep for their readers comes to less. */
 const GROWTH_LIMIT_BYTES = 48 << 20;
-
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
-function heapBytes(): number {
-  collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
-}
 
 const { values } = parseArgs({
   options: {

@@ -8,20 +8,11 @@
 // all of it.
 
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { heapBytes } from '../../05-pio-mmio/host/heap.ts';
 import { RingFuzz } from '../fuzz.ts';
 
 /** A heap that has grown by more than this between a quarter of the run and its end is growing. */
 const GROWTH_LIMIT_BYTES = 4 << 20;
-
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
-function heapBytes(): number {
-  collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
-}
 
 const { values } = parseArgs({
   options: { chains: { type: 'string', default: '1000000' }, seed: { type: 'string', default: '1' }, seeds: { type: 'string', default: '1' } },

@@ -7,22 +7,13 @@
 // Beside what holds everywhere, this watches the size of the heap: a quarter of the steps lie before the first look, the rest between the two.
 
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { heapBytes } from '../../../05-pio-mmio/host/heap.ts';
 import { HostileQueue } from '../fuzz-device.ts';
 import { HostileMachine } from '../fuzz-machine.ts';
 
 const GROWTH_LIMIT_BYTES = 16 << 20;
 /** Machines are some hundred times as long as steps of a queue. */
 const STEPS_OF_A_MACHINE = 200;
-
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
-function heapBytes(): number {
-  collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
-}
 
 const { values } = parseArgs({ options: { steps: { type: 'string', default: '1000000' }, seed: { type: 'string', default: '1' } } });
 const steps = Number(values.steps);
