@@ -262,6 +262,7 @@ interface Surroundings {
 
 class InterpretedOperands extends ModuleState implements Emitter {
   readonly helpers: Helpers;
+  readonly foresight = null;
   readonly next: Label = new Label();
   readonly found: Label = new Label();
   readonly #memory: Memory;
@@ -502,7 +503,6 @@ class InterpretedOperands extends ModuleState implements Emitter {
 // instruction before, and after a flush, and at no other time. The page where instructions come from, and where it is in memory, are two words; an entry
 // of the cache is good only if it was made for that very place. Mappings may then change as they like without anything being searched for or removed.
 
-// @clause x86.fetch.page-change
 /** Finds the code at NEXT_RIP. `found` is what to do with the place of its jump-cache entry; `leave`, when there is none. */
 function findCode(s: ModuleState, places: Places, leave: Code, found: (entry: Local) => Code): Code {
   const linear = s.local('i64');

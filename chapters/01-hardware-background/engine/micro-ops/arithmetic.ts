@@ -7,7 +7,7 @@ import { type Code, call, either, get, i32, i64, set, tee, when } from '../wasm-
 import { define, type Emitter } from './emitter.ts';
 import {
   addOverflow,
-  borrows,
+  arithmeticFlags,
   c64,
   carries,
   carryIn,
@@ -20,8 +20,8 @@ import {
   SIZES,
   type Size,
   setFlags,
+  setFlagWords,
   signExtend,
-  subOverflow,
   twoForms,
   WIDE,
 } from './vocabulary.ts';
@@ -35,7 +35,7 @@ const sum = (e: Emitter, bytes: Size, bCode: Code, carry: Code | null): Code => 
   return [
     kept,
     set(r, signExtend(bytes, carry ? i64.add(total, carry) : total)),
-    setFlags(e, get(r), carries(a, b, get(r)), addOverflow(a, b, get(r))),
+    arithmeticFlags(e, carry ? 'adc' : 'add', bytes, a, b, get(r)),
     e.set('d', bytes, get(r)),
   ];
 };
@@ -46,13 +46,13 @@ const difference = (e: Emitter, bytes: Size, aCode: Code, bCode: Code, borrow: C
   return [
     kept,
     set(r, signExtend(bytes, borrow ? i64.sub(rest, borrow) : rest)),
-    setFlags(e, get(r), borrows(a, b, get(r)), subOverflow(a, b, get(r))),
+    arithmeticFlags(e, borrow ? 'sbb' : 'sub', bytes, a, b, get(r)),
     write ? e.set('d', bytes, get(r)) : [],
   ];
 };
 const logic = (e: Emitter, bytes: Size, value: Code, write: boolean): Code => {
   const r = e.local('i64');
-  return [set(r, value), setFlags(e, get(r), c64(0), c64(0)), write ? e.set('d', bytes, get(r)) : []]; // AF is undefined; processors clear it
+  return [set(r, value), arithmeticFlags(e, 'logic', bytes, get(r), get(r), get(r)), write ? e.set('d', bytes, get(r)) : []];
 };
 
 twoForms('add', SIZES, (e, bytes, b) => sum(e, bytes, b, null));
@@ -66,20 +66,14 @@ twoForms('xor', SIZES, (e, bytes, b) => logic(e, bytes, i64.xor(e.get('a', bytes
 twoForms('test', SIZES, (e, bytes, b) => logic(e, bytes, i64.and(e.get('a', bytes), b), false));
 
 for (const bytes of SIZES) {
-  // INC and DEC leave CF alone: it is carried over into the new word.
-  for (const [name, step, vector, overflow] of [
-    ['inc', 1, carries, addOverflow],
-    ['dec', 1, borrows, subOverflow],
-  ] as const) {
-    define(`${name}.${bytes}`, (e) => {
+  for (const rule of ['inc', 'dec'] as const) {
+    define(`${rule}.${bytes}`, (e) => {
       const [kept, a] = keep(e, e.get('d', bytes)) as [Code, Code];
       const r = e.local('i64');
-      const one = c64(step);
-      const carry = i64.or(i64.and(carryWord(e), MIN), i64.and(vector(a, one, get(r)), c64(1 << AF_BIT)));
       return [
         kept,
-        set(r, signExtend(bytes, name === 'inc' ? i64.add(a, one) : i64.sub(a, one))),
-        setFlags(e, get(r), carry, overflow(a, one, get(r))),
+        set(r, signExtend(bytes, rule === 'inc' ? i64.add(a, c64(1)) : i64.sub(a, c64(1)))),
+        arithmeticFlags(e, rule, bytes, a, c64(1), get(r)),
         e.set('d', bytes, get(r)),
       ];
     });
@@ -93,11 +87,10 @@ for (const bytes of SIZES) {
 // CF and OF say whether the upper half of a product means anything. The rest is undefined; processors of today let SF and PF follow the lower half and clear
 // ZF and AF, and so does this.
 
-const productFlags = (e: Emitter, low: Code, significant: Code): Code => [
-  e.setSlot(SLOT.CC_RESULT, 8, nonZero(low)),
-  e.setSlot(SLOT.CC_A, 8, i64.shl(i64.extend_i32_u(significant), c64(63))),
-  e.setSlot(SLOT.CC_B, 8, i64.shl(i64.extend_i32_u(significant), c64(63))),
-];
+const productFlags = (e: Emitter, low: Code, significant: Code): Code => {
+  const word = i64.shl(i64.extend_i32_u(significant), c64(63));
+  return setFlagWords(e, nonZero(low), word, word);
+};
 /** High half of the signed 128-bit product, from the unsigned one. */
 const signedHigh = (e: Emitter, a: Code, b: Code): Code =>
   i64.sub(i64.sub(call(e.helpers.multiplyHigh, a, b), i64.and(i64.shr_s(a, c64(63)), b)), i64.and(i64.shr_s(b, c64(63)), a));

@@ -34,8 +34,22 @@ export interface Helpers {
   readonly system: Func;
 }
 
+/** Operations whose flags follow from operands and result alone (INC and DEC: and from the carry that there was). */
+export type FlagRule = 'add' | 'adc' | 'sub' | 'sbb' | 'logic' | 'inc' | 'dec' | 'shl' | 'shr' | 'sar';
+
+/** What a translator can do that an interpreter cannot: it sees several instructions at once. */
+export interface Foresight {
+  /** Takes note of what the flags follow from. They are computed when somebody looks at them. Operands and result are sign-extended from `bytes`. */
+  arithmetic(rule: FlagRule, bytes: number, a: Code, b: Code, result: Code): Code;
+  /** Takes note of the three words of flags. All three change. */
+  flagWords(result: Code, carry: Code, overflow: Code): Code;
+  /** A condition in terms of operands that are still at hand. */
+  condition(name: string): Code | null;
+}
+
 /** What the meaning of a micro-operation is written in terms of. */
 export interface Emitter extends StateAccess {
+  readonly foresight: Foresight | null;
   /** The low `bytes` of an operand, sign-extended to 64 bits. */
   get(operand: Operand, bytes?: number): Code;
   getUnsigned(operand: Operand, bytes?: number): Code;

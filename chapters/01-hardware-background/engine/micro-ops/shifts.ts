@@ -2,12 +2,14 @@
 
 import { SLOT } from '../../state.ts';
 import { PF_DELTA } from '../flags.ts';
-import { type Code, either, get, i32, i64, select, set, tee, when } from '../wasm-assembler.ts';
+import { type Code, constantOf, either, get, i32, i64, select, set, tee, when } from '../wasm-assembler.ts';
 import { define, type Emitter } from './emitter.ts';
 import {
+  arithmeticFlags,
   c64,
   carryIn,
   carryWord,
+  cut,
   keep,
   MIN,
   nonZero,
@@ -30,13 +32,26 @@ import {
 const shiftCount = (bytes: Size, b: Code): Code => i64.and(b, c64(bytes === 8 ? 63 : 31));
 
 function shift(
-  name: string,
+  name: 'shl' | 'shr' | 'sar',
   body: (e: Emitter, bytes: Size, a: (unsigned: boolean) => Code, count: Code) => { r: Code; carry: Code; overflow: (r: Code) => Code },
 ): void {
   twoForms(name, SIZES, (e, bytes, b) => {
     const count = e.local('i64');
     const r = e.local('i64');
     const a = (unsigned: boolean): Code => (unsigned ? e.getUnsigned('a', bytes) : e.get('a', bytes));
+    const known = constantOf(shiftCount(bytes, b));
+    if (known === 0n) return e.set('d', bytes, a(true));
+    // A count that is known leaves nothing to decide. (Narrow operands can be shifted by more than their width; that stays the general case.)
+    if (known !== null && known < 8 * bytes) {
+      const old = e.local('i64');
+      const shifted = body(e, bytes, (unsigned) => (unsigned ? cut(bytes, get(old)) : get(old)), i64.const(known)).r;
+      return [
+        set(old, a(false)),
+        set(r, signExtend(bytes, shifted)),
+        arithmeticFlags(e, name, bytes, get(old), i64.const(known), get(r)),
+        e.set('d', bytes, get(r)),
+      ];
+    }
     const { r: value, carry, overflow } = body(e, bytes, a, get(count));
     const carryLocal = e.local('i64');
     return [
