@@ -91,6 +91,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     this.bus = devices;
     this.apicId = apicId;
     this.linearAddressBits = linearAddressBits;
+    if (linearAddressBits > LINEAR_ADDRESS_BITS) this.cr4Bits |= CR4.LA57;
     this.state = new CpuState(memory);
     this.mmu = new Mmu(this);
     this.mem = new LinearMemory(this);

@@ -122,6 +122,7 @@ export class Builder {
     const { insn } = this;
     const bytes = this.bytes(n);
     if (spec.kind === 'G') return this.register(insn.reg, bytes);
+    if (spec.kind === 'B') return slot(insn.vvvv);
     if (spec.kind === 'Z' || spec.kind === 'R') return this.register(insn.rm, bytes);
     if (spec.kind === 'E' && insn.mod === 3) return this.register(insn.rm, bytes);
     if (spec.kind === 'r') return slot(spec.register);

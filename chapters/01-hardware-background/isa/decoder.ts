@@ -17,12 +17,15 @@ type Decoded = { readonly insn: Instruction; readonly encoding: Encoding } | 'mo
 
 /** Encodings by opcode; those that demand a prefix come first. */
 const TABLE = new Map<number, Encoding[]>();
+/** The same for opcodes that follow a VEX prefix. */
+const VEX_TABLE = new Map<number, Encoding[]>();
 for (const definition of INSTRUCTION_SET) {
   for (const encoding of definition.encodings) {
-    const row = TABLE.get(encoding.opcode) ?? [];
+    const table = encoding.vex ? VEX_TABLE : TABLE;
+    const row = table.get(encoding.opcode) ?? [];
     if (encoding.prefix) row.unshift(encoding);
     else row.push(encoding);
-    TABLE.set(encoding.opcode, row);
+    table.set(encoding.opcode, row);
   }
 }
 const UNDEFINED_ENCODING = UNDEFINED.encodings[0] as Encoding;
@@ -123,6 +126,34 @@ function memoryOperand32(reader: Reader, mod: number, rm: number, rex: number, c
   return { base, index, scale: index === NONE ? 0 : scale, disp, stack: base === RSP || base === RBP };
 }
 
+// ## The VEX prefix
+//
+// When the one-byte prefixes had run out, two opcodes were taken a second time. In 64-bit code LES and LDS do not exist. In 32-bit code they do, but never
+// with a register as their second operand: a ModRM byte above BF would say so, and that is what makes C4 and C5 prefixes there. The bytes that follow hold
+// what REX and the mandatory prefixes would say, most of it inverted (so that 32-bit code gets by with ModRM bytes above BF), and name a third register.
+
+interface Vex {
+  /** Escape bytes and prefix that it stands for, and REX bits. */
+  readonly escape: number;
+  readonly prefix: number;
+  readonly rex: number;
+  /** As encoded: 15 when no register is named, because the bits are inverted. */
+  readonly vvvv: number;
+  readonly long: boolean;
+}
+const VEX_PREFIX = [0, 0x66, 0xf3, 0xf2] as const;
+const VEX_ESCAPE: readonly number[] = [0, 0x0f00, 0x0f3800, 0x0f3a00];
+
+/** Reads what follows C4 or C5; `second` is the byte after it. Null: no such map of opcodes. */
+function readVex(reader: Reader, byte: number, second: number, codeSize: Size): Vex | null {
+  const third = byte === 0xc4 ? reader.u8() : second & 0x7f;
+  const escape = VEX_ESCAPE[byte === 0xc4 ? second & 0x1f : 1];
+  if (!escape) return null;
+  const extensions = byte === 0xc4 ? (~second >> 5) & 7 : (~second >> 5) & 4;
+  const rex = codeSize === 8 ? extensions | ((third & 0x80) >> 4) : 0;
+  return { escape, prefix: VEX_PREFIX[third & 3] as number, rex, vvvv: ((third >> 3) & 15) | (codeSize === 8 ? 0 : 8), long: (third & 4) !== 0 };
+}
+
 // ## One instruction
 
 const segmentOfPrefix: Readonly<Record<number, number>> = { 38: SEG.ES, 46: SEG.CS, 54: SEG.SS, 62: SEG.DS, 100: SEG.FS, 101: SEG.GS };
@@ -167,31 +198,48 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   }
 
   let opcode = byte;
-  if (opcode === 0x0f) {
-    opcode = 0x0f00 | reader.u8();
-    if (opcode === 0x0f38 || opcode === 0x0f3a) opcode = (opcode << 8) | reader.u8();
-  }
-  const row = TABLE.get(opcode) ?? [];
   let modrm = -1;
-  if (row.some((encoding) => encoding.hasModrm)) modrm = reader.u8();
+  let vex: Vex | null = null;
+  let row: readonly Encoding[] = [];
+  if (byte === 0xc4 || byte === 0xc5) modrm = reader.u8();
+  if (modrm >= 0 && (codeSize === 8 || modrm >= 0xc0)) {
+    vex = readVex(reader, byte, modrm, codeSize);
+    modrm = -1;
+    // @clause x86.vex.prefixes
+    if (vex && !vex.long && !lock && !operandPrefix && !repeat && !rex) {
+      opcode = vex.escape | reader.u8();
+      row = VEX_TABLE.get(opcode) ?? [];
+      rex = vex.rex;
+    }
+  } else {
+    if (opcode === 0x0f) {
+      opcode = 0x0f00 | reader.u8();
+      if (opcode === 0x0f38 || opcode === 0x0f3a) opcode = (opcode << 8) | reader.u8();
+    }
+    row = TABLE.get(opcode) ?? [];
+  }
+  if (modrm < 0 && row.some((encoding) => encoding.hasModrm)) modrm = reader.u8();
   const isMemory = modrm >= 0 && modrm < 0xc0;
   const encoding =
     row.find((candidate) => {
       const { prefix, digit, remarks } = candidate;
-      if (prefix && !(prefix === repeat || (prefix === 0x66 && operandPrefix && !repeat))) return false;
+      if (vex) {
+        if (prefix !== vex.prefix || (vex.vvvv !== 15 && !candidate.operands.some(({ kind }) => kind === 'B'))) return false;
+      } else if (prefix && !(prefix === repeat || (prefix === 0x66 && operandPrefix && !repeat))) return false;
       if (digit >= 0 && digit !== ((modrm >> 3) & 7)) return false;
       if (candidate.modrm >= 0 && candidate.modrm !== modrm) return false;
       // @clause x86.long.invalid-opcodes
       if (remarks.has('no64') && codeSize === 8) return false;
       if (remarks.has('only64') && codeSize < 8) return false;
       if (remarks.has('bare') && (operandPrefix || repeat)) return false;
+      if (remarks.has('norep') && repeat) return false;
       if (remarks.has('memory') && !isMemory) return false;
       if (remarks.has('register') && isMemory) return false;
       return !candidate.operands.some(({ kind }) => (kind === 'M' && !isMemory) || ('RNU'.includes(kind) && isMemory));
     }) ?? UNDEFINED_ENCODING;
   const { operands, remarks } = encoding;
 
-  let operandSize: Size = operandPrefix === (codeSize === 2) ? 4 : 2;
+  let operandSize: Size = vex || operandPrefix === (codeSize === 2) ? 4 : 2;
   if (codeSize === 8) {
     if (remarks.has('f64') || rex & 8 || (remarks.has('d64') && !operandPrefix)) operandSize = 8;
   }
@@ -229,6 +277,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   const chosen = lock && !lockable ? UNDEFINED_ENCODING : encoding;
   const sized = operands.find(({ kind, size }) => !'IkJPQNVWU'.includes(kind) && !'tx'.includes(size)) ?? destination;
   const segment = segmentOverride !== NONE ? segmentOverride : memory.stack ? SEG.SS : SEG.DS;
+  const named = vex ? ~vex.vvvv & 15 : 0;
   const insn: Instruction = {
     name: chosen.definition.name,
     length: reader.length,
@@ -245,6 +294,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
     mod: alwaysRegister ? 3 : mod,
     reg: modrm < 0 ? 0 : ((modrm >> 3) & 7) | (operands.some(({ kind }) => kind === 'S') ? 0 : (rex & 4) << 1), // there is no segment register 8
     rm: modrm < 0 ? (opcode & 7) | ((rex & 1) << 3) : (modrm & 7) | ((rex & 1) << 3),
+    vvvv: named,
     base: memory.base,
     index: memory.index,
     scale: memory.scale,

@@ -10,7 +10,7 @@
 //
 // An encoding is an opcode, then operands, then remarks, then perhaps a feature. The opcode is hexadecimal, escape bytes included (`0FB6`); `F3.0FB8` demands a prefix;
 // `/4` is an opcode extension in ModRM's reg field, `/C1` a whole ModRM byte; `50+` stands for eight opcodes, with a register in the low three bits, and `/C0+` for
-// eight ModRM bytes.
+// eight ModRM bytes. `VEX.` stands before the opcodes that take a VEX prefix.
 
 import type { Builder } from './builder.ts';
 import type { SystemOp } from './system-ops.ts';
@@ -20,6 +20,7 @@ const KINDS = {
   E: 'register or memory', M: 'memory', R: 'register, in ModRM.rm', G: 'register, in ModRM.reg', Z: 'register, in the opcode', S: 'segment register',
   C: 'control register', D: 'debug register', I: 'immediate', J: 'relative target', A: 'direct far pointer', O: 'memory at a direct offset',
   P: 'MMX register, in ModRM.reg', Q: 'MMX register or memory', N: 'MMX register, in ModRM.rm',
+  B: 'register, in VEX.vvvv',
   V: 'XMM register, in ModRM.reg', W: 'XMM register or memory', U: 'XMM register, in ModRM.rm',
   X: 'memory at DS:rSI', Y: 'memory at ES:rDI', r: 'a register that the code names', k: 'the constant 1',
 } as const;
@@ -77,6 +78,7 @@ const REMARKS = {
   memory: 'ModRM must name memory',
   register: 'ModRM must name a register',
   bare: 'undefined with prefix 66, F2 or F3',
+  norep: 'undefined with prefix F2 or F3',
   lock: 'LOCK is allowed when the destination is memory',
 } as const;
 type Remark = keyof typeof REMARKS;
@@ -95,6 +97,8 @@ type Feature = (typeof FEATURES)[number];
 export interface Encoding {
   /** 0x00–0xff; 0x0f00–0x0fff; 0x0f3800–0x0f3aff. */
   readonly opcode: number;
+  /** The opcode follows a VEX prefix, which then also says what the others would: 66, F2 or F3, and REX. */
+  readonly vex: boolean;
   /** A prefix that is part of the opcode, or 0. */
   readonly prefix: number;
   /** ModRM.reg, or -1. */
@@ -125,21 +129,22 @@ function parseOperand(text: string): OperandSpec {
   return { kind: kind as OperandKind, size: size as OperandSize, register: 0 };
 }
 
-const OPCODE = /^(?:(66|F2|F3)\.)?([0-9A-F]{2,6})(\+)?(?:\/([0-7]|[0-9A-F]{2})(\+)?)?$/;
+const OPCODE = /^(VEX\.)?(?:(66|F2|F3)\.)?([0-9A-F]{2,6})(\+)?(?:\/([0-7]|[0-9A-F]{2})(\+)?)?$/;
 
 function parseEncoding(text: string, definition: Definition): Encoding[] {
   const [opcodeText = '', ...words] = text.trim().split(/\s+/);
   const match = OPCODE.exec(opcodeText);
   if (!match) throw new SyntaxError(`${definition.name}: opcode ${opcodeText}`);
-  const [, prefix, hex = '', plus, extension, eightForms] = match;
+  const [, vex, prefix, hex = '', plus, extension, eightForms] = match;
   const isRemark = (word: string): word is Remark => word in REMARKS;
   const isFeature = (word: string): word is Feature => (FEATURES as readonly string[]).includes(word);
   const operands = words.filter((word) => !isRemark(word) && !isFeature(word)).flatMap((word) => word.split(',').map(parseOperand));
   const remarks = new Set<Remark>(words.filter(isRemark));
   const opcode = Number.parseInt(hex, 16);
-  const usesModrm = operands.some(({ kind }) => 'EMRGSCDPQNVWU'.includes(kind)) || remarks.has('memory') || remarks.has('register');
+  const usesModrm = operands.some(({ kind }) => 'EMRGSCDBPQNVWU'.includes(kind)) || remarks.has('memory') || remarks.has('register');
   const encoding: Encoding = {
     opcode,
+    vex: vex !== undefined,
     prefix: prefix ? Number.parseInt(prefix, 16) : 0,
     digit: extension?.length === 1 ? Number(extension) : -1,
     modrm: extension?.length === 2 ? Number.parseInt(extension, 16) : -1,

@@ -10,6 +10,9 @@ import { SIMD_INTEGER } from './simd-integer.ts';
 import { SIMD_MOVES } from './simd-moves.ts';
 import { SIMD_SHUFFLES } from './simd-shuffles.ts';
 import { SIMD_STRINGS } from './simd-strings.ts';
+import { SSE_ARITHMETIC } from './sse-float-arithmetic.ts';
+import { SSE_CONTROL } from './sse-float-control.ts';
+import { SSE_FLOAT_MOVES } from './sse-float-moves.ts';
 import { STRINGS } from './strings.ts';
 import { SYSTEM, UNDEFINED } from './system.ts';
 
@@ -28,5 +31,8 @@ export const INSTRUCTION_SET: readonly Definition[] = [
   ...SIMD_INTEGER,
   ...SIMD_SHUFFLES,
   ...SIMD_STRINGS,
+  ...SSE_CONTROL,
+  ...SSE_FLOAT_MOVES,
+  ...SSE_ARITHMETIC,
   UNDEFINED,
 ];

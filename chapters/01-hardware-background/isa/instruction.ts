@@ -40,6 +40,8 @@ export interface Instruction {
   readonly mod: number;
   readonly reg: number;
   readonly rm: number;
+  /** The third register, which a VEX prefix names; 0 without one. */
+  readonly vvvv: number;
 
   /** The memory operand: `base + (index << scale) + disp`, slots or NONE, cut to `addressSize`. Direct addresses (moffs) have neither base nor index. */
   readonly base: number;

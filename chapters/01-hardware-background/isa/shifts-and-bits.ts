@@ -60,8 +60,6 @@ const BTR = instruction('BTR', '0FB3 Ev,Gv lock; 0FBA/6 Ev,Ib lock', bitTest('bt
 const BTC = instruction('BTC', '0FBB Ev,Gv lock; 0FBA/7 Ev,Ib lock', bitTest('btc'));
 
 // ## Searching and counting
-//
-// On a processor that does not offer TZCNT and LZCNT, their encodings are BSF and BSR with a prefix that means nothing. This one does not.
 
 const unary = (name: string) => (b: Builder) => b.emit(`${name}.${b.bytes(0)}`, { d: b.value(0), a: b.value(1) });
 

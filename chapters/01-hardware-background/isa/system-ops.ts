@@ -26,10 +26,12 @@ export const SYSTEM_OPS = [
   'in', 'out', 'ins', 'outs',
   'syscall', 'sysret', 'sysenter', 'sysexit', 'cli', 'sti', 'pushf', 'popf', 'clac', 'stac',
   'swapgs', 'rdfsbase', 'rdgsbase', 'wrfsbase', 'wrgsbase', 'monitor', 'mwait', 'pause',
+  // Random numbers, into the register in `rm`.
+  'rdrand', 'rdseed',
   // VMX (and AMD's VMMCALL).
   'vmcall', 'vmmcall', 'vmxon', 'vmxoff', 'vmptrld', 'vmptrst', 'vmclear', 'vmread', 'vmwrite', 'vmlaunch', 'vmresume', 'invept', 'invvpid', 'vmfunc',
   // Extended state. fnstsw: mod == 3 is the form with AX.
-  'xgetbv', 'xsetbv', 'fxsave', 'fxrstor', 'fninit', 'fnstcw', 'fldcw', 'fnstsw', 'fwait', 'ldmxcsr', 'stmxcsr',
+  'xgetbv', 'xsetbv', 'fxsave', 'fxrstor', 'fninit', 'fnstcw', 'fldcw', 'fnstsw', 'fwait',
   'rsm',
   // Every undefined encoding, UD2 included: raise #UD.
   'ud',

@@ -67,6 +67,8 @@ export const SYSTEM = [
   systemInstruction('PAUSE', 'F3.90', 'pause'),
   systemInstruction('MONITOR', '0F01/C8', 'monitor'),
   systemInstruction('MWAIT', '0F01/C9', 'mwait'),
+  systemInstruction('RDRAND', '0FC7/6 Rv norep RDRAND', 'rdrand'),
+  systemInstruction('RDSEED', '0FC7/7 Rv norep RDSEED', 'rdseed'),
   systemInstruction('RSM', '0FAA', 'rsm'),
 
   // Ports
@@ -115,8 +117,6 @@ export const SYSTEM = [
   systemInstruction('XSETBV', '0F01/D1', 'xsetbv'),
   systemInstruction('FXSAVE', '0FAE/0 M', 'fxsave'),
   systemInstruction('FXRSTOR', '0FAE/1 M', 'fxrstor'),
-  systemInstruction('LDMXCSR', '0FAE/2 M', 'ldmxcsr'),
-  systemInstruction('STMXCSR', '0FAE/3 M', 'stmxcsr'),
   systemInstruction('FNINIT', 'DB/E3', 'fninit'),
   systemInstruction('FLDCW', 'D9/5 M', 'fldcw'),
   systemInstruction('FNSTCW', 'D9/7 M', 'fnstcw'),

@@ -76,8 +76,8 @@ export class Mmu {
   // The entry read last, and the path to it.
   #lo = 0;
   #hi = 0;
-  readonly #path = new Float64Array(4); // host physical addresses; -1: not RAM
-  readonly #pathGpa = new Float64Array(4);
+  readonly #path = new Float64Array(5); // host physical addresses; -1: not RAM
+  readonly #pathGpa = new Float64Array(5);
   #pathReadOnly = 0; // bit n: the second stage does not let entry n be written
 
   /** `secondStage`: another format of second-stage tables than Intel's. */
@@ -285,7 +285,7 @@ export class Mmu {
   #format(): Format | null {
     const { CR0: cr0, CR4: cr4, EFER: efer } = OFFSET;
     if ((this.#state.low32(cr0) & CR0.PG) === 0) return null;
-    if (this.#state.low32(efer) & EFER.LMA) return FORMAT.level4;
+    if (this.#state.low32(efer) & EFER.LMA) return this.#state.low32(cr4) & CR4.LA57 ? FORMAT.level5 : FORMAT.level4;
     const options = this.#state.low32(cr4);
     if (options & CR4.PAE) return FORMAT.pae;
     return options & CR4.PSE ? FORMAT.bits32pse : FORMAT.bits32;
@@ -445,7 +445,7 @@ export class Mmu {
   // ## Below the guest's tables
   //
   // With a second stage the guest's page-table entries lie at guest physical addresses too. Every reference above, the final one included, goes
-  // through it: five translations of up to four references each, in the worst case {{4 * 5 + 4}} memory accesses for a single byte.
+  // through it: with four levels, five translations of up to four references each, in the worst case {{4 * 5 + 4}} memory accesses for a single byte.
 
   /** Reads an entry into `#lo` and `#hi`. Returns its host physical address, -1 when it is not RAM. */
   #readEntry(gpa: number, bytes: 4 | 8, level: number, linear: bigint | null): number {

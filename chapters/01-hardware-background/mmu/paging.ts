@@ -8,6 +8,7 @@
 // - **PAE**: 8-byte entries, hence 512 to a table, hence a third level of just four. Those four are loaded into registers by MOV to CR3 and never
 //   looked at again until the next such move, the one place where the architecture keeps a page-table entry as *state*.
 // - **4-level**: the same 8-byte entry four times. 2 MiB and 1 GiB pages.
+// - **5-level**: and once more, for machines with more memory than {{LINEAR_ADDRESS_BITS}} bits of linear address could map twice over.
 //
 // The low bits have kept their meaning throughout.
 //
@@ -47,7 +48,7 @@ export const NX_HIGH = 0x80000000;
 
 /** One level of a format. */
 interface Level {
-  /** Level number as the manual counts: 4 PML4, 3 directory pointers, 2 directory, 1 table. */
+  /** Level number as the manual counts: 5 PML5, 4 PML4, 3 directory pointers, 2 directory, 1 table. */
   readonly level: number;
   /** Lowest linear-address bit of the index, which is also log2 of the size of a page mapped here. */
   readonly shift: number;
@@ -99,6 +100,10 @@ const twoLevels = (name: string, largePages: boolean): Format => ({
   levels: [{ level: 2, shift: 22, indexBits: 10, largePages, reservedTable: 0, reservedPage: BIT_21 }, page(1, 12, 10)],
 });
 
+/** A level that cannot map a page. */
+const upper = (level: number, shift: number): Level => ({ ...page(level, shift, 9), reservedTable: ENTRY.mask.PS });
+const LONG_LEVELS: readonly Level[] = [upper(4, 39), directory(3, 30, BITS_29_13), directory(2, 21, BITS_20_13), page(1, 12, 9)];
+
 // @clause x86.paging.reserved-bits
 /** The formats by mode. PAE's first level is not here: its four entries are registers. */
 export const FORMAT = {
@@ -106,17 +111,9 @@ export const FORMAT = {
   bits32pse: twoLevels('32-bit with 4 MiB pages', true),
   // In PAE entries bits 62:52 are reserved as well; with 4 levels they are free for software.
   pae: { name: 'PAE', entryBytes: 8, reservedHigh: missing & 0x7fffffff, levels: [directory(2, 21, BITS_20_13), page(1, 12, 9)] },
-  level4: {
-    name: '4-level',
-    entryBytes: 8,
-    reservedHigh: missing & 0xfffff,
-    levels: [
-      { level: 4, shift: 39, indexBits: 9, largePages: false, reservedTable: ENTRY.mask.PS, reservedPage: 0 },
-      directory(3, 30, BITS_29_13),
-      directory(2, 21, BITS_20_13),
-      page(1, 12, 9),
-    ],
-  },
+  level4: { name: '4-level', entryBytes: 8, reservedHigh: missing & 0xfffff, levels: LONG_LEVELS },
+  // @clause x86.la57.walk
+  level5: { name: '5-level', entryBytes: 8, reservedHigh: missing & 0xfffff, levels: [upper(5, 48), ...LONG_LEVELS] },
 } as const satisfies Record<string, Format>;
 
 /** Low-word and high-word bits that must be clear in a present PAE directory-pointer entry. */

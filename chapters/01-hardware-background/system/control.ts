@@ -19,10 +19,10 @@ const sum = (...masks: number[]): number => masks.reduce((all, mask) => all | ma
 
 /** The bits of CR0 that exist. Others are ignored when written. */
 const CR0_BITS = sum(...Object.values(CR0));
-/** The bits of CR4 that this processor offers. Setting another is #GP; CPUID does not announce it either. */
+/** The bits of CR4 that this processor offers. Setting another is #GP; CPUID does not announce it either. LA57 is for the builder of a processor to add. */
 // biome-ignore format: table
 export const CR4_BITS = sum(
-  CR4.TSD, CR4.DE, CR4.PSE, CR4.PAE, CR4.PGE, CR4.PCE, CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.SMEP, CR4.SMAP,
+  CR4.VME, CR4.PVI, CR4.MCE, CR4.PCIDE, CR4.TSD, CR4.DE, CR4.PSE, CR4.PAE, CR4.PGE, CR4.PCE, CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.SMEP, CR4.SMAP,
 );
 /** The bits of EFER that this processor offers. */
 const EFER_BITS = sum(EFER.SCE, EFER.LME, EFER.LMA, EFER.NXE);
@@ -54,7 +54,7 @@ function setCr0(cpu: Cpu, value: bigint): void {
   }
   if (before & ~next & CR0.PG) {
     // @clause x86.long.transitions
-    if (inLongCode) throw generalProtection();
+    if (inLongCode || cr4 & CR4.PCIDE) throw generalProtection();
     nextEfer &= ~EFER.LMA;
   }
   const reload = (next ^ before) & (CR0.PG | CR0.CD | CR0.NW);
@@ -67,21 +67,32 @@ function setCr0(cpu: Cpu, value: bigint): void {
 
 // ## CR3
 
+// Loading CR3 makes the processor forget what it knows of the old address space, and a moment later the old one may be back. With CR4.PCIDE set, CR3's low
+// twelve bits are a *process-context identifier*: translations are filed under it, and bit 63 of the operand says that those of the new context may be kept.
+// May, not must. This TLB has no room for a tag, so it keeps them only where the context stays the same.
+
+const KEEP = 1n << 63n;
+const PCID = 0xfffn;
+
 /** Gives CR3 a new value: a new address space. */
-function setCr3(cpu: Cpu, value: bigint): void {
+function setCr3(cpu: Cpu, operand: bigint): void {
   const { state } = cpu;
   const efer = state.low32(OFFSET.EFER);
+  const tagged = (state.low32(OFFSET.CR4) & CR4.PCIDE) !== 0;
+  const value = tagged ? operand & ~KEEP : operand;
   // @clause x86.cr.reserved
   if (efer & EFER.LMA ? value >> BigInt(PHYSICAL_ADDRESS_BITS) : value > U32) throw generalProtection();
   if (paePaging(state.low32(OFFSET.CR0), state.low32(OFFSET.CR4), efer) && !cpu.mmu.loadPdptes(value)) throw generalProtection();
+  // @clause x86.pcid.load
+  const kept = tagged && operand !== value && (value & PCID) === (state.get64(OFFSET.CR3) & PCID);
   state.set64(OFFSET.CR3, value);
-  cpu.mmu.flushNonGlobal('cr3');
+  if (!kept) cpu.mmu.flushNonGlobal('cr3');
 }
 
 // ## CR4
 
 const PDPTE_BITS = CR4.PAE | CR4.PGE | CR4.PSE | CR4.SMEP;
-const TLB_BITS = CR4.PAE | CR4.PGE | CR4.PSE | CR4.SMEP | CR4.SMAP;
+const TLB_BITS = CR4.PAE | CR4.PGE | CR4.PSE | CR4.SMEP | CR4.SMAP | CR4.PCIDE | CR4.LA57;
 
 /** Gives CR4 a new value. */
 function setCr4(cpu: Cpu, value: bigint): void {
@@ -93,6 +104,11 @@ function setCr4(cpu: Cpu, value: bigint): void {
   const efer = state.low32(OFFSET.EFER);
   // @clause x86.long.transitions
   if (efer & EFER.LMA && !(next & CR4.PAE)) throw generalProtection();
+  // The number of levels cannot change under a running system, and identifiers begin with zero.
+  // @clause x86.la57.switch
+  if (efer & EFER.LMA && (next ^ before) & CR4.LA57) throw generalProtection();
+  // @clause x86.pcid.enable
+  if (next & ~before & CR4.PCIDE && (!(efer & EFER.LMA) || state.get64(OFFSET.CR3) & PCID)) throw generalProtection();
   cpu.vmx?.checkControlRegister(4, value);
   const reload = (next ^ before) & PDPTE_BITS;
   if (reload && paePaging(state.low32(OFFSET.CR0), next, efer) && !cpu.mmu.loadPdptes(state.get64(OFFSET.CR3))) throw generalProtection();

@@ -22,19 +22,24 @@ const CLFLUSH_LINE = 8; // in units of 8 bytes
 /** Feature bits by name: bit number in the register. */
 // biome-ignore format: table
 const FEATURE_1_EDX = {
-  DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, CX8: 8, SEP: 11, PGE: 13, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, FXSR: 24,
+  VME: 1, DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, MCE: 7, CX8: 8, SEP: 11, MTRR: 12, PGE: 13, MCA: 14, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, FXSR: 24,
 } as const;
-const FEATURE_1_ECX = { MONITOR: 3, VMX: 5, CX16: 13, MOVBE: 22, POPCNT: 23 } as const;
-const FEATURE_7_EBX = { FSGSBASE: 0, SMEP: 7, INVPCID: 10, SMAP: 20 } as const;
-const FEATURE_7_ECX = { UMIP: 2 } as const;
+const FEATURE_1_ECX = { MONITOR: 3, VMX: 5, CX16: 13, PCID: 17, MOVBE: 22, POPCNT: 23, RDRAND: 30 } as const;
+const FEATURE_7_EBX = { FSGSBASE: 0, BMI1: 3, SMEP: 7, BMI2: 8, INVPCID: 10, RDSEED: 18, ADX: 19, SMAP: 20 } as const;
+const FEATURE_7_ECX = { UMIP: 2, LA57: 16 } as const;
 const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
-const FEATURE_EXT1_ECX = { LAHF64: 0 } as const;
+const FEATURE_EXT1_ECX = { LAHF64: 0, LZCNT: 5 } as const;
 
 const set = (bits: Readonly<Record<string, number>>): number => Object.values(bits).reduce((all, n) => all | (1 << n), 0) >>> 0;
 const text = (s: string, at: number): number =>
   [0, 1, 2, 3].reduce((word, i) => word | ((at + i < s.length ? s.charCodeAt(at + i) : 0) << (8 * i)), 0) >>> 0;
 const words = (s: string, at: number): CpuidResult => [text(s, at), text(s, at + 4), text(s, at + 8), text(s, at + 12)];
 const NOTHING: CpuidResult = [0, 0, 0, 0];
+
+function features7Ecx(cpu: Cpu): number {
+  const { LA57, ...always } = FEATURE_7_ECX;
+  return set(always) | (cpu.linearAddressBits > LINEAR_ADDRESS_BITS ? 1 << LA57 : 0);
+}
 
 /** The modelled processor's own answers. */
 export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult {
@@ -50,7 +55,7 @@ export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult
     case 5:
       return [64, 64, 0, 0]; // MONITOR's line, smallest and largest
     case 7:
-      return subleaf === 0 ? [0, set(FEATURE_7_EBX), set(FEATURE_7_ECX), 0] : NOTHING;
+      return subleaf === 0 ? [0, set(FEATURE_7_EBX), features7Ecx(cpu), 0] : NOTHING;
     // @clause x86.cpuid.leaves
     case 0x80000000:
       return [MAX_EXTENDED, 0, 0, 0];
@@ -61,7 +66,7 @@ export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult
     case 0x80000004:
       return words(BRAND, 16 * (leaf - 0x80000002));
     case 0x80000008:
-      return [PHYSICAL_ADDRESS_BITS | (LINEAR_ADDRESS_BITS << 8), 0, 0, 0];
+      return [PHYSICAL_ADDRESS_BITS | (cpu.linearAddressBits << 8), 0, 0, 0];
     default:
       // Intel's processors answer a leaf beyond the last with the last basic one.
       // @clause x86.cpuid.out-of-range

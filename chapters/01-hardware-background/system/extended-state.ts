@@ -8,7 +8,7 @@ import { deviceNotAvailable, generalProtection, undefinedOpcode } from '../fault
 import type { Instruction } from '../isa/instruction.ts';
 import { bytes, layout, u8, u16le, u32le, u64le } from '../layout.ts';
 import { ACCESS } from '../mmu/mmu.ts';
-import { CR0, CR4, OFFSET, SLOT } from '../state.ts';
+import { CR0, OFFSET, SLOT } from '../state.ts';
 import { code64, operandAddress, privilegeOf, readOperand, writeRegister } from './segmentation.ts';
 
 /** The FXSAVE image. */
@@ -48,13 +48,6 @@ function requireFpu(cpu: Cpu): void {
   if (cpu.state.low32(OFFSET.CR0) & (CR0.EM | CR0.TS)) throw deviceNotAvailable();
 }
 
-// @clause x86.sse.undefined
-function requireSse(cpu: Cpu): void {
-  const { state } = cpu;
-  if (state.low32(OFFSET.CR0) & CR0.EM || !(state.low32(OFFSET.CR4) & CR4.OSFXSR)) throw undefinedOpcode();
-  if (state.low32(OFFSET.CR0) & CR0.TS) throw deviceNotAvailable();
-}
-
 export function fwait({ state }: Cpu): void {
   const both = CR0.MP | CR0.TS;
   if ((state.low32(OFFSET.CR0) & both) === both) throw deviceNotAvailable();
@@ -87,20 +80,6 @@ export function fnstsw(cpu: Cpu, insn: Instruction): void {
   const status = word(cpu, FxsaveImage.fields.fsw.offset);
   if (insn.mod === 3) writeRegister(cpu, SLOT.RAX, 2, BigInt(status));
   else storeWord(cpu, insn, status);
-}
-
-export function ldmxcsr(cpu: Cpu, insn: Instruction): void {
-  requireSse(cpu);
-  const value = readOperand(cpu, insn, 4);
-  // @clause x86.sse.mxcsr-reserved
-  if (value & ~MXCSR_MASK) throw generalProtection();
-  FxsaveImage.store(cpu.state.view, OFFSET.FPU, { mxcsr: value });
-}
-
-export function stmxcsr(cpu: Cpu, insn: Instruction): void {
-  requireSse(cpu);
-  const value = FxsaveImage.fields.mxcsr.get(cpu.state.view, OFFSET.FPU);
-  cpu.mmu.write(operandAddress(cpu, insn, 4, true), 4, BigInt(value), privilegeOf(cpu.cpl));
 }
 
 // ## The whole block

@@ -5,15 +5,15 @@
 // effect.
 
 import type { Cpu } from '../cpu.ts';
-import { readFlags } from '../engine/flags.ts';
+import { readFlags, writeFlags } from '../engine/flags.ts';
 import { generalProtection, undefinedOpcode } from '../faults.ts';
 import { effectiveAddress, type Instruction } from '../isa/instruction.ts';
-import { CR0, CR4, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
+import { ARITHMETIC_FLAGS, CR0, CR4, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { EXIT_REASON } from '../vmx/exit-reasons.ts';
 import { descriptorTableExit } from './exit-information.ts';
 import { readTsc } from './msrs.ts';
 import { requireUmip } from './segment-ops.ts';
-import { canonicalForRegister, code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086 } from './segmentation.ts';
+import { canonicalForRegister, code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086, writeRegister } from './segmentation.ts';
 
 // @clause x86.exception.privileged
 function requireRing0(cpu: Cpu): void {
@@ -105,6 +105,31 @@ export function rdpmc(cpu: Cpu, insn: Instruction): void {
   throw generalProtection();
 }
 
+// ## Random numbers
+//
+// A processor has a source of noise. This one must do the same thing again when it is run again, so its source is the clock, stirred: a number that no
+// program can tell from noise unless it knows the recipe (a finalizer of the kind that hash functions end with), and that two runs agree on. It never runs
+// dry: CF is always set. Nobody should draw keys from it.
+
+const STIR = [0xbf58476d1ce4e5b9n, 0x94d049bb133111ebn] as const;
+const GOLDEN = 0x9e3779b97f4a7c15n; // 2^64 divided by the golden ratio: consecutive inputs become far apart
+
+/** The number that an instruction executed at time `now` gets. */
+export function stirred(now: bigint): bigint {
+  let x = (now * GOLDEN) & U64;
+  x = ((x ^ (x >> 30n)) * STIR[0]) & U64;
+  x = ((x ^ (x >> 27n)) * STIR[1]) & U64;
+  return x ^ (x >> 31n);
+}
+
+// @clause x86.rdrand.flags
+/** RDRAND and RDSEED. */
+export function random(cpu: Cpu, insn: Instruction): void {
+  const { state } = cpu;
+  writeRegister(cpu, insn.rm, insn.operandSize, stirred(state.get64(OFFSET.ICOUNT)));
+  writeFlags(state, ((readFlags(state) & ~ARITHMETIC_FLAGS) | FLAG.CF) >>> 0);
+}
+
 // ## Waiting
 
 // @clause x86.hlt.waits
@@ -155,23 +180,35 @@ export function invlpg(cpu: Cpu, insn: Instruction): void {
   if (canonicalForRegister(cpu, linear)) cpu.mmu.invalidate(linear);
 }
 
-/** INVPCID: with no process-context identifiers, type 0 is one page and the others are everything. */
+// INVPCID names the context as well. Of contexts other than the present one this TLB remembers nothing, so there is nothing to do for them; global pages
+// belong to all contexts, and types 0 and 1 may leave them alone.
+
+const INVPCID_TYPE = { ADDRESS: 0n, CONTEXT: 1n, EVERYTHING: 2n, EVERYTHING_BUT_GLOBAL: 3n } as const;
+const PCID = 0xfffn;
+
+/** INVPCID. */
 export function invpcid(cpu: Cpu, insn: Instruction): void {
+  const { state } = cpu;
   if (insn.mod === 3) throw undefinedOpcode();
   // @clause x86.invpcid.checks
   if (virtual8086(cpu)) throw generalProtection();
   requireRing0(cpu);
   descriptorTableExit(cpu, insn, EXIT_REASON.INVPCID, 0);
-  const type = code64(cpu) ? cpu.state.slot(insn.reg) : cpu.state.slot(insn.reg) & U32;
+  const type = code64(cpu) ? state.slot(insn.reg) : state.slot(insn.reg) & U32;
   const at = operandAddress(cpu, insn, 16, false);
   const pcid = cpu.mmu.read(at, 8, privilegeOf(cpu.cpl));
   const linear = cpu.mmu.read((at + 8n) & (code64(cpu) ? U64 : U32), 8, privilegeOf(cpu.cpl));
-  if (type > 3n || pcid > 0xfffn || (type < 2n && pcid !== 0n)) throw generalProtection();
-  if (type === 0n) {
-    if (!canonicalForRegister(cpu, linear)) throw generalProtection();
-    cpu.mmu.invalidate(linear);
-  } else if (type === 2n) cpu.mmu.flush('invpcid');
-  else cpu.mmu.flushNonGlobal('invpcid');
+  if (type > INVPCID_TYPE.EVERYTHING_BUT_GLOBAL || pcid > PCID) throw generalProtection();
+  const one = type === INVPCID_TYPE.ADDRESS || type === INVPCID_TYPE.CONTEXT;
+  const tagged = (state.low32(OFFSET.CR4) & CR4.PCIDE) !== 0;
+  if (one && !tagged && pcid !== 0n) throw generalProtection();
+  if (type === INVPCID_TYPE.ADDRESS && !canonicalForRegister(cpu, linear)) throw generalProtection();
+  if (type === INVPCID_TYPE.EVERYTHING) cpu.mmu.flush('invpcid');
+  else if (!one) cpu.mmu.flushNonGlobal('invpcid');
+  else if (!tagged || pcid === (state.get64(OFFSET.CR3) & PCID)) {
+    if (type === INVPCID_TYPE.ADDRESS) cpu.mmu.invalidate(linear);
+    else cpu.mmu.flushNonGlobal('invpcid');
+  }
 }
 
 /** INTO: nothing unless OF is set. */

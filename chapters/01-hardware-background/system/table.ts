@@ -12,7 +12,7 @@ import { EVENT_TYPE } from '../vmx/processor.ts';
 import { clts, lmsw, movFromCr, movToCr, smsw } from './control.ts';
 import { movFromDr, movToDr } from './debug.ts';
 import { softwareInterrupt, trapsIntN } from './exceptions.ts';
-import { fldcw, fninit, fnstcw, fnstsw, fwait, fxrstor, fxsave, ldmxcsr, stmxcsr } from './extended-state.ts';
+import { fldcw, fninit, fnstcw, fnstsw, fwait, fxrstor, fxsave } from './extended-state.ts';
 import { farCall, farJmp, farRet } from './far.ts';
 import { swapgs, syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
 import { cli, popf, pushf, setAc, sti } from './flag-ops.ts';
@@ -30,6 +30,7 @@ import {
   mwait,
   overflowFlag,
   pause,
+  random,
   rdpmc,
   rdtsc,
   rdtscp,
@@ -143,6 +144,8 @@ export const OPERATIONS: Readonly<Record<SystemOp, Operation>> = {
   monitor,
   mwait,
   pause,
+  rdrand: random,
+  rdseed: random,
   vmcall: vmx('vmcall'),
   vmmcall: vmx('vmmcall'),
   vmxon: vmx('vmxon'),
@@ -166,8 +169,6 @@ export const OPERATIONS: Readonly<Record<SystemOp, Operation>> = {
   fldcw,
   fnstsw,
   fwait,
-  ldmxcsr,
-  stmxcsr,
   rsm: ud, // there is no system-management mode to return from
   ud: unknown,
 };

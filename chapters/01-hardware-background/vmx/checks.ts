@@ -263,7 +263,7 @@ export const HOST_CHECKS: readonly Check[] = [
     violated: (v, c) => longHost(v) !== c.hostIsLong || (!c.hostIsLong && longGuest(v)),
   },
   // @clause vmx.entry.host-32bit
-  { clause: 'vmx.entry.host-32bit', violated: (v) => !longHost(v) && v.high32(AT.HOST_RIP) !== 0 },
+  { clause: 'vmx.entry.host-32bit', violated: (v) => !longHost(v) && (v.high32(AT.HOST_RIP) !== 0 || (v.read32(AT.HOST_CR4) & CR4.PCIDE) !== 0) },
   // @clause vmx.entry.host-64bit
   { clause: 'vmx.entry.host-64bit', violated: (v) => longHost(v) && ((v.read32(AT.HOST_CR4) & CR4.PAE) === 0 || !canonical(v, AT.HOST_RIP)) },
 ];
@@ -332,6 +332,8 @@ const REGISTER_CHECKS: readonly Check[] = [
   { clause: 'vmx.entry.guest-paging-without-protection', violated: (v) => (guestCr0(v) & CR0.PG) !== 0 && (guestCr0(v) & CR0.PE) === 0 },
   // @clause vmx.entry.guest-cr4
   { clause: 'vmx.entry.guest-cr4', violated: (v) => fixedViolated(v.read32(AT.GUEST_CR4), CR4_FIXED0, CR4_FIXED1) || v.high32(AT.GUEST_CR4) !== 0 },
+  // @clause vmx.entry.guest-pcide
+  { clause: 'vmx.entry.guest-pcide', violated: (v) => !longGuest(v) && (v.read32(AT.GUEST_CR4) & CR4.PCIDE) !== 0 },
   // @clause vmx.entry.guest-debugctl
   {
     clause: 'vmx.entry.guest-debugctl',

@@ -719,6 +719,7 @@ describe('VMX instructions', () => {
     repne: false,
     rex: 0,
     segmentOverride: -1,
+    vvvv: 0,
     mod: 0,
     reg: 0,
     rm: 0,
