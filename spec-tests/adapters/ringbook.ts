@@ -4,11 +4,12 @@
 // ours, so the list of what is missing is short and true by construction.
 
 import { readFileSync } from 'node:fs';
+import { Kvm } from '../../chapters/02-kvm-objects/kvm.ts';
 import type { RunnableKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import type { MemoryMethod } from '../../chapters/04-memory-virtualization/kernel/index.ts';
 import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
-import type { Started } from '../types.ts';
+import { cpuFeatures } from './cpu-features.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
@@ -23,11 +24,14 @@ const KERNEL = [
   ...['kvm-irqfd', 'kvm-irqfd-resample', 'kvm-ioeventfd', 'kvm-pit', 'kvm-clock', 'x2apic', 'tsc-deadline'],
 ];
 
-const MISSING: Started['missing'] = {
-  ...MONITOR.missing,
-  x87: 'the integer instruction set comes first; x87 arithmetic is not part of chapter 1 yet',
-  sse: 'the integer instruction set comes first; SSE is not part of chapter 1 yet',
-};
+// Which parts of the instruction set the processor has, its CPUID says, as to any guest.
+
+function instructions(memory: MemoryMethod): ReturnType<typeof cpuFeatures> {
+  const kvm = Kvm.open(machineKernel({ memoryMiB: 1, cpus: 1, memory }));
+  const leaves = kvm.getSupportedCpuid();
+  kvm.close();
+  return cpuFeatures((leaf, register) => leaves.find((entry) => entry.function === leaf)?.[register]);
+}
 
 /** Time passes while every processor sleeps, too; that part is not instructions. */
 const executed = ({ hardware }: RunnableKernel): number => hardware.cpu.instructions - hardware.idleTicks;
@@ -41,13 +45,16 @@ export class RingbookAdapter extends MachineAdapter {
       executed: (kernel) => executed(kernel as RunnableKernel),
       makeKernel: (trace, size) => machineKernel({ ...size, memory, translate }, { trace }),
       makeMachine: (options) => new Machine(options),
-      probe: () => ({
-        name: 'ringbook',
-        version,
-        surfaces: ['guest', 'kvm', 'device'],
-        capabilities: [...MONITOR.capabilities, ...KERNEL],
-        missing: MISSING,
-      }),
+      probe: () => {
+        const { capabilities, missing } = instructions(memory);
+        return {
+          name: 'ringbook',
+          version,
+          surfaces: ['guest', 'kvm', 'device'],
+          capabilities: [...MONITOR.capabilities, ...KERNEL, ...capabilities],
+          missing: { ...MONITOR.missing, ...missing },
+        };
+      },
     });
   }
 }
