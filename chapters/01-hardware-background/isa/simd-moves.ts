@@ -71,12 +71,14 @@ const extract = (bytes: 1 | 2 | 4 | 8) => (b: Builder) => {
   if (d === NONE) b.store(b.address(bytes, 1), bytes, from);
   else b.emit(bytes < 4 ? `movzx.${bytes}.4` : `mov.${bytes}`, { d, a: from });
 };
+/** Four bytes and no more: in a general register the others would be cleared. */
+define('insert.4', (e) => i32.store(e.address('d'), i32.wrap_i64(e.getUnsigned('a', 4))), { outlined: true });
 /** A lane of operand 0 becomes operand 1, of which `bytes` are read. */
 const insert = (bytes: 1 | 2 | 4 | 8) => (b: Builder) => {
   const mmx = b.operands[0]?.kind === 'P';
   const from = source(b, 1, bytes);
   const register = b.registerOf(0);
-  b.emit(`mov.${bytes}`, { d: lane(b, register, bytes, mmx ? 8 : 16), a: from });
+  b.emit(bytes === 4 ? 'insert.4' : `mov.${bytes}`, { d: lane(b, register, bytes, mmx ? 8 : 16), a: from });
   if (mmx) b.emit('mmx.8', { d: register, a: register });
 };
 const wide = (b: Builder): 4 | 8 => (b.insn.operandSize === 8 ? 8 : 4);
