@@ -8,7 +8,7 @@
 // npm run fuzz -- --minutes 10                   as long as one likes; the seed is printed
 // npm run fuzz -- --cases 100000 --seed 7        a fixed number, and the same ones each time
 // npm run fuzz -- --only SHLD --bits 32          one mnemonic (or a regular expression: --only 'F(ADD|SUB).*'), one size of code (16, 32, 64)
-// npm run fuzz -- --keep-going                   do not stop after the first few mismatches; report one per mnemonic
+// npm run fuzz -- --keep-going                   do not stop after the first few mismatches; report one of each kind
 // npm run fuzz -- --strict                       compare undefined flags as well
 // npm run fuzz -- --translated                   judge translated code: each program runs often enough to become hot
 // npm run fuzz -- --save                         write each (minimised) mismatch into engine/counter-examples, with what the real processor did
@@ -17,13 +17,15 @@
 // A mismatch is shown as the program's bytes with the mnemonics, then what differs (the real processor's value first), then the state that it started
 // with: after *shrinking*, so what is shown there matters. Undefined flags, and all else that is left out, are a table: `fuzz/excluded.ts`.
 
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { describeProgram, describeState, differences } from './fuzz/compare.ts';
 import { Inventor } from './fuzz/invent.ts';
 import { NativeProcessor, oracleMissing } from './fuzz/native.ts';
-import { BATCH_CASES, type Batch, OUTCOME, type Program, Records } from './fuzz/records.ts';
+import { BATCH_CASES, OUTCOME, type Program, Records } from './fuzz/records.ts';
+import type { Saved } from './fuzz/saved.ts';
+import { type Found, Shrinker, what } from './fuzz/shrink.ts';
 import { Subject } from './fuzz/subject.ts';
 import { Random } from './fuzz/values.ts';
 import type { Bits } from './fuzz/world.ts';
@@ -37,21 +39,23 @@ export interface Options {
   readonly timeMs: number;
   readonly only?: string;
   readonly strict?: boolean;
-  /** Mismatches after which to stop. At most one is reported for each program. */
+  /** Mismatches of different kinds after which to stop. A kind is a mnemonic and what differs. */
   readonly mismatches: number;
-  /** One report for each mnemonic. */
-  readonly onePerName?: boolean;
+  /** Cases made of each program. */
   readonly inputs?: number;
-  readonly onMismatch?: (text: string) => void;
+  readonly onMismatch?: (found: Found) => void;
   readonly onProgress?: (cases: number) => void;
 }
 
 /** What came of it. */
 export interface Report {
   readonly cases: number;
+  /** Programs that showed a mismatch. */
   readonly mismatches: number;
-  /** By mnemonics. */
-  readonly mismatched: ReadonlyMap<string, number>;
+  /** How many by kind. */
+  readonly kinds: ReadonlyMap<string, number>;
+  /** Mismatches that did not show again. */
+  readonly flickers: number;
   readonly encodings: number;
   readonly encodingsTotal: number;
   readonly skipped: ReadonlyMap<string, number>;
@@ -68,44 +72,69 @@ export async function fuzz(options: Options): Promise<Report> {
   const { seed, bits, only, strict = false, inputs = 4 } = options;
   using native = new NativeProcessor();
   const subject = new Subject();
+  const shrinker = new Shrinker(native, subject, strict);
   const inventor = new Inventor(new Random(seed), { bits, inputs, features: hostFeatures(), ...(only && { only }) });
   const mine = new Records(OUTCOME.BYTES, new Uint8Array(OUTCOME.BYTES * BATCH_CASES));
-  const mismatched = new Map<string, number>();
+  const kinds = new Map<string, number>();
   const until = Date.now() + options.timeMs;
   let cases = 0;
   let mismatches = 0;
-  while (cases < options.cases && Date.now() < until && mismatches < options.mismatches) {
+  let flickers = 0;
+  while (cases < options.cases && Date.now() < until && kinds.size < options.mismatches) {
     const batch = inventor.batch();
     const theirs = native.run(batch);
     subject.enter(batch);
     for (let index = 0; index < batch.count; index++) subject.run(batch, index, mine);
     const outcomes = await theirs;
-    const seen = new Set<number>();
+    const suspects = new Map<number, { index: number; about: string }>();
     for (let index = 0; index < batch.count; index++) {
-      const ours = { records: mine, index, changed: (at: number) => subject.changed(at) };
-      const real = { records: outcomes.records, index, changed: outcomes.changed };
-      const found = differences(batch, index, real, ours, strict);
-      if (found.length === 0) continue;
       const number = batch.program[index] as number;
-      if (seen.has(number)) continue;
-      seen.add(number);
-      mismatches++;
-      const program = batch.programs[number] as Program;
-      const name = program.names.join('; ');
-      const count = mismatched.get(name) ?? 0;
-      mismatched.set(name, count + 1);
-      if (options.onePerName && (count > 0 || program.names.length > 1)) continue;
-      options.onMismatch?.(mismatchText(batch, index, program, found));
-      if (mismatches >= options.mismatches) break;
+      if (suspects.has(number)) continue;
+      const ours = { records: mine, index, changed: (at: number) => subject.changed(at) };
+      const found = differences(batch, index, { records: outcomes.records, index, changed: outcomes.changed }, ours, strict);
+      if (found.length > 0) suspects.set(number, { index, about: what(found[0]) });
+    }
+    mismatches += suspects.size;
+    for (const [number, { index, about }] of suspects) {
+      const { names } = batch.programs[number] as Program;
+      const kind = `${names.join('; ')}: ${about}`;
+      const before = kinds.get(kind) ?? 0;
+      kinds.set(kind, before + 1);
+      // Programs of several instructions mostly show what one of them has been seen to do.
+      if (before > 0 || names.some((name) => kinds.has(`${name}: ${about}`) && names.length > 1)) continue;
+      const found = await shrinker.shrink(batch, index);
+      if (!found) {
+        flickers++;
+        mismatches--;
+        if (before === 0) kinds.delete(kind);
+        continue;
+      }
+      const small = `${(found.batch.programs[0] as Program).names.join('; ')}: ${what(found.found[0])}`;
+      const known = small !== kind && kinds.has(small);
+      if (small !== kind) {
+        kinds.delete(kind);
+        kinds.set(small, (kinds.get(small) ?? 0) + 1);
+      }
+      if (!known) options.onMismatch?.(found);
+      if (kinds.size >= options.mismatches) break;
     }
     cases += batch.count;
     options.onProgress?.(cases);
   }
-  return { cases, mismatches, mismatched, encodings: inventor.covered.size, encodingsTotal: inventor.total, skipped: inventor.skipped };
+  return { cases, mismatches, kinds, flickers, encodings: inventor.covered.size, encodingsTotal: inventor.total, skipped: inventor.skipped };
 }
 
-const mismatchText = (batch: Batch, index: number, program: Program, found: readonly string[]): string =>
-  `${describeProgram(program)}\n  ${found.join('\n  ')}\n  from ${describeState(batch, index)}`;
+const mismatchText = ({ batch, found }: Found): string =>
+  `${describeProgram(batch.programs[0] as Program)}\n  ${found.join('\n  ')}\n  from ${describeState(batch, 0)}`;
+
+const COUNTER_EXAMPLES = new URL('../counter-examples/', import.meta.url);
+/** Adds a mismatch to the committed ones, in the file of its first mnemonic. */
+function keep({ saved }: Found): void {
+  const file = new URL(`${(saved.names[0] as string).toLowerCase().replaceAll(' ', '-')}.json`, COUNTER_EXAMPLES);
+  mkdirSync(COUNTER_EXAMPLES, { recursive: true });
+  const before = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Saved[]) : [];
+  writeFileSync(file, `${JSON.stringify([...before, saved], null, 2)}\n`);
+}
 
 // ## The command
 
@@ -120,6 +149,7 @@ async function main(): Promise<number> {
       inputs: { type: 'string' },
       strict: { type: 'boolean', default: false },
       'keep-going': { type: 'boolean', default: false },
+      save: { type: 'boolean', default: false },
     },
   });
   const missing = oracleMissing();
@@ -136,19 +166,21 @@ async function main(): Promise<number> {
     cases: values.cases === undefined ? Number.POSITIVE_INFINITY : Number(values.cases),
     timeMs: values.minutes === undefined ? (values.cases === undefined ? 60_000 : Number.POSITIVE_INFINITY) : Number(values.minutes) * 60_000,
     mismatches: values['keep-going'] ? Number.POSITIVE_INFINITY : 10,
-    onePerName: values['keep-going'],
     strict: values.strict,
     ...(values.only && { only: values.only }),
     ...(values.inputs && { inputs: Number(values.inputs) }),
-    onMismatch: (text) => console.log(text),
+    onMismatch: (found) => {
+      console.log(mismatchText(found));
+      if (values.save) keep(found);
+    },
     onProgress: (cases) => {
       if (Date.now() - reported < 10_000) return;
       reported = Date.now();
       console.log(`fuzz: ${cases} cases, ${Math.round(cases / ((reported - started) / 1000))} a second`);
     },
   });
-  if (values['keep-going'])
-    for (const [name, count] of [...report.mismatched].filter(([text]) => !text.includes(';'))) console.log(`${name}: ${count}`);
+  if (values['keep-going']) for (const [kind, count] of report.kinds) console.log(`${count} x ${kind}`);
+  if (report.flickers > 0) console.log(`fuzz: ${report.flickers} mismatches did not show again`);
   const skipped = [...report.skipped].map(([why, count]) => `${why} ${count}`).join(', ');
   if (skipped) console.log(`fuzz: programs not asked: ${skipped}`);
   const coverage = `encodings covered ${report.encodings} of ${report.encodingsTotal}`;

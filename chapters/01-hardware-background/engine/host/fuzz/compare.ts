@@ -3,6 +3,7 @@
 import { ARITHMETIC_FLAGS, FLAG } from '../../../state.ts';
 import { COUNT, undefinedFlags } from './excluded.ts';
 import { type Batch, CASE, FX, OUTCOME, type Program, type Records, SIGNAL } from './records.ts';
+import { dataOf, FPU_FIELDS, valuesOf } from './saved.ts';
 import { PLACE } from './world.ts';
 
 const PAGE_FAULT = 14;
@@ -109,24 +110,11 @@ function compareRegisters(batch: Batch, index: number, { bits }: Program, real: 
   }
 }
 
-/** Parts of the image that are compared, with their names. The pointers to the last instruction and operand are compared when there are any. */
-const FPU_PARTS: readonly (readonly [string, number, number])[] = [
-  ['fcw', FX.FCW, 2],
-  ['fsw', FX.FSW, 2],
-  ['ftw', FX.FTW, 1],
-  ['fop', FX.FOP, 2],
-  ['fip', FX.FIP, 8],
-  ['fdp', FX.FDP, 8],
-  ['mxcsr', FX.MXCSR, 4],
-  ...Array.from({ length: 8 }, (_, n) => [`st${n}`, FX.ST + 16 * n, 10] as const),
-  ...Array.from({ length: 16 }, (_, n) => [`xmm${n}`, FX.XMM + 16 * n, 16] as const),
-];
-
 function compareFpu({ bits }: Program, real: Side, ours: Side, out: string[]): void {
   const theirs = real.records.slice(real.index, OUTCOME.FX, FX.BYTES);
   const mine = ours.records.slice(ours.index, OUTCOME.FX, FX.BYTES);
   const end = bits === 64 ? FX.XMM + 256 : FX.XMM + 128;
-  for (const [name, at, bytes] of FPU_PARTS) {
+  for (const [name, at, bytes] of FPU_FIELDS) {
     if (at >= end) break;
     let same = true;
     for (let i = at; i < at + bytes && same; i++) same = theirs[i] === mine[i];
@@ -165,12 +153,13 @@ const codeHex = (code: Uint8Array): string => [...code].map((byte) => byte.toStr
 export const describeProgram = ({ bits, names, code, starts }: Program): string =>
   `${bits}-bit ${names.join('; ')} [${starts.map((start, n) => codeHex(code.subarray(start, starts[n + 1]))).join(' | ')}]`;
 
-/** What a case starts with, as far as its program is likely to look at it. */
+/** What a case starts with, as far as it is not zero. */
 export function describeState(batch: Batch, index: number): string {
-  const { cases } = batch;
-  const registers = REGISTERS.map((name, n) => `${name}=${hex(cases.u64(index, CASE.GPR + 8 * n))}`).join(' ');
-  const segments = SEGMENTS.map((name, n) => `${name}=${hex(cases.u16(index, CASE.CS + 2 * n))}`).join(' ');
-  const image = cases.slice(index, CASE.FX, FX.BYTES);
-  const fpu = FPU_PARTS.map(([name, at, bytes]) => `${name}=${bytesHex(image.subarray(at, at + bytes))}`).join(' ');
-  return `${registers} flags=${hex(cases.u32(index, CASE.FLAGS))} ${segments} offset=${hex(cases.u32(index, CASE.OFFSET))} ${fpu}`;
+  const list = (values: Readonly<Record<string, string>>): string =>
+    Object.entries(values)
+      .map(([name, value]) => `${name}=${value}`)
+      .join(' ');
+  const data = dataOf(batch.data);
+  const memory = Object.keys(data).length > 8 ? '' : list(data);
+  return `offset=${hex(batch.cases.u32(index, CASE.OFFSET))} ${list(valuesOf(batch.cases, index, 'case'))} ${memory}`.trim();
 }

@@ -169,6 +169,9 @@ export function definedElsewhere(bytes: Uint8Array, bits: Bits, definition: Defi
   if (undefinedHere && longForm && (opcode === 0xc4 || opcode === 0xc5) && features.has('avx')) return 'AVX';
   if (undefinedHere && longForm && opcode === 0x62 && features.has('avx512f')) return 'AVX-512';
   if (undefinedHere && opcode === 0x8f && (modrm & 0x38) !== 0) return 'XOP';
+  // To a processor without LZCNT and TZCNT they are BSR and BSF.
+  const counts = opcode === 0x0fbd ? 'LZCNT' : opcode === 0x0fbc ? 'TZCNT' : null;
+  if (counts && prefixes.has(0xf3) && !NAMES.has(counts)) return counts;
   const missing = undefinedHere && SETS.find(({ instruction, has }) => has(opcode) && !NAMES.has(instruction));
   if (missing) return missing.name;
   // A prefix that chooses among the instructions of an opcode may choose one of another extension, or be ignored: that is each processor's own affair.

@@ -98,7 +98,7 @@ export class NativeProcessor implements Disposable {
 function localDescriptors(): Uint8Array {
   const table = new Uint32Array(4 * LOCAL_DESCRIPTORS);
   for (const [index, { base, limit, big, contents, restricted = false, absent = false }] of LOCAL.entries()) {
-    const bits = Number(big) | (contents << 1) | (Number(restricted) << 3) | (Number(absent) << 5) | (1 << 6);
+    const bits = Number(big) | (contents << 1) | (Number(restricted) << 3) | (Number(absent) << 5);
     table.set([index, base, limit, bits], 4 * index);
   }
   return new Uint8Array(table.buffer);

@@ -79,6 +79,7 @@ static volatile uint8_t syscalls __attribute__((used)); // 0 allowed, 1 turned i
 static volatile uint64_t case_number;
 static struct outcome *now;
 static uint64_t end_of_code;
+static uint16_t case_cs;
 static volatile int fsgsbase __attribute__((used));
 extern char leave_here[], resume[], restorer[];
 
@@ -176,7 +177,7 @@ static void handler(int signal, siginfo_t *info, void *context) {
   now->vector = g[REG_TRAPNO];
   now->error = g[REG_ERR];
   now->cr2 = g[REG_CR2];
-  now->cs = g[REG_CSGSFS];
+  now->cs = signal ? g[REG_CSGSFS] : case_cs;
   now->ss = (uint64_t)g[REG_CSGSFS] >> 48;
   memcpy(now->fx, uc->uc_mcontext.fpregs, 512);
   now->ticks = 1;
@@ -280,6 +281,7 @@ int main(int argc, char **argv) {
       cpu.ds = test->ds, cpu.es = test->es, cpu.fs = test->fs, cpu.gs = test->gs;
       cpu.fs_base = test->fs_base, cpu.gs_base = test->gs_base;
       end_of_code = cpu.rip + test->end;
+      case_cs = test->cs;
       now = outcome;
       case_number++;
       syscalls = 1;

@@ -25,7 +25,7 @@ export const OUTCOME = {
 } as const;
 
 /** Byte offsets in an FXSAVE image. */
-export const FX = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, ST: 32, XMM: 160, BYTES: 512 } as const;
+export const FX = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, MXCSR_MASK: 28, ST: 32, XMM: 160, BYTES: 512 } as const;
 
 export const BATCH_CASES = 4096;
 export const LOCAL_DESCRIPTORS = 16;
@@ -72,13 +72,15 @@ export class Records {
 /** Cases that run in one world: what the data pages hold, and what each case starts with. */
 export class Batch {
   readonly data: Uint8Array;
-  readonly cases = new Records(CASE.BYTES, new Uint8Array(CASE.BYTES * BATCH_CASES));
+  readonly cases: Records;
   /** By case: the number of its program. */
-  readonly program = new Int32Array(BATCH_CASES);
+  readonly program: Int32Array;
   readonly programs: Program[] = [];
   count = 0;
-  constructor(dataBytes: number) {
+  constructor(dataBytes: number, room = BATCH_CASES) {
     this.data = new Uint8Array(dataBytes);
+    this.cases = new Records(CASE.BYTES, new Uint8Array(CASE.BYTES * room));
+    this.program = new Int32Array(room);
   }
 }
 

@@ -103,7 +103,7 @@ export class Subject {
     for (const [selector, words] of GLOBAL) set(GDT + (selector & ~7), words);
     for (const [index, { base, limit, big, contents, restricted, absent }] of LOCAL.entries()) {
       const type = 0x71 | (contents << 2) | (restricted ? 0 : 2) | (absent ? 0 : 0x80);
-      set(LDT + 8 * index, descriptor(base, limit, type, (big ? 4 : 0) | 1));
+      set(LDT + 8 * index, descriptor(base, limit, type, big ? 4 : 0));
     }
     const handlers = HANDLERS & 0xffff;
     for (let vector = 0; vector < 256; vector++) {

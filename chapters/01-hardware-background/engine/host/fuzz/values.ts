@@ -221,6 +221,7 @@ export function inventFpu(random: Random, pools: Pools, cases: Records, index: n
   view.setUint16(FX.FSW, flags | summary | codes | ((random.chance(30) ? 0 : random.below(8)) << 11), true);
   view.setUint16(FX.FTW, random.chance(65) ? 0xff : random.below(256), true);
   view.setUint32(FX.MXCSR, mxcsr(random), true);
+  view.setUint32(FX.MXCSR_MASK, 0xffff, true);
   for (let n = 0; n < 8; n++) {
     pools.piece(image, FX.ST + 16 * n, random.chance(80) ? pools.extended : undefined);
     for (let i = 10; i < 16; i++) image[FX.ST + 16 * n + i] = 0;
