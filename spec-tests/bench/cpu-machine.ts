@@ -5,23 +5,8 @@
 
 import { Cpu } from '../../chapters/01-hardware-background/cpu.ts';
 import { PhysicalMemory } from '../../chapters/01-hardware-background/physical-memory.ts';
+import { type Marked, markNow, type Ran } from './cpu-marks.ts';
 import { MARK, MEMORY_MIB } from './cpu-workloads.ts';
-
-/** What is noted at each mark. */
-export interface Marked {
-  /** Milliseconds since the epoch. */
-  readonly at: number;
-  /** Instructions retired; -1 where nobody counts. */
-  readonly instructions: number;
-}
-
-export interface Ran {
-  readonly begin: Marked;
-  readonly end: Marked;
-  readonly output: string;
-}
-
-export const clockMs = (): number => performance.timeOrigin + performance.now();
 
 const LOAD_ADDRESS = 0x100000;
 const SERIAL = 0x3f8;
@@ -72,7 +57,7 @@ export function runBare(image: Uint8Array, entry: number, { translate }: { reado
     ports: {
       read: (port, bytes) => (port === LINE_STATUS ? TRANSMITTER_EMPTY : 2 ** (8 * bytes) - 1),
       write: (port, _bytes, value) => {
-        if (port === MARK.port) marks.set(value, { at: clockMs(), instructions: cpu.instructions });
+        if (port === MARK.port) marks.set(value, markNow(cpu.instructions));
         else if (port === SERIAL) output += String.fromCharCode(value & 0xff);
         else if (port === DEBUG_EXIT) {
           left = true;

@@ -1,14 +1,10 @@
 // # One measurement in a process of its own
 //
 // `node cpu-peer.ts PEER TASK ROUNDS` runs one workload and prints one line of JSON. A process of its own, because what a JavaScript engine has learned of a program
-// outlives the program: a second run would start with the first one's compiled code, and no first impression can be had twice.
+// outlives the program: a second run would start with the first one's compiled code, and no first impression can be had twice. Only what the peer needs is loaded.
 
-import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
-import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
 import { readImage } from '../../guest-payloads/host/images.ts';
-import { caseBoard } from '../adapters/case-machine.ts';
-import { imageOf, makeEmulator, whenBroken } from '../adapters/v86-machine.ts';
-import { clockMs, type Marked, type Ran, runBare } from './cpu-machine.ts';
+import { type Marked, markNow, type Ran } from './cpu-marks.ts';
 import { imageName, MARK, MEMORY_MIB, multibootDoor, TASKS, type Task, taskName, withParameters } from './cpu-workloads.ts';
 
 const EXIT_PORT = 0xf4;
@@ -18,6 +14,9 @@ const EXIT_PORT = 0xf4;
 // The same image under KVM_RUN, on the machine of the suite.
 
 async function runPc(image: Uint8Array, translate: boolean): Promise<Ran> {
+  const { machineKernel } = await import('../../chapters/05-pio-mmio/machine/soft-machine.ts');
+  const { Machine } = await import('../../chapters/03-vcpu-loop/vmm.ts');
+  const { caseBoard } = await import('../adapters/case-machine.ts');
   const kernel = machineKernel({ memoryMiB: MEMORY_MIB, cpus: 1, memory: 'ept', translate });
   const { pc, board } = caseBoard(kernel, { vcpus: 1, memoryMiB: MEMORY_MIB, needs: [], input: new Uint8Array(0) }, null);
   const marks = new Map<number, Marked>();
@@ -25,7 +24,7 @@ async function runPc(image: Uint8Array, translate: boolean): Promise<Ran> {
     name: 'marks',
     read: () => 0xffn,
     write: (_offset: number, _width: number, value: bigint) =>
-      void marks.set(Number(value), { at: clockMs(), instructions: kernel.hardware.cpu.instructions - kernel.hardware.idleTicks }),
+      void marks.set(Number(value), markNow(kernel.hardware.cpu.instructions - kernel.hardware.idleTicks)),
   };
   pc?.ports.region(marker, { priority: 1 }).place(MARK.port, 1); // over the debug console
   const machine = new Machine(board);
@@ -40,6 +39,7 @@ async function runPc(image: Uint8Array, translate: boolean): Promise<Ran> {
 // ## v86
 
 async function runV86(image: Uint8Array, translate: boolean): Promise<Ran> {
+  const { imageOf, makeEmulator, whenBroken } = await import('../adapters/v86-machine.ts');
   const { emulator, cpu } = await makeEmulator({
     memory_size: MEMORY_MIB << 20,
     hda: imageOf(new Uint8Array(1 << 20)),
@@ -49,7 +49,7 @@ async function runV86(image: Uint8Array, translate: boolean): Promise<Ran> {
   let output = '';
   const marks = new Map<number, Marked>();
   const said = await new Promise<string>((resolve) => {
-    const mark = (value: number): void => void marks.set(value & 0xff, { at: clockMs(), instructions: -1 });
+    const mark = (value: number): void => void marks.set(value & 0xff, markNow(-1));
     cpu.io.register_write(MARK.port, {}, mark, mark, mark);
     const exit = (): void => resolve('');
     cpu.io.register_write(EXIT_PORT, {}, exit, exit, exit);
@@ -63,10 +63,17 @@ async function runV86(image: Uint8Array, translate: boolean): Promise<Ran> {
   return { begin, end, output };
 }
 
+// ## The processor alone
+
+async function runProcessor(image: Uint8Array, task: Task, translate: boolean): Promise<Ran> {
+  const { runBare } = await import('./cpu-machine.ts');
+  return runBare(image, multibootDoor(imageName(task)), { translate });
+}
+
 /** The peers that are in this process, by name. */
 const RUN: Readonly<Record<string, (image: Uint8Array, task: Task) => Ran | Promise<Ran>>> = {
-  ringbook: (image, task) => runBare(image, multibootDoor(imageName(task)), { translate: true }),
-  'ringbook-interpreted': (image, task) => runBare(image, multibootDoor(imageName(task)), { translate: false }),
+  ringbook: (image, task) => runProcessor(image, task, true),
+  'ringbook-interpreted': (image, task) => runProcessor(image, task, false),
   'ringbook-pc': (image) => runPc(image, true),
   v86: (image) => runV86(image, true),
   'v86-interpreted': (image) => runV86(image, false),

@@ -12,8 +12,14 @@ import { fileURLToPath } from 'node:url';
 import { readImage } from '../../guest-payloads/host/images.ts';
 import { BIOS, CYLINDER_BYTES, MODEL, VGA_BIOS } from '../adapters/bochs.ts';
 import { killGroup, spawnGroup } from '../adapters/children.ts';
-import { clockMs, type Ran } from './cpu-machine.ts';
+import { clockMs, type Ran } from './cpu-marks.ts';
 import { imageName, MEMORY_MIB, reported, resultOf, type Task, taskName, type Width, withParameters } from './cpu-workloads.ts';
+
+// On a machine where others work, the wall clock measures them, too. Then the processor time of the peer's process is the better measure; it counts its compiler's
+// threads, which a wall clock does not see where there are processors enough.
+
+export const CLOCKS = ['wall', 'processor'] as const;
+export type ClockName = (typeof CLOCKS)[number];
 
 /** One run of one workload. */
 export interface Measured {
@@ -33,13 +39,7 @@ export interface Peer {
   /** Why it cannot be measured here; empty if it can. */
   missing(): string;
   /** @throws Error when the guest does not come to its end in time, or to another result than it should. */
-  measure(task: Task, rounds: number, limitMs: number): Promise<Measured>;
-}
-
-/** Takes the time at two bytes on a process's standard output, and waits for the words that end the guest's report. */
-interface Watched {
-  readonly marks: Partial<Record<'B' | 'E', number>>;
-  readonly began: number;
+  measure(task: Task, rounds: number, limitMs: number, clock: ClockName): Promise<Measured>;
 }
 
 function check(task: Task, output: string): void {
@@ -57,7 +57,7 @@ function inNode(name: string, about: string, widths: readonly Width[], interpret
   return {
     ...{ name, about, widths, interprets },
     missing: () => '',
-    async measure(task, rounds, limitMs) {
+    async measure(task, rounds, limitMs, clock) {
       const began = clockMs();
       const child = spawnGroup(process.execPath, ['--disable-warning=ExperimentalWarning', CHILD, name, taskName(task), String(rounds)], {
         stdio: ['ignore', 'pipe', 'ignore'],
@@ -75,7 +75,10 @@ function inNode(name: string, about: string, widths: readonly Width[], interpret
       check(task, ran.output);
       const { begin, end } = ran;
       const counted = begin.instructions >= 0;
-      return { startMs: begin.at - began, runMs: end.at - begin.at, instructions: counted ? end.instructions - begin.instructions : null };
+      const instructions = counted ? end.instructions - begin.instructions : null;
+      return clock === 'wall'
+        ? { startMs: begin.at - began, runMs: end.at - begin.at, instructions }
+        : { startMs: begin.used, runMs: end.used - begin.used, instructions };
     },
   };
 }
@@ -99,9 +102,23 @@ async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
 const POLL_MS = 10;
 const REPORT_MS = 5000;
 
+/** Milliseconds of processor time that a process has used; Linux counts it in hundredths of a second. */
+function usedBy(pid: number | undefined): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return 10 * (Number(fields[11]) + Number(fields[12]));
+}
+
 /** Starts a program and waits for the two marks and the end of the report in `output`. */
-async function watch(task: Task, command: readonly string[], folder: string, output: string, limitMs: number): Promise<Measured> {
-  const seen: Watched = { marks: {}, began: clockMs() };
+async function watch(
+  task: Task,
+  command: readonly string[],
+  folder: string,
+  { output, limitMs, clock }: { output: string; limitMs: number; clock: ClockName },
+): Promise<Measured> {
+  const marks: Partial<Record<'B' | 'E', number>> = {};
+  const began = clock === 'wall' ? clockMs() : 0;
   const child = spawnGroup(command[0] as string, command.slice(1), { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   let over = false;
@@ -119,24 +136,24 @@ async function watch(task: Task, command: readonly string[], folder: string, out
     child.once('close', () => resolve());
     child.stdout?.on('data', (chunk: Buffer) => {
       const text = chunk.toString('latin1');
-      const at = clockMs();
-      if (text === 'B' || text === 'BE') seen.marks.B = at;
-      if ((text === 'E' || text === 'BE') && seen.marks.B !== undefined) {
-        seen.marks.E = at;
+      const at = clock === 'wall' ? clockMs() : usedBy(child.pid);
+      if (text === 'B' || text === 'BE') marks.B = at;
+      if ((text === 'E' || text === 'BE') && marks.B !== undefined) {
+        marks.E = at;
         clearTimeout(timer);
         resolve();
       }
     });
   });
   const report = (): string => (existsSync(output) ? readFileSync(output, 'latin1') : '');
-  for (let waited = 0; seen.marks.E !== undefined && !over && waited < REPORT_MS && !report().includes('RB1 done'); waited += POLL_MS)
+  for (let waited = 0; marks.E !== undefined && !over && waited < REPORT_MS && !report().includes('RB1 done'); waited += POLL_MS)
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   killGroup(child);
-  const { B: begin, E: end } = seen.marks;
+  const { B: begin, E: end } = marks;
   if (begin === undefined || end === undefined)
     throw new Error(`no marks within the time: ${report().trim().split('\n').at(-1) || said.trim().split('\n').at(-1)}`);
   check(task, report());
-  return { startMs: begin - seen.began, runMs: end - begin, instructions: null };
+  return { startMs: begin - began, runMs: end - begin, instructions: null };
 }
 
 const absent = (program: string): string => {
@@ -152,7 +169,7 @@ const qemu: Peer = {
   widths: [32, 64],
   interprets: false,
   missing: () => absent(QEMU[32]) || absent(QEMU[64]),
-  measure: (task, rounds, limitMs) =>
+  measure: (task, rounds, limitMs, clock) =>
     inFolder(async (folder) => {
       const image = join(folder, 'image');
       const output = join(folder, 'output');
@@ -160,7 +177,7 @@ const qemu: Peer = {
       const machine = ['-M', 'pc', '-accel', 'tcg', '-cpu', 'max', '-m', `${MEMORY_MIB}M`, '-nodefaults', '-display', 'none', '-no-reboot'];
       const marks = ['-chardev', 'stdio,id=marks,signal=off', '-device', 'isa-debugcon,iobase=0xe9,chardev=marks'];
       const ends = ['-serial', 'file:output', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', '-kernel', image];
-      return watch(task, [QEMU[task.width], ...machine, ...marks, ...ends], folder, output, limitMs);
+      return watch(task, [QEMU[task.width], ...machine, ...marks, ...ends], folder, { output, limitMs, clock });
     }),
 };
 
@@ -172,7 +189,7 @@ const bochs: Peer = {
   widths: [32, 64],
   interprets: true,
   missing: () => absent('bochs') || (existsSync(BIOS) ? '' : `no firmware at ${BIOS}`),
-  measure: (task, rounds, limitMs) =>
+  measure: (task, rounds, limitMs, clock) =>
     inFolder(async (folder) => {
       const disk = join(folder, 'disk');
       writeFileSync(disk, withParameters(readImage(imageName(task), 'disk'), task.workload.index, rounds));
@@ -198,7 +215,7 @@ const bochs: Peer = {
       writeFileSync(join(folder, 'bochsrc'), `${lines.join('\n')}\n`);
       const asks = spawnSync('bochs', ['--help'], { encoding: 'utf8', timeout: 20_000 });
       const go = `${asks.stdout}${asks.stderr}`.includes('-rc filename') ? ['-rc', 'go'] : [];
-      return watch(task, ['bochs', '-q', '-f', 'bochsrc', ...go], folder, join(folder, 'output'), limitMs);
+      return watch(task, ['bochs', '-q', '-f', 'bochsrc', ...go], folder, { output: join(folder, 'output'), limitMs, clock });
     }),
 };
 

@@ -38,6 +38,7 @@ export interface Report {
   readonly rounds: number;
   /** How long a run was to take. */
   readonly seconds: number;
+  readonly clock: 'wall' | 'processor';
   readonly peers: readonly { readonly name: string; readonly about: string }[];
   /** Peers that could not be measured, and why. */
   readonly absent: Readonly<Record<string, string>>;

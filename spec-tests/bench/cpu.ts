@@ -12,18 +12,20 @@ import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { readImage } from '../../guest-payloads/host/images.ts';
 import { runBare } from './cpu-machine.ts';
-import { type Measured, PEERS, type Peer } from './cpu-peers.ts';
+import { CLOCKS, type ClockName, type Measured, PEERS, type Peer } from './cpu-peers.ts';
 import type { PeerFigure, Report, TaskReport } from './cpu-report.ts';
 import { printReport } from './cpu-table.ts';
 import { imageName, multibootDoor, TASKS, type Task, taskName, withParameters } from './cpu-workloads.ts';
 import { median } from './figures.ts';
 
-const USAGE = `usage: ringbook bench cpu [--only NAME,...] [--peers NAME,...] [--width 32|64] [--rounds N] [--seconds S] [--quick] [--json FILE]
+const USAGE = `usage: ringbook bench cpu [--only NAME,...] [--peers NAME,...] [--width 32|64] [--rounds N] [--seconds S] [--clock wall|processor] [--quick] [--json FILE]
 
   --only      workloads whose name contains one of these (name/32 and name/64 are names, too)
   --peers     ${PEERS.map(({ name }) => name).join(', ')}
+  --width     only the 32- or the 64-bit ones
   --rounds    how often each is measured (3)
   --seconds   how long a run shall take (1)
+  --clock     processor: the time that a peer's process was running, for a machine where others work (wall)
   --quick     one short run each
   --json      writes the figures for the site`;
 
@@ -66,11 +68,13 @@ function count(task: Task): Count {
 class Column {
   readonly peer: Peer;
   readonly task: Task;
+  readonly clock: ClockName;
   readonly samples: Measured[] = [];
   rounds: number;
   failed: string | null = null;
 
-  constructor(peer: Peer, task: Task, perRound: number | null) {
+  constructor(peer: Peer, task: Task, perRound: number | null, clock: ClockName) {
+    this.clock = clock;
     this.peer = peer;
     this.task = task;
     this.rounds = Math.max(1, Math.round((FIRST_INSTRUCTIONS * (peer.interprets ? 1 : 10)) / (perRound ?? 5e5)));
@@ -78,7 +82,7 @@ class Column {
 
   async #once(): Promise<Measured | null> {
     try {
-      return await this.peer.measure(this.task, this.rounds, LIMIT_MS);
+      return await this.peer.measure(this.task, this.rounds, LIMIT_MS, this.clock);
     } catch (error) {
       this.failed = (error as Error).message.split('\n')[0] as string;
       return null;
@@ -121,9 +125,16 @@ class Column {
   }
 }
 
-async function measure(task: Task, peers: readonly Peer[], { rounds, wantedMs }: { rounds: number; wantedMs: number }): Promise<TaskReport> {
+/** How often, how long, and by which clock. */
+interface Pace {
+  readonly rounds: number;
+  readonly wantedMs: number;
+  readonly clock: ClockName;
+}
+
+async function measure(task: Task, peers: readonly Peer[], { rounds, wantedMs, clock }: Pace): Promise<TaskReport> {
   const { perRound, reason } = count(task);
-  const columns = peers.filter(({ widths }) => widths.includes(task.width)).map((peer) => new Column(peer, task, perRound));
+  const columns = peers.filter(({ widths }) => widths.includes(task.width)).map((peer) => new Column(peer, task, perRound, clock));
   for (const column of columns) await column.calibrate(wantedMs, rounds === 1);
   if (rounds > 1) for (let round = 0; round < rounds; round++) for (const column of columns) await column.sample();
   return {
@@ -147,6 +158,7 @@ export async function benchCpu(args: readonly string[]): Promise<void> {
       width: { type: 'string', default: '' },
       rounds: { type: 'string', default: '3' },
       seconds: { type: 'string', default: '1' },
+      clock: { type: 'string', default: 'wall' },
       quick: { type: 'boolean' },
       json: { type: 'string' },
       help: { type: 'boolean', short: 'h' },
@@ -177,10 +189,13 @@ export async function benchCpu(args: readonly string[]): Promise<void> {
   if (!(Number.isInteger(rounds) && rounds >= 1)) throw new Error(`--rounds is a number from 1 on, not '${options.rounds}'`);
   if (!(wantedMs > 0)) throw new Error(`--seconds is a number of seconds, not '${options.seconds}'`);
 
+  const clock = CLOCKS.find((name) => name === options.clock);
+  if (!clock) throw new Error(`--clock is ${CLOCKS.join(' or ')}, not '${options.clock}'`);
+
   const reports: TaskReport[] = [];
   for (const [at, task] of tasks.entries()) {
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${at + 1} of ${tasks.length}: ${taskName(task)}`);
-    reports.push(await measure(task, peers, { rounds, wantedMs }));
+    reports.push(await measure(task, peers, { rounds, wantedMs, clock }));
   }
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   const report: Report = {
@@ -189,6 +204,7 @@ export async function benchCpu(args: readonly string[]): Promise<void> {
     processor: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown'}`,
     rounds,
     seconds: wantedMs / 1000,
+    clock,
     peers: peers.map(({ name, about }) => ({ name, about })),
     absent,
     tasks: reports,
