@@ -14,7 +14,7 @@ import { Fault, generalProtection, notPresent, VECTOR } from '../faults.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
 import { canonicalHigh } from '../mmu/paging.ts';
 import { highHalf, lowHalf } from '../physical-memory.ts';
-import { AR, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
+import { AR, CR4, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { EVENT_TYPE } from '../vmx/processor.ts';
 import {
   clearSegment,
@@ -32,9 +32,10 @@ import {
   selectorError,
   upperHalf,
 } from './descriptors.ts';
+import { withVif } from './flag-ops.ts';
 import { currentStack, longMode, longStack, protectedMode, virtual8086 } from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
-import { innerStack, loadInnerStack } from './tss.ts';
+import { innerStack, loadInnerStack, Tss32 } from './tss.ts';
 
 /** An event on its way through the IDT. */
 export interface Event {
@@ -92,6 +93,40 @@ function deliverReal(cpu: Cpu, { vector, returnTo }: Event): void {
   writeFlags(state, flags & ~(FLAG.IF | FLAG.TF | FLAG.AC | FLAG.RF));
   loadRealSegment(cpu, SEG.CS, pointer >>> 16);
   arrive(cpu, pointer & 0xffff, 0);
+}
+
+// ## Interrupts of an 8086 program
+//
+// With CR4.VME an INT n in virtual-8086 mode need not involve the monitor at all. The TSS has a bitmap, below that of the ports, with a bit for each vector.
+// Where it is clear the interrupt is an 8086's, through the table at address 0 of the program's own memory. DOS calls itself this way, and most often.
+
+const REDIRECTION_BYTES = 32;
+
+// @clause x86.v86.redirection
+/** Delivers INT `vector` by the program's own table if the bitmap says so. */
+export function redirect(cpu: Cpu, vector: number, returnTo: number): boolean {
+  const { state } = cpu;
+  if (!virtual8086(cpu) || (state.low32(OFFSET.CR4) & CR4.VME) === 0) return false;
+  const limit = state.segLimit(SEG.TR);
+  const mapAt = Tss32.fields.ioMap.offset;
+  if (limit < mapAt + 1) throw generalProtection();
+  const base = state.segBaseLow(SEG.TR);
+  const entry = cpu.mmu.load((base + mapAt) >>> 0, 0, 2, PRIVILEGE.SYSTEM) - REDIRECTION_BYTES + (vector >> 3);
+  if (entry < 0 || entry > limit) throw generalProtection();
+  if ((cpu.mmu.load((base + entry) >>> 0, 0, 1, PRIVILEGE.SYSTEM) >> (vector & 7)) & 1) return false;
+  const pointer = cpu.mmu.load(4 * vector, 0, 4, PRIVILEGE.SYSTEM);
+  const flags = readFlags(state);
+  const own = (flags & FLAG.IOPL) === FLAG.IOPL;
+  const stack = currentStack(cpu);
+  stack.push(own ? flags : withVif(flags), 2);
+  stack.push(state.segSelector(SEG.CS), 2);
+  stack.push(returnTo, 2);
+  stack.commit();
+  writeFlags(state, flags & ~(FLAG.TF | FLAG.RF | (own ? FLAG.IF : FLAG.VIF)));
+  loadRealSegment(cpu, SEG.CS, pointer >>> 16);
+  state.setSlotHalves(SLOT.NEXT_RIP, pointer & 0xffff, 0);
+  cpu.modeChanged();
+  return true;
 }
 
 function arrive(cpu: Cpu, offset: number, offsetHigh: number): void {

@@ -22,6 +22,7 @@ import {
   rplOf,
 } from './descriptors.ts';
 import { outerStackDescriptor, returnTarget } from './far.ts';
+import { loadWithVif, seesVif } from './flag-ops.ts';
 import { code64, currentStack, iopl, longMode, protectedMode, type Stack, virtual8086 } from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
 import { readTss } from './tss.ts';
@@ -57,7 +58,7 @@ export function iret(cpu: Cpu, insn: Instruction): void {
 function iretReal(cpu: Cpu, size: 2 | 4 | 8): void {
   const { state } = cpu;
   // @clause x86.v86.sensitive
-  if (virtual8086(cpu) && iopl(cpu) < 3) throw generalProtection();
+  const virtual = seesVif(cpu, size);
   const stack = currentStack(cpu);
   const offset = stack.pop(size);
   const selector = stack.pop(size) & 0xffff;
@@ -66,9 +67,10 @@ function iretReal(cpu: Cpu, size: 2 | 4 | 8): void {
   const before = readFlags(state);
   let mask = ALWAYS | FLAG.IF | (size === 2 ? 0 : WIDE_ONLY);
   if (!virtual8086(cpu)) mask |= FLAG.IOPL;
+  const flags = virtual ? loadWithVif(before, image, mask) : (before & ~mask) | (image & mask);
   stack.commit();
   loadRealSegment(cpu, SEG.CS, selector);
-  writeFlags(state, ((before & ~mask) | (image & mask)) >>> 0);
+  writeFlags(state, flags >>> 0);
   state.setSlotHalves(SLOT.NEXT_RIP, offset, 0);
   cpu.modeChanged();
 }

@@ -33,6 +33,13 @@ const stored = (name: string, offset: number, valid: (value: bigint, cpu: Cpu) =
 });
 const any = (): boolean => true;
 const canonical = (value: bigint, cpu: Cpu): boolean => canonicalForRegister(cpu, value);
+const readOnly = (name: string, value: bigint): Msr => ({
+  name,
+  read: () => value,
+  write() {
+    throw generalProtection();
+  },
+});
 // @clause x86.long.fs-base
 const segmentBase = (name: string, seg: number): Msr => ({
   name,
@@ -66,6 +73,33 @@ const writeTsc = ({ state }: Cpu, value: bigint): void => {
 /** The time stamp counter: instructions retired, and an offset. */
 export const readTsc = ({ state }: Cpu): bigint => (state.get64(OFFSET.ICOUNT) + state.get64(OFFSET.TSC_OFFSET)) & U64;
 
+// ## Memory types
+//
+// The MTRRs say which physical addresses may be cached, and how. Nothing is cached here, so they are storage; but a BIOS fills them in, an operating system
+// compares what it finds on all processors, and both expect that a value which makes no sense is refused.
+
+const VARIABLE_RANGES = 8;
+const FIXED_RANGES: readonly number[] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+const MTRR_CAP = BigInt(VARIABLE_RANGES) | 0x500n; // fixed ranges and write-combining exist
+const PHYSICAL_MASK = (1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 0x1000n;
+const memoryType = (type: bigint): boolean => type === 0n || type === 1n || (type >= 4n && type <= 6n);
+const fixedTypes = (value: bigint): boolean => {
+  for (let i = 0n; i < 64n; i += 8n) if (!memoryType((value >> i) & 0xffn)) return false;
+  return true;
+};
+// @clause x86.msr.mtrr
+const mtrrs = (): [number, Msr][] => [
+  [0xfe, readOnly('IA32_MTRRCAP', MTRR_CAP)],
+  [0x2ff, stored('IA32_MTRR_DEF_TYPE', OFFSET.MTRR_DEF_TYPE, (value) => (value & ~0xcffn) === 0n && memoryType(value & 0xffn))],
+  ...FIXED_RANGES.map((index, n): [number, Msr] => [index, stored('IA32_MTRR_FIX', OFFSET.MTRR_FIXED + 8 * n, fixedTypes)]),
+  ...Array.from({ length: 2 * VARIABLE_RANGES }, (_, n): [number, Msr] => [
+    0x200 + n,
+    n % 2 === 0
+      ? stored('IA32_MTRR_PHYSBASE', OFFSET.MTRR_VARIABLE + 8 * n, (value) => (value & ~(PHYSICAL_MASK | 0xffn)) === 0n && memoryType(value & 0xffn))
+      : stored('IA32_MTRR_PHYSMASK', OFFSET.MTRR_VARIABLE + 8 * n, bits(PHYSICAL_MASK | 0x800n)),
+  ]),
+];
+
 /** The registers of this processor, by index. */
 const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
   [0x10, { name: 'IA32_TIME_STAMP_COUNTER', read: readTsc, write: writeTsc }],
@@ -79,6 +113,9 @@ const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
     },
   ],
   [0x8b, { name: 'IA32_BIOS_SIGN_ID', read: () => 0n, write: () => {} }], // no microcode update is loaded; software writes 0 before it asks
+  [0x179, readOnly('IA32_MCG_CAP', 0n)], // machine checks are architecture, but there is no bank that could report one
+  [0x17a, stored('IA32_MCG_STATUS', OFFSET.MCG_STATUS, bits(7n))],
+  ...mtrrs(),
   [0x174, stored('IA32_SYSENTER_CS', OFFSET.SYSENTER_CS, any)],
   [0x175, stored('IA32_SYSENTER_ESP', OFFSET.SYSENTER_ESP, canonical)],
   [0x176, stored('IA32_SYSENTER_EIP', OFFSET.SYSENTER_EIP, canonical)],

@@ -6,11 +6,12 @@ import type { Cpu } from '../cpu.ts';
 import { deviceNotAvailable, generalProtection, undefinedOpcode, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
-import { CR0, OFFSET, SEG } from '../state.ts';
+import { CR0, OFFSET, SEG, SLOT } from '../state.ts';
 import { EXIT_REASON } from '../vmx/exit-reasons.ts';
 import { EVENT_TYPE } from '../vmx/processor.ts';
 import { clts, lmsw, movFromCr, movToCr, smsw } from './control.ts';
 import { movFromDr, movToDr } from './debug.ts';
+import { redirect } from './delivery.ts';
 import { softwareInterrupt, trapsIntN } from './exceptions.ts';
 import { fldcw, fninit, fnstcw, fnstsw, fwait, fxrstor, fxsave } from './extended-state.ts';
 import { farCall, farJmp, farRet } from './far.ts';
@@ -59,8 +60,10 @@ const unknown: Operation = (cpu, insn) => {
 // @clause x86.v86.sensitive
 // @clause x86.v86.iopl3
 function intN(cpu: Cpu, insn: Instruction): void {
+  const vector = Number(insn.imm & 0xffn);
+  if (redirect(cpu, vector, cpu.state.slot32(SLOT.NEXT_RIP))) return;
   if (trapsIntN(cpu)) throw generalProtection();
-  softwareInterrupt(cpu, Number(insn.imm & 0xffn), EVENT_TYPE.SOFTWARE_INTERRUPT, insn.length);
+  softwareInterrupt(cpu, vector, EVENT_TYPE.SOFTWARE_INTERRUPT, insn.length);
 }
 
 function into(cpu: Cpu, insn: Instruction): void {

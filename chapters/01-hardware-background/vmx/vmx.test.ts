@@ -250,6 +250,10 @@ const VIOLATIONS: Record<string, (b: Bench) => void> = {
     b.clear('GUEST_CR0', CR0.PE);
   },
   'vmx.entry.guest-cr4': (b) => b.set('GUEST_CR4', CR4.LA57),
+  'vmx.entry.guest-pcide': (b) => {
+    b.notLong();
+    b.set('GUEST_CR4', CR4.PCIDE);
+  },
   'vmx.entry.guest-debugctl': (b) => b.write({ GUEST_IA32_DEBUGCTL: 0x40 }),
   'vmx.entry.guest-long-needs-pae-paging': (b) => b.clear('GUEST_CR4', CR4.PAE),
   'vmx.entry.guest-cr3': (b) => b.write({ GUEST_CR3: 1n << 39n }),
