@@ -16,6 +16,8 @@ import { IMAGES, inventData, inventFpu, Pools, pointer, type Random } from './va
 import { type Bits, LEAVE, LOADABLE, LOCAL, PLACE, SELECTORS, USUAL_SEGMENTS } from './world.ts';
 
 const LONGEST_PROGRAM = 44;
+/** Batches that draw from the same pools. */
+const POOLS_LAST = 8;
 const CODE_MARGIN = 0x100;
 
 /** One instruction of a program under construction. */
@@ -41,6 +43,8 @@ export class Inventor {
   readonly #random: Random;
   readonly #wishes: Wishes;
   readonly #encodings: readonly Encoding[];
+  #pools: Pools | null = null;
+  #batches = 0;
   /** Encodings that have been tried, with the bits. */
   readonly covered = new Set<Encoding>();
   /** Cases that were not to be asked, by reason. */
@@ -65,7 +69,8 @@ export class Inventor {
   batch(): Batch {
     const random = this.#random;
     const batch = new Batch(PLACE.DATA_BYTES);
-    const pools = new Pools(random);
+    if (this.#batches++ % POOLS_LAST === 0) this.#pools = new Pools(random);
+    const pools = this.#pools as Pools;
     inventData(random, pools, batch.data);
     const { inputs } = this.#wishes;
     while (batch.count + inputs <= BATCH_CASES) {
@@ -131,9 +136,9 @@ export class Inventor {
     if (bits === 64 ? remarks.has('no64') : remarks.has('only64')) return null;
     const address16 = bits === 16 || bits === 32;
     const addressPrefix = random.chance(8);
-    const bytes = this.#prefixes(encoding, bits, addressPrefix);
-    if (opcode > 0xffff) bytes.push(opcode >> 16);
-    if (opcode > 0xff) bytes.push((opcode >> 8) & 0xff);
+    const bytes = encoding.vex ? this.#vex(encoding, bits, addressPrefix) : this.#prefixes(encoding, bits, addressPrefix);
+    if (opcode > 0xffff && !encoding.vex) bytes.push(opcode >> 16);
+    if (opcode > 0xff && !encoding.vex) bytes.push((opcode >> 8) & 0xff);
     bytes.push(opcode & 0xff);
     const shortAddresses = address16 && addressPrefix === (bits === 32);
     if (encoding.hasModrm) bytes.push(...this.#modrm(encoding, bits, shortAddresses));
@@ -156,6 +161,19 @@ export class Inventor {
     if (random.chance(3)) bytes.sort(() => random.below(3) - 1);
     if (encoding.prefix) bytes.push(encoding.prefix);
     if (bits === 64 && random.chance(60)) bytes.push(0x40 | random.below(16));
+    return bytes;
+  }
+
+  /** A VEX prefix of three bytes; now and then one that is not allowed. */
+  #vex({ opcode, prefix, operands }: Encoding, bits: Bits, addressPrefix: boolean): number[] {
+    const random = this.#random;
+    const bytes: number[] = [];
+    if (addressPrefix) bytes.push(0x67);
+    if (random.chance(3)) bytes.push(random.pick([0x66, 0xf2, 0xf3, 0xf0, 0x2e, 0x64]));
+    const map = opcode < 0x10000 ? 1 : opcode >> 8 === 0x0f38 ? 2 : 3;
+    const extensions = bits === 64 ? random.below(8) : 7;
+    const third = operands.some(({ kind }) => kind === 'B') || random.chance(3) ? random.below(16) : 15;
+    bytes.push(0xc4, (extensions << 5) | map, (random.below(2) << 7) | (third << 3) | [0, 0x66, 0xf3, 0xf2].indexOf(prefix));
     return bytes;
   }
 
