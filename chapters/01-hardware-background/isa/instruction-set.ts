@@ -15,6 +15,7 @@ import { SSE_CONTROL } from './sse-float-control.ts';
 import { SSE_FLOAT_MOVES } from './sse-float-moves.ts';
 import { STRINGS } from './strings.ts';
 import { SYSTEM, UNDEFINED } from './system.ts';
+import { X87 } from './x87.ts';
 
 export { UNDEFINED };
 
@@ -26,6 +27,7 @@ export const INSTRUCTION_SET: readonly Definition[] = [
   ...SHIFTS_AND_BITS,
   ...BIT_MANIPULATION,
   ...STRINGS,
+  ...X87,
   ...SYSTEM,
   ...SIMD_MOVES,
   ...SIMD_INTEGER,

@@ -117,9 +117,4 @@ export const SYSTEM = [
   systemInstruction('XSETBV', '0F01/D1', 'xsetbv'),
   systemInstruction('FXSAVE', '0FAE/0 M', 'fxsave'),
   systemInstruction('FXRSTOR', '0FAE/1 M', 'fxrstor'),
-  systemInstruction('FNINIT', 'DB/E3', 'fninit'),
-  systemInstruction('FLDCW', 'D9/5 M', 'fldcw'),
-  systemInstruction('FNSTCW', 'D9/7 M', 'fnstcw'),
-  systemInstruction('FNSTSW', 'DD/7 M; DF/E0', 'fnstsw'),
-  systemInstruction('FWAIT', '9B', 'fwait'),
 ];

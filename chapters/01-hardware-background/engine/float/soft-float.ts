@@ -145,7 +145,7 @@ defineFunction(
         set(wide, kept),
         // Not tiny: one below the range, and rounding carries out of the highest bit.
         set(tiny, i32.eqz(i32.and(i32.and(get(away), i32.eq(get(exponent), i32.sub(get(least), n32(1)))), i64.eqz(i64.add(get(wide), get(unit)))))),
-        when(i32.or(limited, i32.or(masked(EXCEPTION.UE), i32.eqz(get(tiny)))), [
+        when(i32.or(masked(EXCEPTION.UE), i32.eqz(get(tiny))), [
           set(count, i32.sub(get(least), get(exponent))),
           set(rest, get(low)),
           shiftRightSticky(high, low, count),

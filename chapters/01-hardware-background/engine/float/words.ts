@@ -4,7 +4,7 @@
 // that it is made of stand here. Each is a piece of code that is written out where it is used.
 
 import type { StateAccess } from '../micro-ops/library.ts';
-import { type Code, either, get, i32, i64, type Local, select, set } from '../wasm-assembler.ts';
+import { brIf, type Code, either, get, i32, i64, Label, type Local, loop, select, set } from '../wasm-assembler.ts';
 
 export const n32 = (value: number): Code => i32.const(value);
 export const n64 = (value: bigint): Code => i64.const(value);
@@ -78,3 +78,12 @@ export function normalise(high: Local, low: Local, exponent: Local, count: Local
 
 /** One of two values of 32 bits. */
 export const choose = (condition: Code, yes: Code, no: Code): Code => select(yes, no, condition);
+
+/** A loop: the body receives what goes back to its beginning when a condition holds. */
+export function again(body: (backWhen: (condition: Code) => Code) => Code): Code {
+  const label = new Label();
+  return loop(
+    label,
+    body((condition) => brIf(label, condition)),
+  );
+}
