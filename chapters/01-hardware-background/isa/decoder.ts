@@ -151,7 +151,7 @@ function readVex(reader: Reader, byte: number, second: number, codeSize: Size): 
   if (!escape) return null;
   const extensions = byte === 0xc4 ? (~second >> 5) & 7 : (~second >> 5) & 4;
   const rex = codeSize === 8 ? extensions | ((third & 0x80) >> 4) : 0;
-  return { escape, prefix: VEX_PREFIX[third & 3] as number, rex, vvvv: ((third >> 3) & 15) | (codeSize === 8 ? 0 : 8), long: (third & 4) !== 0 };
+  return { escape, prefix: VEX_PREFIX[third & 3] as number, rex, vvvv: (third >> 3) & 15, long: (third & 4) !== 0 };
 }
 
 // ## One instruction
@@ -277,7 +277,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   const chosen = lock && !lockable ? UNDEFINED_ENCODING : encoding;
   const sized = operands.find(({ kind, size }) => !'IkJPQNVWU'.includes(kind) && !'tx'.includes(size)) ?? destination;
   const segment = segmentOverride !== NONE ? segmentOverride : memory.stack ? SEG.SS : SEG.DS;
-  const named = vex ? ~vex.vvvv & 15 : 0;
+  const named = vex ? ~vex.vvvv & (codeSize === 8 ? 15 : 7) : 0;
   const insn: Instruction = {
     name: chosen.definition.name,
     length: reader.length,
