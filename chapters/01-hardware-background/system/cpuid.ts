@@ -22,7 +22,7 @@ const CLFLUSH_LINE = 8; // in units of 8 bytes
 /** Feature bits by name: bit number in the register. */
 // biome-ignore format: table
 const FEATURE_1_EDX = {
-  VME: 1, DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, MCE: 7, CX8: 8, SEP: 11, MTRR: 12, PGE: 13, MCA: 14, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, FXSR: 24,
+  VME: 1, DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, MCE: 7, CX8: 8, SEP: 11, MTRR: 12, PGE: 13, MCA: 14, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, MMX: 23, FXSR: 24,
 } as const;
 const FEATURE_1_ECX = { MONITOR: 3, VMX: 5, CX16: 13, PCID: 17, MOVBE: 22, POPCNT: 23, RDRAND: 30 } as const;
 const FEATURE_7_EBX = { FSGSBASE: 0, BMI1: 3, SMEP: 7, BMI2: 8, INVPCID: 10, RDSEED: 18, ADX: 19, SMAP: 20 } as const;
