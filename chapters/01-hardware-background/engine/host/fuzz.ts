@@ -44,6 +44,7 @@ export interface Options {
   /** Cases made of each program. */
   readonly inputs?: number;
   readonly onMismatch?: (found: Found) => void;
+  readonly onFlicker?: (text: string) => void;
   readonly onProgress?: (cases: number) => void;
 }
 
@@ -86,16 +87,16 @@ export async function fuzz(options: Options): Promise<Report> {
     subject.enter(batch);
     for (let index = 0; index < batch.count; index++) subject.run(batch, index, mine);
     const outcomes = await theirs;
-    const suspects = new Map<number, { index: number; about: string }>();
+    const suspects = new Map<number, { index: number; about: string; found: string }>();
     for (let index = 0; index < batch.count; index++) {
       const number = batch.program[index] as number;
       if (suspects.has(number)) continue;
       const ours = { records: mine, index, changed: (at: number) => subject.changed(at) };
       const found = differences(batch, index, { records: outcomes.records, index, changed: outcomes.changed }, ours, strict);
-      if (found.length > 0) suspects.set(number, { index, about: what(found[0]) });
+      if (found.length > 0) suspects.set(number, { index, about: what(found[0]), found: found.join(', ') });
     }
     mismatches += suspects.size;
-    for (const [number, { index, about }] of suspects) {
+    for (const [number, { index, about, found: first }] of suspects) {
       const { names } = batch.programs[number] as Program;
       const kind = `${names.join('; ')}: ${about}`;
       const before = kinds.get(kind) ?? 0;
@@ -105,6 +106,7 @@ export async function fuzz(options: Options): Promise<Report> {
       const found = await shrinker.shrink(batch, index);
       if (!found) {
         flickers++;
+        options.onFlicker?.(`${describeProgram(batch.programs[number] as Program)}: ${first}; from ${describeState(batch, index)}`);
         mismatches--;
         if (before === 0) kinds.delete(kind);
         continue;
@@ -173,6 +175,7 @@ async function main(): Promise<number> {
       console.log(mismatchText(found));
       if (values.save) keep(found);
     },
+    onFlicker: (text) => console.log(`did not show again: ${text}`),
     onProgress: (cases) => {
       if (Date.now() - reported < 10_000) return;
       reported = Date.now();

@@ -80,7 +80,8 @@ const selectorOf = (selector: number): number => (selector < 4 ? 0 : selector);
 function ignoredFlags(batch: Batch, index: number, program: Program, kind: number): number {
   if (kind !== SIGNAL.NONE && program.starts.length === 1 && !(batch.cases.u32(index, CASE.FLAGS) & FLAG.TF)) return 0;
   const last = program.code.subarray(program.starts.at(-1) as number);
-  return undefinedFlags(last, program.bits, Number(batch.cases.u64(index, CASE.GPR + 8 * COUNT) & 0xffn));
+  const count = program.starts.length === 1 ? Number(batch.cases.u64(index, CASE.GPR + 8 * COUNT) & 0xffn) : null;
+  return undefinedFlags(last, program.bits, count);
 }
 
 function compareException(real: Side, ours: Side, out: string[]): void {

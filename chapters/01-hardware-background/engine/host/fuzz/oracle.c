@@ -260,6 +260,9 @@ int main(int argc, char **argv) {
     if (got != sizeof count) continue; // interrupted
     uint64_t changed = (uint64_t)(count * sizeof *outcomes + 63) & ~63ull;
     memcpy(data, world->data, DATA_BYTES);
+    // A page that has not been touched would fault as one that is not there.
+    for (int page = 0; page < DATA_BYTES; page += PAGE) (void)*(volatile uint8_t *)(uintptr_t)(DATA + page);
+    for (int page = 0; page < CODE_BYTES; page += PAGE) (void)*(volatile uint8_t *)(uintptr_t)(CODE + page);
     for (uint32_t n = 0; n < count; n++) {
       const struct test_case *test = &cases[n];
       struct outcome *outcome = &outcomes[n];

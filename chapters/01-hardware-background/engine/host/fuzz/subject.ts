@@ -53,6 +53,7 @@ export class Subject {
   readonly #data: Uint8Array;
   readonly #data32: Int32Array;
   readonly #pristine: Int32Array = new Int32Array(PLACE.DATA_BYTES / 4);
+  readonly #pristineBytes = new Uint8Array(this.#pristine.buffer);
   readonly #templates = new Map<Bits, Uint8Array>();
   readonly #changes: Uint8Array[] = [];
   #program: Program | null = null;
@@ -292,11 +293,11 @@ export class Subject {
     const words = this.#data32;
     const before = this.#pristine;
     const end = PLACE.DATA_BYTES / 4;
-    let first = 0;
-    while (first < end && words[first] === before[first]) first++;
     out.setU32(at, OUTCOME.CHANGED_BYTES, 0);
     out.setU32(at, OUTCOME.FIRST, 0);
-    if (first === end) return;
+    if (Buffer.compare(this.#data, this.#pristineBytes) === 0) return;
+    let first = 0;
+    while (first < end && words[first] === before[first]) first++;
     let last = end - 1;
     while (words[last] === before[last]) last--;
     out.setU32(at, OUTCOME.FIRST, 4 * first);
