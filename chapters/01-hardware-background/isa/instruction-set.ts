@@ -11,6 +11,7 @@ import { SIMD_MOVES } from './simd-moves.ts';
 import { SIMD_SHUFFLES } from './simd-shuffles.ts';
 import { SIMD_STRINGS } from './simd-strings.ts';
 import { SSE_ARITHMETIC } from './sse-float-arithmetic.ts';
+import { SSE_CONVERSIONS } from './sse-float-convert.ts';
 import { SSE_CONTROL } from './sse-float-control.ts';
 import { SSE_FLOAT_MOVES } from './sse-float-moves.ts';
 import { STRINGS } from './strings.ts';
@@ -36,5 +37,6 @@ export const INSTRUCTION_SET: readonly Definition[] = [
   ...SSE_CONTROL,
   ...SSE_FLOAT_MOVES,
   ...SSE_ARITHMETIC,
+  ...SSE_CONVERSIONS,
   UNDEFINED,
 ];

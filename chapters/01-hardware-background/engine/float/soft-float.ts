@@ -89,7 +89,7 @@ export function roundQuickly(s: StateAccess, sign: Code, exponent: Local, high: 
 
 // The general case. A number below the range is *tiny*, and whether it is, is judged by what it would be if exponents had no limit: rounding
 // may carry it just over the edge. (IEEE 754 leaves this to the implementer; x86 has always looked after rounding.) A tiny number loses bits from its end
-// until its exponent fits, and is rounded there.
+// until its exponent fits, and is rounded there; not so when underflow is unmasked, because then it is not the result, and only what rounding would have lost counts.
 
 // @clause x86.float.rounding
 // @clause x86.float.tininess
