@@ -26,32 +26,32 @@ const compare = (name: string) => (b: Builder) => {
 };
 
 // @clause x86.integer.results-and-flags
-const ADD = instruction('ADD', pattern(0), accumulate('add'));
-const OR = instruction('OR', pattern(1), accumulate('or'));
-const ADC = instruction('ADC', pattern(2), accumulate('adc'));
-const SBB = instruction('SBB', pattern(3), accumulate('sbb'));
-const AND = instruction('AND', pattern(4), accumulate('and'));
-const SUB = instruction('SUB', pattern(5), accumulate('sub'));
-const XOR = instruction('XOR', pattern(6), accumulate('xor'));
-const CMP = instruction('CMP', pattern(7).replaceAll(' lock', ''), compare('cmp'));
+const ADD = instruction('ADD', pattern(0), accumulate('add')); // adds
+const OR = instruction('OR', pattern(1), accumulate('or')); // or
+const ADC = instruction('ADC', pattern(2), accumulate('adc')); // adds, with the carry
+const SBB = instruction('SBB', pattern(3), accumulate('sbb')); // subtracts, with the borrow
+const AND = instruction('AND', pattern(4), accumulate('and')); // and
+const SUB = instruction('SUB', pattern(5), accumulate('sub')); // subtracts
+const XOR = instruction('XOR', pattern(6), accumulate('xor')); // exclusive or
+const CMP = instruction('CMP', pattern(7).replaceAll(' lock', ''), compare('cmp')); // subtracts for the flags alone
 const TEST = instruction('TEST', '84 Eb,Gb; 85 Ev,Gv; A8 AL,Ib; A9 rAX,Iz; F6/0 Eb,Ib; F6/1 Eb,Ib; F7/0 Ev,Iz; F7/1 Ev,Iz', compare('test'));
 
 // ## One operand
 
 const unary = (name: string) => (b: Builder) => b.modify(0, (d) => b.emit(`${name}.${b.bytes(0)}`, { d }));
 
-const INC = instruction('INC', 'FE/0 Eb lock; FF/0 Ev lock; 40+ Zv no64', unary('inc'));
-const DEC = instruction('DEC', 'FE/1 Eb lock; FF/1 Ev lock; 48+ Zv no64', unary('dec'));
-const NOT = instruction('NOT', 'F6/2 Eb lock; F7/2 Ev lock', unary('not'));
-const NEG = instruction('NEG', 'F6/3 Eb lock; F7/3 Ev lock', unary('neg'));
+const INC = instruction('INC', 'FE/0 Eb lock; FF/0 Ev lock; 40+ Zv no64', unary('inc')); // adds one, CF stays
+const DEC = instruction('DEC', 'FE/1 Eb lock; FF/1 Ev lock; 48+ Zv no64', unary('dec')); // subtracts one, CF stays
+const NOT = instruction('NOT', 'F6/2 Eb lock; F7/2 Ev lock', unary('not')); // complements, no flags
+const NEG = instruction('NEG', 'F6/3 Eb lock; F7/3 Ev lock', unary('neg')); // subtracts from zero
 
 // ## Multiplication and division
 
 const wide = (name: string) => (b: Builder) => b.emit(`${name}.${b.bytes(0)}`, { a: b.value(0) });
 
-const MUL = instruction('MUL', 'F6/4 Eb; F7/4 Ev', wide('mulWide'));
-const DIV = instruction('DIV', 'F6/6 Eb; F7/6 Ev', wide('div'));
-const IDIV = instruction('IDIV', 'F6/7 Eb; F7/7 Ev', wide('idiv'));
+const MUL = instruction('MUL', 'F6/4 Eb; F7/4 Ev', wide('mulWide')); // multiplies rAX, unsigned
+const DIV = instruction('DIV', 'F6/6 Eb; F7/6 Ev', wide('div')); // divides rDX:rAX, unsigned
+const IDIV = instruction('IDIV', 'F6/7 Eb; F7/7 Ev', wide('idiv')); // divides rDX:rAX, signed
 /** With one operand like MUL; with two or three an ordinary register destination. */
 const IMUL = instruction('IMUL', 'F6/5 Eb; F7/5 Ev; 0FAF Gv,Ev; 69 Gv,Ev,Iz; 6B Gv,Ev,Ib', (b) => {
   if (b.operands.length === 1) return wide('imulWide')(b);
@@ -75,12 +75,12 @@ const CWD = instruction('CWD', '99 rAX', (b) => b.emit(`signFill.${b.bytes(0)}`,
 
 const adjust = (name: string) => (b: Builder) => b.emit(name, { imm: b.insn.imm & 0xffn });
 
-const DAA = instruction('DAA', '27 no64', adjust('daa'));
-const DAS = instruction('DAS', '2F no64', adjust('das'));
-const AAA = instruction('AAA', '37 no64', adjust('aaa'));
-const AAS = instruction('AAS', '3F no64', adjust('aas'));
-const AAM = instruction('AAM', 'D4 Ib no64', adjust('aam'));
-const AAD = instruction('AAD', 'D5 Ib no64', adjust('aad'));
+const DAA = instruction('DAA', '27 no64', adjust('daa')); // makes a sum of two packed decimal bytes decimal
+const DAS = instruction('DAS', '2F no64', adjust('das')); // makes a difference of two packed decimal bytes decimal
+const AAA = instruction('AAA', '37 no64', adjust('aaa')); // makes a sum of two decimal digits decimal
+const AAS = instruction('AAS', '3F no64', adjust('aas')); // makes a difference of two decimal digits decimal
+const AAM = instruction('AAM', 'D4 Ib no64', adjust('aam')); // splits a product into decimal digits
+const AAD = instruction('AAD', 'D5 Ib no64', adjust('aad')); // joins two decimal digits, to be divided
 
 // biome-ignore format: table
 export const ARITHMETIC = [

@@ -5,8 +5,8 @@
 //
 // Each needs a micro-operation that nobody else does, so it is defined here, beside its instruction.
 
-import { define, defineFunction, type Emitter } from '../engine/micro-ops.ts';
 import { c64, carryIn, carryWord, keep, not, setCarry, setFlags, setOverflow, signExtend } from '../engine/micro-ops/vocabulary.ts';
+import { define, defineFunction, type Emitter } from '../engine/micro-ops.ts';
 import { brIf, type Code, call, get, i32, i64, Label, loop, select, set, tee, when } from '../engine/wasm-assembler.ts';
 import { VECTOR } from '../faults.ts';
 import { MODE, OFFSET, SLOT } from '../state.ts';
@@ -27,9 +27,13 @@ const carryIf = (condition: Code): Code => i64.shl(i64.extend_i32_u(condition), 
 
 // A VEX prefix is undefined in real and virtual-8086 mode. In 64-bit code there is nothing to ask.
 // @clause x86.vex.modes
-define('vexMode', (e) => when(i32.ne(i32.and(e.field32(OFFSET.MODE), i32.const(MODE.PROTECTED | MODE.V86)), i32.const(MODE.PROTECTED)), e.fault(VECTOR.UD)), {
-  outlined: true,
-});
+define(
+  'vexMode',
+  (e) => when(i32.ne(i32.and(e.field32(OFFSET.MODE), i32.const(MODE.PROTECTED | MODE.V86)), i32.const(MODE.PROTECTED)), e.fault(VECTOR.UD)),
+  {
+    outlined: true,
+  },
+);
 const vex = (body: (b: Builder) => void) => (b: Builder) => {
   if (!b.code64) b.emit('vexMode');
   body(b);
@@ -80,20 +84,16 @@ for (const bytes of SIZES) {
   define(`bzhi.${bytes}`, (e) => {
     const r = e.local('i64');
     const n = e.getUnsigned('b', 1);
-    return [
-      set(r, lowBits(e.getUnsigned('a', bytes), n)),
-      logical(e, bytes, get(r), carryIf(i64.ge_u(n, c64(width)))),
-      e.set('d', bytes, get(r)),
-    ];
+    return [set(r, lowBits(e.getUnsigned('a', bytes), n)), logical(e, bytes, get(r), carryIf(i64.ge_u(n, c64(width)))), e.set('d', bytes, get(r))];
   });
 }
 
-const ANDN = instruction('ANDN', 'VEX.0F38F2 Gy,By,Ey BMI1', threeOperands('andn', 1, 2));
-const BEXTR = instruction('BEXTR', 'VEX.0F38F7 Gy,Ey,By BMI1', threeOperands('bextr', 1, 2));
-const BLSR = instruction('BLSR', 'VEX.0F38F3/1 By,Ey BMI1', twoOperands('blsr'));
-const BLSMSK = instruction('BLSMSK', 'VEX.0F38F3/2 By,Ey BMI1', twoOperands('blsmsk'));
-const BLSI = instruction('BLSI', 'VEX.0F38F3/3 By,Ey BMI1', twoOperands('blsi'));
-const BZHI = instruction('BZHI', 'VEX.0F38F5 Gy,Ey,By BMI2', threeOperands('bzhi', 1, 2));
+const ANDN = instruction('ANDN', 'VEX.0F38F2 Gy,By,Ey BMI1', threeOperands('andn', 1, 2)); // and, with the first source complemented
+const BEXTR = instruction('BEXTR', 'VEX.0F38F7 Gy,Ey,By BMI1', threeOperands('bextr', 1, 2)); // extracts a field of bits
+const BLSR = instruction('BLSR', 'VEX.0F38F3/1 By,Ey BMI1', twoOperands('blsr')); // clears the lowest one
+const BLSMSK = instruction('BLSMSK', 'VEX.0F38F3/2 By,Ey BMI1', twoOperands('blsmsk')); // a mask up to the lowest one
+const BLSI = instruction('BLSI', 'VEX.0F38F3/3 By,Ey BMI1', twoOperands('blsi')); // keeps the lowest one alone
+const BZHI = instruction('BZHI', 'VEX.0F38F5 Gy,Ey,By BMI2', threeOperands('bzhi', 1, 2)); // clears the bits from a place on
 
 // ## Counting zeros
 //
@@ -114,8 +114,8 @@ for (const bytes of [2, 4, 8] as const) {
   }
 }
 const countZeros = (name: string) => (b: Builder) => b.emit(`${name}.${b.bytes(0)}`, { d: b.value(0), a: b.value(1) });
-const TZCNT = instruction('TZCNT', 'F3.0FBC Gv,Ev BMI1', countZeros('tzcnt'));
-const LZCNT = instruction('LZCNT', 'F3.0FBD Gv,Ev LZCNT', countZeros('lzcnt'));
+const TZCNT = instruction('TZCNT', 'F3.0FBC Gv,Ev BMI1', countZeros('tzcnt')); // counts trailing zeros
+const LZCNT = instruction('LZCNT', 'F3.0FBD Gv,Ev LZCNT', countZeros('lzcnt')); // counts leading zeros
 
 // ## Shifts and a multiplication without flags
 
@@ -138,14 +138,14 @@ for (const bytes of SIZES) {
     }),
   );
 }
-const SARX = instruction('SARX', 'VEX.F3.0F38F7 Gy,Ey,By BMI2', threeOperands('sarx', 1, 2));
-const SHLX = instruction('SHLX', 'VEX.66.0F38F7 Gy,Ey,By BMI2', threeOperands('shlx', 1, 2));
-const SHRX = instruction('SHRX', 'VEX.F2.0F38F7 Gy,Ey,By BMI2', threeOperands('shrx', 1, 2));
+const SARX = instruction('SARX', 'VEX.F3.0F38F7 Gy,Ey,By BMI2', threeOperands('sarx', 1, 2)); // shifts right, copying the sign, no flags
+const SHLX = instruction('SHLX', 'VEX.66.0F38F7 Gy,Ey,By BMI2', threeOperands('shlx', 1, 2)); // shifts left, no flags
+const SHRX = instruction('SHRX', 'VEX.F2.0F38F7 Gy,Ey,By BMI2', threeOperands('shrx', 1, 2)); // shifts right, no flags
 const RORX = instruction(
   'RORX',
   'VEX.F2.0F3AF0 Gy,Ey,Ib BMI2',
   vex((b) => b.emit(`rorx.${b.bytes(0)}`, { a: b.value(1), d: b.value(0), imm: b.insn.imm })),
-);
+); // rotates right, no flags
 const MULX = instruction(
   'MULX',
   'VEX.F2.0F38F6 Gy,By,Ey BMI2',
@@ -153,7 +153,7 @@ const MULX = instruction(
     const a = b.value(2);
     b.emit(`mulx.${b.bytes(0)}`, { d: b.value(0), a, b: b.value(1) });
   }),
-);
+); // multiplies, no flags
 
 // ## Scattering and gathering bits
 //
@@ -183,8 +183,8 @@ for (const name of ['pdep', 'pext']) {
   });
   for (const bytes of SIZES) define(`${name}.${bytes}`, (e) => e.set('d', bytes, e.call(name, e.getUnsigned('a', bytes), e.getUnsigned('b', bytes))));
 }
-const PDEP = instruction('PDEP', 'VEX.F2.0F38F5 Gy,By,Ey BMI2', threeOperands('pdep', 1, 2));
-const PEXT = instruction('PEXT', 'VEX.F3.0F38F5 Gy,By,Ey BMI2', threeOperands('pext', 1, 2));
+const PDEP = instruction('PDEP', 'VEX.F2.0F38F5 Gy,By,Ey BMI2', threeOperands('pdep', 1, 2)); // scatters bits to the places of a mask
+const PEXT = instruction('PEXT', 'VEX.F3.0F38F5 Gy,By,Ey BMI2', threeOperands('pext', 1, 2)); // gathers the bits at the places of a mask
 
 // ## Two chains of carries
 //
@@ -209,8 +209,8 @@ for (const bytes of SIZES) {
   }
 }
 const addTo = (name: string) => (b: Builder) => b.emit(`${name}.${b.bytes(0)}`, { a: b.value(1), d: b.value(0) });
-const ADCX = instruction('ADCX', '66.0F38F6 Gy,Ey ADX', addTo('adcx'));
-const ADOX = instruction('ADOX', 'F3.0F38F6 Gy,Ey ADX', addTo('adox'));
+const ADCX = instruction('ADCX', '66.0F38F6 Gy,Ey ADX', addTo('adcx')); // adds with CF, which alone changes
+const ADOX = instruction('ADOX', 'F3.0F38F6 Gy,Ey ADX', addTo('adox')); // adds with OF, which alone changes
 
 // ## Bytes in the other order
 
@@ -231,7 +231,7 @@ const MOVBE = instruction('MOVBE', '0F38F0 Gv,Mv norep MOVBE; 0F38F1 Mv,Gv norep
   const bytes = b.bytes(0);
   const from = b.value(1);
   b.write(0, (d) => b.emit(`reversed.${bytes}`, { d, a: from }));
-});
+}); // copies, reversing the bytes
 
 /** SALC: AL becomes CF eight times over. Never in a manual of Intel's, and in every processor since the 8086. */
 const SALC = instruction('SALC', 'D6 no64', (b) => b.emit('salc'));

@@ -15,12 +15,13 @@ const JMP = instruction('JMP', 'E9 Jz f64; EB Jb f64; FF/4 Ev f64', (b) => {
   const { operandSize, imm } = b.insn;
   if (b.operands[0]?.kind === 'J') b.end(`jump.${operandSize}`, { imm });
   else b.end(`jumpTo.${operandSize}`, { a: b.value(0) });
-});
+}); // jumps
 const hex = (opcode: number): string => opcode.toString(16).toUpperCase().padStart(2, '0');
-const JCC = CONDITIONS.map((condition, n) =>
-  instruction(`J${condition.toUpperCase()}`, `${hex(0x70 + n)} Jb f64; 0F${hex(0x80 + n)} Jz f64`, (b) => {
-    b.end(`j${condition}.${b.insn.operandSize}`, { imm: b.insn.imm });
-  }),
+const JCC = CONDITIONS.map(
+  (condition, n) =>
+    instruction(`J${condition.toUpperCase()}`, `${hex(0x70 + n)} Jb f64; 0F${hex(0x80 + n)} Jz f64`, (b) => {
+      b.end(`j${condition}.${b.insn.operandSize}`, { imm: b.insn.imm });
+    }), // jumps if the condition holds
 );
 
 /** LOOP, LOOPE, LOOPNE: counts rCX (of address size) down, leaves the flags alone. */
@@ -40,15 +41,15 @@ const loop = (condition: string | null) => (b: Builder) => {
   b.emit(`mov.${addressSize}`, { d: slot(RCX), a: left });
   b.end('dispatch');
 };
-const LOOPNE = instruction('LOOPNE', 'E0 Jb f64', loop('nz'));
-const LOOPE = instruction('LOOPE', 'E1 Jb f64', loop('z'));
-const LOOP = instruction('LOOP', 'E2 Jb f64', loop(null));
+const LOOPNE = instruction('LOOPNE', 'E0 Jb f64', loop('nz')); // counts rCX down, jumps while it is not zero and ZF is clear
+const LOOPE = instruction('LOOPE', 'E1 Jb f64', loop('z')); // counts rCX down, jumps while it is not zero and ZF is set
+const LOOP = instruction('LOOP', 'E2 Jb f64', loop(null)); // counts rCX down, jumps while it is not zero
 const JRCXZ = instruction('JRCXZ', 'E3 Jb f64', (b) => {
   const truth = b.temporary();
   b.emit(`isZero.${b.insn.addressSize}`, { d: truth, a: slot(RCX) });
   b.emit(`takeIf.${b.insn.operandSize}`, { a: truth, imm: b.insn.imm });
   b.end('dispatch');
-});
+}); // jumps if rCX is zero
 
 // ## Calls
 //
@@ -61,18 +62,18 @@ const CALL = instruction('CALL', 'E8 Jz f64; FF/2 Ev f64', (b) => {
   else b.emit(`checkTarget.${operandSize}`, { d: target, a: b.value(0) });
   b.push(b.nextRip, operandSize);
   b.end('goTo', { a: target });
-});
+}); // pushes the address of the next instruction, jumps
 const RET = instruction('RET', 'C3 f64; C2 Iw f64', (b) => {
   const { operandSize, imm } = b.insn;
   const target = b.temporary();
   b.emit(`checkTarget.${operandSize}`, { d: target, a: b.peek(operandSize) });
   b.release(operandSize + Number(imm & 0xffffn));
   b.end('goTo', { a: target });
-});
+}); // pops an address, jumps there
 
 // ## PUSH and POP
 
-const PUSH = instruction('PUSH', '50+ Zv d64; FF/6 Ev d64; 68 Iz d64; 6A Ib d64', (b) => b.push(b.value(0), b.insn.operandSize));
+const PUSH = instruction('PUSH', '50+ Zv d64; FF/6 Ev d64; 68 Iz d64; 6A Ib d64', (b) => b.push(b.value(0), b.insn.operandSize)); // pushes
 
 /** POP to memory: the address is computed with the stack pointer as it is after the pop, but nothing is committed until the store has succeeded. */
 const POP = instruction('POP', '58+ Zv d64; 8F/0 Ev d64', (b) => {

@@ -24,15 +24,15 @@ const MOV = instruction(
     if ('imm' in source) b.emit(`mov.${bytes}.i`, { d: to, imm: source.imm });
     else b.emit(`mov.${bytes}`, { d: to, a: source.at });
   },
-);
+); // copies
 const isMemory = (b: Builder, n: number): boolean => b.registerOf(n) === NONE && 'EMO'.includes(b.operands[n]?.kind ?? '-');
 
 const extend = (name: string) => (b: Builder) => {
   const [to, from] = [b.bytes(0), b.bytes(1)];
   b.emit(from < to ? `${name}.${from}.${to}` : `mov.${to}`, { d: b.value(0), a: b.value(1) });
 };
-const MOVZX = instruction('MOVZX', '0FB6 Gv,Eb; 0FB7 Gv,Ew', extend('movzx'));
-const MOVSX = instruction('MOVSX', '0FBE Gv,Eb; 0FBF Gv,Ew', extend('movsx'));
+const MOVZX = instruction('MOVZX', '0FB6 Gv,Eb; 0FB7 Gv,Ew', extend('movzx')); // copies, extending by zeros
+const MOVSX = instruction('MOVSX', '0FBE Gv,Eb; 0FBF Gv,Ew', extend('movsx')); // copies, extending by the sign
 /** Without REX.W it copies; with a 66 prefix it copies 16 bits. */
 const MOVSXD = instruction('MOVSXD', '63 Gv,Ed only64', (b) => {
   const to = b.bytes(0);
@@ -94,7 +94,7 @@ const XADD = instruction('XADD', '0FC0 Eb,Gb lock; 0FC1 Ev,Gv lock', (b) => {
   total(b.load(address, bytes, b.temporary(), 'modify'));
   b.store(address, bytes, sum);
   b.emit(`mov.${bytes}`, { d: other, a: old });
-});
+}); // exchanges, then adds
 
 /** If the destination equals the accumulator it is replaced, else the accumulator is. Memory is written either way. */
 const CMPXCHG = instruction('CMPXCHG', '0FB0 Eb,Gb lock; 0FB1 Ev,Gv lock', (b) => {
@@ -169,13 +169,14 @@ const CMPXCHG8B = instruction('CMPXCHG8B', '0FC7/1 M lock', (b) => {
 const hex = (opcode: number): string => opcode.toString(16).toUpperCase().padStart(4, '0');
 
 /** The operand is read in any case. */
-const CMOVCC = CONDITIONS.map((condition, n) =>
-  instruction(`CMOV${condition.toUpperCase()}`, `${hex(0x0f40 + n)} Gv,Ev`, (b) => {
-    const truth = b.temporary();
-    const from = b.value(1);
-    b.emit(`set.${condition}`, { d: truth });
-    b.emit(`pick.${b.bytes(0)}`, { d: b.value(0), a: from, b: truth });
-  }),
+const CMOVCC = CONDITIONS.map(
+  (condition, n) =>
+    instruction(`CMOV${condition.toUpperCase()}`, `${hex(0x0f40 + n)} Gv,Ev`, (b) => {
+      const truth = b.temporary();
+      const from = b.value(1);
+      b.emit(`set.${condition}`, { d: truth });
+      b.emit(`pick.${b.bytes(0)}`, { d: b.value(0), a: from, b: truth });
+    }), // copies if the condition holds
 );
 const SETCC = CONDITIONS.map((condition, n) =>
   instruction(`SET${condition.toUpperCase()}`, `${hex(0x0f90 + n)} Eb`, (b) => b.write(0, (d) => b.emit(`set.${condition}`, { d }))),
@@ -186,26 +187,27 @@ const SETCC = CONDITIONS.map((condition, n) =>
 // Prefetches and the encodings reserved for hints do nothing, and do not even touch their operand. On one processor whose every access is complete before the
 // next begins, fences have nothing to wait for. CLFLUSH reads its operand, so it can fault.
 
-const NOP = instruction('NOP', '0F0D Mv; 0F18 Ev; 0F19 Ev; 0F1A Ev; 0F1B Ev; 0F1C Ev; 0F1D Ev; 0F1E Ev; 0F1F Ev', () => {});
-const LFENCE = instruction('LFENCE', '0FAE/5 register', () => {});
-const MFENCE = instruction('MFENCE', '0FAE/6 register', () => {});
-const SFENCE = instruction('SFENCE', '0FAE/7 register', () => {});
-const CLFLUSH = instruction('CLFLUSH', '0FAE/7 Mb', (b) => void b.value(0));
+const NOP = instruction('NOP', '0F0D Mv; 0F18 Ev; 0F19 Ev; 0F1A Ev; 0F1B Ev; 0F1C Ev; 0F1D Ev; 0F1E Ev; 0F1F Ev', () => {}); // nothing
+const LFENCE = instruction('LFENCE', '0FAE/5 register', () => {}); // orders loads
+const MFENCE = instruction('MFENCE', '0FAE/6 register', () => {}); // orders loads and stores
+const SFENCE = instruction('SFENCE', '0FAE/7 register', () => {}); // orders stores
+const CLFLUSH = instruction('CLFLUSH', '0FAE/7 Mb', (b) => void b.value(0)); // writes a cache line back and drops it
 
 // ## Segment selectors as data
 
 /** A segment register is pushed zero-extended, except that with 32-bit operands Intel's processors write two bytes and leave two as they were. */
-const PUSH_SREG = (['ES', 'CS', 'SS', 'DS', 'FS', 'GS'] as const).map((name, n) =>
-  instruction(`PUSH ${name}`, ['06 no64', '0E no64', '16 no64', '1E no64', '0FA0 d64', '0FA8 d64'][n] as string, (b) => {
-    const bytes = b.insn.operandSize;
-    if (bytes === 4) {
-      b.poke(selectorOf(n), 2, -4);
-      return b.release(-4);
-    }
-    const selector = b.temporary();
-    b.emit('movzx.2.4', { d: selector, a: selectorOf(n) });
-    b.push(selector, bytes);
-  }),
+const PUSH_SREG = (['ES', 'CS', 'SS', 'DS', 'FS', 'GS'] as const).map(
+  (name, n) =>
+    instruction(`PUSH ${name}`, ['06 no64', '0E no64', '16 no64', '1E no64', '0FA0 d64', '0FA8 d64'][n] as string, (b) => {
+      const bytes = b.insn.operandSize;
+      if (bytes === 4) {
+        b.poke(selectorOf(n), 2, -4);
+        return b.release(-4);
+      }
+      const selector = b.temporary();
+      b.emit('movzx.2.4', { d: selector, a: selectorOf(n) });
+      b.push(selector, bytes);
+    }), // pushes a segment register
 );
 
 // biome-ignore format: table

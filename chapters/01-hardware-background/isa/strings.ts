@@ -61,14 +61,14 @@ const MOVS = instruction('MOVS', 'A4 Yb,Xb; A5 Yv,Xv', (b) =>
     advance(b, RDI);
     return null;
   }),
-);
+); // copies from DS:rSI to ES:rDI
 const STOS = instruction('STOS', 'AA Yb,AL; AB Yv,rAX', (b) =>
   repeat(b, 'bulkFill', () => {
     b.store(element(b, RDI, 1), b.insn.bytes, slot(RAX));
     advance(b, RDI);
     return null;
   }),
-);
+); // stores rAX at ES:rDI
 const LODS = instruction('LODS', 'AC Xb; AD Xv', (b) =>
   repeat(b, null, () => {
     const value = b.load(element(b, RSI, 0), b.insn.bytes);
@@ -76,14 +76,14 @@ const LODS = instruction('LODS', 'AC Xb; AD Xv', (b) =>
     advance(b, RSI);
     return null;
   }),
-);
+); // loads rAX from DS:rSI
 const SCAS = instruction('SCAS', 'AE Yb; AF Yv', (b) =>
   repeat(b, null, () => {
     const value = b.load(element(b, RDI, 0), b.insn.bytes);
     advance(b, RDI);
     return [slot(RAX), value];
   }),
-);
+); // compares rAX with what is at ES:rDI
 const CMPS = instruction('CMPS', 'A6 Xb,Yb; A7 Xv,Yv', (b) =>
   repeat(b, null, () => {
     const first = b.load(element(b, RSI, 0), b.insn.bytes);
@@ -92,6 +92,6 @@ const CMPS = instruction('CMPS', 'A6 Xb,Yb; A7 Xv,Yv', (b) =>
     advance(b, RDI);
     return [first, second];
   }),
-);
+); // compares what is at DS:rSI and ES:rDI
 
 export const STRINGS = [MOVS, STOS, LODS, SCAS, CMPS];

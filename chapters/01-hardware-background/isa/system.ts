@@ -11,110 +11,110 @@ export const UNDEFINED = systemInstruction('UD', '0F0B; 0FB9 Gv,Ev; 0FFF Gv,Ev',
 // biome-ignore format: table
 export const SYSTEM = [
   // Interrupts and far transfers
-  systemInstruction('INT3', 'CC', 'int3'),
-  systemInstruction('INT', 'CD Ib', 'intN'),
-  systemInstruction('INTO', 'CE no64', 'into'),
-  systemInstruction('INT1', 'F1', 'int1'),
-  systemInstruction('IRET', 'CF', 'iret'),
-  systemInstruction('JMP FAR', 'EA Ap no64; FF/5 Mp', 'farJmp'),
-  systemInstruction('CALL FAR', '9A Ap no64; FF/3 Mp', 'farCall'),
-  systemInstruction('RET FAR', 'CB; CA Iw', 'farRet'),
+  systemInstruction('INT3', 'CC', 'int3'), // breakpoint
+  systemInstruction('INT', 'CD Ib', 'intN', (b) => b.emit('system.interrupt', { imm: b.insn.imm & 0xffn })), // calls an interrupt handler
+  systemInstruction('INTO', 'CE no64', 'into'), // calls the overflow handler if OF is set
+  systemInstruction('INT1', 'F1', 'int1'), // debug trap
+  systemInstruction('IRET', 'CF', 'iret', (b) => b.emit('system.return', { imm: BigInt(b.insn.operandSize) })), // returns from an interrupt handler
+  systemInstruction('JMP FAR', 'EA Ap no64; FF/5 Mp', 'farJmp'), // jumps to another segment, gate or task
+  systemInstruction('CALL FAR', '9A Ap no64; FF/3 Mp', 'farCall'), // calls another segment, gate or task
+  systemInstruction('RET FAR', 'CB; CA Iw', 'farRet'), // returns to another segment
 
   // Segment registers
-  systemInstruction('MOV Sreg', '8E Sw,Ew', 'movToSreg'),
-  systemInstruction('MOV from Sreg', '8C Ev,Sw', 'movFromSreg'),
-  systemInstruction('POP Sreg', '07 no64; 17 no64; 1F no64; 0FA1 d64; 0FA9 d64', 'popSreg'),
+  systemInstruction('MOV Sreg', '8E Sw,Ew', 'movToSreg'), // loads a segment register
+  systemInstruction('MOV from Sreg', '8C Ev,Sw', 'movFromSreg'), // stores a segment register
+  systemInstruction('POP Sreg', '07 no64; 17 no64; 1F no64; 0FA1 d64; 0FA9 d64', 'popSreg'), // pops a segment register
   systemInstruction('LES LDS LSS LFS LGS', 'C4 Gv,M no64; C5 Gv,M no64; 0FB2 Gv,M; 0FB4 Gv,M; 0FB5 Gv,M', 'loadFarPointer'),
 
   // Control and debug registers
-  systemInstruction('MOV CR', '0F22 Cv f64', 'movToCr'),
-  systemInstruction('MOV from CR', '0F20 Cv f64', 'movFromCr'),
-  systemInstruction('MOV DR', '0F23 Dv f64', 'movToDr'),
-  systemInstruction('MOV from DR', '0F21 Dv f64', 'movFromDr'),
-  systemInstruction('CLTS', '0F06', 'clts'),
-  systemInstruction('LMSW', '0F01/6 Ew', 'lmsw'),
-  systemInstruction('SMSW', '0F01/4 Ev', 'smsw'),
+  systemInstruction('MOV CR', '0F22 Cv f64', 'movToCr'), // loads a control register
+  systemInstruction('MOV from CR', '0F20 Cv f64', 'movFromCr'), // stores a control register
+  systemInstruction('MOV DR', '0F23 Dv f64', 'movToDr'), // loads a debug register
+  systemInstruction('MOV from DR', '0F21 Dv f64', 'movFromDr'), // stores a debug register
+  systemInstruction('CLTS', '0F06', 'clts'), // clears CR0.TS
+  systemInstruction('LMSW', '0F01/6 Ew', 'lmsw'), // loads the low bits of CR0
+  systemInstruction('SMSW', '0F01/4 Ev', 'smsw'), // stores CR0
 
   // Descriptor tables and segment checks
-  systemInstruction('SGDT', '0F01/0 M', 'sgdt'),
-  systemInstruction('SIDT', '0F01/1 M', 'sidt'),
-  systemInstruction('LGDT', '0F01/2 M', 'lgdt'),
-  systemInstruction('LIDT', '0F01/3 M', 'lidt'),
-  systemInstruction('SLDT', '0F00/0 Ev', 'sldt'),
-  systemInstruction('STR', '0F00/1 Ev', 'str'),
-  systemInstruction('LLDT', '0F00/2 Ew', 'lldt'),
-  systemInstruction('LTR', '0F00/3 Ew', 'ltr'),
-  systemInstruction('VERR', '0F00/4 Ew', 'verr'),
-  systemInstruction('VERW', '0F00/5 Ew', 'verw'),
-  systemInstruction('LAR', '0F02 Gv,Ew', 'lar'),
-  systemInstruction('LSL', '0F03 Gv,Ew', 'lsl'),
-  systemInstruction('ARPL', '63 Ew,Gw no64', 'arpl'),
+  systemInstruction('SGDT', '0F01/0 M', 'sgdt'), // stores GDTR
+  systemInstruction('SIDT', '0F01/1 M', 'sidt'), // stores IDTR
+  systemInstruction('LGDT', '0F01/2 M', 'lgdt'), // loads GDTR
+  systemInstruction('LIDT', '0F01/3 M', 'lidt'), // loads IDTR
+  systemInstruction('SLDT', '0F00/0 Ev', 'sldt'), // stores the LDT's selector
+  systemInstruction('STR', '0F00/1 Ev', 'str'), // stores the task's selector
+  systemInstruction('LLDT', '0F00/2 Ew', 'lldt'), // loads LDTR
+  systemInstruction('LTR', '0F00/3 Ew', 'ltr'), // loads the task register
+  systemInstruction('VERR', '0F00/4 Ew', 'verr'), // may the segment be read?
+  systemInstruction('VERW', '0F00/5 Ew', 'verw'), // may the segment be written?
+  systemInstruction('LAR', '0F02 Gv,Ew', 'lar'), // a segment's access rights
+  systemInstruction('LSL', '0F03 Gv,Ew', 'lsl'), // a segment's limit
+  systemInstruction('ARPL', '63 Ew,Gw no64', 'arpl'), // raises a selector's RPL to another's
 
   // Translation and caches
-  systemInstruction('INVLPG', '0F01/7 M', 'invlpg'),
-  systemInstruction('INVPCID', '66.0F3882 Gy,M', 'invpcid'),
-  systemInstruction('INVD', '0F08', 'invd'),
-  systemInstruction('WBINVD', '0F09', 'wbinvd'),
+  systemInstruction('INVLPG', '0F01/7 M', 'invlpg'), // forgets a page's translations
+  systemInstruction('INVPCID', '66.0F3882 Gy,M', 'invpcid'), // forgets translations by address space
+  systemInstruction('INVD', '0F08', 'invd'), // empties the caches
+  systemInstruction('WBINVD', '0F09', 'wbinvd'), // writes the caches back and empties them
 
   // Machine state
-  systemInstruction('CPUID', '0FA2', 'cpuid'),
-  systemInstruction('WRMSR', '0F30', 'wrmsr'),
-  systemInstruction('RDTSC', '0F31', 'rdtsc'),
-  systemInstruction('RDMSR', '0F32', 'rdmsr'),
-  systemInstruction('RDPMC', '0F33', 'rdpmc'),
-  systemInstruction('RDTSCP', '0F01/F9', 'rdtscp'),
-  systemInstruction('HLT', 'F4', 'hlt'),
-  systemInstruction('PAUSE', 'F3.90', 'pause'),
-  systemInstruction('MONITOR', '0F01/C8', 'monitor'),
-  systemInstruction('MWAIT', '0F01/C9', 'mwait'),
-  systemInstruction('RDRAND', '0FC7/6 Rv norep RDRAND', 'rdrand'),
-  systemInstruction('RDSEED', '0FC7/7 Rv norep RDSEED', 'rdseed'),
-  systemInstruction('RSM', '0FAA', 'rsm'),
+  systemInstruction('CPUID', '0FA2', 'cpuid'), // what the processor is and has
+  systemInstruction('WRMSR', '0F30', 'wrmsr'), // writes a model-specific register
+  systemInstruction('RDTSC', '0F31', 'rdtsc'), // reads the time stamp counter
+  systemInstruction('RDMSR', '0F32', 'rdmsr'), // reads a model-specific register
+  systemInstruction('RDPMC', '0F33', 'rdpmc'), // reads a performance counter
+  systemInstruction('RDTSCP', '0F01/F9', 'rdtscp'), // reads the time stamp counter and the processor's number
+  systemInstruction('HLT', 'F4', 'hlt'), // waits for an interrupt
+  systemInstruction('PAUSE', 'F3.90', 'pause'), // tells that this is a loop that waits
+  systemInstruction('MONITOR', '0F01/C8', 'monitor'), // names the line for MWAIT
+  systemInstruction('MWAIT', '0F01/C9', 'mwait'), // waits for a store or an interrupt
+  systemInstruction('RDRAND', '0FC7/6 Rv norep RDRAND', 'rdrand'), // a random number
+  systemInstruction('RDSEED', '0FC7/7 Rv norep RDSEED', 'rdseed'), // a random number, for seeds
+  systemInstruction('RSM', '0FAA', 'rsm'), // returns from system management mode
 
   // Ports
-  systemInstruction('IN', 'E4 AL,Ib; E5 eAX,Ib; EC AL; ED eAX', 'in'),
-  systemInstruction('OUT', 'E6 AL,Ib; E7 eAX,Ib; EE AL; EF eAX', 'out'),
-  systemInstruction('INS', '6C Yb; 6D Yz', 'ins'),
-  systemInstruction('OUTS', '6E Xb; 6F Xz', 'outs'),
+  systemInstruction('IN', 'E4 AL,Ib; E5 eAX,Ib; EC AL; ED eAX', 'in'), // reads a port
+  systemInstruction('OUT', 'E6 AL,Ib; E7 eAX,Ib; EE AL; EF eAX', 'out'), // writes a port
+  systemInstruction('INS', '6C Yb; 6D Yz', 'ins'), // reads a port into a string
+  systemInstruction('OUTS', '6E Xb; 6F Xz', 'outs'), // writes a string to a port
 
   // Flags
-  systemInstruction('CLI', 'FA', 'cli'),
-  systemInstruction('STI', 'FB', 'sti'),
-  systemInstruction('PUSHF', '9C d64', 'pushf'),
-  systemInstruction('POPF', '9D d64', 'popf'),
-  systemInstruction('CLAC', '0F01/CA', 'clac'),
-  systemInstruction('STAC', '0F01/CB', 'stac'),
+  systemInstruction('CLI', 'FA', 'cli'), // clears IF: no interrupts
+  systemInstruction('STI', 'FB', 'sti'), // sets IF: interrupts, after the next instruction
+  systemInstruction('PUSHF', '9C d64', 'pushf'), // pushes the flags
+  systemInstruction('POPF', '9D d64', 'popf'), // pops the flags
+  systemInstruction('CLAC', '0F01/CA', 'clac'), // clears AC: no access to user pages
+  systemInstruction('STAC', '0F01/CB', 'stac'), // sets AC: access to user pages
 
   // Fast system calls, segment bases
-  systemInstruction('SYSCALL', '0F05', 'syscall'),
-  systemInstruction('SYSRET', '0F07', 'sysret'),
-  systemInstruction('SYSENTER', '0F34', 'sysenter'),
-  systemInstruction('SYSEXIT', '0F35', 'sysexit'),
-  systemInstruction('SWAPGS', '0F01/F8 only64', 'swapgs'),
-  systemInstruction('RDFSBASE', 'F3.0FAE/0 Ry only64', 'rdfsbase'),
-  systemInstruction('RDGSBASE', 'F3.0FAE/1 Ry only64', 'rdgsbase'),
-  systemInstruction('WRFSBASE', 'F3.0FAE/2 Ry only64', 'wrfsbase'),
-  systemInstruction('WRGSBASE', 'F3.0FAE/3 Ry only64', 'wrgsbase'),
+  systemInstruction('SYSCALL', '0F05', 'syscall'), // calls the system, 64-bit
+  systemInstruction('SYSRET', '0F07', 'sysret'), // returns from a SYSCALL
+  systemInstruction('SYSENTER', '0F34', 'sysenter'), // calls the system
+  systemInstruction('SYSEXIT', '0F35', 'sysexit'), // returns from a SYSENTER
+  systemInstruction('SWAPGS', '0F01/F8 only64', 'swapgs'), // exchanges the base of GS with the kernel's
+  systemInstruction('RDFSBASE', 'F3.0FAE/0 Ry only64', 'rdfsbase'), // reads the base of FS
+  systemInstruction('RDGSBASE', 'F3.0FAE/1 Ry only64', 'rdgsbase'), // reads the base of GS
+  systemInstruction('WRFSBASE', 'F3.0FAE/2 Ry only64', 'wrfsbase'), // writes the base of FS
+  systemInstruction('WRGSBASE', 'F3.0FAE/3 Ry only64', 'wrgsbase'), // writes the base of GS
 
   // Virtualization
-  systemInstruction('VMCALL', '0F01/C1', 'vmcall'),
-  systemInstruction('VMLAUNCH', '0F01/C2', 'vmlaunch'),
-  systemInstruction('VMRESUME', '0F01/C3', 'vmresume'),
-  systemInstruction('VMXOFF', '0F01/C4', 'vmxoff'),
-  systemInstruction('VMFUNC', '0F01/D4', 'vmfunc'),
-  systemInstruction('VMMCALL', '0F01/D9', 'vmmcall'),
-  systemInstruction('VMXON', 'F3.0FC7/6 M', 'vmxon'),
-  systemInstruction('VMCLEAR', '66.0FC7/6 M', 'vmclear'),
-  systemInstruction('VMPTRLD', '0FC7/6 M', 'vmptrld'),
-  systemInstruction('VMPTRST', '0FC7/7 M', 'vmptrst'),
-  systemInstruction('VMREAD', '0F78 Ev,Gv f64', 'vmread'),
-  systemInstruction('VMWRITE', '0F79 Gv,Ev f64', 'vmwrite'),
-  systemInstruction('INVEPT', '66.0F3880 Gy,M', 'invept'),
-  systemInstruction('INVVPID', '66.0F3881 Gy,M', 'invvpid'),
+  systemInstruction('VMCALL', '0F01/C1', 'vmcall'), // calls the hypervisor
+  systemInstruction('VMLAUNCH', '0F01/C2', 'vmlaunch'), // enters a guest for the first time
+  systemInstruction('VMRESUME', '0F01/C3', 'vmresume'), // enters a guest again
+  systemInstruction('VMXOFF', '0F01/C4', 'vmxoff'), // leaves VMX operation
+  systemInstruction('VMFUNC', '0F01/D4', 'vmfunc'), // a function of the hypervisor without an exit
+  systemInstruction('VMMCALL', '0F01/D9', 'vmmcall'), // calls the hypervisor, on AMD's processors
+  systemInstruction('VMXON', 'F3.0FC7/6 M', 'vmxon'), // begins VMX operation
+  systemInstruction('VMCLEAR', '66.0FC7/6 M', 'vmclear'), // writes a VMCS back, unlaunched
+  systemInstruction('VMPTRLD', '0FC7/6 M', 'vmptrld'), // makes a VMCS the current one
+  systemInstruction('VMPTRST', '0FC7/7 M', 'vmptrst'), // stores the address of the current VMCS
+  systemInstruction('VMREAD', '0F78 Ev,Gv f64', 'vmread'), // reads a field of the VMCS
+  systemInstruction('VMWRITE', '0F79 Gv,Ev f64', 'vmwrite'), // writes a field of the VMCS
+  systemInstruction('INVEPT', '66.0F3880 Gy,M', 'invept'), // forgets translations by EPT
+  systemInstruction('INVVPID', '66.0F3881 Gy,M', 'invvpid'), // forgets translations by virtual processor
 
   // Extended state: as much as a kernel needs to switch it
-  systemInstruction('XGETBV', '0F01/D0', 'xgetbv'),
-  systemInstruction('XSETBV', '0F01/D1', 'xsetbv'),
-  systemInstruction('FXSAVE', '0FAE/0 M', 'fxsave'),
-  systemInstruction('FXRSTOR', '0FAE/1 M', 'fxrstor'),
+  systemInstruction('XGETBV', '0F01/D0', 'xgetbv'), // reads an extended control register
+  systemInstruction('XSETBV', '0F01/D1', 'xsetbv'), // writes an extended control register
+  systemInstruction('FXSAVE', '0FAE/0 M', 'fxsave'), // stores the state of x87, MMX and SSE
+  systemInstruction('FXRSTOR', '0FAE/1 M', 'fxrstor'), // loads the state of x87, MMX and SSE
 ];
