@@ -39,7 +39,7 @@ const MOVSXD = instruction('MOVSXD', '63 Gv,Ed only64', (b) => {
   const value = b.value(1, Math.min(4, to));
   b.emit(to === 8 ? 'movsx.4.8' : `mov.${to}`, { d: b.value(0), a: value });
 });
-const MOVNTI = instruction('MOVNTI', '0FC3 My,Gy bare', (b) => b.write(0, (d) => b.emit(`mov.${b.bytes(0)}`, { d, a: b.value(1) })));
+const MOVNTI = instruction('MOVNTI', '0FC3 My,Gy bare SSE2', (b) => b.write(0, (d) => b.emit(`mov.${b.bytes(0)}`, { d, a: b.value(1) })));
 
 /** Computes an address and accesses nothing. It is cut to the address size, then to the operand size. */
 const LEA = instruction('LEA', '8D Gv,M', (b) => {
@@ -134,7 +134,7 @@ const replaceIf = (b: Builder, d: number, bytes: number, value: number, truth: n
 };
 
 /** CMPXCHG8B, and CMPXCHG16B with REX.W: two units at once, and ZF is the only flag that changes. */
-const CMPXCHG8B = instruction('CMPXCHG8B', '0FC7/1 M lock', (b) => {
+const CMPXCHG8B = instruction('CMPXCHG8B', '0FC7/1 M lock CX8', (b) => {
   const bytes = b.insn.operandSize === 8 ? 8 : 4;
   const { RAX, RBX, RCX, RDX } = SLOT;
   const address = b.address(2 * bytes, 2);
@@ -171,7 +171,7 @@ const hex = (opcode: number): string => opcode.toString(16).toUpperCase().padSta
 /** The operand is read in any case. */
 const CMOVCC = CONDITIONS.map(
   (condition, n) =>
-    instruction(`CMOV${condition.toUpperCase()}`, `${hex(0x0f40 + n)} Gv,Ev`, (b) => {
+    instruction(`CMOV${condition.toUpperCase()}`, `${hex(0x0f40 + n)} Gv,Ev CMOV`, (b) => {
       const truth = b.temporary();
       const from = b.value(1);
       b.emit(`set.${condition}`, { d: truth });
@@ -188,10 +188,10 @@ const SETCC = CONDITIONS.map((condition, n) =>
 // next begins, fences have nothing to wait for. CLFLUSH reads its operand, so it can fault.
 
 const NOP = instruction('NOP', '0F0D Mv; 0F18 Ev; 0F19 Ev; 0F1A Ev; 0F1B Ev; 0F1C Ev; 0F1D Ev; 0F1E Ev; 0F1F Ev', () => {}); // nothing
-const LFENCE = instruction('LFENCE', '0FAE/5 register', () => {}); // orders loads
-const MFENCE = instruction('MFENCE', '0FAE/6 register', () => {}); // orders loads and stores
-const SFENCE = instruction('SFENCE', '0FAE/7 register', () => {}); // orders stores
-const CLFLUSH = instruction('CLFLUSH', '0FAE/7 Mb', (b) => void b.value(0)); // writes a cache line back and drops it
+const LFENCE = instruction('LFENCE', '0FAE/5 register SSE2', () => {}); // orders loads
+const MFENCE = instruction('MFENCE', '0FAE/6 register SSE2', () => {}); // orders loads and stores
+const SFENCE = instruction('SFENCE', '0FAE/7 register SSE', () => {}); // orders stores
+const CLFLUSH = instruction('CLFLUSH', '0FAE/7 Mb CLFSH', (b) => void b.value(0)); // writes a cache line back and drops it
 
 // ## Segment selectors as data
 

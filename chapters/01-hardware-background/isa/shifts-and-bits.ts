@@ -65,7 +65,7 @@ const unary = (name: string) => (b: Builder) => b.emit(`${name}.${b.bytes(0)}`, 
 
 const BSF = instruction('BSF', '0FBC Gv,Ev', unary('bsf')); // number of the lowest one
 const BSR = instruction('BSR', '0FBD Gv,Ev', unary('bsr')); // number of the highest one
-const POPCNT = instruction('POPCNT', 'F3.0FB8 Gv,Ev', unary('popcnt')); // counts ones
+const POPCNT = instruction('POPCNT', 'F3.0FB8 Gv,Ev POPCNT', unary('popcnt')); // counts ones
 const BSWAP = instruction('BSWAP', '0FC8+ Zv', (b) => b.emit(`bswap.${b.bytes(0)}`, { d: b.registerOf(0) })); // reverses the bytes
 
 // ## Flags by name

@@ -52,21 +52,21 @@ export const SYSTEM = [
 
   // Translation and caches
   systemInstruction('INVLPG', '0F01/7 M', 'invlpg'), // forgets a page's translations
-  systemInstruction('INVPCID', '66.0F3882 Gy,M', 'invpcid'), // forgets translations by address space
+  systemInstruction('INVPCID', '66.0F3882 Gy,M INVPCID', 'invpcid'), // forgets translations by address space
   systemInstruction('INVD', '0F08', 'invd'), // empties the caches
   systemInstruction('WBINVD', '0F09', 'wbinvd'), // writes the caches back and empties them
 
   // Machine state
   systemInstruction('CPUID', '0FA2', 'cpuid'), // what the processor is and has
-  systemInstruction('WRMSR', '0F30', 'wrmsr'), // writes a model-specific register
-  systemInstruction('RDTSC', '0F31', 'rdtsc'), // reads the time stamp counter
-  systemInstruction('RDMSR', '0F32', 'rdmsr'), // reads a model-specific register
+  systemInstruction('WRMSR', '0F30 MSR', 'wrmsr'), // writes a model-specific register
+  systemInstruction('RDTSC', '0F31 TSC', 'rdtsc'), // reads the time stamp counter
+  systemInstruction('RDMSR', '0F32 MSR', 'rdmsr'), // reads a model-specific register
   systemInstruction('RDPMC', '0F33', 'rdpmc'), // reads a performance counter
-  systemInstruction('RDTSCP', '0F01/F9', 'rdtscp'), // reads the time stamp counter and the processor's number
+  systemInstruction('RDTSCP', '0F01/F9 RDTSCP', 'rdtscp'), // reads the time stamp counter and the processor's number
   systemInstruction('HLT', 'F4', 'hlt'), // waits for an interrupt
   systemInstruction('PAUSE', 'F3.90', 'pause'), // tells that this is a loop that waits
-  systemInstruction('MONITOR', '0F01/C8', 'monitor'), // names the line for MWAIT
-  systemInstruction('MWAIT', '0F01/C9', 'mwait'), // waits for a store or an interrupt
+  systemInstruction('MONITOR', '0F01/C8 MONITOR', 'monitor'), // names the line for MWAIT
+  systemInstruction('MWAIT', '0F01/C9 MONITOR', 'mwait'), // waits for a store or an interrupt
   systemInstruction('RDRAND', '0FC7/6 Rv norep RDRAND', 'rdrand'), // a random number
   systemInstruction('RDSEED', '0FC7/7 Rv norep RDSEED', 'rdseed'), // a random number, for seeds
   systemInstruction('RSM', '0FAA', 'rsm'), // returns from system management mode
@@ -82,39 +82,39 @@ export const SYSTEM = [
   systemInstruction('STI', 'FB', 'sti'), // sets IF: interrupts, after the next instruction
   systemInstruction('PUSHF', '9C d64', 'pushf'), // pushes the flags
   systemInstruction('POPF', '9D d64', 'popf'), // pops the flags
-  systemInstruction('CLAC', '0F01/CA', 'clac'), // clears AC: no access to user pages
-  systemInstruction('STAC', '0F01/CB', 'stac'), // sets AC: access to user pages
+  systemInstruction('CLAC', '0F01/CA SMAP', 'clac'), // clears AC: no access to user pages
+  systemInstruction('STAC', '0F01/CB SMAP', 'stac'), // sets AC: access to user pages
 
   // Fast system calls, segment bases
-  systemInstruction('SYSCALL', '0F05', 'syscall'), // calls the system, 64-bit
-  systemInstruction('SYSRET', '0F07', 'sysret'), // returns from a SYSCALL
-  systemInstruction('SYSENTER', '0F34', 'sysenter'), // calls the system
-  systemInstruction('SYSEXIT', '0F35', 'sysexit'), // returns from a SYSENTER
+  systemInstruction('SYSCALL', '0F05 SYSCALL', 'syscall'), // calls the system, 64-bit
+  systemInstruction('SYSRET', '0F07 SYSCALL', 'sysret'), // returns from a SYSCALL
+  systemInstruction('SYSENTER', '0F34 SEP', 'sysenter'), // calls the system
+  systemInstruction('SYSEXIT', '0F35 SEP', 'sysexit'), // returns from a SYSENTER
   systemInstruction('SWAPGS', '0F01/F8 only64', 'swapgs'), // exchanges the base of GS with the kernel's
-  systemInstruction('RDFSBASE', 'F3.0FAE/0 Ry only64', 'rdfsbase'), // reads the base of FS
-  systemInstruction('RDGSBASE', 'F3.0FAE/1 Ry only64', 'rdgsbase'), // reads the base of GS
-  systemInstruction('WRFSBASE', 'F3.0FAE/2 Ry only64', 'wrfsbase'), // writes the base of FS
-  systemInstruction('WRGSBASE', 'F3.0FAE/3 Ry only64', 'wrgsbase'), // writes the base of GS
+  systemInstruction('RDFSBASE', 'F3.0FAE/0 Ry only64 FSGSBASE', 'rdfsbase'), // reads the base of FS
+  systemInstruction('RDGSBASE', 'F3.0FAE/1 Ry only64 FSGSBASE', 'rdgsbase'), // reads the base of GS
+  systemInstruction('WRFSBASE', 'F3.0FAE/2 Ry only64 FSGSBASE', 'wrfsbase'), // writes the base of FS
+  systemInstruction('WRGSBASE', 'F3.0FAE/3 Ry only64 FSGSBASE', 'wrgsbase'), // writes the base of GS
 
   // Virtualization
-  systemInstruction('VMCALL', '0F01/C1', 'vmcall'), // calls the hypervisor
-  systemInstruction('VMLAUNCH', '0F01/C2', 'vmlaunch'), // enters a guest for the first time
-  systemInstruction('VMRESUME', '0F01/C3', 'vmresume'), // enters a guest again
-  systemInstruction('VMXOFF', '0F01/C4', 'vmxoff'), // leaves VMX operation
-  systemInstruction('VMFUNC', '0F01/D4', 'vmfunc'), // a function of the hypervisor without an exit
+  systemInstruction('VMCALL', '0F01/C1 VMX', 'vmcall'), // calls the hypervisor
+  systemInstruction('VMLAUNCH', '0F01/C2 VMX', 'vmlaunch'), // enters a guest for the first time
+  systemInstruction('VMRESUME', '0F01/C3 VMX', 'vmresume'), // enters a guest again
+  systemInstruction('VMXOFF', '0F01/C4 VMX', 'vmxoff'), // leaves VMX operation
+  systemInstruction('VMFUNC', '0F01/D4 VMX', 'vmfunc'), // a function of the hypervisor without an exit
   systemInstruction('VMMCALL', '0F01/D9', 'vmmcall'), // calls the hypervisor, on AMD's processors
-  systemInstruction('VMXON', 'F3.0FC7/6 M', 'vmxon'), // begins VMX operation
-  systemInstruction('VMCLEAR', '66.0FC7/6 M', 'vmclear'), // writes a VMCS back, unlaunched
-  systemInstruction('VMPTRLD', '0FC7/6 M', 'vmptrld'), // makes a VMCS the current one
-  systemInstruction('VMPTRST', '0FC7/7 M', 'vmptrst'), // stores the address of the current VMCS
-  systemInstruction('VMREAD', '0F78 Ev,Gv f64', 'vmread'), // reads a field of the VMCS
-  systemInstruction('VMWRITE', '0F79 Gv,Ev f64', 'vmwrite'), // writes a field of the VMCS
-  systemInstruction('INVEPT', '66.0F3880 Gy,M', 'invept'), // forgets translations by EPT
-  systemInstruction('INVVPID', '66.0F3881 Gy,M', 'invvpid'), // forgets translations by virtual processor
+  systemInstruction('VMXON', 'F3.0FC7/6 M VMX', 'vmxon'), // begins VMX operation
+  systemInstruction('VMCLEAR', '66.0FC7/6 M VMX', 'vmclear'), // writes a VMCS back, unlaunched
+  systemInstruction('VMPTRLD', '0FC7/6 M VMX', 'vmptrld'), // makes a VMCS the current one
+  systemInstruction('VMPTRST', '0FC7/7 M VMX', 'vmptrst'), // stores the address of the current VMCS
+  systemInstruction('VMREAD', '0F78 Ev,Gv f64 VMX', 'vmread'), // reads a field of the VMCS
+  systemInstruction('VMWRITE', '0F79 Gv,Ev f64 VMX', 'vmwrite'), // writes a field of the VMCS
+  systemInstruction('INVEPT', '66.0F3880 Gy,M VMX', 'invept'), // forgets translations by EPT
+  systemInstruction('INVVPID', '66.0F3881 Gy,M VMX', 'invvpid'), // forgets translations by virtual processor
 
   // Extended state: as much as a kernel needs to switch it
-  systemInstruction('XGETBV', '0F01/D0', 'xgetbv'), // reads an extended control register
-  systemInstruction('XSETBV', '0F01/D1', 'xsetbv'), // writes an extended control register
-  systemInstruction('FXSAVE', '0FAE/0 M', 'fxsave'), // stores the state of x87, MMX and SSE
-  systemInstruction('FXRSTOR', '0FAE/1 M', 'fxrstor'), // loads the state of x87, MMX and SSE
+  systemInstruction('XGETBV', '0F01/D0 XSAVE', 'xgetbv'), // reads an extended control register
+  systemInstruction('XSETBV', '0F01/D1 XSAVE', 'xsetbv'), // writes an extended control register
+  systemInstruction('FXSAVE', '0FAE/0 M FXSR', 'fxsave'), // stores the state of x87, MMX and SSE
+  systemInstruction('FXRSTOR', '0FAE/1 M FXSR', 'fxrstor'), // loads the state of x87, MMX and SSE
 ];
