@@ -9,11 +9,11 @@ import { PF_DELTA } from '../engine/flags.ts';
 import { EXCEPTION, HOW } from '../engine/float/soft-float.ts';
 import { STATUS, SUBTRACT, setResult, UNIT } from '../engine/float/x87-numbers.ts';
 import { instructionWord, POP, POP_TWICE, PREVENTS_STORE, QUIET_COMPARISON } from '../engine/float/x87-stack.ts';
-import { define, type Emitter } from '../engine/micro-ops.ts';
+import { define, type Emitter, microOp } from '../engine/micro-ops.ts';
 import { type Code, get, i32, i64, select, set, when } from '../engine/wasm-assembler.ts';
 import { VECTOR } from '../faults.ts';
 import { CR0, OFFSET, SEG, SLOT } from '../state.ts';
-import { type Builder, slot } from './builder.ts';
+import { type Builder, type Micro, slot } from './builder.ts';
 import { type Definition, instruction } from './encoding.ts';
 import { NONE } from './instruction.ts';
 
@@ -119,11 +119,34 @@ const linear = (e: Emitter, mask: number, further = 0): Code => {
 const stack = (e: Emitter): Code => bits(e.immHigh32, STACK);
 const place = (e: Emitter): Code => i32.shr_u(e.immHigh32, n32(PLACE_SHIFT));
 
+// A store that an exception prevents does not look at its operand's segment either. Where that has to be checked, a micro-operation before decides.
+
+const prevented = (name: string, flags: (e: Emitter) => Code): void =>
+  define(`x87.prevented.${name}`, (e) => {
+    const found = e.local('i32');
+    const toStore = 2; // records: the check of the segment, and the store
+    return [
+      set(found, flags(e)),
+      when(i32.eqz(allowed(e, get(found))), [
+        when(e.call('x87.leave', get(found), place(e)), e.call('x87.located', i64.add(e.get('b'), e.immLow), bits(e.immHigh32, OPCODE), n32(1))),
+        e.setField(UNIT.FIP, e.slotUnsigned(SLOT.RIP, 8)),
+        e.skip(n32(toStore)),
+      ]),
+    ];
+  });
+
 /** Emits a micro-operation that makes its own access. It finds address and offset in the same operand unless a segment's base lies between. */
 function access(b: Builder, name: string, bytes: number, kind: number, where = 0): void {
   const { address, offset } = memory(b, bytes, kind);
   const high = opcodeOf(b) | (address.stack ? STACK : 0) | (where << PLACE_SHIFT);
-  b.emit(`${name}.${b.code64 ? 8 : 4}`, { a: address.at, b: offset.at, imm: immediate(address.disp, high) });
+  const operands = { a: address.at, b: offset.at, imm: immediate(address.disp, high) };
+  const checks = b.micros.at(-1)?.op === microOp('segment');
+  if (kind === WRITE && checks) {
+    const check = b.micros.pop() as Micro;
+    b.emit(name.replace('store', 'prevented'), operands);
+    b.micros.push(check);
+  }
+  b.emit(`${name}.${b.code64 ? 8 : 4}`, operands);
 }
 const MASKS = [8, 4] as const;
 /** The same in the table: the offset is operand b and the displacement, which is zero when b is not a. */
@@ -185,7 +208,11 @@ const LOADS = [
 
 /** True when the flags let a result be stored. */
 const allowed = (e: Emitter, flags: Code): Code => i32.eqz(bits(i32.and(flags, i32.xor(fcw(e), n32(-1))), PREVENTS_STORE));
-const storing = (name: string, bytes: number, convert: (e: Emitter) => Code): void =>
+const storing = (name: string, bytes: number, convert: (e: Emitter) => Code): void => {
+  prevented(name, (e) => {
+    const [value, flags] = [e.local('i64'), e.local('i32')];
+    return [setResult(value, flags, convert(e)), get(flags)];
+  });
   accesses(`x87.store.${name}`, (e, mask) => {
     const [value, flags] = [e.local('i64'), e.local('i32')];
     return [
@@ -194,30 +221,31 @@ const storing = (name: string, bytes: number, convert: (e: Emitter) => Code): vo
       e.call('x87.leave', get(flags), place(e)),
     ];
   });
+};
 storing('single', 4, (e) => e.call('x87.toSingle.top'));
 storing('double', 8, (e) => e.call('x87.toDouble.top'));
 for (const bytes of [2, 4, 8] as const) {
   storing(`int${8 * bytes}`, bytes, (e) => e.call('x87.toInteger.top', n32(8 * bytes), n32(0)));
   storing(`truncated${8 * bytes}`, bytes, (e) => e.call('x87.toInteger.top', n32(8 * bytes), n32(HOW.TRUNCATE)));
 }
-/** Ten bytes are two stores. The upper one is tried first, with a read that asks for the right to write. */
-const storingTen = (name: string, convert: (e: Emitter) => Code): void =>
+/** Ten bytes are two stores. When the second one faults, the first has been made: so it is on a real processor. */
+const storingTen = (name: string, convert: (e: Emitter) => Code): void => {
+  prevented(name, (e) => {
+    const [low, high, flags] = [e.local('i64'), e.local('i64'), e.local('i32')];
+    return [convert(e), set(flags, []), set(high, []), set(low, []), get(flags)];
+  });
   accesses(`x87.store.${name}`, (e, mask) => {
     const [low, high, flags] = [e.local('i64'), e.local('i64'), e.local('i32')];
-    const MODIFY = 2;
     return [
       convert(e),
       set(flags, []),
       set(high, []),
       set(low, []),
-      when(allowed(e, get(flags)), [
-        when(i32.eqz(e.probe(linear(e, mask, 9), WRITE)), set(high, select(get(high), e.load(2, linear(e, mask, 8), stack(e), MODIFY), n32(1)))),
-        e.store(8, linear(e, mask), get(low), stack(e)),
-        e.store(2, linear(e, mask, 8), get(high), stack(e)),
-      ]),
+      when(allowed(e, get(flags)), [e.store(8, linear(e, mask), get(low), stack(e)), e.store(2, linear(e, mask, 8), get(high), stack(e))]),
       e.call('x87.leave', get(flags), place(e)),
     ];
   });
+};
 storingTen('extended', (e) => e.call('x87.whole.top'));
 storingTen('decimal', (e) => e.call('x87.toDecimal.top'));
 onRegisters('x87.copy', (e, what) => e.call('x87.copy', what));
@@ -229,8 +257,9 @@ const storeTo =
 // biome-ignore format: table
 const STORES = [
   instruction('FST', 'DD/D0+', (b) => emit(b, 'x87.copy', sti(b))),
-  // D9/D8, DF/D0 and DF/D8 are not in the manual; they have been there since the 8087.
-  instruction('FSTP', 'DD/D8+; D9/D8+; DF/D0+; DF/D8+', (b) => emit(b, 'x87.copy', sti(b) | POP)),
+  // The others are not in the manual; they have been there since the 8087. One of them does not mind when ST(0) is empty.
+  instruction('FSTP', 'DD/D8+; DF/D0+; DF/D8+', (b) => emit(b, 'x87.copy', sti(b) | POP)),
+  instruction('FSTPNCE', 'D9/D8+', (b) => emit(b, 'x87.copyIfAny', sti(b) | POP)),
   instruction('FST', 'D9/2 Md', storeTo('single', 4)), instruction('FSTP', 'D9/3 Md', storeTo('single', 4, POP)),
   instruction('FST', 'DD/2 Mq', storeTo('double', 8)), instruction('FSTP', 'DD/3 Mq', storeTo('double', 8, POP)),
   instruction('FSTP', 'DB/7 Mt', storeTo('extended', 10, POP)),
@@ -346,15 +375,14 @@ const CONSTANT_LOADS = CONSTANTS.map(([name, modrm]) => simple(name, `D9/${modrm
 // ## The stack
 
 onRegisters('x87.exchange', (e, what) => e.call('x87.exchange', what));
-onRegisters('x87.rotate', (e, what) => e.call('x87.rotate', i32.shr_u(what, n32(4)), bits(what, 15)));
-const NO_TAG = 8;
+for (const name of ['rotate', 'free', 'copyIfAny']) onRegisters(`x87.${name}`, (e, what) => e.call(`x87.${name}`, what));
 // biome-ignore format: table
 const STACK_INSTRUCTIONS = [
   instruction('FXCH', 'D9/C8+; DD/C8+; DF/C8+', (b) => emit(b, 'x87.exchange', sti(b))),
-  simple('FDECSTP', 'D9/F6', 'x87.rotate', (7 << 4) | NO_TAG), simple('FINCSTP', 'D9/F7', 'x87.rotate', (1 << 4) | NO_TAG),
-  instruction('FFREE', 'DD/C0+', (b) => emit(b, 'x87.rotate', sti(b))),
+  simple('FDECSTP', 'D9/F6', 'x87.rotate', 7), simple('FINCSTP', 'D9/F7', 'x87.rotate', 1),
+  instruction('FFREE', 'DD/C0+', (b) => emit(b, 'x87.free', sti(b))),
   // Not in the manual either.
-  instruction('FFREEP', 'DF/C0+', (b) => emit(b, 'x87.rotate', (1 << 4) | sti(b))),
+  instruction('FFREEP', 'DF/C0+', (b) => emit(b, 'x87.free', sti(b) | POP)),
 ];
 
 const CONDITIONAL_MOVES = (
@@ -388,18 +416,16 @@ onRegisters('x87.compareFlags', (e, what) => {
   const unordered = bits(get(answer), STATUS.C2);
   return [
     set(answer, e.call('x87.compare.registers', what)),
-    when(allowed(e, get(answer)), [
-      e.setSlot(SLOT.CC_RESULT, 8, select(c64(0), c64(0x101), equal)), // 101: neither zero nor of even parity
-      e.setSlot(
-        SLOT.CC_A,
-        8,
-        i64.or(
-          i64.shl(i64.extend_i32_u(i32.shr_u(get(answer), n32(8))), c64(63)),
-          select(select(c64(0), c64(1 << PF_DELTA), unordered), c64(0), equal),
-        ),
+    e.setSlot(SLOT.CC_RESULT, 8, select(c64(0), c64(0x101), equal)), // 101: neither zero nor of even parity
+    e.setSlot(
+      SLOT.CC_A,
+      8,
+      i64.or(
+        i64.shl(i64.extend_i32_u(i32.shr_u(get(answer), n32(8))), c64(63)),
+        select(select(c64(0), c64(1 << PF_DELTA), unordered), c64(0), equal),
       ),
-      e.setSlot(SLOT.CC_B, 8, c64(0)),
-    ]),
+    ),
+    e.setSlot(SLOT.CC_B, 8, c64(0)),
     e.call('x87.comparedFlags', get(answer), what),
   ];
 });

@@ -276,9 +276,9 @@ defineFunction('x87.divide.special', OPERANDS, RESULT, (s, ...locals: Local[]) =
   return [
     refuse(s, these),
     when(any(all(aInfinite, bInfinite), all(aZero, bZero)), ret(indefinite(IE))),
+    when(all(bZero, i32.eqz(aInfinite)), ret(infinity(sign, n32(ZE)))), // which hides a denormal
     stopAtDenormal(these),
     when(aInfinite, ret(infinity(sign, get(flags)))),
-    when(bZero, ret(infinity(sign, i32.or(get(flags), n32(ZE))))),
     when(any(aZero, bInfinite), ret(zero(sign, get(flags)))),
     compute(s, 'float.divide', these),
   ];

@@ -94,10 +94,12 @@ defineFunction('x87.finish', ['i64', 'i32', 'i32'], ['i32'], (s, value: Local, w
 /** Exceptions that keep a result from being stored in memory: those of range as well, because a wrapped exponent would not fit the format. */
 export const PREVENTS_STORE = PRECOMPUTATION | EXCEPTION.OE | EXCEPTION.UE;
 
-/** (flags, place): ends an instruction whose result, if any, has been delivered already. */
+/** (flags, place): ends a store to memory, which has been made unless the flags prevent it. One that is out of range has then not been rounded either. */
 defineFunction('x87.leave', ['i32', 'i32'], ['i32'], (s, flags: Local, place: Local) => {
   const [status, unmasked] = [s.local('i32'), s.local('i32')];
+  const outOfRange = i32.and(i32.and(get(flags), i32.xor(fcw(s), n32(-1))), n32(EXCEPTION.OE | EXCEPTION.UE));
   return [
+    when(outOfRange, set(flags, i32.and(get(flags), n32(~(EXCEPTION.PE | STATUS.C1))))),
     report(s, status, get(flags), unmasked),
     when(i32.eqz(i32.and(get(unmasked), n32(PREVENTS_STORE))), pop(s, place, status)),
     setFsw(s, get(status)),
@@ -110,23 +112,27 @@ const UNDERFLOW = IE | STATUS.SF;
 const underflow = (s: StateAccess, place: Code): Code =>
   ret(s.call('x87.finish', INDEFINITE.SIGNIFICAND, n32((INDEFINITE.WORD << 16) | UNDERFLOW), place));
 
-/** (value, word): pushes a result, unless the register is taken. */
-defineFunction('x87.push', ['i64', 'i32'], ['i32'], (s, value: Local, word: Local) => {
+/** (value, word): pushes a result, whatever the register holds. A denormal is pushed even when that is an exception. */
+defineFunction('x87.pushOver', ['i64', 'i32'], ['i32'], (s, value: Local, word: Local) => {
   const [status, unmasked, register] = [s.local('i32'), s.local('i32'), s.local('i32')];
   return [
     set(register, physical(fsw(s), n32(7))),
-    when(i32.and(i32.shr_u(tags(s), get(register)), n32(1)), [
-      set(value, INDEFINITE.SIGNIFICAND),
-      set(word, n32((INDEFINITE.WORD << 16) | UNDERFLOW | STATUS.C1)),
-    ]),
     report(s, status, get(word), unmasked),
-    when(i32.and(get(unmasked), n32(PRECOMPUTATION)), [setFsw(s, get(status)), ret(n32(1))]),
+    when(i32.and(get(unmasked), n32(IE)), [setFsw(s, get(status)), ret(n32(1))]),
     storeRegister(at(s, get(register)), get(value), i32.shr_u(get(word), n32(16))),
     setTags(s, i32.or(tags(s), bit(get(register)))),
     setFsw(s, i32.or(i32.and(get(status), n32(~STATUS.TOP)), i32.shl(get(register), n32(11)))),
     i32.ne(get(unmasked), n32(0)),
   ];
 });
+/** (value, word): pushes a result, unless the register is taken. */
+defineFunction('x87.push', ['i64', 'i32'], ['i32'], (s, value: Local, word: Local) => [
+  when(i32.and(i32.shr_u(tags(s), physical(fsw(s), n32(7))), n32(1)), [
+    set(value, INDEFINITE.SIGNIFICAND),
+    set(word, n32((INDEFINITE.WORD << 16) | UNDERFLOW | STATUS.C1)),
+  ]),
+  s.call('x87.pushOver', get(value), get(word)),
+]);
 
 const isEmpty = (s: StateAccess, register: Code): Code => i32.eqz(i32.and(i32.shr_u(tags(s), register), n32(1)));
 
@@ -137,11 +143,8 @@ defineFunction('x87.duplicate', ['i32'], ['i32'], (s, i: Local) => {
   return [
     set(register, physical(fsw(s), get(i))),
     set(from, at(s, get(register))),
-    when(
-      isEmpty(s, get(register)),
-      // Also when the register above is taken: that fault is found first.
-      ret(s.call('x87.push', INDEFINITE.SIGNIFICAND, n32((INDEFINITE.WORD << 16) | UNDERFLOW))),
-    ),
+    // The empty source is found before the register that is taken.
+    when(isEmpty(s, get(register)), ret(s.call('x87.pushOver', INDEFINITE.SIGNIFICAND, n32((INDEFINITE.WORD << 16) | UNDERFLOW)))),
     s.call('x87.push', significand(get(from)), i32.shl(upperWord(get(from)), n32(16))),
   ];
 });
@@ -281,18 +284,41 @@ defineFunction('x87.pick', ['i32', 'i32'], ['i32'], (s, i: Local, condition: Loc
     set(b, physical(get(status), get(i))),
     when(i32.or(isEmpty(s, get(a)), isEmpty(s, get(b))), underflow(s, n32(0))),
     when(get(condition), storeRegister(at(s, get(a)), significand(at(s, get(b))), upperWord(at(s, get(b))))),
-    setFsw(s, i32.and(get(status), n32(~STATUS.C1))),
     n32(0),
   ];
 });
 
-/** (by, tag): FINCSTP, FDECSTP; FFREE has `by` = 0 and the register whose tag is cleared, FFREEP both. A `tag` of 8 is none. */
-defineFunction('x87.rotate', ['i32', 'i32'], ['i32'], (s, by: Local, tag: Local) => {
+/** (by): FINCSTP and FDECSTP. */
+defineFunction('x87.rotate', ['i32'], ['i32'], (s, by: Local) => [
+  setFsw(s, i32.or(i32.and(fsw(s), n32(~(STATUS.TOP | STATUS.C1))), i32.and(i32.add(fsw(s), i32.shl(get(by), n32(11))), n32(STATUS.TOP)))),
+  n32(0),
+]);
+
+/** (place): FFREE, and FFREEP. */
+defineFunction('x87.free', ['i32'], ['i32'], (s, place: Local) => {
   const status = s.local('i32');
   return [
     set(status, i32.and(fsw(s), n32(~STATUS.C1))),
-    when(i32.lt_u(get(tag), n32(8)), setTags(s, i32.and(tags(s), i32.xor(bit(physical(get(status), get(tag))), n32(-1))))),
-    setFsw(s, i32.or(i32.and(get(status), n32(~STATUS.TOP)), i32.and(i32.add(get(status), i32.shl(get(by), n32(11))), n32(STATUS.TOP)))),
+    setTags(s, i32.and(tags(s), i32.xor(bit(physical(get(status), i32.and(get(place), n32(7)))), n32(-1)))),
+    pop(s, place, status),
+    setFsw(s, get(status)),
+    n32(0),
+  ];
+});
+
+/** (place): copies ST(0) to ST(i), unless it is empty, which is nobody's fault; and pops. */
+defineFunction('x87.copyIfAny', ['i32'], ['i32'], (s, place: Local) => {
+  const [a, b, status] = [s.local('i32'), s.local('i32'), s.local('i32')];
+  return [
+    set(status, i32.and(fsw(s), n32(~STATUS.C1))),
+    set(a, physical(get(status), n32(0))),
+    set(b, physical(get(status), i32.and(get(place), n32(7)))),
+    when(i32.eqz(isEmpty(s, get(a))), [
+      storeRegister(at(s, get(b)), significand(at(s, get(a))), upperWord(at(s, get(a)))),
+      setTags(s, i32.or(tags(s), bit(get(b)))),
+    ]),
+    pop(s, place, status),
+    setFsw(s, get(status)),
     n32(0),
   ];
 });
@@ -306,16 +332,14 @@ const CONDITIONS = STATUS.C0 | STATUS.C2 | STATUS.C3;
 const UNORDERED = CONDITIONS;
 const quietly = (what: Local): Code => i32.and(get(what), n32(QUIET_COMPARISON));
 
-/** (conditions and flags, what): condition codes, flags, pops. */
+/** (conditions and flags, what): condition codes, flags, pops. The codes are set even when an exception prevents the pop. */
 defineFunction('x87.compared', ['i32', 'i32'], ['i32'], (s, answer: Local, what: Local) => {
   const [status, unmasked, place] = [s.local('i32'), s.local('i32'), s.local('i32')];
   return [
     set(place, placeOf(what)),
     report(s, status, get(answer), unmasked),
-    when(i32.eqz(i32.and(get(unmasked), n32(PRECOMPUTATION))), [
-      set(status, i32.or(i32.and(get(status), n32(~CONDITIONS)), i32.and(get(answer), n32(CONDITIONS)))),
-      pop(s, place, status),
-    ]),
+    set(status, i32.or(i32.and(get(status), n32(~CONDITIONS)), i32.and(get(answer), n32(CONDITIONS)))),
+    when(i32.eqz(get(unmasked)), pop(s, place, status)),
     setFsw(s, get(status)),
     i32.ne(get(unmasked), n32(0)),
   ];
@@ -346,10 +370,18 @@ defineFunction('x87.compare.memory', ['i64', 'i32', 'i32'], ['i32'], (s, operand
     compare(s, a, [get(operand), get(word)], what),
   ];
 });
-/** FCOMI: (conditions and flags, what) -> 1 when an exception is pending. */
-defineFunction('x87.comparedFlags', ['i32', 'i32'], ['i32'], (s, answer: Local, what: Local) =>
-  s.call('x87.leave', i32.and(get(answer), n32(~CONDITIONS)), placeOf(what)),
-);
+/** (conditions and flags, what): for FCOMI, which puts the conditions elsewhere, and leaves C1 alone unless a register was empty. */
+defineFunction('x87.comparedFlags', ['i32', 'i32'], ['i32'], (s, answer: Local, what: Local) => {
+  const [status, unmasked, place] = [s.local('i32'), s.local('i32'), s.local('i32')];
+  return [
+    set(place, placeOf(what)),
+    when(i32.eqz(i32.and(get(answer), n32(STATUS.SF))), set(unmasked, i32.and(fsw(s), n32(STATUS.C1)))),
+    report(s, status, i32.or(i32.and(get(answer), n32(~CONDITIONS)), get(unmasked)), unmasked),
+    when(i32.eqz(get(unmasked)), pop(s, place, status)),
+    setFsw(s, get(status)),
+    i32.ne(get(unmasked), n32(0)),
+  ];
+});
 
 /** FXAM. */
 defineFunction('x87.examine.top', [], [], (s) => {
