@@ -55,6 +55,14 @@ interface Translation {
   readonly shift: number;
 }
 
+/** A large page: the bits of its linear address above its size, in two halves. */
+interface LargePage {
+  readonly number: number;
+  readonly hi: number;
+  readonly shift: number;
+}
+const LARGE_PAGES_LISTED = 32;
+
 /** The banks, in the private area of the machine's memory. */
 export class Tlb {
   readonly #words: Int32Array;
@@ -63,7 +71,8 @@ export class Tlb {
   // The slots filled since the last flush, so that flushing a nearly empty bank is cheap; `#filled` past the end means "too many: clear all".
   readonly #log: Uint16Array[] = [];
   readonly #filled = new Int32Array(BANKS);
-  #large = false; // some entry is a part of a large page
+  // Large pages of which the bank holds, or has held, a part. A superset will do; null when there were too many to list.
+  readonly #large: (LargePage[] | null)[] = [];
 
   constructor(memory: PhysicalMemory) {
     this.#words = memory.i32;
@@ -72,6 +81,7 @@ export class Tlb {
     for (let bank = 0; bank < BANKS; bank++) {
       this.#banks.push(start + bank * BANK_BYTES);
       this.#log.push(new Uint16Array(TLB.ENTRIES));
+      this.#large.push([]);
       this.#clear(bank);
     }
   }
@@ -102,7 +112,18 @@ export class Tlb {
     this.#tag(at + (TLB.EXEC_TAG >> 2), page, hi, t.executable);
     words[at + (TLB.ADDEND >> 2)] = (this.#ramOffset + t.page - page) | 0;
     words[at + (TLB.INFO >> 2)] = (t.global ? INFO.GLOBAL : 0) | (t.shift << INFO.SHIFT_AT);
-    if (t.shift > SMALL_PAGE_SHIFT) this.#large = true;
+    if (t.shift > SMALL_PAGE_SHIFT) this.#noteLarge(bank, lo >>> t.shift, hi | 0, t.shift);
+  }
+
+  #noteLarge(bank: number, number: number, hi: number, shift: number): void {
+    const list = this.#large[bank];
+    if (!list || list.some((page) => page.number === number && page.hi === hi && page.shift === shift)) return;
+    if (list.length === LARGE_PAGES_LISTED) this.#large[bank] = null;
+    else list.push({ number, hi, shift });
+  }
+  #inLarge(bank: number, lo: number, hi: number): boolean {
+    const list = this.#large[bank];
+    return !list || list.some((page) => page.number === lo >>> page.shift && page.hi === (hi | 0));
   }
 
   #tag(word: number, page: number, hi: number, valid: boolean): void {
@@ -130,6 +151,7 @@ export class Tlb {
       for (let i = 0; i < count; i++) this.#drop(start + (log[i] as number) * (TLB.ENTRY_BYTES >> 2));
     }
     this.#filled[bank] = 0;
+    if (this.#large[bank]?.length !== 0) this.#large[bank] = [];
   }
 
   #clear(bank: number): void {
@@ -177,7 +199,7 @@ export class Tlb {
     for (const bank of [pair, pair + 1]) {
       const at = this.#at(bank, lo);
       this.#drop(at);
-      if (!this.#large) continue;
+      if (!this.#inLarge(bank, lo, hi)) continue;
       const start = (this.#banks[bank] as number) >> 2;
       for (let entry = start; entry < start + (BANK_BYTES >> 2); entry += TLB.ENTRY_BYTES >> 2) {
         if (this.#empty(entry)) continue;
