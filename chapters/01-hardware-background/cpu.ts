@@ -19,7 +19,7 @@ import type { SystemOp } from './isa/system-ops.ts';
 import { Mmu, type MmuHost, type PhysicalBus } from './mmu/mmu.ts';
 import { LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS, WIDE_LINEAR_ADDRESS_BITS } from './mmu/paging.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-import { CpuState, CR0, CR4, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from './state.ts';
+import { CpuState, CR0, CR4, EFER, FLAG, MODE, OFFSET, SEG, SLOT, WATCH } from './state.ts';
 import { CR4_BITS, RESET_CR0 } from './system/control.ts';
 import { type Cpuid, modelCpuid } from './system/cpuid.ts';
 import { armed, DR6, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
@@ -81,7 +81,6 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   #stepping = false; // TF was set before it
   #keepsRf = false; // it was an IRET, and RF is the one it loaded
   #breakpoints = { instructions: false, data: false, ports: false };
-  #slowAccess = false;
   #leaving: VmExit | null = null;
 
   constructor({ memory, trace, ports = NO_PORTS, devices = NO_DEVICES, apicId = 0, linearAddressBits = LINEAR_ADDRESS_BITS }: CpuOptions) {
@@ -239,6 +238,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
       fire();
     }
     if (this.#takeEvent()) return null;
+    this.#watch();
     const activity = state.get32(OFFSET.ACTIVITY);
     if (activity !== ACTIVITY.ACTIVE) return this.#idle(activity);
     if (this.instructions >= limit) return { kind: 'deadline' };
@@ -501,12 +501,34 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     state.set32(OFFSET.CANONICAL_SHIFT, state.low32(OFFSET.CR4) & CR4.LA57 ? 64 - WIDE_LINEAR_ADDRESS_BITS : 64 - LINEAR_ADDRESS_BITS);
     // @clause x86.alignment-check
     const aligned = user && (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
-    this.#slowAccess = aligned || this.#breakpoints.data;
-    state.set32(OFFSET.TLB, this.mmu.selectBank(user, this.intercepts !== null, this.#slowAccess));
+    const slow = aligned || this.#breakpoints.data;
+    state.set32(OFFSET.TLB, this.mmu.selectBank(user, this.intercepts !== null, slow));
+    // Where the ordinary system call or interrupt goes to and comes from; see engine/micro-ops/system.ts.
+    const alignedUser = (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
+    state.set32(OFFSET.BANK_SUPERVISOR, this.mmu.bank(false, this.#breakpoints.data));
+    state.set32(OFFSET.BANK_USER, this.mmu.bank(true, this.#breakpoints.data || alignedUser));
+    this.#watch();
     if (this.trace && mode !== before && modeName(mode) !== modeName(before)) {
       this.#tick();
       this.trace.emit({ kind: 'mode', mode: modeName(mode) });
     }
+  }
+
+  /** Who wants to know of system instructions. */
+  #watch(): void {
+    const { intercepts } = this;
+    const pending = this.#nmiPending || (intercepts !== null && intercepts.watchesWindows !== false) || (this.#interrupts?.pending() ?? false);
+    const watch =
+      (this.trace ? WATCH.TRACE : 0) |
+      (intercepts ? WATCH.HYPERVISOR : 0) |
+      (pending ? WATCH.PENDING : 0) |
+      (this.#breakpoints.ports ? WATCH.PORTS : 0);
+    this.state.set32(OFFSET.WATCH, watch);
+  }
+
+  /** Each access is to be looked at: the bank in use is the one that is always empty. */
+  get #slowAccess(): boolean {
+    return this.state.get32(OFFSET.TLB) === this.mmu.emptyBank;
   }
 
   // @clause x86.long.state
@@ -526,11 +548,11 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   translate(linear: bigint, bytes: number, access: number): number | VmExit {
     this.#tick();
     const at = BigInt.asUintN(64, linear);
-    if (this.#slowAccess) this.#watch(at, bytes, access);
+    if (this.#slowAccess) this.#inspect(at, bytes, access);
     return this.mmu.translate(at, bytes, access, this.cpl === 3, !this.#slowAccess);
   }
 
-  #watch(linear: bigint, bytes: number, access: number): void {
+  #inspect(linear: bigint, bytes: number, access: number): void {
     const aligned = (linear & BigInt(bytes - 1)) === 0n;
     const { state } = this;
     if (!aligned && this.cpl === 3 && state.low32(OFFSET.CR0) & CR0.AM && state.get32(OFFSET.RFLAGS) & FLAG.AC) throw new Fault(VECTOR.AC, 0);

@@ -59,6 +59,8 @@ export interface Intercepts {
   nmi(): boolean;
   /** Asked at an instruction boundary when EVENTS is set: interrupt-window and NMI-window exits. `canInterrupt`: IF is set and nothing blocks. */
   windows(canInterrupt: boolean, canNmi: boolean): void;
+  /** False: `windows` has nothing to say however interruptible the guest becomes. */
+  readonly watchesWindows?: boolean;
   /** Second-stage paging, or null when EPT is off. */
   readonly ept: EptContext | null;
 }

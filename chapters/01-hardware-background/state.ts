@@ -38,6 +38,8 @@ export const OFFSET = {
   ACTIVITY: 0x21c, // VMX encoding: 0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI
   TLB: 0x220, // offset of the TLB bank in use
   CANONICAL_SHIFT: 0x224, // 64 minus the number of linear-address bits in force: 16, or 7 with CR4.LA57
+  WATCH: 0x240, // who wants to know of system instructions: see WATCH
+  BANK_SUPERVISOR: 0x244, BANK_USER: 0x248, // TLB banks for CPL 0 to 2 and for CPL 3, as things are
   // 64-bit
   ICOUNT: 0x228, // instructions retired: virtual time
   DEADLINE: 0x230, // leave the loop before retiring instruction number DEADLINE
@@ -107,6 +109,9 @@ export const MODE = {
   LONG: 1 << 6, // EFER.LMA: 64-bit or compatibility mode
   USER: 1 << 7, // CPL = 3
 } as const;
+
+/** Bits of OFFSET.WATCH. A trace listens; a hypervisor is to be asked; an interrupt or a window may be taken as soon as IF allows it; ports have breakpoints. */
+export const WATCH = { TRACE: 1, HYPERVISOR: 2, PENDING: 4, PORTS: 8 } as const;
 
 type Word64 = number; // a byte offset from OFFSET, of a 64-bit field
 type Word32 = number; // likewise of a 32-bit field

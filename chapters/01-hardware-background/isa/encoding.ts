@@ -83,6 +83,9 @@ const REMARKS = {
 } as const;
 type Remark = keyof typeof REMARKS;
 
+/** The words behind the notation. */
+export const NOTATION = { kinds: KINDS, remarks: REMARKS } as const;
+
 // The last remark names the CPUID feature with which an encoding came. What every processor has, since the 80486, has none.
 
 /** CPUID's names of the features that brought instructions. */
@@ -95,6 +98,8 @@ const FEATURES = [
 type Feature = (typeof FEATURES)[number];
 
 export interface Encoding {
+  /** As it is written in the definition: opcode, operands, remarks, feature. */
+  readonly text: string;
   /** 0x00–0xff; 0x0f00–0x0fff; 0x0f3800–0x0f3aff. */
   readonly opcode: number;
   /** The opcode follows a VEX prefix, which then also says what the others would: 66, F2 or F3, and REX. */
@@ -143,6 +148,7 @@ function parseEncoding(text: string, definition: Definition): Encoding[] {
   const opcode = Number.parseInt(hex, 16);
   const usesModrm = operands.some(({ kind }) => 'EMRGSCDBPQNVWU'.includes(kind)) || remarks.has('memory') || remarks.has('register');
   const encoding: Encoding = {
+    text: text.trim(),
     opcode,
     vex: vex !== undefined,
     prefix: prefix ? Number.parseInt(prefix, 16) : 0,
@@ -168,5 +174,6 @@ function makeDefinition(name: string, encodings: string, build: Definition['buil
 /** An instruction that becomes micro-operations. */
 export const instruction = (name: string, encodings: string, build: (b: Builder) => void): Definition => makeDefinition(name, encodings, build, null);
 
-/** An instruction that TypeScript executes. */
-export const systemInstruction = (name: string, encodings: string, system: SystemOp): Definition => makeDefinition(name, encodings, null, system);
+/** An instruction that TypeScript executes. `ordinary`: micro-operations that are tried first; they go on at NEXT_RIP, or decline and have changed nothing. */
+export const systemInstruction = (name: string, encodings: string, system: SystemOp, ordinary: Definition['build'] = null): Definition =>
+  makeDefinition(name, encodings, ordinary, system);

@@ -541,7 +541,17 @@ export class Mmu {
       this.tlb.flushBank(PAIR.GUEST);
       this.#smapTouched = false;
     }
+    return this.bank(user, slow);
+  }
+
+  /** The bank for a privilege in the present world, as OFFSET.TLB would hold it. */
+  bank(user: boolean, slow: boolean): number {
     return this.tlb.offset(slow ? BANK.EMPTY : this.#bank(user));
+  }
+
+  /** The one that holds nothing. */
+  get emptyBank(): number {
+    return this.tlb.offset(BANK.EMPTY);
   }
 }
 

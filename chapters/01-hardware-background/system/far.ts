@@ -34,7 +34,22 @@ import {
   SYSTEM_TYPE,
   selectorError,
 } from './descriptors.ts';
-import { canonical, currentStack, join, longMode, longStack, operandAddress, privilegeOf, protectedMode, type Stack, U16, U32, U64, virtual8086 } from './segmentation.ts';
+import {
+  canonical,
+  code64,
+  currentStack,
+  join,
+  longMode,
+  longStack,
+  operandAddress,
+  privilegeOf,
+  protectedMode,
+  type Stack,
+  U16,
+  U32,
+  U64,
+  virtual8086,
+} from './segmentation.ts';
 import { switchTask } from './task-switch.ts';
 import { innerStack, loadInnerStack } from './tss.ts';
 
@@ -54,7 +69,7 @@ const isIndirect = (insn: Instruction): boolean => insn.opcode === 0xff;
 /** Judges the offset at which code of descriptor `d` is to be entered. */
 function checkTarget(cpu: Cpu, d: Descriptor, offset: bigint): void {
   // @clause x86.far.target-offset
-  if (is64BitCode(cpu, d) ? !canonical(cpu, offset) : offset > BigInt(d.limit)) throw generalProtection();
+  if (is64BitCode(cpu, d) ? !canonical(cpu, offset) : (offset & U32) > BigInt(d.limit)) throw generalProtection();
 }
 
 /** Judges a code descriptor that JMP or CALL names directly: no change of privilege. */
@@ -68,7 +83,8 @@ function checkDirect(cpu: Cpu, d: Descriptor): void {
   if ((d.rights & AR.P) === 0) throw notPresent(code);
 }
 
-const jumpTo = (cpu: Cpu, offset: bigint): void => cpu.state.setSlot(SLOT.NEXT_RIP, offset);
+/** Only 64-bit code has an instruction pointer of more than 32 bits: of a longer offset the rest is dropped. */
+const jumpTo = (cpu: Cpu, offset: bigint): void => cpu.state.setSlot(SLOT.NEXT_RIP, code64(cpu) ? offset : offset & U32);
 
 /** JMP far. */
 export function farJmp(cpu: Cpu, insn: Instruction): void {
@@ -175,10 +191,12 @@ export function farCall(cpu: Cpu, insn: Instruction): void {
   const d = readDescriptor(cpu, selector);
   if (isCode(d.rights)) {
     checkDirect(cpu, d);
-    const stack = currentStack(cpu);
+    // 64-bit code is called with a stack pointer of 64 bits, and without the stack segment's base, from compatibility mode, too.
+    const stack = is64BitCode(cpu, d) ? longStack(cpu, state.slot32(SLOT.RSP), state.slotHigh(SLOT.RSP), cpu.cpl) : currentStack(cpu);
     stack.reserve(2 * size);
-    checkTarget(cpu, d, offset);
+    // The words are in memory, below the stack pointer, when the target turns out to be none.
     pushReturn(stack, size);
+    checkTarget(cpu, d, offset);
     markAccessed(cpu, d);
     stack.commit();
     enterCode(cpu, d, cpu.cpl);

@@ -26,8 +26,7 @@ function codeMode(state: CpuState, flags: number): number {
 }
 
 // Flat segments need neither base nor limit check, and nearly all 32-bit code has them. This is asked at every change of privilege.
-const isFlat = (state: CpuState): boolean =>
-  isFlatCode(state) && isFlatData(state, SEG.DS) && isFlatData(state, SEG.ES) && isFlatData(state, SEG.SS);
+const isFlat = (state: CpuState): boolean => isFlatCode(state) && isFlatData(state, SEG.DS) && isFlatData(state, SEG.ES) && isFlatData(state, SEG.SS);
 
 const startsAtZero = ({ u32 }: CpuState, at: number): boolean => u32[at] === 0 && u32[at + 1] === 0 && u32[at + 2] === 0xffffffff;
 const recordOf = (seg: number): number => (OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2;

@@ -90,13 +90,13 @@ function stringIo(cpu: Cpu, insn: Instruction, direction: 'in' | 'out', move: (l
   const repeated = insn.rep || insn.repne;
   const mask = maskOf(insn.addressSize);
   const count = repeated ? state.slot(SLOT.RCX) & mask : 1n;
-  if (count === 0n) return;
   const port = state.slot32(SLOT.RDX) & 0xffff;
+  checkPermission(cpu, port, insn.bytes);
+  if (count === 0n) return;
   const index = direction === 'in' ? SLOT.RDI : SLOT.RSI;
   // @clause x86.io.string-segment
   const segment = direction === 'in' ? SEG.ES : insn.segment;
   const offset = state.slot(index) & mask;
-  checkPermission(cpu, port, insn.bytes);
   const linear = linearAddress(cpu, segment, offset, insn.bytes, direction === 'in');
   if (cpu.intercepts) {
     const addressSize = (insn.addressSize * 8) as 16 | 32 | 64;

@@ -196,7 +196,7 @@ function reportable(cpu: Cpu, selector: number, types: ReadonlySet<number>): Des
 export function lar(cpu: Cpu, insn: Instruction): void {
   if (!protectedMode(cpu)) throw undefinedOpcode();
   const d = reportable(cpu, readOperand(cpu, insn, 2), LAR_TYPES);
-  if (d) writeRegister(cpu, insn.reg, insn.operandSize, BigInt(d.hi & (insn.operandSize === 2 ? 0xff00 : 0xf0ff00)));
+  if (d) writeRegister(cpu, insn.reg, insn.operandSize, BigInt(d.hi & (insn.operandSize === 2 ? 0xff00 : 0xffff00)));
   answer(cpu, d !== null);
 }
 
@@ -224,13 +224,13 @@ export function verw(cpu: Cpu, insn: Instruction): void {
 export function arpl(cpu: Cpu, insn: Instruction): void {
   if (!protectedMode(cpu)) throw undefinedOpcode();
   const source = cpu.state.slot32(insn.reg) & 3;
-  const at = insn.mod === 3 ? 0n : operandAddress(cpu, insn, 2, true);
-  const target = insn.mod === 3 ? cpu.state.slot32(insn.rm) & 0xffff : cpu.mmu.read32(at, 2, privilegeOf(cpu.cpl), 2);
+  // Memory need not be writable as long as nothing is written.
+  const target = readOperand(cpu, insn, 2);
   const adjusted = (target & 3) < source;
   if (adjusted) {
     const value = BigInt((target & ~3) | source);
     if (insn.mod === 3) writeRegister(cpu, insn.rm, 2, value);
-    else cpu.mmu.write(at, 2, value, privilegeOf(cpu.cpl));
+    else cpu.mmu.write(operandAddress(cpu, insn, 2, true), 2, value, privilegeOf(cpu.cpl));
   }
   answer(cpu, adjusted);
 }
@@ -243,7 +243,7 @@ function requireFsGsBase(cpu: Cpu): void {
 
 export function readBase(cpu: Cpu, insn: Instruction, seg: number): void {
   requireFsGsBase(cpu);
-  writeRegister(cpu, insn.rm, insn.operandSize, cpu.state.segBase(seg));
+  writeRegister(cpu, insn.rm, insn.operandSize === 8 ? 8 : 4, cpu.state.segBase(seg)); // prefix 66 means nothing
 }
 
 export function writeBase(cpu: Cpu, insn: Instruction, seg: number): void {

@@ -360,6 +360,10 @@ export class VmxIntercepts implements Intercepts {
   }
 
   // @clause vmx.exit.windows
+  get watchesWindows(): boolean {
+    return (this.#primary & (C.NMI_WINDOW_EXITING | C.INTR_WINDOW_EXITING)) !== 0;
+  }
+
   windows(canInterrupt: boolean, canNmi: boolean): void {
     if (canNmi && this.#primary & C.NMI_WINDOW_EXITING) throw new VmExit(EXIT_REASON.NMI_WINDOW);
     if (canInterrupt && this.#primary & C.INTR_WINDOW_EXITING) throw new VmExit(EXIT_REASON.INTERRUPT_WINDOW);
