@@ -59,7 +59,7 @@ const CALL = instruction('CALL', 'E8 Jz f64; FF/2 Ev f64', (b) => {
   const { operandSize, imm } = b.insn;
   const target = b.temporary();
   if (b.operands[0]?.kind === 'J') b.emit(`aim.${operandSize}`, { d: target, imm });
-  else b.emit(`checkTarget.${operandSize}`, { d: target, a: b.value(0) });
+  else b.emit(operandSize === 8 ? 'checkCall.8' : `checkTarget.${operandSize}`, { d: target, a: b.value(0) });
   b.push(b.nextRip, operandSize);
   b.end('goTo', { a: target });
 }); // pushes the address of the next instruction, jumps

@@ -88,6 +88,13 @@ for (const bytes of WIDE) {
     return [set(to, e.getUnsigned('a', bytes)), checkTarget(e, bytes, get(to)), e.set('d', 8, get(to))];
   });
 }
+/** The same for CALL through a register or memory in 64-bit code. When the target is no address, the return address is already in memory, below the stack pointer. */
+define('checkCall.8', (e) => {
+  const to = e.local('i64');
+  const below = i64.sub(e.slotUnsigned(SLOT.RSP, 8), i64.const(8n));
+  const refuse = [e.store(8, below, e.slotUnsigned(SLOT.NEXT_RIP, 8), i32.const(1)), e.fault(VECTOR.GP, 0)];
+  return [set(to, e.getUnsigned('a', 8)), when(i32.eqz(canonical(e, get(to))), refuse), e.set('d', 8, get(to))];
+});
 define('goTo', (e) => [e.setSlot(SLOT.NEXT_RIP, 8, e.get('a')), e.dispatch]); // a target that `aim` or `checkTarget` has checked
 define('dispatch', (e) => e.dispatch);
 /** The block ends, the program does not. The instruction is complete, so RIP moves on: a fault in fetching the next belongs to the next. */
