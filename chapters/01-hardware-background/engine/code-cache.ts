@@ -51,6 +51,8 @@ export interface Block {
   /** The memory epoch in which `code` was last known to be what memory holds. */
   checked: number;
   valid: boolean;
+  /** How often it is to be interpreted before it is translated. -1: nobody has decided yet; 0: it is not to be translated. */
+  heat: number;
 }
 
 /** What decoding produced, before it has a place in the arena. */
@@ -134,7 +136,7 @@ export class CodeCache {
     const { micros, ...rest } = decoding;
     const record = this.#allocate(micros.length * RECORD_BYTES);
     this.writeRecords(record, micros);
-    const block: Block = { ...rest, record, records: micros.length, checked: epoch, valid: true };
+    const block: Block = { ...rest, record, records: micros.length, checked: epoch, valid: true, heat: -1 };
     const newPages: number[] = [];
     for (const page of this.#pagesOf(block)) {
       let blocks = this.#byPage.get(page);
@@ -186,14 +188,26 @@ export class CodeCache {
     this.freeSystem(block.system);
   }
 
-  /** The bytes at buffer offset `place` are being overwritten. */
-  written(place: number, bytes: number): void {
+  /** Offsets, in the page of `place`, where blocks begin. */
+  startsOnPage(place: number): number[] {
+    const page = pageOf(place);
+    return [...(this.#byPage.get(page) ?? [])].filter((block) => pageOf(block.place) === page).map((block) => block.place % PAGE_BYTES);
+  }
+
+  /** The bytes at buffer offset `place` are being overwritten. Returns whether a block had to go. */
+  written(place: number, bytes: number): boolean {
+    let any = false;
     const last = pageOf(place + bytes - 1);
     for (let page = pageOf(place); page <= last; page++) {
       const blocks = this.#byPage.get(page);
       if (!blocks) continue;
-      for (const block of [...blocks]) if (this.#covers(block, place, bytes)) this.withdraw(block);
+      for (const block of [...blocks]) {
+        if (!this.#covers(block, place, bytes)) continue;
+        this.withdraw(block);
+        any = true;
+      }
     }
+    return any;
   }
   #covers({ place, firstBytes, second, code }: Block, at: number, bytes: number): boolean {
     const overlaps = (start: number, length: number): boolean => at < start + length && start < at + bytes;

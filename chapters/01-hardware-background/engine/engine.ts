@@ -19,10 +19,13 @@ import {
   JUMP_ENTRY,
   jumpIndex,
   LEFT,
+  MARGIN,
   RECORD_BYTES,
   TRANSLATED,
 } from './interpreter.ts';
 import { microOp, WORD, WORD_BYTES } from './micro-ops.ts';
+import type { Decoded } from './translator/region.ts';
+import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';
 
 /** Kinds of access, as the MMU is asked for them. A read-modify-write faults as a write. */
 export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2 } as const;
@@ -62,8 +65,12 @@ export type Stop =
   | { readonly kind: 'vmexit'; readonly exit: VmExit };
 
 /** Options of {@link Engine}. `arenaBytes` bounds the memory for decoded code, taken from the private area. */
-interface EngineOptions {
+export interface EngineOptions {
   readonly arenaBytes?: number;
+  /** Translate hot code to WebAssembly. What the guest does, and when, does not depend on it. */
+  readonly translate?: boolean;
+  /** How often a block is interpreted before it is hot. */
+  readonly heat?: number;
 }
 
 /**
@@ -78,11 +85,18 @@ const DECODING_MODE = MODE.CODE | MODE.STACK32 | MODE.FLAT;
 const NEXT_PAGE = BigInt(PAGE_BYTES);
 /** Place of the interpreter in the table of functions that run code. */
 const INTERPRETER = 0;
+/** A block is translated after it has been interpreted so often. */
+const HEAT = 200;
+/** An access by an instruction that translated code could not complete: what the host answered is not asked again when the interpreter starts it anew. */
+interface Attempt {
+  readonly linear: bigint;
+  readonly bytes: number;
+  readonly access: number;
+  readonly outcome: number | Fault | VmExit;
+}
 const BANK_MASK = (1 << (CONTEXT_EPOCH_AT - CONTEXT_MODE_BITS)) - 1;
 /** Epochs that fit above the rest of the context. */
 const EPOCHS = 1 << (31 - CONTEXT_EPOCH_AT);
-/** Runs code until there is a reason to come back, which it returns ({@link LEFT}). */
-type CodeFunction = (argument: number) => number;
 
 const isCanonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
 
@@ -95,7 +109,14 @@ export class Engine {
   readonly #jumpCache: number;
   readonly #scratch: number;
   readonly #code = new WebAssembly.Table({ element: 'anyfunc', initial: 1 });
-  readonly #functions: ((argument: number) => number)[] = [];
+  readonly #functions: (CodeFunction | null)[] = [];
+  /** Translations of hot code, when there are to be any. */
+  readonly translator: Translator | null = null;
+  readonly #heat: number;
+  #attempts: Attempt[] = [];
+  #attemptsAt = -1;
+  /** Counts occasions on which decoded or translated code had to go. */
+  #withdrawn = 0;
   readonly #crossing = { 8: microOp('crossing.8'), 4: microOp('crossing.4') };
   readonly #insn = { 8: microOp('insn.8'), 4: microOp('insn.4'), limit: microOp('insn.limit') };
   readonly #sequel = microOp('sequel');
@@ -106,7 +127,8 @@ export class Engine {
   #memoryEpoch = 1;
   #scratchSystem = -1;
 
-  constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, { arenaBytes = 2 << 20 }: EngineOptions = {}) {
+  constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, options: EngineOptions = {}) {
+    const { arenaBytes = 2 << 20, translate = false, heat = HEAT } = options;
     this.#memory = memory;
     this.#state = state;
     this.#host = host;
@@ -118,9 +140,24 @@ export class Engine {
     const pages = memory.buffer.byteLength / 65536;
     const shared = !(memory.buffer instanceof ArrayBuffer);
     const module = compileInterpreter(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache });
-    const { run } = new WebAssembly.Instance(module, { env: this.#imports() }).exports;
-    this.#code.set(INTERPRETER, run as CodeFunction);
-    this.#functions[INTERPRETER] = run as CodeFunction;
+    const imports = this.#imports();
+    const { exports } = new WebAssembly.Instance(module, { env: imports });
+    this.#install(INTERPRETER, exports.run as CodeFunction);
+    this.#heat = heat;
+    if (!translate) return;
+    this.translator = new Translator({
+      memory,
+      machine: { pages, shared, state: state.base, words: this.#words },
+      install: (slot, run) => this.#install(slot, run),
+      imports: {
+        ...exports,
+        memory: memory.wasm,
+        miss: (linear: bigint, info: number, count: number) => this.#missInRegion(linear, info, count),
+        allowsSegment: (segment: number, offset: bigint, bytes: number, access: number) =>
+          Number(!this.#segmentAllows(segment, offset, bytes, access)),
+      },
+      decode: (place, end, mode) => this.#decodeForRegion(place, end, mode),
+    });
   }
 
   // ## Running
@@ -137,18 +174,18 @@ export class Engine {
     let left: number = LEFT.BOUNDARY;
     for (;;) {
       const reason = this.#reasonToStop();
-      let record: number;
+      let start: { func: number; argument: number };
       try {
         this.#checkTarget();
         state.setSlot(SLOT.RIP, state.slot(SLOT.NEXT_RIP));
         if (reason) return reason;
-        record = this.#find();
+        start = this.#find(left === LEFT.INTERPRET);
       } catch (thrown) {
         state.setNumber(OFFSET.ICOUNT, state.getNumber(OFFSET.ICOUNT) + 1);
         return this.#stopFor(thrown);
       }
       this.#setLimit();
-      left = this.#enter(INTERPRETER, record);
+      left = this.#enter(start.func, start.argument);
       if (left === LEFT.ABORT) {
         const thrown = this.#parked;
         this.#parked = null;
@@ -166,6 +203,12 @@ export class Engine {
     let left = (this.#functions[func] as CodeFunction)(argument);
     while (left === LEFT.GO) left = (this.#functions[this.#word32(WORD.FUNC)] as CodeFunction)(this.#word32(WORD.ARGUMENT));
     return left;
+  }
+  #install(slot: number, run: CodeFunction | null): void {
+    if (slot >= this.#code.length) this.#code.grow(slot + 1 - this.#code.length);
+    this.#code.set(slot, run);
+    this.#functions[slot] = run;
+    if (!run) this.#forgetSlot(slot);
   }
 
   #stopFor(thrown: unknown): Stop {
@@ -252,17 +295,13 @@ export class Engine {
       code: this.#code,
       translate: (signed, bytes, access, stack) => {
         try {
-          const linear = BigInt.asUintN(64, signed);
-          const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
-          // @clause x86.segment.canonical
-          if (this.#code64 && !(isCanonical(linear) && isCanonical(last))) throw stack ? stackFault() : generalProtection();
-          const at = this.#host.translate(linear, bytes, access);
+          const at = this.#attempted(signed, bytes, access) ?? this.#ask(signed, bytes, access, stack);
           if (typeof at !== 'number') {
             this.#park(at);
             return TRANSLATED.ABORT;
           }
           if (at < 0) return TRANSLATED.SLOW;
-          if (access !== ACCESS.READ && this.#cache.holdsCode(at)) this.#cache.written(at, bytes);
+          if (access !== ACCESS.READ && this.#holdsCodeAt(at)) this.#written(at, bytes);
           return at;
         } catch (thrown) {
           this.#park(thrown);
@@ -333,23 +372,138 @@ export class Engine {
 
   // ## Finding code
 
-  /** The record to execute next, for the code at NEXT_RIP. Throws Fault or VmExit when it cannot be fetched. */
-  #find(): number {
+  /** What to call next, for the code at RIP. Throws Fault or VmExit when it cannot be fetched. `interpret`: a translation would not do. */
+  #find(interpret: boolean): { func: number; argument: number } {
     const state = this.#state;
     const mode = state.get32(OFFSET.MODE);
     const rip = state.slot(SLOT.RIP);
     const linear = this.#code64 ? rip : BigInt.asUintN(32, rip + state.segBase(SEG.CS));
     const place = this.#fetch(rip, linear);
-    if (place < 0) return this.#uncached(linear, mode, null);
+    if (place < 0) return interpreting(this.#uncached(linear, mode, null));
     // Single steps get blocks of their own, so that they do not leave short blocks behind for those who run on.
     const single = state.getNumber(OFFSET.DEADLINE) - state.getNumber(OFFSET.ICOUNT) === 1;
     const key = place * 64 + (mode & DECODING_MODE) * 2 + Number(single);
     const known = this.#cache.find(key);
     const block = known && this.#stillGood(known, linear) ? known : this.#decode(key, place, linear, mode, single);
-    if (!block) return this.#uncached(linear, mode, place);
-    if (!single) this.#remember(rip, block);
+    if (!block) return interpreting(this.#uncached(linear, mode, place));
+    if (!single) {
+      const translation = this.#translation(rip, block);
+      this.#remember(rip, block, translation);
+      const time = this.#state.getNumber(OFFSET.DEADLINE) - this.#state.getNumber(OFFSET.ICOUNT);
+      if (translation && !interpret && time >= MARGIN) return { func: translation.translation.slot, argument: translation.entry };
+    }
     // The second page of a crossing instruction has just been consulted.
-    return block.second >= 0 ? block.record + RECORD_BYTES : block.record;
+    return interpreting(block.second >= 0 ? block.record + RECORD_BYTES : block.record);
+  }
+
+  /** The translation of a block; made now if the block has become hot. */
+  #translation(rip: bigint, block: Block): { translation: Translation; entry: number } | null {
+    const { translator } = this;
+    if (!translator || block.second >= 0) return null;
+    const mode = this.#state.get32(OFFSET.MODE);
+    if (!(this.#code64 || mode & MODE.FLAT)) return null;
+    const circumstances = { mode, bank: this.#state.get32(OFFSET.TLB) };
+    const found = translator.find(block.place, rip, circumstances);
+    if (found) {
+      if (found.translation.checked === this.#memoryEpoch) return found;
+      if (translator.intact(found.translation)) {
+        found.translation.checked = this.#memoryEpoch;
+        return found;
+      }
+      translator.withdraw(found.translation);
+    }
+    if (!this.#isHot(rip, block)) return null;
+    const made = translator.translate(block.place, rip, circumstances, this.#cache.startsOnPage(block.place), this.#memoryEpoch);
+    if (!made) {
+      block.heat = 0; // never again
+      return null;
+    }
+    return { translation: made, entry: made.entries.get(block.place % PAGE_BYTES) as number };
+  }
+  /** True when the interpreter came back because the block's heat was used up. */
+  #isHot(rip: bigint, block: Block): boolean {
+    if (block.heat < 0) {
+      const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
+      block.heat = Number.isFinite(times) ? times : 0;
+      return false;
+    }
+    if (block.heat === 0) return false;
+    const entry = this.#entryOf(rip);
+    const { view } = this.#memory;
+    const isOurs =
+      view.getUint32(entry + JUMP_ENTRY.RECORD, true) === block.record &&
+      view.getInt32(entry + JUMP_ENTRY.CONTEXT, true) === this.#word32(WORD.CONTEXT);
+    return isOurs && view.getUint32(entry + JUMP_ENTRY.HEAT, true) === 0;
+  }
+  #decodeForRegion(place: number, end: number, mode: number): Decoded | null {
+    const decoded = decode(this.#memory.u8, place, end, mode);
+    if (typeof decoded === 'string' || decoded.encoding.definition.system) return null;
+    const { insn, encoding } = decoded;
+    const builder = new Builder(insn, encoding, mode);
+    encoding.definition.build?.(builder);
+    return { length: insn.length, micros: builder.micros, ended: builder.ended };
+  }
+  #entryOf(rip: bigint): number {
+    const linear = BigInt.asUintN(64, rip + this.#memory.view.getBigUint64(this.#words + WORD.CODE_BASE, true));
+    return this.#jumpCache + jumpIndex(linear) * JUMP_ENTRY.BYTES;
+  }
+  #forgetSlot(slot: number): void {
+    const { i32 } = this.#memory;
+    const step = JUMP_ENTRY.BYTES >> 2;
+    const end = (this.#jumpCache >> 2) + step * JUMP_ENTRY.COUNT;
+    for (let at = this.#jumpCache >> 2; at < end; at += step) {
+      if (i32[at + (JUMP_ENTRY.FUNC >> 2)] !== slot) continue;
+      i32[at] = -1;
+      i32[at + 1] = -1;
+    }
+  }
+
+  // ## Calls from translated code
+  //
+  // An access that misses the TLB either yields a buffer offset, and translated code goes on; or the instruction is left to the interpreter, from its beginning.
+  // Then the same questions will be asked again, and the host must not notice: a walk of the page tables shows in the trace. So the answers that one instruction has got
+  // are kept until it is over.
+
+  #missInRegion(signed: bigint, info: number, count: number): number {
+    this.#state.setNumber(OFFSET.ICOUNT, count);
+    if (count !== this.#attemptsAt) {
+      this.#attempts = [];
+      this.#attemptsAt = count;
+    }
+    const bytes = info & 0xff;
+    const access = (info >> 8) & 0xff;
+    const before = this.#withdrawn;
+    let outcome: number | Fault | VmExit;
+    try {
+      outcome = this.#ask(signed, bytes, access, info >> 16);
+    } catch (thrown) {
+      if (!(thrown instanceof Fault || thrown instanceof VmExit)) throw thrown;
+      outcome = thrown;
+    }
+    this.#attempts.push({ linear: signed, bytes, access, outcome });
+    if (typeof outcome !== 'number' || outcome < 0) return 0;
+    if (access !== ACCESS.READ && this.#holdsCodeAt(outcome)) this.#written(outcome, bytes);
+    return this.#withdrawn === before ? outcome : 0;
+  }
+  #attempted(linear: bigint, bytes: number, access: number): number | Fault | VmExit | null {
+    if (this.#attempts.length === 0 || this.#attemptsAt !== this.#state.getNumber(OFFSET.ICOUNT)) return null;
+    const at = this.#attempts.findIndex((one) => one.linear === linear && one.bytes === bytes && one.access === access);
+    return at < 0 ? null : ((this.#attempts.splice(at, 1)[0] as Attempt).outcome ?? null);
+  }
+  #ask(signed: bigint, bytes: number, access: number, stack: number): number | VmExit {
+    const linear = BigInt.asUintN(64, signed);
+    const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
+    // @clause x86.segment.canonical
+    if (this.#code64 && !(isCanonical(linear) && isCanonical(last))) throw stack ? stackFault() : generalProtection();
+    return this.#host.translate(linear, bytes, access);
+  }
+  #holdsCodeAt(place: number): boolean {
+    return this.#cache.holdsCode(place) || (this.translator?.holdsCode(place) ?? false);
+  }
+  #written(place: number, bytes: number): void {
+    const blocks = this.#cache.written(place, bytes);
+    const regions = this.translator?.written(place, bytes) ?? false;
+    if (blocks || regions) this.#withdrawn++;
   }
 
   /** Buffer offset of the code at RIP. The TLB is consulted only if this is not the page that the last instruction came from. */
@@ -488,6 +642,9 @@ export class Engine {
     micros.push(this.#begin(mode, insn.length));
     const { build, system: op } = encoding.definition;
     if (op) {
+      const ordinary = new Builder(insn, encoding, mode);
+      build?.(ordinary);
+      micros.push(...ordinary.micros);
       const system = this.#cache.addSystem({ op, insn });
       micros.push({ ...plain(this.#systemOp), imm: BigInt(system) });
       return { ended: true, system };
@@ -508,16 +665,17 @@ export class Engine {
   }
 
   /** Puts a block into the jump cache. */
-  #remember(rip: bigint, block: Block): void {
+  #remember(rip: bigint, block: Block, found: { translation: Translation; entry: number } | null): void {
     const { view } = this.#memory;
     const linear = BigInt.asUintN(64, rip + view.getBigUint64(this.#words + WORD.CODE_BASE, true));
-    const entry = this.#jumpCache + jumpIndex(linear) * JUMP_ENTRY.BYTES;
+    const entry = this.#entryOf(rip);
     view.setBigUint64(entry + JUMP_ENTRY.LINEAR, linear, true);
     view.setInt32(entry + JUMP_ENTRY.CONTEXT, this.#word32(WORD.CONTEXT), true);
     view.setUint32(entry + JUMP_ENTRY.PLACE, block.place, true);
     view.setUint32(entry + JUMP_ENTRY.RECORD, block.record, true);
-    view.setUint32(entry + JUMP_ENTRY.FUNC, INTERPRETER, true);
-    view.setUint32(entry + JUMP_ENTRY.HEAT, 0, true);
+    view.setUint32(entry + JUMP_ENTRY.FUNC, found ? found.translation.slot : INTERPRETER, true);
+    view.setUint32(entry + JUMP_ENTRY.ARGUMENT, found ? found.entry : 0, true);
+    view.setUint32(entry + JUMP_ENTRY.HEAT, found ? 0 : Math.max(block.heat, 0), true);
   }
   #clearJumpCache(): void {
     this.#memory.u8.fill(0xff, this.#jumpCache, this.#jumpCache + JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
@@ -533,12 +691,12 @@ export class Engine {
 
   /** Bytes of RAM are being written by someone other than the running code's fast path: forget decoded code that covers them. */
   codeWritten(hpa: number, bytes: number): void {
-    this.#cache.written(this.#memory.ramOffset + hpa, bytes);
+    this.#written(this.#memory.ramOffset + hpa, bytes);
   }
 
   /** True when the RAM page of `hpa` holds decoded code: the MMU must then leave the write tag of its TLB entries invalid. */
   holdsCode(hpa: number): boolean {
-    return this.#cache.holdsCode(this.#memory.ramOffset + hpa);
+    return this.#holdsCodeAt(this.#memory.ramOffset + hpa);
   }
 
   /** Address mappings or permissions changed: the page that instructions come from must be looked up anew. */
@@ -553,4 +711,5 @@ export class Engine {
   }
 }
 
+const interpreting = (record: number): { func: number; argument: number } => ({ func: INTERPRETER, argument: record });
 const plain = (op: number): Micro => ({ op, d: 0, a: 0, b: 0, imm: 0n });

@@ -9,7 +9,7 @@ import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
 import { AR, CpuState, CR4, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
-import { ACCESS, Engine, type EngineHost, type Stop } from './engine.ts';
+import { ACCESS, Engine, type EngineHost, type EngineOptions, type Stop } from './engine.ts';
 import { writeFlags } from './flags.ts';
 import { TLB_ENTRY } from './interpreter.ts';
 
@@ -34,7 +34,7 @@ export class FlatMachine implements EngineHost {
   readOnlyBelow = 0;
   readonly #tlb: number;
 
-  constructor(bits: 16 | 32 | 64 = 64, ramBytes = 1 << 20) {
+  constructor(bits: 16 | 32 | 64 = 64, ramBytes = 1 << 20, options: EngineOptions = {}) {
     this.memory = new PhysicalMemory({ ramBytes, privateBytes: 4 << 20 });
     this.state = new CpuState(this.memory);
     this.#tlb = this.memory.reserve(TLB_ENTRY.BYTES * TLB_ENTRY.COUNT, PAGE_BYTES);
@@ -50,7 +50,7 @@ export class FlatMachine implements EngineHost {
     }
     writeFlags(state, FLAG.FIXED);
     this.flushTlb();
-    this.engine = new Engine(this.memory, state, this);
+    this.engine = new Engine(this.memory, state, this, options);
   }
 
   /** Copies code to `at`, points RIP there, runs up to `instructions`. Returns why it stopped. */

@@ -323,7 +323,7 @@ export class WasmModule {
   readonly #signatures: string[] = [];
   readonly #types: number[][] = [];
   readonly #imports: number[][] = [];
-  readonly #functions: { type: number; code: number[] | null }[] = [];
+  readonly #functions: { type: number; code: readonly number[] }[] = [];
   readonly #exports: number[][] = [];
   #importedFunctions = 0;
 
@@ -359,12 +359,11 @@ export class WasmModule {
 
   /** Adds a function; `build` receives its parameters and makes its code. */
   function(params: readonly ValueType[], results: readonly ValueType[], build: (body: FunctionBody, ...params: Local[]) => Code): Func {
-    const entry: { type: number; code: number[] | null } = { type: this.#type({ params, results }), code: null };
-    this.#functions.push(entry);
-    const index = this.#importedFunctions + this.#functions.length - 1;
+    // What is imported while the body is being made comes before it in the numbering.
     const body = new FunctionBody(params);
-    entry.code = body.encode(build(body, ...body.params));
-    return { index };
+    const code = body.encode(build(body, ...body.params));
+    this.#functions.push({ type: this.#type({ params, results }), code });
+    return { index: this.#importedFunctions + this.#functions.length - 1 };
   }
 
   export(exportName: string, func: Func): void {
@@ -373,7 +372,7 @@ export class WasmModule {
 
   encode(): Uint8Array<ArrayBuffer> {
     const functions = this.#functions.map(({ type }) => unsigned(type));
-    const codes = this.#functions.map(({ code }) => [...unsigned((code ?? []).length), ...(code ?? [])]);
+    const codes = this.#functions.map(({ code }) => [...unsigned(code.length), ...code]);
     const parts = [
       [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
       section(1, list(this.#types)),

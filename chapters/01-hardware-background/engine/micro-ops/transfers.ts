@@ -64,7 +64,8 @@ const canonical = (e: Emitter, x: Code): Code => {
   const shift = i64.extend_i32_u(e.field32(OFFSET.CANONICAL_SHIFT));
   return i64.eq(i64.shr_s(i64.shl(x, shift), shift), x);
 };
-const checkTarget = (e: Emitter, bytes: number, target: Code): Code =>
+/** #GP for a target outside the code segment or the address space. */
+export const checkTarget = (e: Emitter, bytes: number, target: Code): Code =>
   when(bytes === 8 ? i32.eqz(canonical(e, target)) : i64.gt_u(target, limitOfCode(e)), e.fault(VECTOR.GP, 0));
 for (const bytes of WIDE) {
   const relative = (e: Emitter): Code => cut(bytes, i64.add(e.slotUnsigned(SLOT.NEXT_RIP, 8), e.imm));

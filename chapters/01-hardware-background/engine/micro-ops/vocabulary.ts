@@ -40,7 +40,10 @@ export const setFlagWords = (e: Emitter, result: Code, carry: Code, overflow: Co
 /** The same sign and parity, but ZF clear. */
 export const nonZero = (x: Code): Code => i64.or(x, c64(0x100));
 export const carryWord = (e: Emitter): Code => e.slotUnsigned(SLOT.CC_A, 8);
-export const carryIn = (e: Emitter): Code => i64.shr_u(carryWord(e), c64(63));
+export const carryIn = (e: Emitter): Code => {
+  const known = e.foresight?.condition('b');
+  return known ? i64.extend_i32_u(known) : i64.shr_u(carryWord(e), c64(63));
+};
 /** Replaces CF alone by bit 63 of `top`. */
 export const setCarry = (e: Emitter, top: Code): Code =>
   e.setSlot(SLOT.CC_A, 8, i64.or(i64.and(carryWord(e), i64.const((1n << 63n) - 1n)), i64.and(top, MIN)));

@@ -1,0 +1,205 @@
+// # Keeping translations
+//
+// Regions are compiled when they become hot and stay until one of their bytes is written to, or until there are too many: a WebAssembly module costs some
+// memory whatever its size. Each has a slot in the table of functions that run code; whoever knows the slot can enter. To withdraw a region is therefore to
+// empty its slot and to forget the slot wherever it is remembered. The module itself is then garbage, and the collector's business.
+//
+// Code that is rewritten all the time would be compiled all the time. So each page has an account of how often its translations had to be withdrawn, and
+// waits longer each time; after {{PATIENCE}} times it is left to the interpreter.
+
+import { PAGE_BYTES, type PhysicalMemory } from '../../physical-memory.ts';
+import { compileRegion, isTranslatable, type Machine, Refusal } from './compile.ts';
+import { type Decoded, formRegion } from './region.ts';
+
+/** Withdrawals after which a page is not translated any more. */
+export const PATIENCE = 10;
+/** Bounds on what is kept. */
+const MOST_REGIONS = 1024;
+const MOST_BYTES = 24 << 20;
+/** Pages whose withdrawals are remembered. */
+const MOST_ACCOUNTS = 4096;
+
+/** Runs code until there is a reason to come back, which it returns (`LEFT`). */
+export type CodeFunction = (argument: number) => number;
+
+/** What a translated region needs from the engine. */
+export interface TranslatorHost {
+  readonly memory: PhysicalMemory;
+  readonly machine: Machine;
+  /** Puts a function that runs code into a slot of the table (1 and up), or takes it out: then nothing may remember the slot any more. */
+  install(slot: number, run: CodeFunction | null): void;
+  /** What modules import: memory, library, and the ways back. */
+  readonly imports: WebAssembly.ModuleImports;
+  decode(place: number, end: number, mode: number): Decoded | null;
+}
+
+/** A translated region. */
+export interface Translation {
+  readonly slot: number;
+  readonly key: string;
+  /** Buffer offset of its page, and the bytes that were translated. */
+  readonly page: number;
+  readonly ranges: readonly (readonly [number, number])[];
+  readonly code: Uint8Array;
+  /** Numbers of entries by offset in the page. */
+  readonly entries: ReadonlyMap<number, number>;
+  readonly bytes: number;
+  checked: number;
+}
+
+/** What makes a difference to a translation, besides the bytes. */
+export interface Circumstances {
+  readonly mode: number;
+  readonly bank: number;
+}
+
+export class Translator {
+  readonly #host: TranslatorHost;
+  readonly #denied = new Set<number>();
+  /** By page, mode, TLB bank and RIP of the page: later ones last. */
+  readonly #byKey = new Map<string, Translation[]>();
+  readonly #byPage = new Map<number, Set<Translation>>();
+  readonly #all = new Set<Translation>();
+  readonly #withdrawals = new Map<number, number>();
+  readonly #freeSlots: number[] = [];
+  #bytes = 0;
+  #slots = 0;
+  /** Regions compiled so far. */
+  compiled = 0;
+
+  constructor(host: TranslatorHost) {
+    this.#host = host;
+  }
+
+  get regions(): number {
+    return this.#all.size;
+  }
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  #key(page: number, rip: bigint, { mode, bank }: Circumstances): string {
+    return `${page}.${mode}.${bank}.${rip}`;
+  }
+
+  /** The translation that can be entered at a place, and the number of the entry. */
+  find(place: number, rip: bigint, circumstances: Circumstances): { translation: Translation; entry: number } | null {
+    const offset = place % PAGE_BYTES;
+    const known = this.#byKey.get(this.#key(place - offset, BigInt.asUintN(64, rip - BigInt(offset)), circumstances));
+    if (!known) return null;
+    for (let n = known.length - 1; n >= 0; n--) {
+      const translation = known[n] as Translation;
+      const entry = translation.entries.get(offset);
+      if (entry !== undefined) return { translation, entry };
+    }
+    return null;
+  }
+
+  holdsCode(place: number): boolean {
+    return this.#byPage.has(place - (place % PAGE_BYTES));
+  }
+
+  /** How many times as hot as others code on this page must be. Infinity: it is not to be translated. */
+  reluctance(place: number): number {
+    const times = this.#withdrawals.get(place - (place % PAGE_BYTES)) ?? 0;
+    return times >= PATIENCE ? Number.POSITIVE_INFINITY : 2 ** times;
+  }
+
+  /** Translates what begins at a place. Null when that is not possible. */
+  translate(place: number, rip: bigint, circumstances: Circumstances, known: readonly number[], epoch: number): Translation | null {
+    const { memory, machine, imports } = this.#host;
+    for (;;) {
+      const region = formRegion({
+        place,
+        rip,
+        mode: circumstances.mode,
+        known,
+        decode: (at, end) => this.#host.decode(at, end, circumstances.mode),
+        translatable: (op) => isTranslatable(op) && !this.#denied.has(op),
+      });
+      if (!region) return null;
+      try {
+        const { bytes, entries } = compileRegion(region, circumstances.bank, machine);
+        const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: imports });
+        const slot = this.#freeSlots.pop() ?? ++this.#slots;
+        this.#host.install(slot, exports.region as CodeFunction);
+        this.compiled++;
+        const offset = place % PAGE_BYTES;
+        const translation: Translation = {
+          slot,
+          key: this.#key(region.page, BigInt.asUintN(64, rip - BigInt(offset)), circumstances),
+          page: region.page,
+          ranges: region.ranges,
+          code: memory.u8.slice(region.page, region.page + PAGE_BYTES),
+          entries: new Map(entries.map((block, number) => [region.blocks[block]?.offset as number, number])),
+          bytes: bytes.length,
+          checked: epoch,
+        };
+        this.#add(translation);
+        return translation;
+      } catch (thrown) {
+        if (!(thrown instanceof Refusal) || this.#denied.has(thrown.op)) throw thrown;
+        this.#denied.add(thrown.op);
+      }
+    }
+  }
+  #add(translation: Translation): void {
+    for (const oldest of this.#all) {
+      if (this.#all.size < MOST_REGIONS && this.#bytes + translation.bytes <= MOST_BYTES) break;
+      this.withdraw(oldest);
+    }
+    this.#all.add(translation);
+    this.#bytes += translation.bytes;
+    const list = this.#byKey.get(translation.key);
+    if (list) list.push(translation);
+    else this.#byKey.set(translation.key, [translation]);
+    const onPage = this.#byPage.get(translation.page);
+    if (onPage) onPage.add(translation);
+    else this.#byPage.set(translation.page, new Set([translation]));
+  }
+
+  withdraw(translation: Translation): void {
+    if (!this.#all.delete(translation)) return;
+    const { key, page, slot } = translation;
+    this.#bytes -= translation.bytes;
+    const left = (this.#byKey.get(key) ?? []).filter((other) => other !== translation);
+    if (left.length > 0) this.#byKey.set(key, left);
+    else this.#byKey.delete(key);
+    const onPage = this.#byPage.get(page);
+    onPage?.delete(translation);
+    if (onPage?.size === 0) this.#byPage.delete(page);
+    this.#host.install(slot, null);
+    this.#freeSlots.push(slot);
+  }
+
+  /** Bytes are being overwritten. Returns whether a translation had to go. */
+  written(place: number, bytes: number): boolean {
+    let any = false;
+    const last = place + bytes - 1;
+    for (let page = place - (place % PAGE_BYTES); page <= last; page += PAGE_BYTES) {
+      const onPage = this.#byPage.get(page);
+      if (!onPage) continue;
+      for (const translation of [...onPage]) {
+        if (!translation.ranges.some(([from, to]) => page + from <= last && place < page + to)) continue;
+        this.withdraw(translation);
+        any = true;
+      }
+      if (any) this.#account(page);
+    }
+    return any;
+  }
+  #account(page: number): void {
+    if (this.#withdrawals.size >= MOST_ACCOUNTS) this.#withdrawals.clear();
+    this.#withdrawals.set(page, (this.#withdrawals.get(page) ?? 0) + 1);
+  }
+
+  /** True when memory still holds what was translated. */
+  intact(translation: Translation): boolean {
+    const { u8 } = this.#host.memory;
+    const { page, code } = translation;
+    return translation.ranges.every(([from, to]) => {
+      for (let at = from; at < to; at++) if (u8[page + at] !== code[at]) return false;
+      return true;
+    });
+  }
+}
