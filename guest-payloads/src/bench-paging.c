@@ -27,7 +27,7 @@ static void prepare(void) {
 // A page shows another frame, INVLPG, a read, a write.
 static u32 one_by_one(void) {
   u32 sum = 0;
-  for (u32 i = 0; i < 8192; i++) {
+  for (u32 i = 0; i < 2048; i++) {
     u32 n = i % PAGES;
     map(n, (i + (i >> 6)) % FRAMES);
     invlpg(page(n));
@@ -40,7 +40,7 @@ static u32 one_by_one(void) {
 // Eight pages change, CR3 is loaded, and these and eight others are read.
 static u32 all_at_once(void) {
   u32 sum = 0;
-  for (u32 i = 0; i < 1024; i++) {
+  for (u32 i = 0; i < 256; i++) {
     for (u32 n = 0; n < 8; n++) map(n, (i + n) % FRAMES);
     flush();
     for (u32 n = 0; n < 16; n++) sum = sum * 3 + *page(n);
@@ -74,7 +74,7 @@ static void prepare_faults(void) {
 static u32 on_demand(void) {
   u32 sum = 0;
   faults = 0;
-  for (u32 i = 0; i < 64; i++) {
+  for (u32 i = 0; i < 16; i++) {
     for (u32 n = 0; n < PAGES; n++) {
       *leaf(n) = 0;
       invlpg(page(n));

@@ -4,7 +4,7 @@
 
 #include "bench.h"
 
-#define CALLS 2048
+#define CALLS 512
 #define KCODE32 0x08
 #define KDATA 0x10
 #define UCODE32 0x18
@@ -138,7 +138,7 @@ static u32 system_calls(void) {
 
 static u32 ports(void) {
   u32 count = 0;
-  for (u32 i = 0; i < 4096; i++) {
+  for (u32 i = 0; i < 1024; i++) {
     asm volatile("outb %b0, $0x80" : : "a"(i));
     count++;
   }
@@ -147,7 +147,7 @@ static u32 ports(void) {
 static u32 devices(void) {
   volatile u32 *at = (volatile u32 *)0xfeb00000ul;
   u32 count = 0;
-  for (u32 i = 0; i < 2048; i++) {
+  for (u32 i = 0; i < 512; i++) {
     at[i & 15] = i;
     (void)at[i & 15];
     count++;
