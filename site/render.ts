@@ -4,6 +4,7 @@
 
 import { addChapterList, addRoom } from './pages/chapters.ts';
 import { addHome, addSearchPage } from './pages/home.ts';
+import { addInstructions } from './pages/instructions.ts';
 import { addLive } from './pages/live.ts';
 import { addPayloads } from './pages/payloads.ts';
 import { addRing } from './pages/ring.ts';
@@ -12,7 +13,7 @@ import { addWalk } from './pages/walk.ts';
 import { readPayloads } from './payloads.ts';
 import { Site } from './site.ts';
 import { readSuite } from './suite.ts';
-import { readRooms } from './tree.ts';
+import { type Room, readRooms } from './tree.ts';
 
 export interface RenderOptions {
   /** Whether code is coloured; without, a build takes a fifth of the time. */
@@ -31,6 +32,7 @@ export async function renderTree(root: string, { colour, apiPages, results = [] 
   for (const [index, room] of chapters.entries()) await addRoom(site, room, chapters[index - 1], chapters[index + 1]);
   for (const room of rooms) if (room.number === null && room.modules.length > 0) await addRoom(site, room, undefined, undefined);
   addChapterList(site);
+  addInstructions(site, chapters[0] as Room);
   await addPayloads(site);
   addSuite(site);
   addLive(site);

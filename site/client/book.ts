@@ -157,6 +157,24 @@ if (form && field) {
   });
 }
 
+// A long list can be narrowed: the field names the element whose rows are hidden unless they hold every word. Names and opcodes are matched from their beginnings.
+for (const words of document.querySelectorAll<HTMLInputElement>('input[data-narrows]')) {
+  const list = document.getElementById(words.dataset.narrows ?? '');
+  const count = words.parentElement?.querySelector('output');
+  const rows = [...(list?.querySelectorAll<HTMLTableRowElement>('tbody tr') ?? [])].map((row) => ({ row, text: ` ${row.innerText.toLowerCase()}` }));
+  words.addEventListener('input', () => {
+    const wanted = words.value
+      .toLowerCase()
+      .split(/\s+/)
+      .filter((word) => word !== '');
+    const begins = wanted.map((word) => new RegExp(`[\\s.,/]${word.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&')}`));
+    for (const { row, text } of rows) row.hidden = !begins.every((begin) => begin.test(text));
+    for (const section of list?.querySelectorAll('section') ?? []) section.hidden = !section.querySelector('tbody tr:not([hidden])');
+    const shown = rows.filter(({ row }) => !row.hidden).length;
+    if (count) count.textContent = wanted.length === 0 ? '' : `${shown} of ${rows.length}`;
+  });
+}
+
 const results = document.getElementById('results');
 const found = document.getElementById('found');
 const query = new URLSearchParams(location.search).get('q')?.trim();

@@ -158,6 +158,7 @@ export function addChapterList(site: Site): void {
   const body = `<article><h1>Chapters</h1>
 <p>Reading order is dependency order: a chapter imports only from chapters before it, so every prefix of this list builds and runs by itself.</p>
 ${list(chapters, 'Chapter')}
+<p>All that the modelled processor can execute is in <a href="${relativeTo(page, 'chapters/instructions.html')}">one table of instructions</a>.</p>
 <h2 id="other-rooms">The other rooms</h2>
 <p>The suite, the payload build and this site are written in the same form and can be read the same way.</p>
 ${list(others, 'Room')}</article>`;

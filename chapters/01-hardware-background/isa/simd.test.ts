@@ -1,7 +1,7 @@
 // # The vector instructions, beside a real processor
 //
 // `simd-observed.json` was made by a processor (a Xeon of the Cascade Lake generation): for each encoding, a checksum over everything that can be seen after it
-// has been executed on {{INPUTS}} different inputs. A wrong bit anywhere changes it.
+// has been executed on a number of different inputs. A wrong bit anywhere changes it.
 
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
