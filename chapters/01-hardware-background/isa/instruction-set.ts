@@ -13,9 +13,11 @@ import { SIMD_MOVES } from './simd-moves.ts';
 import { SIMD_SHUFFLES } from './simd-shuffles.ts';
 import { SIMD_STRINGS } from './simd-strings.ts';
 import { SSE_ARITHMETIC } from './sse-float-arithmetic.ts';
-import { SSE_CONVERSIONS } from './sse-float-convert.ts';
+import { SSE_COMPARISONS } from './sse-float-compare.ts';
 import { SSE_CONTROL } from './sse-float-control.ts';
+import { SSE_CONVERSIONS } from './sse-float-convert.ts';
 import { SSE_FLOAT_MOVES } from './sse-float-moves.ts';
+import { SSE_PRODUCTS } from './sse-float-products.ts';
 import { STRINGS } from './strings.ts';
 import { SYSTEM, UNDEFINED } from './system.ts';
 import { X87 } from './x87.ts';
@@ -39,6 +41,8 @@ export const INSTRUCTION_SET: readonly Definition[] = [
   ...SSE_CONTROL,
   ...SSE_FLOAT_MOVES,
   ...SSE_ARITHMETIC,
+  ...SSE_COMPARISONS,
   ...SSE_CONVERSIONS,
+  ...SSE_PRODUCTS,
   UNDEFINED,
 ];

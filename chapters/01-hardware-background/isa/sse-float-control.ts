@@ -19,11 +19,11 @@ define('mxcsr.load', (e) => {
 });
 
 export const SSE_CONTROL = [
-  simd('LDMXCSR', '0FAE/2 Md SSE', (b) => {
+  simd('LDMXCSR', '0FAE/2 Md SSE bare', (b) => {
     b.emit('sse.ready');
     b.emit('mxcsr.load', { a: source(b, 0) });
   }), // loads MXCSR
-  simd('STMXCSR', '0FAE/3 Md SSE', (b) => {
+  simd('STMXCSR', '0FAE/3 Md SSE bare', (b) => {
     b.emit('sse.ready');
     b.store(b.address(4, 1), 4, MXCSR.AT);
   }), // stores MXCSR

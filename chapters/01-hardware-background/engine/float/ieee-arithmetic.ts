@@ -187,6 +187,8 @@ for (const [name, chooses] of [
 
 /** Outcomes of a comparison, as bits of a relation. */
 export const OUTCOME = { GREATER: 1, LESS: 2, EQUAL: 4, UNORDERED: 8 } as const;
+/** With the outcomes in a relation: any NaN is invalid, not only a signaling one. */
+export const STRICT = 16;
 
 for (const f of FORMATS) {
   // A comparison for equality can live with a NaN, and complains of signaling ones only. `strict`: of any.
@@ -194,7 +196,7 @@ for (const f of FORMATS) {
     const either = (test: (f: Format, x: Code) => Code): Code => i32.or(test(f, get(x)), test(f, get(y)));
     return [
       flushOperands(s, f, x, y),
-      when(either(isNan), ret([n32(OUTCOME.UNORDERED), flagIf(i32.or(get(strict), either(isSignaling)), EXCEPTION.IE)])),
+      when(either(isNan), ret([n32(OUTCOME.UNORDERED), flagIf(i32.or(i32.ne(get(strict), n32(0)), either(isSignaling)), EXCEPTION.IE)])),
       select(n32(OUTCOME.LESS), select(n32(OUTCOME.GREATER), n32(OUTCOME.EQUAL), isBelow(f, get(y), get(x))), isBelow(f, get(x), get(y))),
       flagIf(either(isDenormal), EXCEPTION.DE),
     ];

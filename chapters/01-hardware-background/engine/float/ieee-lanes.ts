@@ -4,10 +4,10 @@
 // unmasked exception in one keeps the results of all from being written.
 
 import { defineFunction, type StateAccess } from '../micro-ops/library.ts';
-import { type Code, get, i32, type Local, set } from '../wasm-assembler.ts';
+import { type Code, get, i32, i64, type Local, set } from '../wasm-assembler.ts';
 import { v128 } from '../wasm-vectors.ts';
 import { FORMATS, type Format } from './ieee.ts';
-import './ieee-arithmetic.ts';
+import { STRICT } from './ieee-arithmetic.ts';
 import { lane, laneCount, withLane } from './ieee-fast.ts';
 
 /** Two vectors -> a vector, and the flags raised in any lane. `operationOf` says what is done in which lane. */
@@ -33,4 +33,23 @@ function defineLanes(name: string, f: Format, operationOf: (n: number) => string
 for (const f of FORMATS) {
   for (const name of ['add', 'sub', 'mul', 'div', 'sqrt', 'min', 'max']) defineLanes(name, f, () => name);
   defineLanes('subadd', f, (n) => (n % 2 === 0 ? 'sub' : 'add'));
+}
+
+// A comparison gives all ones or nothing, by the outcomes that its relation names.
+for (const f of FORMATS) {
+  defineFunction(`ieee.compare.${f.bytes}.packed`, ['v128', 'v128', 'i32'], ['v128', 'i32'], (s, x: Local, y: Local, relation: Local) => {
+    const [result, flags, outcome] = [s.local('v128'), s.local('i32'), s.local('i32')];
+    const mask = i32.sub(i32.const(0), i32.ne(i32.and(get(outcome), get(relation)), i32.const(0)));
+    const strict = i32.and(get(relation), i32.const(STRICT));
+    return [
+      Array.from({ length: laneCount(f) }, (_, n) => [
+        s.call(`ieee.compare.${f.bytes}`, lane(f, get(x), n), lane(f, get(y), n), strict),
+        set(flags, i32.or([], get(flags))),
+        set(outcome, []),
+        set(result, withLane(f, get(result), n, i64.extend_i32_s(mask))),
+      ]),
+      get(result),
+      get(flags),
+    ];
+  });
 }
