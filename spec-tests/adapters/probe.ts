@@ -41,6 +41,19 @@ const ENTER_USER = '6a 23 68 00 80 00 00 6a 02 6a 2b 68 00 90 00 00 48 cf';
 /** Pushes what IRET takes to virtual-8086 mode (GS, FS, DS, ES, SS, ESP, EFLAGS with VM, CS, EIP) and goes to 0900:0000, where CLI is refused. */
 const V86 = '6a 00 6a 00 6a 00 6a 00 6a 00 68 00 80 00 00 68 02 00 02 00 68 00 09 00 00 6a 00 cf';
 
+/** Makes a task of its own (a descriptor in slot 18h, a segment at 5000h that starts at USER_CODE on flat segments) and jumps to it. */
+const TASK = [
+  'c7 05 18 40 00 00 67 00 00 50',
+  'c7 05 1c 40 00 00 00 89 00 00',
+  'c7 05 20 50 00 00 00 90 00 00',
+  'c7 05 24 50 00 00 02 00 00 00',
+  'c7 05 38 50 00 00 00 70 00 00',
+  'c7 05 4c 50 00 00 08 00 00 00',
+  'c7 05 50 50 00 00 10 00 00 00',
+  'c7 05 54 50 00 00 10 00 00 00',
+  'ea 00 00 00 00 18 00',
+].join(' ');
+
 // biome-ignore format: table
 const PROGRAMS: readonly Program[] = [
   { capability: 'kvm-real-mode', mode: 'real', code: OUT },
@@ -49,6 +62,7 @@ const PROGRAMS: readonly Program[] = [
   { capability: 'pae', mode: 'pae', code: OUT },
   { capability: 'protected-interrupts', mode: 'protected', vector: 3, code: 'cc' }, // int3
   { capability: 'protected-v86', mode: 'protected', vector: 13, code: V86, user: 'fa' },
+  { capability: 'protected-tasks', mode: 'protected', code: TASK, user: OUT },
   { capability: 'kvm-long-mode', mode: 'long', code: OUT },
   { capability: 'long-mode', mode: 'long', code: OUT },
   { capability: 'long-interrupts', mode: 'long', vector: 0x30, code: 'cd 30' }, // int 0x30

@@ -58,6 +58,7 @@ const ALWAYS = [
   'protected-paging',
   'protected-interrupts',
   'protected-v86',
+  'protected-tasks',
   'user-mode',
   'single-step',
 ];
