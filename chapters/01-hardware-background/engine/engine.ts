@@ -52,6 +52,9 @@ export interface EngineHost {
   writeSlow(linear: bigint, bytes: number, value: bigint): void;
   /** Executes a system instruction. A VmExit may be returned as well as thrown, and costs less so. */
   system(op: SystemOp, insn: Instruction): VmExit | null;
+  /** A port that the program may use, and that nobody wants to be asked about. Values are unsigned. */
+  portRead(port: number, bytes: number): number;
+  portWrite(port: number, bytes: number, value: number): void;
   /** The RAM page at `hpa` has just come to hold decoded code: invalidate the write tag of every TLB entry (both banks) that maps it. */
   protectCode(hpa: number): void;
 }
@@ -126,9 +129,12 @@ export class Engine {
   #epoch = 1;
   #memoryEpoch = 1;
   #scratchSystem = -1;
+  readonly #ordinary: boolean;
+  /** Library functions that TypeScript calls as well. */
+  readonly library: Library;
 
   constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, options: EngineOptions = {}) {
-    const { arenaBytes = 2 << 20, translate = false, heat = HEAT } = options;
+    const { arenaBytes = 2 << 20, translate = false, heat = HEAT, ordinary = true } = options;
     this.#memory = memory;
     this.#state = state;
     this.#host = host;
@@ -144,6 +150,8 @@ export class Engine {
     const { exports } = new WebAssembly.Instance(module, { env: imports });
     this.#install(INTERPRETER, exports.run as CodeFunction);
     this.#heat = heat;
+    this.#ordinary = ordinary;
+    this.library = exports as unknown as Library;
     if (!translate) return;
     this.translator = new Translator({
       memory,
@@ -261,10 +269,10 @@ export class Engine {
     this.#memory.view.setBigUint64(this.#words + WORD.CODE_BASE, base, true);
     const bank = (state.get32(OFFSET.TLB) / PAGE_BYTES) & BANK_MASK;
     const context = state.get32(OFFSET.MODE) | (bank << CONTEXT_MODE_BITS) | (this.#epoch << CONTEXT_EPOCH_AT);
-    if (context !== this.#word32(WORD.CONTEXT)) {
-      this.#setWord32(WORD.CONTEXT, context);
-      this.#forgetFetchPage(); // another privilege level may not be allowed there
-    }
+    const before = this.#word32(WORD.CONTEXT);
+    this.#setWord32(WORD.CONTEXT, context);
+    // Another privilege level may not be allowed there. (A new epoch is no event of the guest's.)
+    if ((context ^ before) & ((1 << CONTEXT_EPOCH_AT) - 1)) this.#forgetFetchPage();
   }
   #forgetFetchPage(): void {
     this.#memory.view.setBigInt64(this.#words + WORD.FETCH_PAGE, -1n, true);
@@ -334,6 +342,8 @@ export class Engine {
         this.#park(segment === SEG.SS ? stackFault() : generalProtection());
         return 1;
       },
+      portRead: (port, bytes) => this.#host.portRead(port, bytes),
+      portWrite: (port, bytes, value) => this.#host.portWrite(port, bytes, value >>> 0),
       system: (index) => {
         const { op, insn } = this.#cache.system(index);
         try {
@@ -642,9 +652,11 @@ export class Engine {
     micros.push(this.#begin(mode, insn.length));
     const { build, system: op } = encoding.definition;
     if (op) {
-      const ordinary = new Builder(insn, encoding, mode);
-      build?.(ordinary);
-      micros.push(...ordinary.micros);
+      if (this.#ordinary && build) {
+        const ordinary = new Builder(insn, encoding, mode);
+        build(ordinary);
+        micros.push(...ordinary.micros);
+      }
       const system = this.#cache.addSystem({ op, insn });
       micros.push({ ...plain(this.#systemOp), imm: BigInt(system) });
       return { ended: true, system };
