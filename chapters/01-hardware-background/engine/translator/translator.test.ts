@@ -1,0 +1,254 @@
+import { describe, expect, it } from 'vitest';
+import { OFFSET, SLOT } from '../../state.ts';
+import { readFlags, writeFlags } from '../flags.ts';
+import { FlatMachine } from '../flat-machine.ts';
+import { TLB_ENTRY } from '../interpreter.ts';
+
+/** A repeatable source of numbers. */
+function random(seed: number): (below: number) => number {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+type Pick = (below: number) => number;
+
+const CODE = 0xf80; // so that programs cross a page
+const DATA = 0x8000;
+const DEVICE = 0x40000;
+
+/** A flat machine that writes down all that it is asked, and has a device. It remembers where instructions may be fetched from, as a TLB does. */
+class Witness extends FlatMachine {
+  readonly log: string[] = [];
+  #note(what: string, ...numbers: (number | bigint)[]): void {
+    this.log.push(`${this.state.getNumber(OFFSET.ICOUNT)} ${what} ${numbers.map((n) => n.toString(16)).join(' ')}`);
+  }
+  override fetch(linear: bigint): number {
+    this.#note('fetch', linear);
+    const at = super.fetch(linear);
+    const page = linear & -4096n;
+    const entry = this.state.get32(OFFSET.TLB) + (Number(page >> 12n) % TLB_ENTRY.COUNT) * TLB_ENTRY.BYTES;
+    this.memory.view.setBigInt64(entry + TLB_ENTRY.EXEC, page, true);
+    this.memory.view.setInt32(entry + TLB_ENTRY.ADDEND, this.memory.ramOffset, true);
+    return at;
+  }
+  override translate(linear: bigint, bytes: number, access: number): number {
+    this.#note('translate', linear, bytes, access);
+    if (linear >= DEVICE && linear < DEVICE + 0x1000) return -1;
+    return super.translate(linear, bytes, access);
+  }
+  override readSlow(linear: bigint, bytes: number, access: number): bigint {
+    this.#note('read', linear, bytes);
+    if (linear < DEVICE) return super.readSlow(linear, bytes, access);
+    if ((linear & 0xfn) === 0n) this.state.set32(OFFSET.EVENTS, 1);
+    return 0x1234_5678_9abc_def0n & ((1n << BigInt(8 * bytes)) - 1n);
+  }
+  override writeSlow(linear: bigint, bytes: number, value: bigint): void {
+    this.#note('write', linear, bytes, value);
+    if (linear < DEVICE) super.writeSlow(linear, bytes, value);
+  }
+}
+
+// ## Invented programs
+
+const dword = (n: number): number[] => [n & 0xff, (n >> 8) & 0xff, (n >> 16) & 0xff, (n >> 24) & 0xff];
+const REGISTERS = [0, 1, 2, 3, 5];
+
+interface Program {
+  readonly code: number[];
+}
+/** Blocks of ordinary instructions with jumps between them. */
+function invent(bits: 32 | 64, pick: Pick): Program {
+  const code: number[] = [];
+  const labels: number[] = [];
+  const jumps: { at: number; bytes: 1 | 4 }[] = [];
+  const immediates: number[] = [];
+  const reg = (): number => REGISTERS[pick(REGISTERS.length)] as number;
+  const direct = (r: number): number[] => [0xc0 | (r << 3) | reg()];
+  const address = (): number => {
+    const kind = pick(24);
+    if (kind === 0) return DEVICE + 4 * pick(16);
+    if (kind === 1) return 0x8ffd + pick(3); // across a page
+    if (kind === 2) return 0x9f000000; // nowhere
+    return DATA + pick(0x2000);
+  };
+  const memory = (r: number): number[] => {
+    if (pick(3) === 0) return [0x40 | (r << 3) | (6 + pick(2)), pick(256)]; // [esi/edi + disp8]
+    if (pick(4) === 0) return [0x04 | (r << 3), 0x80 | (1 << 3) | 6]; // [esi + ecx*4]: may be anywhere
+    return bits === 64 ? [0x04 | (r << 3), 0x25, ...dword(address())] : [0x05 | (r << 3), ...dword(address())];
+  };
+  const rm = (r: number): number[] => (pick(3) === 0 ? memory(r) : direct(r));
+  const wide = (): number[] => (bits === 64 && pick(3) === 0 ? [0x48] : pick(8) === 0 ? [0x66] : []);
+  const instruction = (): number[] => {
+    const r = reg();
+    switch (pick(26)) {
+      case 0:
+      case 1:
+      case 2:
+        return [...wide(), 8 * pick(8) + [1, 3][pick(2)]!, ...rm(r)];
+      case 3:
+        return [8 * pick(8) + [0, 2][pick(2)]!, ...rm(pick(8))];
+      case 4: {
+        const start = [...wide(), 0x83, 0xc0 | (pick(8) << 3) | r];
+        immediates.push(code.length + start.length);
+        return [...start, pick(256)];
+      }
+      case 5:
+        return [...wide(), 0xff, ...(pick(3) === 0 ? memory(pick(2)) : [0xc0 | (pick(2) << 3) | r])];
+      case 6:
+        return [
+          ...wide(),
+          0xc1,
+          ...(pick(4) === 0 ? memory([0, 1, 4, 5, 7][pick(5)]!) : [0xc0 | ([0, 1, 2, 3, 4, 5, 7][pick(7)]! << 3) | r]),
+          pick(40),
+        ];
+      case 7:
+        return [...wide(), 0xd3, 0xc0 | ([0, 1, 2, 3, 4, 5, 7][pick(7)]! << 3) | r];
+      case 8:
+        return [...wide(), 0x8b, ...memory(r)];
+      case 9:
+        return [...wide(), 0x89, ...memory(r)];
+      case 10:
+        return [0x0f, 0x90 + pick(16), ...rm(0)];
+      case 11:
+        return [...wide(), 0x0f, 0x40 + pick(16), ...rm(r)];
+      case 12:
+        return [...wide(), 0x0f, [0xb6, 0xb7, 0xbe, 0xbf][pick(4)]!, ...rm(r)];
+      case 13:
+        return [...wide(), 0x8d, ...memory(r)];
+      case 14:
+        return [0xf7, 0xc0 | ([2, 3, 4, 5][pick(4)]! << 3) | r];
+      case 15:
+        return [...wide(), 0x0f, 0xaf, ...rm(r)];
+      case 16:
+        return [0xf7, 0xc0 | ((6 + pick(2)) << 3) | r]; // may divide by zero
+      case 17:
+        return [0x50 + r];
+      case 18:
+        return [0x58 + r];
+      case 19:
+        return [[0xf8, 0xf9, 0xf5, 0x98, 0x99, 0x9e, 0x9f][pick(7)]!];
+      case 20:
+        return [...wide(), 0x0f, [0xa3, 0xab, 0xb3, 0xbb, 0xa4, 0xac, 0xbc, 0xbd][pick(8)]!, ...direct(r)].concat([]);
+      case 21:
+        return [0x0f, [0xb1, 0xc1][pick(2)]!, ...rm(r)];
+      case 22:
+        return [...(pick(2) ? [0xf3] : []), [0xa4, 0xa5, 0xaa, 0xab, 0xa6, 0xae][pick(6)]!];
+      case 23:
+        return [0xb8 + r, ...dword(pick(2 ** 32))];
+      case 24:
+        if (immediates.length === 0) return [0x90];
+        // Code that changes code.
+        return [0xc6, ...(bits === 64 ? [0x04, 0x25] : [0x05]), ...dword(CODE + immediates[pick(immediates.length)]!), pick(256)];
+      default:
+        return [0x87, ...direct(r)];
+    }
+  };
+  const blocks = 3 + pick(8);
+  for (let n = 0; n < blocks; n++) {
+    labels.push(code.length);
+    for (let k = 1 + pick(7); k > 0; k--) {
+      const bytes = instruction();
+      // Double shifts by an immediate need one more byte.
+      if (bytes.includes(0x0f) && (bytes.at(-2) === 0xa4 || bytes.at(-2) === 0xac) && bytes.at(-3) === 0x0f) bytes.push(pick(40));
+      code.push(...bytes);
+    }
+    switch (pick(8)) {
+      case 0:
+        code.push(0xe8);
+        jumps.push({ at: code.length, bytes: 4 });
+        code.push(0, 0, 0, 0);
+        break;
+      case 1:
+        if (pick(2)) code.push(0xc3);
+        break;
+      case 2:
+        code.push(0xe2); // loop
+        jumps.push({ at: code.length, bytes: 1 });
+        code.push(0);
+        break;
+      case 3:
+        code.push(0xe9);
+        jumps.push({ at: code.length, bytes: 4 });
+        code.push(0, 0, 0, 0);
+        break;
+      case 4: {
+        // An indirect jump to the beginning of a block.
+        code.push(0xb8);
+        jumps.push({ at: -code.length, bytes: 4 });
+        code.push(0, 0, 0, 0, 0xff, pick(2) ? 0xe0 : 0xd0);
+        break;
+      }
+      default:
+        code.push(0x0f, 0x80 + pick(16));
+        jumps.push({ at: code.length, bytes: 4 });
+        code.push(0, 0, 0, 0);
+    }
+  }
+  code.push(0xe9);
+  jumps.push({ at: code.length, bytes: 4 });
+  code.push(0, 0, 0, 0);
+  for (const { at, bytes } of jumps) {
+    const near = labels.filter((label) => bytes === 4 || Math.abs(label - at) < 120);
+    const target = near[pick(near.length)] ?? labels[0]!;
+    const value = at < 0 ? CODE + target : target - (at + bytes);
+    (bytes === 4 ? dword(value) : [value & 0xff]).forEach((byte, n) => {
+      code[Math.abs(at) + n] = byte;
+    });
+  }
+  return { code };
+}
+
+/** Runs a program in slices; returns everything that can be seen of it. */
+function witness(bits: 32 | 64, { code }: Program, slices: readonly number[], translate: boolean): { seen: unknown[]; regions: number } {
+  const m = new Witness(bits, 1 << 20, { translate, heat: 1 });
+  const { state } = m;
+  const pick = random(77);
+  for (let n = 0; n < 8; n++) state.setSlotNumber(n, pick(2 ** 32));
+  state.setSlotNumber(SLOT.RSP, 0xc000);
+  state.setSlotNumber(SLOT.RSI, DATA + 0x100);
+  state.setSlotNumber(SLOT.RDI, DATA + 0x1000);
+  for (let n = 0; n < 0x4000; n++) m.memory.u8[m.memory.ramOffset + DATA + n] = pick(256);
+  writeFlags(state, 2);
+  m.memory.slice(CODE, code.length).set(code);
+  state.setSlotNumber(SLOT.RIP, CODE);
+  const seen: unknown[] = [];
+  for (const slice of slices) {
+    state.set32(OFFSET.EVENTS, 0);
+    const stop = m.resume(slice);
+    const registers = Array.from({ length: 17 }, (_, n) => state.slot(n).toString(16));
+    seen.push([stop.kind, stop.kind === 'fault' ? stop.fault.vector : 0, state.getNumber(OFFSET.ICOUNT), readFlags(state), ...registers]);
+    if (stop.kind === 'fault') {
+      // As a handler would: go on behind it, with pointers that are good again.
+      state.setSlotNumber(SLOT.RIP, CODE);
+      state.setSlotNumber(SLOT.RSP, 0xc000);
+      state.setSlotNumber(SLOT.RCX, 40);
+      state.setSlotNumber(SLOT.RSI, DATA + 0x100);
+      state.setSlotNumber(SLOT.RDI, DATA + 0x1000);
+    }
+  }
+  seen.push(...m.log);
+  let hash = 0;
+  for (const byte of m.memory.slice(0, 0x10000)) hash = (Math.imul(hash, 31) + byte) | 0;
+  seen.push(hash);
+  return { seen, regions: m.engine.translator?.compiled ?? 0 };
+}
+
+describe('interpreted and translated', () => {
+  for (const bits of [32, 64] as const) {
+    it(`invented ${bits}-bit programs do the same, and ask the same of their host at the same time`, () => {
+      let regions = 0;
+      for (let seed = 1; seed <= Number(process.env.SEEDS ?? 40); seed++) {
+        const pick = random(seed * 7919 + bits);
+        const program = invent(bits, pick);
+        const slices = Array.from({ length: 6 }, () => 1 + pick(pick(3) === 0 ? 40 : 6000));
+        const plain = witness(bits, program, slices, false);
+        const translated = witness(bits, program, slices, true);
+        expect(translated.seen, `seed ${seed}: ${program.code.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`).toEqual(plain.seen);
+        regions += translated.regions;
+      }
+      expect(regions).toBeGreaterThan(40);
+    });
+  }
+});
