@@ -12,6 +12,7 @@
 
 import { Engine, type EngineHost } from './engine/engine.ts';
 import { readFlags } from './engine/flags.ts';
+import { DELIVERY } from './engine/micro-ops/system.ts';
 import { Fault, VECTOR, VmExit } from './faults.ts';
 import type { EptContext, Intercepts } from './intercepts.ts';
 import type { Instruction } from './isa/instruction.ts';
@@ -24,7 +25,7 @@ import { CR4_BITS, RESET_CR0 } from './system/control.ts';
 import { type Cpuid, modelCpuid } from './system/cpuid.ts';
 import { armed, DR6, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
 import { loadRealSegment } from './system/descriptors.ts';
-import { raise, raiseDebug, raiseFault } from './system/exceptions.ts';
+import { raise, raiseDebug, raiseFault, TRAPS } from './system/exceptions.ts';
 import { resetExtendedState } from './system/extended-state.ts';
 import { LinearMemory } from './system/linear-memory.ts';
 import { currentMode, modeName } from './system/mode.ts';
@@ -44,6 +45,9 @@ const SHADOW = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
 /** Activity states, in OFFSET.ACTIVITY. */
 const ACTIVITY = { ACTIVE: 0, HLT: 1, SHUTDOWN: 2, WAIT_FOR_SIPI: 3 } as const;
 const EXIT = { INIT: 3, SIPI: 4 } as const;
+const LEGACY_PREFIXES: ReadonlySet<number> = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3]);
+/** INS, OUTS, MOVS, CMPS, STOS, LODS, SCAS. */
+const STRING_OPCODES: ReadonlySet<number> = new Set([0x6c, 0x6d, 0x6e, 0x6f, 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf]);
 
 /** One x86-64 processor. */
 export class Cpu implements EngineHost, MmuHost, VmxProcessor {
@@ -209,8 +213,19 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     }
   }
 
+  // STI and MOV SS do not stop the engine, so their shadow may have been over for long when somebody looks.
+  // @clause x86.interrupt.sti-shadow
+  /** Forgets a shadow of STI or MOV SS that fell more than `age` instructions ago. */
+  #expireShadow(age: number): void {
+    const { state } = this;
+    const shadow = state.get32(OFFSET.SHADOW);
+    if (!(shadow & (SHADOW.STI | SHADOW.MOV_SS))) return;
+    if (this.instructions - state.getNumber(OFFSET.SHADOW_AT) > age) state.set32(OFFSET.SHADOW, shadow & ~(SHADOW.STI | SHADOW.MOV_SS));
+  }
+
   #leaveGuest(exit: VmExit): CpuStop | null {
     if (!this.vmx) throw exit;
+    this.#expireShadow(1);
     this.#pendingDebug = 0;
     this.#stepping = false;
     const outcome = this.vmx.exit(exit);
@@ -224,6 +239,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const { state } = this;
     state.set32(OFFSET.EVENTS, 0);
     this.#tick();
+    this.#expireShadow(0);
     if (this.#stopRequested) {
       this.#stopRequested = false;
       return { kind: 'stop' };
@@ -391,17 +407,40 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     // A string instruction that repeats is not complete while RIP stays where it is, and keeps RF until it is.
     // @clause x86.debug.breakpoints
     if (flags & FLAG.RF && !this.#keepsRf && state.slot(SLOT.RIP) !== rip) state.set32(OFFSET.RFLAGS, state.get32(OFFSET.RFLAGS) & ~FLAG.RF);
+    // Between two elements of a repeated instruction the handler sees RF set: the instruction has begun, and a breakpoint on it has been reported.
+    if (this.#stepping && state.slot(SLOT.RIP) === rip && this.#repeats(this.#linearRip())) state.set32(OFFSET.RFLAGS, flags | FLAG.RF);
     // @clause x86.debug.single-step
     if (this.#stepping && intercepts === this.intercepts) this.#pendingDebug |= DR6.mask.BS;
     if (monitorTrap && this.vmx?.monitorTrap) this.vmx.monitorTrapExit();
     return null;
   }
 
+  /** Is the instruction at a linear address, which has just been executed, a string instruction with a repeat prefix? */
+  #repeats(linear: bigint): boolean {
+    const code64 = (this.state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
+    const isPrefix = (byte: number): boolean => LEGACY_PREFIXES.has(byte) || (code64 && (byte & 0xf0) === 0x40);
+    const byteAt = (n: number): number => this.#inspected(() => this.mem.read8(this.wrapLinear(linear + BigInt(n))));
+    let repeated = false;
+    let n = 0;
+    for (; isPrefix(byteAt(n)); n++) repeated ||= byteAt(n) === 0xf2 || byteAt(n) === 0xf3;
+    return repeated && STRING_OPCODES.has(byteAt(n));
+  }
+
   #fault(fault: Fault): void {
     const conditions = this.faultDebug;
     this.faultDebug = 0;
     if (fault.vector === VECTOR.DB) raiseDebug(this, conditions);
-    else raiseFault(this, fault);
+    else if (!this.#deliverOrdinary(fault)) raiseFault(this, fault);
+  }
+
+  /** The same in one call, if nobody watches and the handler is reached without complications. */
+  #deliverOrdinary({ vector, errorCode, cr2 }: Fault): boolean {
+    const { state } = this;
+    if (state.get32(OFFSET.WATCH) & (WATCH.TRACE | WATCH.HYPERVISOR) || TRAPS.has(vector)) return false;
+    if (!this.engine.library.deliver(vector, DELIVERY.RESUME, errorCode ?? -1, state.slot(SLOT.RIP))) return false;
+    if (cr2 !== null) state.set64(OFFSET.CR2, BigInt.asUintN(64, cr2));
+    this.eventDelivered();
+    return true;
   }
 
   #tick(): void {
@@ -432,17 +471,22 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   // System calls come by the million, and leaving the engine costs more than the call. So the boundary is looked at only when there is something to see.
   #mayTakeMore(): void {
-    if (this.#nmiPending || this.intercepts !== null || this.#interrupts?.pending()) this.eventsChanged();
+    this.#watch();
+    if (this.state.get32(OFFSET.WATCH) & WATCH.PENDING) this.eventsChanged();
   }
 
-  // Two of these in a row inhibit only once, or a program could keep interrupts out for ever with IF set.
   shadowSti(): void {
-    this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) | SHADOW.STI);
-    this.eventsChanged();
+    this.#shadow(SHADOW.STI);
+    this.#mayTakeMore();
   }
   shadowMovSs(): void {
-    this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) | SHADOW.MOV_SS);
-    this.eventsChanged();
+    this.#shadow(SHADOW.MOV_SS);
+    this.#mayTakeMore();
+  }
+  #shadow(kind: number): void {
+    const { state } = this;
+    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) | kind);
+    state.set64(OFFSET.SHADOW_AT, state.get64(OFFSET.ICOUNT));
   }
 
   unblockNmi(): void {
@@ -502,6 +546,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     // @clause x86.alignment-check
     const aligned = user && (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
     const slow = aligned || this.#breakpoints.data;
+    this.mmu.inspect = slow ? this.#inspect : null;
     state.set32(OFFSET.TLB, this.mmu.selectBank(user, this.intercepts !== null, slow));
     // Where the ordinary system call or interrupt goes to and comes from; see engine/micro-ops/system.ts.
     const alignedUser = (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
@@ -552,23 +597,46 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     return this.mmu.translate(at, bytes, access, this.cpl === 3, !this.#slowAccess);
   }
 
-  #inspect(linear: bigint, bytes: number, access: number): void {
-    const aligned = (linear & BigInt(bytes - 1)) === 0n;
+  /** What the hit path leaves out. The largest operands that are expected to be aligned have eight bytes; SSE's have rules of their own. */
+  readonly #inspect = (linear: bigint, bytes: number, access: number): void => {
+    const aligned = bytes > 8 || (linear & BigInt(bytes - 1)) === 0n;
     const { state } = this;
     if (!aligned && this.cpl === 3 && state.low32(OFFSET.CR0) & CR0.AM && state.get32(OFFSET.RFLAGS) & FLAG.AC) throw new Fault(VECTOR.AC, 0);
     if (!this.#breakpoints.data) return;
     const hit = dataBreakpoints(this, linear, bytes, access !== 0);
     if (hit) this.trapAfter(hit);
-  }
+  };
 
   readSlow(linear: bigint, bytes: number, access: number): bigint {
     this.#tick();
-    return this.mmu.read(BigInt.asUintN(64, linear), bytes, privilegeOf(this.cpl), access);
+    return this.#inspected(() => this.mmu.read(BigInt.asUintN(64, linear), bytes, privilegeOf(this.cpl), access));
   }
 
   writeSlow(linear: bigint, bytes: number, value: bigint): void {
     this.#tick();
-    this.mmu.write(BigInt.asUintN(64, linear), bytes, BigInt.asUintN(8 * bytes, value), privilegeOf(this.cpl));
+    this.#inspected(() => this.mmu.write(BigInt.asUintN(64, linear), bytes, BigInt.asUintN(8 * bytes, value), privilegeOf(this.cpl)));
+  }
+
+  /** Makes an access that `translate` has already looked at. */
+  #inspected<T>(access: () => T): T {
+    const { mmu } = this;
+    const { inspect } = mmu;
+    mmu.inspect = null;
+    try {
+      return access();
+    } finally {
+      mmu.inspect = inspect;
+    }
+  }
+
+  portRead(port: number, bytes: number): number {
+    this.#tick();
+    return this.ports.read(port, bytes);
+  }
+
+  portWrite(port: number, bytes: number, value: number): void {
+    this.#tick();
+    this.ports.write(port, bytes, value);
   }
 
   system(op: SystemOp, insn: Instruction): VmExit | null {

@@ -188,10 +188,10 @@ const SETCC = CONDITIONS.map((condition, n) =>
 // next begins, fences have nothing to wait for. CLFLUSH reads its operand, so it can fault.
 
 const NOP = instruction('NOP', '0F0D Mv; 0F18 Ev; 0F19 Ev; 0F1A Ev; 0F1B Ev; 0F1C Ev; 0F1D Ev; 0F1E Ev; 0F1F Ev', () => {}); // nothing
-const LFENCE = instruction('LFENCE', '0FAE/5 register SSE2', () => {}); // orders loads
-const MFENCE = instruction('MFENCE', '0FAE/6 register SSE2', () => {}); // orders loads and stores
-const SFENCE = instruction('SFENCE', '0FAE/7 register SSE', () => {}); // orders stores
-const CLFLUSH = instruction('CLFLUSH', '0FAE/7 Mb CLFSH', (b) => void b.value(0)); // writes a cache line back and drops it
+const LFENCE = instruction('LFENCE', '0FAE/5 register SSE2 bare', () => {}); // orders loads
+const MFENCE = instruction('MFENCE', '0FAE/6 register SSE2 bare', () => {}); // orders loads and stores
+const SFENCE = instruction('SFENCE', '0FAE/7 register SSE bare', () => {}); // orders stores
+const CLFLUSH = instruction('CLFLUSH', '0FAE/7 Mb CLFSH bare', (b) => void b.value(0)); // writes a cache line back and drops it
 
 // ## Segment selectors as data
 

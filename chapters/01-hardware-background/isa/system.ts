@@ -2,7 +2,39 @@
 //
 // What they do is TypeScript and comes later in this chapter; here is only how to recognise them.
 
+import type { Builder } from './builder.ts';
 import { systemInstruction } from './encoding.ts';
+
+// Some come by the million, and nearly always find things as usual. For these there are micro-operations that know the usual case; see
+// `engine/micro-ops/system.ts`.
+
+/** Makes the skip in record `at` lead to the record after the last: TypeScript's. */
+function declineAt(b: Builder, at: number): void {
+  (b.micros[at] as { imm: bigint }).imm = BigInt(b.micros.length - (at + 1));
+}
+function pushFlags(b: Builder): void {
+  const flags = b.temporary();
+  b.emit('system.unlessV86');
+  b.emit('system.flags', { d: flags });
+  b.push(flags, b.insn.operandSize);
+  b.emit('system.done');
+  declineAt(b, 0);
+}
+function popFlags(b: Builder): void {
+  const { operandSize } = b.insn;
+  b.emit('system.unlessV86');
+  const image = b.peek(operandSize);
+  const change = b.micros.length;
+  b.emit(`system.setFlags.${operandSize}`, { a: image });
+  b.release(operandSize);
+  b.emit('system.done');
+  declineAt(b, 0);
+  declineAt(b, change);
+}
+const port = (name: string) => (b: Builder) => b.emit(`${name}.${b.insn.bytes}`, { imm: b.insn.immediate ? b.insn.imm & 0xffn : -1n });
+const returnToLong = (b: Builder): void => {
+  if (b.insn.operandSize === 8) b.emit('system.sysret');
+};
 
 // @clause x86.exception.undefined-opcode
 /** Every undefined encoding decodes to this one, and so do the three that are undefined for ever, for programs that want the exception. */
@@ -59,7 +91,7 @@ export const SYSTEM = [
   // Machine state
   systemInstruction('CPUID', '0FA2', 'cpuid'), // what the processor is and has
   systemInstruction('WRMSR', '0F30 MSR', 'wrmsr'), // writes a model-specific register
-  systemInstruction('RDTSC', '0F31 TSC', 'rdtsc'), // reads the time stamp counter
+  systemInstruction('RDTSC', '0F31 TSC', 'rdtsc', (b) => b.emit('system.rdtsc')), // reads the time stamp counter
   systemInstruction('RDMSR', '0F32 MSR', 'rdmsr'), // reads a model-specific register
   systemInstruction('RDPMC', '0F33', 'rdpmc'), // reads a performance counter
   systemInstruction('RDTSCP', '0F01/F9 RDTSCP', 'rdtscp'), // reads the time stamp counter and the processor's number
@@ -72,25 +104,25 @@ export const SYSTEM = [
   systemInstruction('RSM', '0FAA', 'rsm'), // returns from system management mode
 
   // Ports
-  systemInstruction('IN', 'E4 AL,Ib; E5 eAX,Ib; EC AL; ED eAX', 'in'), // reads a port
-  systemInstruction('OUT', 'E6 AL,Ib; E7 eAX,Ib; EE AL; EF eAX', 'out'), // writes a port
+  systemInstruction('IN', 'E4 AL,Ib; E5 eAX,Ib; EC AL; ED eAX', 'in', port('system.in')), // reads a port
+  systemInstruction('OUT', 'E6 AL,Ib; E7 eAX,Ib; EE AL; EF eAX', 'out', port('system.out')), // writes a port
   systemInstruction('INS', '6C Yb; 6D Yz', 'ins'), // reads a port into a string
   systemInstruction('OUTS', '6E Xb; 6F Xz', 'outs'), // writes a string to a port
 
   // Flags
-  systemInstruction('CLI', 'FA', 'cli'), // clears IF: no interrupts
-  systemInstruction('STI', 'FB', 'sti'), // sets IF: interrupts, after the next instruction
-  systemInstruction('PUSHF', '9C d64', 'pushf'), // pushes the flags
-  systemInstruction('POPF', '9D d64', 'popf'), // pops the flags
+  systemInstruction('CLI', 'FA', 'cli', (b) => b.emit('system.cli')), // clears IF: no interrupts
+  systemInstruction('STI', 'FB', 'sti', (b) => b.emit('system.sti')), // sets IF: interrupts, after the next instruction
+  systemInstruction('PUSHF', '9C d64', 'pushf', pushFlags), // pushes the flags
+  systemInstruction('POPF', '9D d64', 'popf', popFlags), // pops the flags
   systemInstruction('CLAC', '0F01/CA SMAP', 'clac'), // clears AC: no access to user pages
   systemInstruction('STAC', '0F01/CB SMAP', 'stac'), // sets AC: access to user pages
 
   // Fast system calls, segment bases
-  systemInstruction('SYSCALL', '0F05 SYSCALL', 'syscall'), // calls the system, 64-bit
-  systemInstruction('SYSRET', '0F07 SYSCALL', 'sysret'), // returns from a SYSCALL
-  systemInstruction('SYSENTER', '0F34 SEP', 'sysenter'), // calls the system
-  systemInstruction('SYSEXIT', '0F35 SEP', 'sysexit'), // returns from a SYSENTER
-  systemInstruction('SWAPGS', '0F01/F8 only64', 'swapgs'), // exchanges the base of GS with the kernel's
+  systemInstruction('SYSCALL', '0F05 SYSCALL', 'syscall', (b) => b.emit('system.syscall')), // calls the system, 64-bit
+  systemInstruction('SYSRET', '0F07 SYSCALL', 'sysret', returnToLong), // returns from a SYSCALL
+  systemInstruction('SYSENTER', '0F34 SEP', 'sysenter', (b) => b.emit('system.sysenter')), // calls the system
+  systemInstruction('SYSEXIT', '0F35 SEP', 'sysexit', (b) => b.emit(`system.sysexit.${b.insn.operandSize === 8 ? 8 : 4}`)), // returns from a SYSENTER
+  systemInstruction('SWAPGS', '0F01/F8 only64', 'swapgs', (b) => b.emit('system.swapgs')), // exchanges the base of GS with the kernel's
   systemInstruction('RDFSBASE', 'F3.0FAE/0 Ry only64 FSGSBASE', 'rdfsbase'), // reads the base of FS
   systemInstruction('RDGSBASE', 'F3.0FAE/1 Ry only64 FSGSBASE', 'rdgsbase'), // reads the base of GS
   systemInstruction('WRFSBASE', 'F3.0FAE/2 Ry only64 FSGSBASE', 'wrfsbase'), // writes the base of FS
@@ -115,6 +147,6 @@ export const SYSTEM = [
   // Extended state: as much as a kernel needs to switch it
   systemInstruction('XGETBV', '0F01/D0 XSAVE', 'xgetbv'), // reads an extended control register
   systemInstruction('XSETBV', '0F01/D1 XSAVE', 'xsetbv'), // writes an extended control register
-  systemInstruction('FXSAVE', '0FAE/0 M FXSR', 'fxsave'), // stores the state of x87, MMX and SSE
-  systemInstruction('FXRSTOR', '0FAE/1 M FXSR', 'fxrstor'), // loads the state of x87, MMX and SSE
+  systemInstruction('FXSAVE', '0FAE/0 M FXSR bare', 'fxsave'), // stores the state of x87, MMX and SSE
+  systemInstruction('FXRSTOR', '0FAE/1 M FXSR bare', 'fxrstor'), // loads the state of x87, MMX and SSE
 ];

@@ -64,6 +64,8 @@ export class Mmu {
   readonly #state: CpuState;
   readonly #ept: SecondStage;
   #pair: number = PAIR.ROOT;
+  /** Is shown each access that an instruction makes by way of `load`, `store`, `read` and `write`, before it is made: alignment, data breakpoints. */
+  inspect: ((linear: bigint, bytes: number, access: number) => void) | null = null;
   #smapTouched = false; // a supervisor bank holds user pages that EFLAGS.AC made accessible
 
   // The result of the last successful walk.
@@ -145,6 +147,7 @@ export class Mmu {
 
   /** Reads 1, 2 or 4 bytes at linear address `hi:lo`, unsigned. */
   load(lo: number, hi: number, bytes: 1 | 2 | 4, privilege: number): number {
+    if (this.inspect !== null) return this.read32(joined(hi, lo), bytes, privilege);
     const at = this.#hit(lo, hi, bytes, TLB.READ_TAG, privilege);
     if (at < 0) return this.read32(joined(hi, lo), bytes, privilege);
     const { view } = this.#memory;
@@ -153,7 +156,7 @@ export class Mmu {
 
   /** Writes 2, 4 or 8 bytes at linear address `hi:lo`: the value `valueHi:valueLo`, of which the upper half counts for 8 bytes only. */
   store(lo: number, hi: number, bytes: number, valueLo: number, valueHi: number, privilege: number): void {
-    const at = this.#hit(lo, hi, bytes, TLB.WRITE_TAG, privilege);
+    const at = this.inspect === null ? this.#hit(lo, hi, bytes, TLB.WRITE_TAG, privilege) : -1;
     if (at < 0) {
       this.write(joined(hi, lo), bytes, bytes === 8 ? joined(valueHi, valueLo) : BigInt(valueLo >>> 0), privilege);
       return;
@@ -175,6 +178,7 @@ export class Mmu {
   /** Reads 1 to 8 bytes, unsigned. */
   read(linear: bigint, bytes: number, privilege: number, access: number = ACCESS.READ): bigint {
     if (bytes <= 4) return BigInt(this.read32(linear, bytes, privilege, access));
+    if (privilege !== PRIVILEGE.SYSTEM) this.inspect?.(linear, bytes, access);
     const offset = lowHalf(linear) & PAGE_MASK;
     if (offset + bytes > 4096) return this.#readCrossing(linear, bytes, privilege, access);
     const hpa = this.physical(linear, access, privilege);
@@ -183,6 +187,7 @@ export class Mmu {
 
   /** Reads 1, 2 or 4 bytes, unsigned. */
   read32(linear: bigint, bytes: number, privilege: number, access: number = ACCESS.READ): number {
+    if (privilege !== PRIVILEGE.SYSTEM) this.inspect?.(linear, bytes, access);
     const offset = lowHalf(linear) & PAGE_MASK;
     if (offset + bytes > 4096) return Number(this.#readCrossing(linear, bytes, privilege, access));
     const hpa = this.physical(linear, access, privilege);
@@ -195,6 +200,7 @@ export class Mmu {
   // @clause x86.paging.straddle
   /** Writes 1 to 8 bytes. Nothing is written unless all of it may be. */
   write(linear: bigint, bytes: number, value: bigint, privilege: number): void {
+    if (privilege !== PRIVILEGE.SYSTEM) this.inspect?.(linear, bytes, ACCESS.WRITE);
     const offset = lowHalf(linear) & PAGE_MASK;
     const hpa = this.physical(linear, ACCESS.WRITE, privilege);
     if (offset + bytes <= 4096) {

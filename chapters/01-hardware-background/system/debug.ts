@@ -115,8 +115,8 @@ export const portBreakpoints = (cpu: Cpu, port: number, bytes: number): number =
 /** The checks that both directions share. Returns the register's number after the alias of DR4 and DR5. */
 function checkAccess(cpu: Cpu, insn: Instruction, direction: 'in' | 'out'): number {
   const { state } = cpu;
-  if (cpu.cpl !== 0) throw generalProtection();
   if (insn.reg > 7) throw undefinedOpcode();
+  if (cpu.cpl !== 0) throw generalProtection();
   // @clause x86.debug.dr4-alias
   if ((insn.reg === 4 || insn.reg === 5) && state.low32(OFFSET.CR4) & CR4.DE) throw undefinedOpcode();
   cpu.intercepts?.accessDr(insn.reg, direction, insn.rm, insn.length);

@@ -206,6 +206,8 @@ const UNDEFINED_FLAGS: Readonly<Record<string, number>> = {
   SHL: OF, SHR: OF, SHLD: OF, SHRD: OF, ROL: OF, ROR: OF, RCL: OF, RCR: OF,
   // "OF, SF, PF, and AF flags are undefined."
   TZCNT: OF | SF | PF | AF, LZCNT: OF | SF | PF | AF,
+  // "AF and PF flags are undefined"; BEXTR: "The AF, SF, and PF flags are undefined."
+  ANDN: AF | PF, BLSI: AF | PF, BLSMSK: AF | PF, BLSR: AF | PF, BZHI: AF | PF, BEXTR: AF | SF | PF,
 };
 
 export const leavesFlagsUndefined = (name: string): boolean => (UNDEFINED_FLAGS[name] ?? 0) !== 0;
