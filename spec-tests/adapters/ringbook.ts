@@ -24,6 +24,8 @@ const KERNEL = [
   ...['kvm-irqfd', 'kvm-irqfd-resample', 'kvm-ioeventfd', 'kvm-pit', 'kvm-clock', 'x2apic', 'tsc-deadline'],
 ];
 
+const TASKS = 'a task switch always leaves VMX non-root operation, and the kernel of chapter 3 does not carry it out';
+
 // Which parts of the instruction set the processor has, its CPUID says, as to any guest.
 
 function instructions(memory: MemoryMethod): ReturnType<typeof cpuFeatures> {
@@ -52,7 +54,7 @@ export class RingbookAdapter extends MachineAdapter {
           version,
           surfaces: ['guest', 'kvm', 'device'],
           capabilities: [...MONITOR.capabilities, ...KERNEL, ...capabilities],
-          missing: { ...MONITOR.missing, ...missing },
+          missing: { ...MONITOR.missing, ...missing, 'protected-tasks': TASKS },
         };
       },
     });
