@@ -8,6 +8,7 @@ import { CONTROL_FLOW } from './control-flow.ts';
 import type { Definition } from './encoding.ts';
 import { MOVES } from './moves.ts';
 import { SHIFTS_AND_BITS } from './shifts-and-bits.ts';
+import { SIMD_CIPHERS } from './simd-ciphers.ts';
 import { SIMD_INTEGER } from './simd-integer.ts';
 import { SIMD_MOVES } from './simd-moves.ts';
 import { SIMD_SHUFFLES } from './simd-shuffles.ts';
@@ -38,6 +39,7 @@ export const INSTRUCTION_SET: readonly Definition[] = [
   ...SIMD_INTEGER,
   ...SIMD_SHUFFLES,
   ...SIMD_STRINGS,
+  ...SIMD_CIPHERS,
   ...SSE_CONTROL,
   ...SSE_FLOAT_MOVES,
   ...SSE_ARITHMETIC,
