@@ -67,6 +67,7 @@ export const mmx = (name: string, encodings: string, build: (b: Builder) => void
 //
 // Sixteen bytes must lie at a multiple of sixteen, except for the few instructions made for those that do not.
 
+// @clause sse.operand.alignment
 for (const size of [8, 4] as const) {
   const linear = (base: Code, displacement: Code): Code => {
     const sum = i64.add(base, displacement);

@@ -29,6 +29,7 @@ import { simd } from './simd-lanes.ts';
 
 const { GREATER, LESS, EQUAL, UNORDERED } = OUTCOME;
 
+// @clause sse.compare.predicates
 /** What the eight predicates of CMP are made true by, and whether they complain of every NaN. Of the immediate three bits count. */
 // biome-ignore format: table
 const PREDICATES = [

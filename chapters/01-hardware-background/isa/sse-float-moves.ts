@@ -80,6 +80,7 @@ for (const bytes of [4, 8] as const) {
     define(`loadScalar.${bytes}.${size}`, (e) => e.setVector('d', i64x2.replace(ZERO, 0, e.load(bytes, linear(e), e.immHigh32))), { outlined: true });
   }
 }
+// @clause sse.packed.lanes
 /** @param order what a move between registers does. */
 const scalar = (name: string, encodings: string, order: readonly number[]): Definition =>
   simd(name, encodings, (b) => {

@@ -32,7 +32,7 @@ const isZero = (f: Format, x: Code): Code => i64.eqz(magnitude(f, x));
 const isInfinite = (f: Format, x: Code): Code => i64.eq(magnitude(f, x), n64(infinity(f)));
 const invalid = (f: Format): Code => ret([n64(indefinite(f)), n32(EXCEPTION.IE)]);
 
-// @clause x86.sse.denormals-are-zero
+// @clause sse.denormals.control
 /** With DAZ, a denormal operand is a zero of the same sign. */
 export const flushOperands = (s: StateAccess, f: Format, ...operands: Local[]): Code =>
   when(
@@ -40,7 +40,7 @@ export const flushOperands = (s: StateAccess, f: Format, ...operands: Local[]): 
     operands.map((x) => set(x, select(signOf(f, get(x)), get(x), isDenormal(f, get(x))))),
   );
 
-// @clause x86.sse.nan-propagation
+// @clause sse.arithmetic.results
 /** Of two NaNs the first is the result; a signaling one is made quiet. */
 const propagate = (f: Format, x: Local, y: Local): Code =>
   when(
@@ -156,6 +156,7 @@ for (const f of FORMATS) {
 // MIN and MAX are what `x < y ? x : y` compiles to, and so they are not symmetrical: unless the comparison holds, the second operand is the result, bit for bit.
 // Two zeros are equal, and nothing compares with a NaN.
 
+// @clause sse.minmax.operands
 /** x < y, or x > y, for bit patterns that are no NaNs. */
 const isBelow = (f: Format, x: Code, y: Code): Code => {
   // Of negative numbers, the larger pattern is the smaller number.
@@ -210,8 +211,8 @@ for (const f of FORMATS) {
 
 const BEFORE = EXCEPTION.IE | EXCEPTION.DE | EXCEPTION.ZE;
 
-// @clause x86.sse.sticky-flags
-// @clause x86.sse.unmasked
+// @clause sse.arithmetic.results
+// @clause sse.exception.unmasked
 /** (flags raised) -> non-zero when an exception is to be delivered. */
 defineFunction('ieee.settle', ['i32'], ['i32'], (s, raised: Local) => {
   const unmasked = s.local('i32');

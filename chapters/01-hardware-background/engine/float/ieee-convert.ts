@@ -43,7 +43,7 @@ const inexactIf = (condition: Code): Code => flagIf(condition, EXCEPTION.PE);
 
 // ## Integers
 
-// @clause x86.sse.integer-indefinite
+// @clause sse.convert.results
 for (const f of FORMATS) {
   for (const bytes of [4, 8] as const) {
     const limit = 2 ** (8 * bytes - 1);

@@ -90,7 +90,7 @@ export function settle(e: Emitter, slow: Code, result: Local): Code {
   const raised = e.local('i32');
   return [slow, set(raised, []), set(result, []), deliver(e, raised)];
 }
-// @clause x86.sse.exception-vector
+// @clause sse.exception.osxmmexcpt
 /** Flags to MXCSR. An exception that is not masked is #XM, or, for a system that does not know of it, #UD. */
 export const deliver = (e: Emitter, raised: Local): Code =>
   when(e.call('ieee.settle', get(raised)), [when(i32.and(e.field32(OFFSET.CR4), n32(CR4.OSXMMEXCPT)), e.fault(VECTOR.XM)), e.fault(VECTOR.UD)]);

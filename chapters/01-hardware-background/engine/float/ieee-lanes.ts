@@ -10,6 +10,7 @@ import { FORMATS, type Format } from './ieee.ts';
 import { STRICT } from './ieee-arithmetic.ts';
 import { lane, laneCount, withLane } from './ieee-fast.ts';
 
+// @clause sse.packed.lanes
 /** Two vectors -> a vector, and the flags raised in any lane. `operationOf` says what is done in which lane. */
 function defineLanes(name: string, f: Format, operationOf: (n: number) => string): void {
   defineFunction(`ieee.${name}.${f.bytes}.packed`, ['v128', 'v128'], ['v128', 'i32'], (s: StateAccess, x: Local, y: Local): Code => {

@@ -86,6 +86,7 @@ defineFunction('ieee.unpack', ['i64'], ['i32', 'i32', 'i64'], (s, x: Local) => {
   ];
 });
 
+// @clause sse.rounding.control
 /** How the soft float is to round. With FZ it reports every tiny result, and the result is then thrown away. */
 export const howToRound = (s: StateAccess, f: Format): Code => {
   const format = HOW.RANGE | (f === DOUBLE ? HOW.DOUBLE : HOW.SINGLE);
@@ -96,7 +97,7 @@ export const howToRound = (s: StateAccess, f: Format): Code => {
 };
 
 for (const f of FORMATS) {
-  // @clause x86.sse.flush-to-zero
+  // @clause sse.denormals.control
   /** (significand, word) of a result -> its bits and the flags raised. */
   defineFunction(`ieee.pack.${f.bytes}`, ['i64', 'i32'], ['i64', 'i32'], (s, significand: Local, word: Local) => {
     const exponent = s.local('i32');
