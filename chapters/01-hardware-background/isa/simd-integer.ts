@@ -11,6 +11,7 @@ import { across, keepVector, lanes, OWN_PLACE, PLACES, vector, ZERO } from './si
 //
 // Carries go nowhere: a lane wraps, or (S: signed, US: unsigned) stops at the end of its range.
 
+// @clause simd.integer.results
 const SUMS = [
   lanes('PADDB', '0FFC Pq,Qq MMX; 66.0FFC Vx,Wx SSE2', i8x16.add), // adds bytes
   lanes('PADDW', '0FFD Pq,Qq MMX; 66.0FFD Vx,Wx SSE2', i16x8.add), // adds words
@@ -42,6 +43,7 @@ const neighbours = (combine: Combine, even: number[], odd: number[]) => (x: Code
 const words = (combine: Combine) => neighbours(combine, EVEN_WORDS, ODD_WORDS);
 const doublewords = (combine: Combine) => neighbours(combine, EVEN_DOUBLEWORDS, ODD_DOUBLEWORDS);
 
+// @clause simd.ssse3.results
 const HORIZONTAL_SUMS = [
   across('PHADDW', '0F3801 Pq,Qq SSSE3; 66.0F3801 Vx,Wx SSSE3', words(i16x8.add)), // adds neighbouring words
   across('PHADDD', '0F3802 Pq,Qq SSSE3; 66.0F3802 Vx,Wx SSSE3', doublewords(i32x4.add)), // adds neighbouring doublewords

@@ -45,6 +45,7 @@ export function simd(name: string, encodings: string, build: (b: Builder) => voi
 // A write to an MMX register is a write to the significand of a floating-point register. Whoever looks at that as a number shall find none, so sign and
 // exponent become all ones.
 
+// @clause mmx.registers.aliased
 const NOT_A_NUMBER = i64.const(0xffffn);
 
 /** What an MMX operand is to a meaning. */

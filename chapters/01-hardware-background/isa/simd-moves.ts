@@ -145,6 +145,7 @@ const MASKS = [
 //
 // The registers are given back: to floating-point code, which expects an empty stack.
 
+// @clause mmx.registers.aliased
 const FULL_OR_TOP = (0xffn << 32n) | (0x3800n << 16n); // the tags, and TOP in the status word before them
 define('emms', (e) => e.setField(OFFSET.FPU, i64.and(e.field(OFFSET.FPU), i64.const(~FULL_OR_TOP))), { outlined: true });
 

@@ -177,6 +177,7 @@ define('PBLENDVB', (e) => e.setVector('d', v128.bitselect(e.getVector('a'), e.ge
 });
 const WORD_BITS = vector(PLACES.map((place) => (place % 2 ? 0 : 1 << (place / 2))));
 
+// @clause simd.sse4.results
 const BLENDS = [
   simd('PBLENDVB', '66.0F3810 Vx,Wx SSE4.1', (b) => b.emit('PBLENDVB', { d: b.registerOf(0), a: source(b, 1), b: xmm(0) })), // replaces the bytes that a mask chooses
   lanes('PBLENDW', '66.0F3A0E Vx,Wx,Ib SSE4.1', (x, y, e) => {
@@ -197,6 +198,7 @@ interface LaneShifts {
   /** What is shifted in is the sign, so the longest shift that makes a difference gives what all longer ones do. */
   readonly signed: boolean;
 }
+// @clause simd.shift.counts
 const shifted = (e: Emitter, x: Code, count: Code, { bits, shift, signed }: LaneShifts): Code => {
   const by = e.local('i64');
   const longest = BigInt(bits - 1);

@@ -74,6 +74,7 @@ const WORDS: Elements = { bytes: 2, count: 8, bits: i16x8.bitmask, eq: i16x8.eq,
 
 const AGGREGATION = { ANY: 0, RANGES: 1, EACH: 2, ORDERED: 3 };
 
+// @clause simd.strings.compare
 /** (first string, second string, their lengths, immediate) -> a bit for each element of the second string. */
 const compareStrings =
   (elements: Elements) =>
@@ -209,6 +210,7 @@ const STRINGS = [
 // exclusive or, over its bits, of what each alone gives. Thirty-two constants, four to a vector, replace thirty-two steps that would each wait for the one before.
 // The polynomial is Castagnoli's, with the bits of a byte in the order in which serial lines send them.
 
+// @clause x86.crc32.results
 const POLYNOMIAL = 0x82f63b78;
 /** The checksum after `bits` more zero bits. */
 const advance = (crc: number, bits: number): number => (bits === 0 ? crc : advance((crc >>> 1) ^ (crc & 1 ? POLYNOMIAL : 0), bits - 1));
