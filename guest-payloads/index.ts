@@ -179,6 +179,7 @@ export const PAYLOADS: readonly Payload[] = [
   ...widths([32, 64], { name: 'prefixes', title: 'Prefixes, and what they do together', chapter: CHAPTER_1, source: 'src/prefixes.S' }),
   ...widths([32, 64], { name: 'code-changes', title: 'Hot code that changes', chapter: CHAPTER_1, source: 'src/code-changes.S' }),
   payload({ name: 'task-switch', title: 'Tasks in hardware', chapter: CHAPTER_1, room: 32, source: 'src/task-switch.S' }),
+  ...widths([32, 64], { name: 'call-gates', title: 'Calls to more privilege', chapter: CHAPTER_1, source: 'src/call-gates.S' }),
   ...widths([32, 64], { name: 'irq-window', title: 'The interrupt window', chapter: CHAPTER_3, source: 'src/irq-window.S', needs: ['inject'] }),
   ...widths([32, 64], { name: 'irq-lapic', title: 'The interrupt window, by the local APIC', chapter: CHAPTER_3,
     source: 'src/irq-window.S', defines: { WITH_LAPIC: 1 }, needs: ['lapic'] }),
