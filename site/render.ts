@@ -5,9 +5,11 @@
 import { addChapterList, addRoom } from './pages/chapters.ts';
 import { addHome, addSearchPage } from './pages/home.ts';
 import { addInstructions } from './pages/instructions.ts';
+import { addLadder } from './pages/ladder.ts';
 import { addLive } from './pages/live.ts';
 import { addPayloads } from './pages/payloads.ts';
 import { addRing } from './pages/ring.ts';
+import { addSpeed } from './pages/speed.ts';
 import { addSuite } from './pages/suite.ts';
 import { addWalk } from './pages/walk.ts';
 import { readPayloads } from './payloads.ts';
@@ -37,7 +39,9 @@ export async function renderTree(root: string, { colour, apiPages, results = [] 
   addSuite(site);
   addLive(site);
   addWalk(site);
+  addLadder(site);
   addRing(site);
+  addSpeed(site);
   addHome(site);
   addSearchPage(site);
   return site;

@@ -50,7 +50,7 @@ far</a>.</p></section>
 The address bar holds the state, so a link replays.</p></section>
 </div>
 <h2 id="chapters">Chapters</h2>${chapterTable(site)}
-<p>What serves them: <a href="payloads/index.html">the payloads</a>, <a href="suite/index.html">the suite</a>,
+<p>What serves them: <a href="payloads/index.html">the payloads</a>, <a href="suite/index.html">the suite</a>, <a href="speed/index.html">the processor’s speed</a>,
 ${site.apiPages ? '<a href="api/index.html">the API reference</a>, ' : ''}and <a href="site/all.html">this site</a>, written in the same form.</p>
 </article>`,
   });

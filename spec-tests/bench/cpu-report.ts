@@ -31,7 +31,12 @@ export interface TaskReport {
   readonly peers: Readonly<Record<string, PeerFigure>>;
 }
 
+/** Where a run of all workloads leaves its report, for the site; and the version of the shape below. */
+export const REPORT_FILE = 'spec-tests/out/bench-cpu.json';
+export const REPORT_FORMAT = 1;
+
 export interface Report {
+  readonly format: number;
   readonly when: string;
   readonly node: string;
   readonly processor: string;

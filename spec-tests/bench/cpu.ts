@@ -7,13 +7,15 @@
 // Every run is a cold start. The time between the marks contains everything that a translator does, and a ratio of such times says what a short program gains;
 // the second column of ratios counts from the start of the process on.
 
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readImage } from '../../guest-payloads/host/images.ts';
+import { ROOT } from '../checks/tree.ts';
 import { runBare } from './cpu-machine.ts';
 import { CLOCKS, type ClockName, type Measured, PEERS, type Peer } from './cpu-peers.ts';
-import type { PeerFigure, Report, TaskReport } from './cpu-report.ts';
+import { type PeerFigure, REPORT_FILE, REPORT_FORMAT, type Report, type TaskReport } from './cpu-report.ts';
 import { printReport } from './cpu-table.ts';
 import { imageName, multibootDoor, TASKS, type Task, taskName, withParameters } from './cpu-workloads.ts';
 import { median } from './figures.ts';
@@ -27,7 +29,7 @@ const USAGE = `usage: ringbook bench cpu [--only NAME,...] [--peers NAME,...] [-
   --seconds   how long a run shall take (1)
   --clock     processor: the time that a peer's process was running, for a machine where others work (wall)
   --quick     one short run each
-  --json      writes the figures for the site`;
+  --json      writes the figures to a file, too; a whole run also leaves them for the site, in ${REPORT_FILE}`;
 
 const LIMIT_MS = 60_000;
 const TRIES = 5;
@@ -199,6 +201,7 @@ export async function benchCpu(args: readonly string[]): Promise<void> {
   }
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   const report: Report = {
+    format: REPORT_FORMAT,
     when: new Date().toISOString(),
     node: process.version,
     processor: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown'}`,
@@ -210,5 +213,11 @@ export async function benchCpu(args: readonly string[]): Promise<void> {
     tasks: reports,
   };
   printReport(report);
-  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(report, null, 1)}\n`);
+  // A run that leaves nothing out is for the site.
+  const whole = tasks.length === TASKS.length && names.length === 0 && !options.quick;
+  const files = [...(options.json === undefined ? [] : [options.json]), ...(whole ? [join(ROOT, REPORT_FILE)] : [])];
+  for (const file of files) {
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);
+  }
 }
