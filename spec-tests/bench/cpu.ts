@@ -79,7 +79,7 @@ class Column {
     this.clock = clock;
     this.peer = peer;
     this.task = task;
-    this.rounds = Math.max(1, Math.round((FIRST_INSTRUCTIONS * (peer.interprets ? 1 : 10)) / (perRound ?? 5e5)));
+    this.rounds = Math.max(1, Math.round((FIRST_INSTRUCTIONS * (peer.interprets ? 1 : 2)) / (perRound ?? 5e5)));
   }
 
   async #once(): Promise<Measured | null> {
@@ -91,13 +91,13 @@ class Column {
     }
   }
 
-  /** Finds how many rounds take long enough. The last attempt is a sample if `keep`. */
-  async calibrate(wantedMs: number, keep: boolean): Promise<void> {
+  /** Finds how many rounds take long enough. The last attempt is the first sample. */
+  async calibrate(wantedMs: number): Promise<void> {
     for (let attempt = 0; attempt < TRIES; attempt++) {
       const measured = await this.#once();
       if (!measured) return;
       if (measured.runMs >= 0.7 * wantedMs || attempt === TRIES - 1 || this.rounds === MOST_ROUNDS) {
-        if (keep) this.samples.push(measured);
+        this.samples.push(measured);
         return;
       }
       const factor = Math.min(40, (1.1 * wantedMs) / Math.max(measured.runMs, 1));
@@ -137,8 +137,8 @@ interface Pace {
 async function measure(task: Task, peers: readonly Peer[], { rounds, wantedMs, clock }: Pace): Promise<TaskReport> {
   const { perRound, reason } = count(task);
   const columns = peers.filter(({ widths }) => widths.includes(task.width)).map((peer) => new Column(peer, task, perRound, clock));
-  for (const column of columns) await column.calibrate(wantedMs, rounds === 1);
-  if (rounds > 1) for (let round = 0; round < rounds; round++) for (const column of columns) await column.sample();
+  for (const column of columns) await column.calibrate(wantedMs);
+  for (let round = 1; round < rounds; round++) for (const column of columns) await column.sample();
   return {
     name: task.workload.name,
     width: task.width,
