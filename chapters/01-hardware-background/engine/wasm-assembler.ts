@@ -16,15 +16,24 @@ const NO_RESULT = 0x40;
 export class Label {}
 
 /** A block, loop or `if` that encloses code. */
-interface Scope {
+class Scope {
   readonly label: Label | null;
   readonly opcode: number;
   readonly type: number;
   readonly body: Code;
+  constructor(label: Label | null, opcode: number, type: number, body: Code) {
+    this.label = label;
+    this.opcode = opcode;
+    this.type = type;
+    this.body = body;
+  }
 }
 /** A branch depth, filled in when the tree is flattened. */
-interface Depth {
+class Depth {
   readonly to: Label;
+  constructor(to: Label) {
+    this.to = to;
+  }
 }
 /** A piece of WebAssembly: bytes, pieces, blocks and branches, in order. `node` says what an expression is, where somebody may want to know. */
 export interface Code extends ReadonlyArray<number | Code | Scope | Depth> {
@@ -45,12 +54,28 @@ export function unsigned(value: number): number[] {
 
 /** Signed LEB128, to 64 bits. */
 function signed(value: bigint): number[] {
+  if (value >= -64n && value < 64n) return [Number(value) & 0x7f];
   const out: number[] = [];
   let rest = BigInt.asIntN(64, value);
   for (;;) {
     const byte = Number(rest & 0x7fn);
     rest >>= 7n;
     if ((rest === 0n && !(byte & 0x40)) || (rest === -1n && byte & 0x40)) return [...out, byte];
+    out.push(byte | 0x80);
+  }
+}
+/** The same for 32 bits. */
+function signed32(value: number): number[] {
+  if (value >= -64 && value < 64) return [value & 0x7f];
+  const out: number[] = [];
+  let rest = value | 0;
+  for (;;) {
+    const byte = rest & 0x7f;
+    rest >>= 7;
+    if ((rest === 0 && !(byte & 0x40)) || (rest === -1 && byte & 0x40)) {
+      out.push(byte);
+      return out;
+    }
     out.push(byte | 0x80);
   }
 }
@@ -86,10 +111,13 @@ interface Node {
   readonly value?: bigint;
   readonly offset?: number;
 }
-const noted = (code: Code, node: Node): Code => Object.assign(code, { node });
+const noted = (code: Code, node: Node): Code => {
+  (code as { node?: Node }).node = node;
+  return code;
+};
 /** The value of a constant expression of either type, signed; null for anything else. */
 export const constantOf = (code: Code): bigint | null => code.node?.value ?? null;
-const isOp = (code: Code, ...ops: string[]): boolean => code.node !== undefined && ops.includes(code.node.op);
+const isOp = (code: Code, op: string): boolean => code.node?.op === op;
 
 const plain1 =
   (op: string, opcode: number) =>
@@ -136,7 +164,7 @@ const notedLoad =
 /** Operations on 32-bit integers; results of comparisons are of this type too. */
 // biome-ignore format: table
 export const i32 = {
-  const: (value: number): Code => noted([0x41, ...signed(BigInt(value | 0))], { op: 'const', value: BigInt(value | 0) }),
+  const: (value: number): Code => noted([0x41, ...signed32(value | 0)], { op: 'const', value: BigInt(value | 0) }),
   load: load(0x28), load8_s: load(0x2c), load8_u: load(0x2d), load16_s: load(0x2e), load16_u: load(0x2f), store: store(0x36), store8: store(0x3a), store16: store(0x3b),
   eqz: (x: Code): Code => (constantOf(x) === null ? plain1('i32.eqz', 0x45)(x) : i32.const(Number(constantOf(x) === 0n))),
   eq: binary(0x46), ne: binary(0x47), lt_s: binary(0x48), lt_u: binary(0x49), gt_s: binary(0x4a), gt_u: binary(0x4b),
@@ -153,7 +181,7 @@ export const i64 = {
   load: notedLoad('i64.load', 0x29), load8_s: load(0x30), load8_u: notedLoad('i64.load8_u', 0x31), load16_s: load(0x32), load16_u: notedLoad('i64.load16_u', 0x33),
   load32_s: notedLoad('i64.load32_s', 0x34), load32_u: notedLoad('i64.load32_u', 0x35),
   store: store(0x37), store8: store(0x3c), store16: store(0x3d), store32: store(0x3e),
-  eqz: (x: Code): Code => (constantOf(x) === 0n ? i32.const(1) : isOp(x, 'i64.extend_i32_s', 'i64.extend_i32_u') ? i32.eqz(x.node?.x as Code) : [x, 0x50]),
+  eqz: (x: Code): Code => (constantOf(x) === 0n ? i32.const(1) : isOp(x, 'i64.extend_i32_s') || isOp(x, 'i64.extend_i32_u') ? i32.eqz(x.node?.x as Code) : [x, 0x50]),
   eq: comparison(0x51, i32.eq, i32.eq), ne: comparison(0x52, i32.ne, i32.ne),
   lt_s: comparison(0x53, i32.lt_s, i32.lt_u), lt_u: comparison(0x54, i32.lt_u, i32.lt_u), gt_s: comparison(0x55, i32.gt_s, i32.gt_u), gt_u: comparison(0x56, i32.gt_u, i32.gt_u),
   le_s: comparison(0x57, i32.le_s, i32.le_u), le_u: comparison(0x58, i32.le_u, i32.le_u), ge_s: comparison(0x59, i32.ge_s, i32.ge_u), ge_u: comparison(0x5a, i32.ge_u, i32.ge_u),
@@ -218,34 +246,35 @@ export interface Local {
   readonly index: number;
   readonly type: ValueType;
 }
-export const get = (local: Local): Code => [0x20, ...unsigned(local.index)];
-export const set = (local: Local, value: Code): Code => [value, 0x21, ...unsigned(local.index)];
-export const tee = (local: Local, value: Code): Code => [value, 0x22, ...unsigned(local.index)];
+const localCode = (opcode: number, index: number): number[] => (index < 0x80 ? [opcode, index] : [opcode, ...unsigned(index)]);
+export const get = (local: Local): Code => localCode(0x20, local.index);
+export const set = (local: Local, value: Code): Code => [value, localCode(0x21, local.index)];
+export const tee = (local: Local, value: Code): Code => [value, localCode(0x22, local.index)];
 
 // ## Control
 
 const resultByte = (result?: ValueType): number => (result ? TYPE_BYTE[result] : NO_RESULT);
 
 /** A branch to `label` leaves the block. */
-export const block = (label: Label, body: Code): Code => [{ label, opcode: 0x02, type: NO_RESULT, body }];
+export const block = (label: Label, body: Code): Code => [new Scope(label, 0x02, NO_RESULT, body)];
 /** A branch to `label` starts over. */
-export const loop = (label: Label, body: Code): Code => [{ label, opcode: 0x03, type: NO_RESULT, body }];
+export const loop = (label: Label, body: Code): Code => [new Scope(label, 0x03, NO_RESULT, body)];
 export const when = (condition: Code, body: Code): Code => (constantOf(condition) === 0n ? [] : conditional(condition, body));
-const conditional = (condition: Code, body: Code): Code => [condition, { label: null, opcode: 0x04, type: NO_RESULT, body }];
+const conditional = (condition: Code, body: Code): Code => [condition, new Scope(null, 0x04, NO_RESULT, body)];
 /** `if … else …`; with `result`, both arms leave a value of that type. */
 export const either = (condition: Code, yes: Code, no: Code, result?: ValueType): Code => [
   condition,
-  { label: null, opcode: 0x04, type: resultByte(result), body: [yes, 0x05, no] },
+  new Scope(null, 0x04, resultByte(result), [yes, 0x05, no]),
 ];
-export const br = (to: Label): Code => [0x0c, { to }];
-export const brIf = (to: Label, condition: Code): Code => [condition, 0x0d, { to }];
+export const br = (to: Label): Code => [0x0c, new Depth(to)];
+export const brIf = (to: Label, condition: Code): Code => [condition, 0x0d, new Depth(to)];
 /** Goes to `targets[index]`, or to `otherwise`. */
 export const brTable = (index: Code, targets: readonly Label[], otherwise: Label): Code => [
   index,
   0x0e,
   ...unsigned(targets.length),
-  targets.map((to) => ({ to })),
-  { to: otherwise },
+  targets.map((to) => new Depth(to)),
+  new Depth(otherwise),
 ];
 export const ret = (value: Code = []): Code => [value, 0x0f];
 export const unreachable: Code = [0x00];
@@ -263,16 +292,43 @@ export const returnCall = (func: Func, ...args: Code[]): Code => [...args, 0x12,
 /** The same through the table of functions, for the function type that `module.type` has numbered. */
 export const returnCallIndirect = (type: number, slot: Code, ...args: Code[]): Code => [...args, slot, 0x13, ...unsigned(type), 0];
 
+/** Bytes under construction. */
+class Bytes {
+  #bytes = new Uint8Array(1024);
+  length = 0;
+
+  #room(more: number): void {
+    if (this.length + more <= this.#bytes.length) return;
+    const larger = new Uint8Array(Math.max(2 * this.#bytes.length, this.length + more));
+    larger.set(this.#bytes.subarray(0, this.length));
+    this.#bytes = larger;
+  }
+  push(byte: number): void {
+    if (this.length === this.#bytes.length) this.#room(1);
+    this.#bytes[this.length++] = byte;
+  }
+  append(bytes: ArrayLike<number>): void {
+    this.#room(bytes.length);
+    this.#bytes.set(bytes, this.length);
+    this.length += bytes.length;
+  }
+  get done(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.slice(0, this.length);
+  }
+}
+
 /** Turns the tree into bytes. `open` holds the labels of the enclosing scopes, innermost last. */
-function flatten(code: Code, open: (Label | null)[], out: number[]): void {
-  for (const part of code) {
+function flatten(code: Code, open: (Label | null)[], out: Bytes): void {
+  for (let n = 0; n < code.length; n++) {
+    const part = code[n] as Code[number];
     if (typeof part === 'number') out.push(part);
-    else if ('to' in part) {
+    else if (part instanceof Depth) {
       const at = open.lastIndexOf(part.to);
       if (at < 0) throw new RangeError('branch to a label that does not enclose it');
-      out.push(...unsigned(open.length - 1 - at));
-    } else if ('body' in part) {
-      out.push(part.opcode, part.type);
+      out.append(unsigned(open.length - 1 - at));
+    } else if (part instanceof Scope) {
+      out.push(part.opcode);
+      out.push(part.type);
       open.push(part.label);
       flatten(part.body, open, out);
       open.pop();
@@ -303,11 +359,13 @@ export class FunctionBody {
   }
 
   /** The code entry: local declarations, then the instructions. */
-  encode(code: Code): number[] {
-    const out = [...unsigned(this.#locals.length), ...this.#locals.flatMap((type) => [1, TYPE_BYTE[type]])];
+  encode(code: Code): Uint8Array {
+    const out = new Bytes();
+    out.append(unsigned(this.#locals.length));
+    for (const type of this.#locals) out.append([1, TYPE_BYTE[type]]);
     flatten(code, [null], out);
     out.push(0x0b);
-    return out;
+    return out.done;
   }
 }
 
@@ -323,7 +381,7 @@ export class WasmModule {
   readonly #signatures: string[] = [];
   readonly #types: number[][] = [];
   readonly #imports: number[][] = [];
-  readonly #functions: { type: number; code: readonly number[] }[] = [];
+  readonly #functions: { type: number; code: Uint8Array }[] = [];
   readonly #exports: number[][] = [];
   #importedFunctions = 0;
 
@@ -372,15 +430,21 @@ export class WasmModule {
 
   encode(): Uint8Array<ArrayBuffer> {
     const functions = this.#functions.map(({ type }) => unsigned(type));
-    const codes = this.#functions.map(({ code }) => [...unsigned(code.length), ...code]);
-    const parts = [
-      [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-      section(1, list(this.#types)),
-      section(2, list(this.#imports)),
-      section(3, list(functions)),
-      section(7, list(this.#exports)),
-      section(10, list(codes)),
-    ];
-    return Uint8Array.from(parts.flat());
+    const codes = new Bytes();
+    codes.append(unsigned(this.#functions.length));
+    for (const { code } of this.#functions) {
+      codes.append(unsigned(code.length));
+      codes.append(code);
+    }
+    const out = new Bytes();
+    out.append([0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+    out.append(section(1, list(this.#types)));
+    out.append(section(2, list(this.#imports)));
+    out.append(section(3, list(functions)));
+    out.append(section(7, list(this.#exports)));
+    out.push(10);
+    out.append(unsigned(codes.length));
+    out.append(codes.done);
+    return out.done;
   }
 }

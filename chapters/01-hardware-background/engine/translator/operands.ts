@@ -457,6 +457,18 @@ export class TranslatedOperands implements Emitter, Foresight {
       get system(): Func {
         throw new Untranslatable('a system instruction');
       },
+      get portRead(): Func {
+        throw new Untranslatable('a port');
+      },
+      get portWrite(): Func {
+        throw new Untranslatable('a port');
+      },
+      get portRead(): Func {
+        throw new Untranslatable('a system instruction');
+      },
+      get portWrite(): Func {
+        throw new Untranslatable('a system instruction');
+      },
     };
   }
 
