@@ -22,6 +22,7 @@ import { SSE_PRODUCTS } from './sse-float-products.ts';
 import { STRINGS } from './strings.ts';
 import { SYSTEM, UNDEFINED } from './system.ts';
 import { X87 } from './x87.ts';
+import { X87_SYSTEM } from './x87-system.ts';
 
 export { UNDEFINED };
 
@@ -34,6 +35,7 @@ export const INSTRUCTION_SET: readonly Definition[] = [
   ...BIT_MANIPULATION,
   ...STRINGS,
   ...X87,
+  ...X87_SYSTEM,
   ...SYSTEM,
   ...SIMD_MOVES,
   ...SIMD_INTEGER,

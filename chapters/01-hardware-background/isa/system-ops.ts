@@ -30,8 +30,10 @@ export const SYSTEM_OPS = [
   'rdrand', 'rdseed',
   // VMX (and AMD's VMMCALL).
   'vmcall', 'vmmcall', 'vmxon', 'vmxoff', 'vmptrld', 'vmptrst', 'vmclear', 'vmread', 'vmwrite', 'vmlaunch', 'vmresume', 'invept', 'invvpid', 'vmfunc',
-  // Extended state. fnstsw: mod == 3 is the form with AX.
-  'xgetbv', 'xsetbv', 'fxsave', 'fxrstor', 'fninit', 'fnstcw', 'fldcw', 'fnstsw', 'fwait',
+  // Extended state.
+  'xgetbv', 'xsetbv', 'xsave', 'xsaveopt', 'xrstor', 'fxsave', 'fxrstor', 'fnsave', 'frstor', 'fnstenv', 'fldenv',
+  // Functions of the x87.
+  'f2xm1', 'fyl2x', 'fptan', 'fpatan', 'fxtract', 'fprem1', 'fprem', 'fyl2xp1', 'fsincos', 'fscale', 'fsin', 'fcos',
   'rsm',
   // Every undefined encoding, UD2 included: raise #UD.
   'ud',

@@ -147,6 +147,4 @@ export const SYSTEM = [
   // Extended state: as much as a kernel needs to switch it
   systemInstruction('XGETBV', '0F01/D0 XSAVE', 'xgetbv'), // reads an extended control register
   systemInstruction('XSETBV', '0F01/D1 XSAVE', 'xsetbv'), // writes an extended control register
-  systemInstruction('FXSAVE', '0FAE/0 M FXSR bare', 'fxsave'), // stores the state of x87, MMX and SSE
-  systemInstruction('FXRSTOR', '0FAE/1 M FXSR bare', 'fxrstor'), // loads the state of x87, MMX and SSE
 ];

@@ -1,36 +1,20 @@
 // # Extended state
 //
-// The floating-point unit began as a second chip with its own registers, and it is still saved and restored as one block. This processor keeps the
-// block, so that systems and hypervisors can switch it between tasks and guests, and executes the instructions that control it.
+// The floating-point unit began as a second chip with its own registers, and it is still saved and restored as one block. Each time a set of registers was
+// added there had to be a new instruction to save it, and each system had to learn it: FNSAVE for the x87, FXSAVE for SSE. XSAVE ended that. Its block is made of
+// *components*, a register says which of them a system has learnt (XCR0), CPUID says where each lies, and a program saves what a mask asks for.
 
 import type { Cpu } from '../cpu.ts';
-import { deviceNotAvailable, generalProtection, undefinedOpcode } from '../faults.ts';
+import { deviceNotAvailable, Fault, generalProtection, undefinedOpcode, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
-import { bytes, layout, u8, u16le, u32le, u64le } from '../layout.ts';
 import { ACCESS } from '../mmu/mmu.ts';
-import { CR0, OFFSET, SLOT } from '../state.ts';
-import { code64, operandAddress, privilegeOf, readOperand, writeRegister } from './segmentation.ts';
-
-/** The FXSAVE image. */
-const FxsaveImage = layout(
-  'fxsave',
-  {
-    fcw: u16le(0),
-    fsw: u16le(2),
-    ftw: u8(4), // abridged: one bit for each register that is not empty
-    fop: u16le(6),
-    fip: u64le(8),
-    fdp: u64le(16),
-    mxcsr: u32le(24),
-    mxcsr_mask: u32le(28),
-    st: bytes(32, 128),
-    xmm: bytes(160, 256),
-  },
-  512,
-);
+import { CR0, CR4, FLAG, OFFSET, SLOT } from '../state.ts';
+import { EXIT_REASON } from '../vmx/exit-reasons.ts';
+import { FxsaveImage, readFxImage, writeFxImage } from './fx-image.ts';
+import { code64, join, operandAddress, privilegeOf } from './segmentation.ts';
 
 const FCW_RESET = 0x40; // after power-up; FNINIT sets another value
-const FCW_INIT = 0x37f;
+export const FCW_INIT = 0x37f;
 const MXCSR_RESET = 0x1f80;
 const MXCSR_MASK = 0xffff;
 const XMM_BYTES_32 = 288; // 32-bit code sees eight XMM registers
@@ -44,71 +28,200 @@ export function resetExtendedState(cpu: Cpu): void {
 }
 
 // @clause x86.exception.device-not-available
-function requireFpu(cpu: Cpu): void {
+export function requireFpu(cpu: Cpu): void {
   if (cpu.state.low32(OFFSET.CR0) & (CR0.EM | CR0.TS)) throw deviceNotAvailable();
 }
 
-export function fwait({ state }: Cpu): void {
-  const both = CR0.MP | CR0.TS;
-  if ((state.low32(OFFSET.CR0) & both) === both) throw deviceNotAvailable();
-}
+// ## FXSAVE
 
-export function fninit(cpu: Cpu): void {
-  requireFpu(cpu);
-  FxsaveImage.store(cpu.state.view, OFFSET.FPU, { fcw: FCW_INIT, fsw: 0, ftw: 0, fop: 0, fip: 0n, fdp: 0n });
-}
+/** Alignment is checked for this program: ring 3, and both AM and AC are set. */
+const alignmentChecked = ({ state, cpl }: Cpu): boolean =>
+  cpl === 3 && (state.low32(OFFSET.CR0) & CR0.AM) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.AC) !== 0;
 
-const word = (cpu: Cpu, offset: number): number => cpu.state.view.getUint16(OFFSET.FPU + offset, true);
-
-function storeWord(cpu: Cpu, insn: Instruction, value: number): void {
-  cpu.mmu.write(operandAddress(cpu, insn, 2, true), 2, BigInt(value), privilegeOf(cpu.cpl));
-}
-
-export function fnstcw(cpu: Cpu, insn: Instruction): void {
-  requireFpu(cpu);
-  storeWord(cpu, insn, word(cpu, FxsaveImage.fields.fcw.offset));
-}
-
-export function fldcw(cpu: Cpu, insn: Instruction): void {
-  requireFpu(cpu);
-  const value = readOperand(cpu, insn, 2);
-  FxsaveImage.store(cpu.state.view, OFFSET.FPU, { fcw: (value & 0x1f3f) | 0x40 });
-}
-
-export function fnstsw(cpu: Cpu, insn: Instruction): void {
-  requireFpu(cpu);
-  const status = word(cpu, FxsaveImage.fields.fsw.offset);
-  if (insn.mod === 3) writeRegister(cpu, SLOT.RAX, 2, BigInt(status));
-  else storeWord(cpu, insn, status);
-}
-
-// ## The whole block
-
-function imageAddress(cpu: Cpu, insn: Instruction, write: boolean): bigint {
-  if (insn.mod === 3) throw undefinedOpcode();
-  requireFpu(cpu);
+/** The address of an image, which must be a multiple of `unit`. */
+function imageAddress(cpu: Cpu, insn: Instruction, unit: bigint, write: boolean): bigint {
   const at = operandAddress(cpu, insn, 512, write);
   // @clause x86.fxsave.alignment
-  if (at & 15n) throw generalProtection();
-  cpu.mmu.probe(at, 512, write ? ACCESS.WRITE : ACCESS.READ, privilegeOf(cpu.cpl));
+  if (at % unit) throw alignmentChecked(cpu) ? new Fault(VECTOR.AC, 0) : generalProtection();
   return at;
 }
 
-const used = (cpu: Cpu): number => (code64(cpu) ? XMM_BYTES_64 : XMM_BYTES_32);
+/** The last byte is asked for first; a fault says so. */
+function probeBackwards(cpu: Cpu, at: bigint, bytes: number, access: number): void {
+  const privilege = privilegeOf(cpu.cpl);
+  cpu.mmu.probe(at + BigInt(bytes - 1), 1, access, privilege);
+  cpu.mmu.probe(at, 1, access, privilege);
+}
 
-export function fxsave(cpu: Cpu, insn: Instruction): void {
-  const at = imageAddress(cpu, insn, true);
-  for (let i = 0; i < used(cpu); i += 8) {
-    cpu.mmu.write(at + BigInt(i), 8, cpu.state.view.getBigUint64(OFFSET.FPU + i, true), privilegeOf(cpu.cpl));
+const xmmEnd = (cpu: Cpu): number => (code64(cpu) ? XMM_BYTES_64 : XMM_BYTES_32);
+
+/** Without REX.W the pointers are a selector and an offset of 32 bits each, and the selectors of this processor are always 0. */
+function narrowPointers(image: Uint8Array, insn: Instruction): void {
+  if (insn.operandSize === 8) return;
+  image.fill(0, 12, 16);
+  image.fill(0, 20, 24);
+}
+/** With it, they are addresses: only canonical ones come back. */
+function widePointers(image: Uint8Array, insn: Instruction): void {
+  narrowPointers(image, insn);
+  if (insn.operandSize !== 8) return;
+  const view = new DataView(image.buffer, image.byteOffset);
+  for (const field of [FxsaveImage.fields.fip, FxsaveImage.fields.fdp]) {
+    field.set(view, 0, BigInt.asUintN(64, BigInt.asIntN(48, field.get(view, 0))));
   }
 }
 
+function storeBytes(cpu: Cpu, at: bigint, image: Uint8Array, from: number, to: number): void {
+  const view = new DataView(image.buffer, image.byteOffset);
+  for (let i = from; i < to; i += 8) cpu.mmu.write(at + BigInt(i), 8, view.getBigUint64(i, true), privilegeOf(cpu.cpl));
+}
+function loadBytes(cpu: Cpu, at: bigint, image: Uint8Array, from: number, to: number): void {
+  const view = new DataView(image.buffer, image.byteOffset);
+  for (let i = from; i < to; i += 8) view.setBigUint64(i, cpu.mmu.read(at + BigInt(i), 8, privilegeOf(cpu.cpl)), true);
+}
+const mxcsrOf = (image: Uint8Array): number => FxsaveImage.fields.mxcsr.get(new DataView(image.buffer, image.byteOffset), 0);
+
+export function fxsave(cpu: Cpu, insn: Instruction): void {
+  requireFpu(cpu);
+  const at = imageAddress(cpu, insn, 16n, true);
+  probeBackwards(cpu, at, 512, ACCESS.WRITE);
+  const image = readFxImage(cpu.state);
+  narrowPointers(image, insn);
+  storeBytes(cpu, at, image, 0, xmmEnd(cpu));
+}
+
 export function fxrstor(cpu: Cpu, insn: Instruction): void {
-  const at = imageAddress(cpu, insn, false);
-  const { mxcsr, mxcsr_mask } = FxsaveImage.fields;
-  if (cpu.mmu.read32(at + BigInt(mxcsr.offset), 4, privilegeOf(cpu.cpl)) & ~MXCSR_MASK) throw generalProtection();
-  for (let i = 0; i < used(cpu); i += 8) {
-    cpu.state.view.setBigUint64(OFFSET.FPU + i, cpu.mmu.read(at + BigInt(i), 8, privilegeOf(cpu.cpl)), true);
-  }
+  requireFpu(cpu);
+  const at = imageAddress(cpu, insn, 16n, false);
+  probeBackwards(cpu, at, 512, ACCESS.READ);
+  const image = new Uint8Array(xmmEnd(cpu));
+  loadBytes(cpu, at, image, 0, image.length);
+  // @clause x86.sse.mxcsr-reserved
+  if (mxcsrOf(image) & ~MXCSR_MASK) throw generalProtection();
+  widePointers(image, insn);
+  restoreImage(cpu, image);
+}
+function restoreImage(cpu: Cpu, image: Uint8Array): void {
+  const view = new DataView(image.buffer, image.byteOffset);
+  const { fop, mxcsr_mask } = FxsaveImage.fields;
+  fop.set(view, 0, fop.get(view, 0) & 0x7ff);
+  image[5] = 0;
+  writeFxImage(cpu.state, image);
   mxcsr_mask.set(cpu.state.view, OFFSET.FPU, MXCSR_MASK);
+}
+
+// ## XSAVE
+//
+// ```
+//    0 +-----------------------------+
+//      | x87, MXCSR, XMM: as FXSAVE  |
+//  512 +-----------------------------+
+//      | XSTATE_BV, XCOMP_BV, zeros  |  which components are in the block
+//  576 +-----------------------------+
+//      | further components          |  this processor has none
+//      +-----------------------------+
+// ```
+//
+// A component that is in its initial state need not be stored, only marked as absent; XRSTOR then makes it initial. That is what makes saving a
+// program that never touched a vector register cheap.
+
+/** Components, as bits of XCR0 and XSTATE_BV. */
+export const COMPONENT = { X87: 1, SSE: 2 } as const;
+export const XCR0_SUPPORTED = COMPONENT.X87 | COMPONENT.SSE;
+/** Bytes of the block with all components. */
+export const XSAVE_BYTES = 576;
+const HEADER = 512;
+const X87_PARTS = [
+  [0, 24],
+  [32, 160],
+] as const;
+const MXCSR_PART = [24, 32] as const;
+const XMM = 160;
+
+function requireXsave(cpu: Cpu): void {
+  if (!(cpu.state.low32(OFFSET.CR4) & CR4.OSXSAVE)) throw undefinedOpcode();
+  if (cpu.state.low32(OFFSET.CR0) & CR0.TS) throw deviceNotAvailable();
+}
+/** The components that the program asks for, as far as there are any. */
+const requested = ({ state }: Cpu): number => state.slot32(SLOT.RAX) & state.low32(OFFSET.XCR0);
+
+const isZero = (image: Uint8Array, from: number, to: number): boolean => image.subarray(from, to).every((byte) => byte === 0);
+/** Components that are not in their initial state. */
+function inUse(image: Uint8Array): number {
+  const control = new DataView(image.buffer).getUint16(0, true);
+  const x87 = control !== FCW_INIT || !isZero(image, 2, 24) || !isZero(image, 32, XMM);
+  return (x87 ? COMPONENT.X87 : 0) | (isZero(image, XMM, XMM_BYTES_64) ? 0 : COMPONENT.SSE);
+}
+
+/** XSAVE; with `optimized`, XSAVEOPT, which leaves out what is in its initial state. */
+export function xsave(cpu: Cpu, insn: Instruction, optimized = false): void {
+  requireXsave(cpu);
+  const wanted = requested(cpu);
+  const at = imageAddress(cpu, insn, 64n, true);
+  const privilege = privilegeOf(cpu.cpl);
+  probeBackwards(cpu, at, XSAVE_BYTES, ACCESS.WRITE);
+  const image = readFxImage(cpu.state);
+  const used = inUse(image);
+  narrowPointers(image, insn);
+  const stored = optimized ? wanted & used : wanted;
+  if (stored & COMPONENT.X87) for (const [from, to] of X87_PARTS) storeBytes(cpu, at, image, from, to);
+  if (wanted & COMPONENT.SSE) storeBytes(cpu, at, image, ...MXCSR_PART);
+  if (stored & COMPONENT.SSE) storeBytes(cpu, at, image, XMM, xmmEnd(cpu));
+  // The marks of components that were not asked for stay.
+  const marks = cpu.mmu.read(at + BigInt(HEADER), 8, privilege);
+  cpu.mmu.write(at + BigInt(HEADER), 8, (marks & ~BigInt(wanted)) | BigInt(wanted & used), privilege);
+}
+
+// @clause x86.xrstor.header
+export function xrstor(cpu: Cpu, insn: Instruction): void {
+  requireXsave(cpu);
+  const wanted = requested(cpu);
+  const { state } = cpu;
+  const at = imageAddress(cpu, insn, 64n, false);
+  probeBackwards(cpu, at, XSAVE_BYTES, ACCESS.READ);
+  const header = new Uint8Array(24);
+  loadBytes(cpu, at + BigInt(HEADER), header, 0, header.length);
+  const marks = new DataView(header.buffer).getBigUint64(0, true);
+  if (marks & ~state.get64(OFFSET.XCR0) || !isZero(header, 8, 24)) throw generalProtection();
+  const saved = new Uint8Array(xmmEnd(cpu));
+  loadBytes(cpu, at, saved, 0, saved.length);
+  if (wanted & COMPONENT.SSE && mxcsrOf(saved) & ~MXCSR_MASK) throw generalProtection();
+  widePointers(saved, insn);
+  const image = readFxImage(state);
+  const present = Number(marks & 3n);
+  const take = (from: number, to: number, there: boolean): void => {
+    if (there) image.set(saved.subarray(from, to), from);
+    else image.fill(0, from, to);
+  };
+  if (wanted & COMPONENT.X87) {
+    for (const [from, to] of X87_PARTS) take(from, to, (present & COMPONENT.X87) !== 0);
+    if (!(present & COMPONENT.X87)) new DataView(image.buffer).setUint16(0, FCW_INIT, true);
+  }
+  if (wanted & COMPONENT.SSE) {
+    take(...MXCSR_PART, true); // present or not
+    take(XMM, xmmEnd(cpu), (present & COMPONENT.SSE) !== 0);
+  }
+  restoreImage(cpu, image);
+}
+
+// ## XCR0
+
+// @clause x86.xcr0.valid
+export function xsetbv(cpu: Cpu, insn: Instruction): void {
+  const { state } = cpu;
+  if (!(state.low32(OFFSET.CR4) & CR4.OSXSAVE)) throw undefinedOpcode();
+  cpu.intercepts?.instruction(EXIT_REASON.XSETBV, insn.length);
+  const value = join(state.slot32(SLOT.RDX), state.slot32(SLOT.RAX));
+  if (cpu.cpl !== 0 || state.slot32(SLOT.RCX) !== 0) throw generalProtection();
+  if (!(value & BigInt(COMPONENT.X87)) || value & ~BigInt(XCR0_SUPPORTED)) throw generalProtection();
+  state.set64(OFFSET.XCR0, value);
+}
+
+export function xgetbv(cpu: Cpu): void {
+  const { state } = cpu;
+  if (!(state.low32(OFFSET.CR4) & CR4.OSXSAVE)) throw undefinedOpcode();
+  if (state.slot32(SLOT.RCX) !== 0) throw generalProtection();
+  const value = state.get64(OFFSET.XCR0);
+  state.setSlot(SLOT.RAX, value & 0xffffffffn);
+  state.setSlot(SLOT.RDX, value >> 32n);
 }

@@ -13,7 +13,7 @@ import { clts, lmsw, movFromCr, movToCr, smsw } from './control.ts';
 import { movFromDr, movToDr } from './debug.ts';
 import { redirect } from './delivery.ts';
 import { softwareInterrupt, trapsIntN } from './exceptions.ts';
-import { fldcw, fninit, fnstcw, fnstsw, fwait, fxrstor, fxsave } from './extended-state.ts';
+import { fxrstor, fxsave, xgetbv, xrstor, xsave, xsetbv } from './extended-state.ts';
 import { farCall, farJmp, farRet } from './far.ts';
 import { swapgs, syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
 import { cli, popf, pushf, setAc, sti } from './flag-ops.ts';
@@ -40,6 +40,8 @@ import {
 import { rdmsr, wrmsr } from './msrs.ts';
 import { input, inputString, output, outputString } from './ports.ts';
 import { arpl, lar, lldt, loadFar, lsl, ltr, movFromSreg, movToSreg, popSreg, readBase, sldt, str, verr, verw, writeBase } from './segment-ops.ts';
+import { fldenv, fnsave, fnstenv, frstor } from './x87-environment.ts';
+import { x87Function } from './x87-functions.ts';
 
 type Operation = (cpu: Cpu, insn: Instruction) => void;
 
@@ -163,15 +165,29 @@ export const OPERATIONS: Readonly<Record<SystemOp, Operation>> = {
   invept: vmx('invept'),
   invvpid: vmx('invvpid'),
   vmfunc: vmx('vmfunc'),
-  xgetbv: ud, // CR4.OSXSAVE cannot be set: CPUID does not offer XSAVE
-  xsetbv: ud,
+  xgetbv,
+  xsetbv,
+  xsave,
+  xsaveopt: (cpu, insn) => xsave(cpu, insn, true),
+  xrstor,
   fxsave,
   fxrstor,
-  fninit,
-  fnstcw,
-  fldcw,
-  fnstsw,
-  fwait,
+  fnsave,
+  frstor,
+  fnstenv,
+  fldenv,
+  f2xm1: x87Function('f2xm1'),
+  fyl2x: x87Function('fyl2x'),
+  fptan: x87Function('fptan'),
+  fpatan: x87Function('fpatan'),
+  fxtract: x87Function('fxtract'),
+  fprem1: x87Function('fprem1'),
+  fprem: x87Function('fprem'),
+  fyl2xp1: x87Function('fyl2xp1'),
+  fsincos: x87Function('fsincos'),
+  fscale: x87Function('fscale'),
+  fsin: x87Function('fsin'),
+  fcos: x87Function('fcos'),
   rsm: ud, // there is no system-management mode to return from
   ud: unknown,
 };
