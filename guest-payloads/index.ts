@@ -182,6 +182,7 @@ export const PAYLOADS: readonly Payload[] = [
   ...widths([32, 64], { name: 'call-gates', title: 'Calls to more privilege', chapter: CHAPTER_1, source: 'src/call-gates.S' }),
   payload({ name: 'v86-monitor', title: 'Virtual-8086 mode, in detail', chapter: CHAPTER_1, room: 32, source: 'src/v86-monitor.S' }),
   payload({ name: 'v86-extensions', title: 'Virtual interrupts', chapter: CHAPTER_1, room: 32, source: 'src/v86-monitor.S', defines: { EXTENSIONS: 1 } }),
+  payload({ name: 'fault-order', title: 'Which fault comes first', chapter: CHAPTER_1, room: 64, source: 'src/fault-order.S' }),
   ...widths([32, 64], { name: 'irq-window', title: 'The interrupt window', chapter: CHAPTER_3, source: 'src/irq-window.S', needs: ['inject'] }),
   ...widths([32, 64], { name: 'irq-lapic', title: 'The interrupt window, by the local APIC', chapter: CHAPTER_3,
     source: 'src/irq-window.S', defines: { WITH_LAPIC: 1 }, needs: ['lapic'] }),
