@@ -293,6 +293,7 @@ export class Engine {
 
   #park(thrown: unknown): void {
     if (!(thrown instanceof Fault || thrown instanceof VmExit)) throw thrown;
+    if (this.#word32(WORD.STATUS) !== 0) return; // of an access in two parts the first has failed already
     this.#parked = thrown;
     this.#setWord32(WORD.STATUS, 1);
   }

@@ -1,7 +1,7 @@
 // # Going elsewhere, and the stack
 
 import { CONDITIONS } from '../engine/micro-ops.ts';
-import { SLOT } from '../state.ts';
+import { MODE, SLOT } from '../state.ts';
 import { type Builder, slot } from './builder.ts';
 import { instruction } from './encoding.ts';
 
@@ -54,12 +54,17 @@ const JRCXZ = instruction('JRCXZ', 'E3 Jb f64', (b) => {
 // ## Calls
 //
 // The target is computed and checked first, then the return address is pushed, then control goes: a call that faults has not touched the stack pointer.
+// It may have touched the stack: the processors that this one was compared with have written the return address when an indirect call's target is refused.
 
 const CALL = instruction('CALL', 'E8 Jz f64; FF/2 Ev f64', (b) => {
   const { operandSize, imm } = b.insn;
   const target = b.temporary();
   if (b.operands[0]?.kind === 'J') b.emit(`aim.${operandSize}`, { d: target, imm });
-  else b.emit(operandSize === 8 ? 'checkCall.8' : `checkTarget.${operandSize}`, { d: target, a: b.value(0) });
+  else if (operandSize < 8 && !(b.mode & MODE.FLAT)) {
+    const value = b.value(0);
+    b.poke(b.nextRip, operandSize, -operandSize);
+    b.emit(`checkTarget.${operandSize}`, { d: target, a: value });
+  } else b.emit(operandSize === 8 ? 'checkCall.8' : `checkTarget.${operandSize}`, { d: target, a: b.value(0) });
   b.push(b.nextRip, operandSize);
   b.end('goTo', { a: target });
 }); // pushes the address of the next instruction, jumps

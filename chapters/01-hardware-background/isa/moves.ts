@@ -140,6 +140,8 @@ const CMPXCHG8B = instruction('CMPXCHG8B', '0FC7/1 M lock CX8', (b) => {
   const address = b.address(2 * bytes, 2);
   if (bytes === 8) b.aligned(address, 16);
   const upper = b.beyond(address, bytes);
+  // One access of eight bytes as far as alignment and page faults are concerned.
+  if (bytes === 4) b.load(address, 8, b.temporary(), 'modify');
   const low = b.load(address, bytes, b.temporary(), 'modify');
   const high = b.load(upper, bytes, b.temporary(), 'modify');
   const equal = b.temporary();

@@ -37,6 +37,10 @@ function repeat(b: Builder, bulk: string | null, body: () => Pair | null): void 
     if (pair) compare(pair);
     return;
   }
+  // With 32-bit addresses in 64-bit code the registers lose their upper halves at once: the count always, the pointers of MOVS and STOS, whether there is
+  // anything to do or not. So the processors that this one was compared with have it.
+  const cut = bulk === 'bulkMove' ? [SLOT.RCX, RSI, RDI] : bulk === 'bulkFill' ? [SLOT.RCX, RDI] : [SLOT.RCX];
+  if (b.code64 && addressSize === 4) for (const n of cut) b.emit('mov.4', { d: slot(n), a: slot(n) });
   const start = b.micros.length;
   b.emit(`repBegin.${addressSize}`);
   const again = b.micros.length;

@@ -256,6 +256,7 @@ export function farRet(cpu: Cpu, insn: Instruction): void {
   const size = insn.operandSize;
   const release = Number(insn.imm & U16);
   const stack = currentStack(cpu);
+  if (protectedMode(cpu)) stack.peek(size, size); // the selector is read first, which shows in CR2 when neither word is there
   const low = stack.pop(size);
   const offset = join(stack.upper, low);
   const selector = stack.pop(size) & 0xffff;

@@ -86,6 +86,7 @@ function iretProtected(cpu: Cpu, size: 2 | 4 | 8, length: number): void {
     return;
   }
   const stack = currentStack(cpu);
+  stack.peek(2 * size, size); // the flags are read first, which shows in CR2 when nothing of the frame is there
   const offset = stack.pop(size);
   const offsetHigh = stack.upper;
   const selector = stack.pop(size) & 0xffff;
