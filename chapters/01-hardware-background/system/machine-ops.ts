@@ -39,6 +39,7 @@ export function storeTable(cpu: Cpu, insn: Instruction, table: Table): void {
   const privilege = privilegeOf(cpu.cpl);
   const at = operandAddress(cpu, insn, 2, true);
   const second = operandAddress(cpu, insn, bytes, true, 2);
+  cpu.mmu.probe(at, 2, 1, privilege); // the limit goes first, and so does its fault
   cpu.mmu.probe(second, bytes, 1, privilege);
   cpu.mmu.write(at, 2, BigInt(state.get32(table.limit) & 0xffff), privilege);
   cpu.mmu.write(second, bytes, state.get64(table.base), privilege);
