@@ -139,6 +139,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
       'live/index.html',
       'live/walk.html',
       'live/ring.html',
+      'live/ladder.html',
       'live/ring.html#with=event.indirect&do=a3.a2.k.p.p&ask=sleep&left=aBc&machine=x86&step=9',
       'search.html',
     ]) {
@@ -291,6 +292,15 @@ describe.skipIf(!executablePath)('in a browser', () => {
     await page.click('#entry [data-bit="R"]');
     expect(await page.textContent('#two-end')).toContain('EPT misconfiguration');
   });
+
+  it('climbs the ladder of speeds, and the rungs agree', async () => {
+    await open('live/ladder.html');
+    await page.waitForSelector('#measure:not([disabled])', { timeout: 60_000 });
+    expect(await page.textContent('#status')).toBe('All five left the same value.');
+    const rates = await page.locator('#ladder tbody .rate').allTextContents();
+    expect(rates).toHaveLength(5);
+    for (const rate of rates) expect(Number(rate)).toBeGreaterThan(0);
+  }, 90_000);
 
   it('drives both ends of a ring by keys, and replays it from a link', async () => {
     await open('live/ring.html');

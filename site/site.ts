@@ -64,7 +64,11 @@ export class Site {
     this.#pages.set('guest-payloads', 'payloads/index.html').set('spec-tests', 'suite/index.html').set('chapters', 'chapters/index.html');
     this.#pages.set('chapters/instructions', 'chapters/instructions.html');
     this.#pages.set('spec-tests/cases', 'suite/cases.html').set('spec-tests/clauses', 'suite/clauses.html');
-    this.#pages.set('live', 'live/index.html').set('live/walk.html', 'live/walk.html').set('live/ring.html', 'live/ring.html');
+    this.#pages
+      .set('live', 'live/index.html')
+      .set('live/walk.html', 'live/walk.html')
+      .set('live/ring.html', 'live/ring.html')
+      .set('live/ladder.html', 'live/ladder.html');
   }
 
   /** The page of a file of the tree, or undefined. */

@@ -184,19 +184,23 @@ export function smallestProgram(): SmallestProgram {
 // ### Instructions
 //
 // Bytes become a decoded instruction; a decoded instruction becomes micro-operations; a micro-operation becomes WebAssembly. Each step is written
-// once. The interpreter performs the micro-operations; a translator can be made from the same table, and then the two cannot disagree about what
+// once. The interpreter performs the micro-operations; the translator makes programs of the same ones, and so the two cannot disagree about what
 // `ADC` does. First what a decoded instruction is, how the manual's opcode maps are written down as tables, and the decoder that both feed.
 //
 // ::include isa/instruction.ts
 // ::include isa/encoding.ts
 // ::include isa/system-ops.ts
 // ::include isa/decoder.ts
+// ::include isa/text.ts
 //
 // Then the meaning of the parts: the micro-operations, told by the WebAssembly that performs them, and the assembler that this takes.
 //
 // ::include engine/wasm-assembler.ts
+// ::include engine/wasm-vectors.ts
+// ::include engine/wasm-text.ts
 // ::include engine/micro-ops.ts
 // ::include engine/micro-ops/emitter.ts
+// ::include engine/micro-ops/library.ts
 // ::include engine/micro-ops/vocabulary.ts
 // ::include engine/micro-ops/moves.ts
 // ::include engine/micro-ops/arithmetic.ts
@@ -204,32 +208,133 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/micro-ops/conditions.ts
 // ::include engine/micro-ops/transfers.ts
 // ::include engine/micro-ops/strings.ts
+// ::include engine/micro-ops/system.ts
 // ::include engine/flags.ts
 //
 // And then the instruction set itself, which is an annex: tables of encodings, each entry with what it does, as the micro-operations that it becomes.
-// Nobody reads a dictionary from front to back. Read the builder, which knows where operands are, and then any three entries.
+// Nobody reads a dictionary from front to back. Read the builder, which knows where operands are, and then any three entries;
+// [the table of all instructions](../instructions.html) leads to each of them.
 //
 // ::include isa/builder.ts
 // ::include isa/arithmetic.ts
 // ::include isa/moves.ts
 // ::include isa/control-flow.ts
 // ::include isa/shifts-and-bits.ts
+// ::include isa/bit-manipulation.ts
 // ::include isa/strings.ts
 // ::include isa/system.ts
 // ::include isa/instruction-set.ts
 //
+// Floating point came to the x86 three times: as a second chip with a stack of eight registers and ten bytes in each, as vectors of two or four numbers in registers
+// that borrowed its silicon, and as vectors with registers of their own. All three are still there, and a guest kernel saves and restores every one of them. WebAssembly
+// has floating point too, but none that tells whether a result was rounded. So arithmetic on numbers of any width is written
+// out in integers, once; and where a result is ordinary and the flags it would set are set already, the host's own arithmetic is as good, and is used.
+//
+// ::include engine/float/words.ts
+// ::include engine/float/soft-float.ts
+// ::include engine/float/x87-numbers.ts
+// ::include engine/float/x87-stack.ts
+// ::include isa/x87.ts
+// ::include engine/float/ieee.ts
+// ::include engine/float/ieee-arithmetic.ts
+// ::include engine/float/ieee-lanes.ts
+// ::include engine/float/ieee-fast.ts
+// ::include engine/float/ieee-convert.ts
+// ::include engine/float/ieee-approximate.ts
+// ::include isa/simd-common.ts
+// ::include isa/sse-float-arithmetic.ts
+// ::include isa/sse-float-compare.ts
+// ::include isa/sse-float-convert.ts
+// ::include isa/sse-float-products.ts
+// ::include isa/sse-float-moves.ts
+// ::include isa/sse-float-control.ts
+// ::include isa/simd-lanes.ts
+// ::include isa/simd-integer.ts
+// ::include isa/simd-shuffles.ts
+// ::include isa/simd-moves.ts
+// ::include isa/simd-strings.ts
+// ::include isa/simd-ciphers.ts
+//
 // What is left is to run it. Decoded code has to be kept, found again, and dropped when the guest overwrites the bytes that it was made from: on an
 // x86 a store into the very next instruction takes effect. The interpreter is put together from the table when a machine is made; the engine decides
-// what it runs and looks at the world whenever it comes back. The last modules compare all of it with the processor of the host, instruction by
-// instruction, where there is one that allows it, and measure it.
+// what it runs and looks at the world whenever it comes back.
 //
 // ::include engine/code-cache.ts
 // ::include engine/interpreter.ts
 // ::include engine/engine.ts
 // ::include engine/flat-machine.ts
-// ::include engine/host/fuzz.ts
 //
+// ### From interpretation to translation
+//
+// A decoder and an interpreter are one answer to the question of how a program can be a processor. There are others, and they differ by factors.
+//
+// ::include ladder/program.ts
+// ::include ladder/rungs.ts
+//
+// What each rung is worth depends on your machine, so [a page](../../live/ladder.html) measures it there, while you watch. Two steps stand out. From
+// decoding each time to decoding once is the largest, and all that it took was a cache. From the interpreter to the translator is the next, and the
+// machinery for it is the rest of this part. QEMU has been built on that step since 2003; VMware's monitor lived by it before there was VT-x; it is
+// how a machine runs software for a processor that it has not got.
+//
+// The small translator among the monitors above had an easy life. It met {{specimen.instructions}} instructions, knew which of them could fault, and
+// nobody asked it what time it was. A translator for a whole processor must be *invisible*: with it or without it, a guest finds the same registers
+// after the same instruction, the same memory, the same fault at the same address, and an interrupt arrives between the same two instructions. Eight
+// questions have to be answered for that, and the modules below are the answers.
+//
+// *What is worth it?* To compile a piece of code costs as much as to interpret it some thousands of times, and most code of a boot runs once. So code
+// has to become hot first, and the interpreter counts.
+//
+// *How much at a time?* QEMU translates to the next jump and then joins the pieces. WebAssembly has no jump from one function into another but a
+// call, so here the piece is a *region*: everything that can be reached from the hot block within its page, as one function, with loops as loops.
+//
+// *Where is a register?* In a local variable, as long as control stays in the region. Whoever compiles the function puts it into one of the host's.
+//
+// *Where are the flags?* Nowhere, if it can be helped. An x86 instruction sets six of them, and the next one usually sets them again. A comparison and
+// the jump that looks at it become one operation of the host; the words from which all six could be had are computed only where somebody will look.
+//
+// *How does it get at memory?* Through the same TLB as the interpreter, whose hit path is a few operations, written out at each access.
+//
+// *What if an instruction faults?* Then the registers have to be what they were before it, and only the translator knows which local variable is
+// which. It leaves behind, for each access, a way out that puts everything back where the architecture wants it; and the *interpreter* executes the
+// instruction again, and it faults there. Nothing that is rare has to be translated at all.
+//
+// *What time is it?* As many instructions as have been retired, exactly. To count each would cost as much as to execute it, so a piece of code counts
+// itself as a whole, and asks at the right places whether there is room for all of it. Where there is not, the interpreter takes the last steps, one
+// by one.
+//
+// *What if the code changes?* Then the region is forgotten. It cannot be running at that moment: stores into pages that hold code are made by the
+// interpreter.
+//
+// ::include engine/translator/region.ts
+// ::include engine/translator/structure.ts
+// ::include engine/translator/flags.ts
+// ::include engine/translator/operands.ts
+// ::include engine/translator/library-use.ts
+// ::include engine/translator/compile.ts
+// ::include engine/translator/translator.ts
+//
+// VT-x made all of this unnecessary for a guest whose instructions the host has. Its code runs as it is, at its own speed, from the first execution
+// on; nothing is counted, compiled, kept or forgotten. What remains of the translator in a machine with hardware assistance is small: `kvm.ko` still
+// interprets single instructions, those that touch a device's memory. But the bill has changed, and not only in the guest's favour. In translated code
+// a port access is a call. In hardware it is a VM exit, and the guest that does many of them is where devices made for virtual machines come in, in
+// chapter 6.
+//
+// ### Asking a real processor
+//
+// How does one know that any of this is right? The manual is the law, and not complete; another emulator may share the mistake. But there may be an x86 processor under this very
+// program, and it can be asked.
+//
+// ::include engine/host/fuzz.ts
+// ::include engine/host/fuzz/invent.ts
+// ::include engine/host/fuzz/values.ts
+// ::include engine/host/fuzz/world.ts
+// ::include engine/host/fuzz/native.ts
+// ::include engine/host/fuzz/records.ts
+// ::include engine/host/fuzz/subject.ts
+// ::include engine/host/fuzz/compare.ts
 // ::include engine/host/fuzz/excluded.ts
+// ::include engine/host/fuzz/shrink.ts
+// ::include engine/host/fuzz/saved.ts
 // ::include engine/host/try.ts
 //
 // ### Memory management
