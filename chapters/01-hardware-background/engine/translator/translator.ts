@@ -9,7 +9,7 @@
 
 import { PAGE_BYTES, type PhysicalMemory } from '../../physical-memory.ts';
 import { compileRegion, isTranslatable, type Machine, Refusal } from './compile.ts';
-import { type Decoded, formRegion } from './region.ts';
+import { type Decoded, formRegion, type Region } from './region.ts';
 
 /** Withdrawals after which a page is not translated any more. */
 export const PATIENCE = 10;
@@ -66,6 +66,8 @@ export class Translator {
   #slots = 0;
   /** Regions compiled so far. */
   compiled = 0;
+  /** Shown each region that is compiled, and the module made of it: for readers. */
+  onCompiled: ((region: Region, module: Uint8Array) => void) | null = null;
 
   constructor(host: TranslatorHost) {
     this.#host = host;
@@ -124,6 +126,7 @@ export class Translator {
         const slot = this.#freeSlots.pop() ?? ++this.#slots;
         this.#host.install(slot, exports.region as CodeFunction);
         this.compiled++;
+        this.onCompiled?.(region, bytes);
         const offset = place % PAGE_BYTES;
         const translation: Translation = {
           slot,
