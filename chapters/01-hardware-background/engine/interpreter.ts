@@ -127,7 +127,7 @@ function memoryFunctions(module: WasmModule, imports: { translate: Func; readSlo
       i32.const(1),
     ];
   });
-  // Sixteen bytes that cross a page, or meet a device, are two accesses of eight. A store asks for the last byte's page before it writes to the first.
+  // Sixteen bytes that cross a page, or meet a device, are two accesses of eight. A store asks for both pages before it writes to the first.
   const EIGHT = i32.const(8);
   const READ = i32.const(0);
   const loadVectorMiss = module.function(['i64', 'i32'], ['v128'], (body, linear, stack) => {
@@ -151,7 +151,9 @@ function memoryFunctions(module: WasmModule, imports: { translate: Func; readSlo
       set(at, call(imports.translate, to, i32.const(16), WRITE, isStack)),
       when(found(at), [v128.store(get(at), what), ret(i32.const(0))]),
       when(aborted, ret(i32.const(1))),
-      set(at, call(imports.translate, i64.add(to, i64.const(15n)), i32.const(1), WRITE, isStack)),
+      set(at, call(imports.translate, to, i32.const(1), WRITE, isStack)),
+      when(aborted, ret(i32.const(1))),
+      set(at, call(imports.translate, i64.and(i64.add(to, i64.const(15n)), i64.const(-4096n)), i32.const(1), WRITE, isStack)),
       when(aborted, ret(i32.const(1))),
       when(call(imports.writeSlow, to, EIGHT, i64x2.extract(what, 0)), ret(i32.const(1))),
       call(imports.writeSlow, i64.add(to, i64.const(8n)), EIGHT, i64x2.extract(what, 1)),
