@@ -87,7 +87,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   #breakpoints = { instructions: false, data: false, ports: false };
   #leaving: VmExit | null = null;
 
-  constructor({ memory, trace, ports = NO_PORTS, devices = NO_DEVICES, apicId = 0, linearAddressBits = LINEAR_ADDRESS_BITS }: CpuOptions) {
+  constructor(options: CpuOptions) {
+    const { memory, trace, ports = NO_PORTS, devices = NO_DEVICES, apicId = 0, linearAddressBits = LINEAR_ADDRESS_BITS } = options;
     this.memory = memory;
     this.trace = trace ?? null;
     this.ports = ports;
@@ -98,7 +99,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     this.state = new CpuState(memory);
     this.mmu = new Mmu(this);
     this.mem = new LinearMemory(this);
-    this.engine = new Engine(memory, this.state, this);
+    this.engine = new Engine(memory, this.state, this, options);
     this.reset();
   }
 
@@ -213,14 +214,16 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     }
   }
 
-  // STI and MOV SS do not stop the engine, so their shadow may have been over for long when somebody looks.
+  // STI, MOV SS and an IRET that sets RF do not stop the engine, so their shadow may have been over for long when somebody looks.
   // @clause x86.interrupt.sti-shadow
-  /** Forgets a shadow of STI or MOV SS that fell more than `age` instructions ago. */
+  /** Forgets a shadow of STI or MOV SS, and RF, that date from more than `age` instructions ago. */
   #expireShadow(age: number): void {
     const { state } = this;
     const shadow = state.get32(OFFSET.SHADOW);
-    if (!(shadow & (SHADOW.STI | SHADOW.MOV_SS))) return;
-    if (this.instructions - state.getNumber(OFFSET.SHADOW_AT) > age) state.set32(OFFSET.SHADOW, shadow & ~(SHADOW.STI | SHADOW.MOV_SS));
+    const flags = state.get32(OFFSET.RFLAGS);
+    if (shadow & (SHADOW.STI | SHADOW.MOV_SS) && this.instructions - state.getNumber(OFFSET.SHADOW_AT) > age)
+      state.set32(OFFSET.SHADOW, shadow & ~(SHADOW.STI | SHADOW.MOV_SS));
+    if (flags & FLAG.RF && this.instructions - state.getNumber(OFFSET.RESUME_AT) > age) state.set32(OFFSET.RFLAGS, flags & ~FLAG.RF);
   }
 
   #leaveGuest(exit: VmExit): CpuStop | null {
@@ -406,7 +409,10 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     if (shadow) state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) & ~shadow);
     // A string instruction that repeats is not complete while RIP stays where it is, and keeps RF until it is.
     // @clause x86.debug.breakpoints
-    if (flags & FLAG.RF && !this.#keepsRf && state.slot(SLOT.RIP) !== rip) state.set32(OFFSET.RFLAGS, state.get32(OFFSET.RFLAGS) & ~FLAG.RF);
+    if (flags & FLAG.RF && !this.#keepsRf) {
+      if (state.slot(SLOT.RIP) !== rip) state.set32(OFFSET.RFLAGS, state.get32(OFFSET.RFLAGS) & ~FLAG.RF);
+      else state.set64(OFFSET.RESUME_AT, state.get64(OFFSET.ICOUNT));
+    }
     // Between two elements of a repeated instruction the handler sees RF set: the instruction has begun, and a breakpoint on it has been reported.
     if (this.#stepping && state.slot(SLOT.RIP) === rip && this.#repeats(this.#linearRip())) state.set32(OFFSET.RFLAGS, flags | FLAG.RF);
     // @clause x86.debug.single-step
@@ -475,6 +481,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     if (this.state.get32(OFFSET.WATCH) & WATCH.PENDING) this.eventsChanged();
   }
 
+  // Two of these in a row must not inhibit for ever: when something is waiting, the second shadow ends with the first.
   shadowSti(): void {
     this.#shadow(SHADOW.STI);
     this.#mayTakeMore();
@@ -498,8 +505,9 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** IRET has loaded RFLAGS. */
   flagsReturned(): void {
     this.#keepsRf = true;
+    this.state.set64(OFFSET.RESUME_AT, this.state.get64(OFFSET.ICOUNT));
     const flags = this.state.get32(OFFSET.RFLAGS);
-    if (flags & (FLAG.TF | FLAG.RF)) this.eventsChanged();
+    if (flags & FLAG.TF) this.eventsChanged();
     else if (flags & FLAG.IF) this.#mayTakeMore();
   }
 
@@ -590,7 +598,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     return this.mmu.fetch(BigInt.asUintN(64, linear), this.cpl === 3);
   }
 
-  translate(linear: bigint, bytes: number, access: number): number | VmExit {
+  translate(linear: bigint, bytes: number, access: number): number | Fault | VmExit {
     this.#tick();
     const at = BigInt.asUintN(64, linear);
     if (this.#slowAccess) this.#inspect(at, bytes, access);
@@ -641,6 +649,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   system(op: SystemOp, insn: Instruction): VmExit | null {
     this.#tick();
+    this.#expireShadow(1);
     this.#leaving = null;
     OPERATIONS[op](this, insn);
     return this.#leaving;

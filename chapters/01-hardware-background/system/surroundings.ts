@@ -50,6 +50,8 @@ export interface CpuOptions {
   readonly devices?: PhysicalBus;
   /** False: guest code is interpreted only. What it does is the same either way. Default: true. */
   readonly translate?: boolean;
+  /** How often a block is interpreted before it is translated. */
+  readonly heat?: number;
   /** Initial APIC id: 0 is the bootstrap processor. */
   readonly apicId?: number;
   /** 57: the processor offers 5-level paging. */

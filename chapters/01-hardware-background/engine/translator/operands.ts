@@ -458,12 +458,6 @@ export class TranslatedOperands implements Emitter, Foresight {
         throw new Untranslatable('a system instruction');
       },
       get portRead(): Func {
-        throw new Untranslatable('a port');
-      },
-      get portWrite(): Func {
-        throw new Untranslatable('a port');
-      },
-      get portRead(): Func {
         throw new Untranslatable('a system instruction');
       },
       get portWrite(): Func {
