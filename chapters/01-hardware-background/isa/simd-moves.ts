@@ -36,8 +36,10 @@ const movePart = (b: Builder): void => {
   const bytes = Math.min(b.bytes(0), b.bytes(1));
   const to = b.operands[0]?.kind as string;
   const d = b.registerOf(0);
-  if (d === NONE) b.store(b.address(bytes, 1), bytes, b.registerOf(1));
-  else if ('VWU'.includes(to)) b.emit(`vector.${bytes}`, { d, a: source(b, 1, bytes) });
+  if (d === NONE) {
+    if (b.operands[1]?.kind === 'P') b.emit('mmx.used'); // a store that faults has been noted already
+    b.store(b.address(bytes, 1), bytes, b.registerOf(1));
+  } else if ('VWU'.includes(to)) b.emit(`vector.${bytes}`, { d, a: source(b, 1, bytes) });
   else if ('PQN'.includes(to)) b.emit(`mmx.${bytes}`, { d, a: source(b, 1, bytes) });
   else b.emit(`mov.${bytes}`, { d, a: b.registerOf(1) });
 };
@@ -97,8 +99,8 @@ const SINGLE = [
 define('signs', (e) => e.set('d', 4, i64.extend_i32_u(i8x16.bitmask(e.getVector('a')))), { outlined: true });
 define('signs.mmx', (e) => e.set('d', 4, i64.extend_i32_u(i32.and(i8x16.bitmask(i64x2.splat(e.get('a'))), i32.const(0xff)))), { outlined: true });
 
-// A masked store touches only what it stores: nothing else is written, marked dirty or shown to a device. On the way a page may turn out to be missing; then
-// what has been stored is stored once more when the instruction is started again.
+// A masked store changes only what it stores: no other byte is written, or shown to a device. But it needs permission to write all of them, even when the mask is
+// empty, and asks for it before it stores the first; for sixteen bytes, the upper eight come first.
 
 for (const size of [8, 4] as const) {
   for (const bytes of [8, 16] as const) {
@@ -130,14 +132,19 @@ const storeMasked = (b: Builder): void => {
   const offset = b.temporary();
   b.emit(`lea.${addressSize}.base`, { d: offset, a: slot(SLOT.RDI) });
   const at = b.linear(offset, segment, bytes, 1);
-  b.emit(`maskedStore.${bytes}.${b.code64 ? 8 : 4}`, { d: at, a: b.registerOf(0), b: b.registerOf(1), imm: BigInt(Number(segment === SEG.SS)) });
+  const stack = segment === SEG.SS;
+  for (const disp of bytes === 16 ? [8n, 0n] : [0n]) b.load({ at, disp, stack }, 8, b.temporary(), 'modify');
+  b.emit(`maskedStore.${bytes}.${b.code64 ? 8 : 4}`, { d: at, a: b.registerOf(0), b: b.registerOf(1), imm: BigInt(Number(stack)) });
 };
 
 const MASKS = [
   simd('PMOVMSKB', '0FD7 Gd,Nq SSE; 66.0FD7 Gd,Ux SSE2', (b) =>
     b.emit(b.bytes(1) === 16 ? 'signs' : 'signs.mmx', { d: b.registerOf(0), a: b.registerOf(1) }),
   ), // the signs of all bytes as a number
-  simd('MASKMOVQ', '0FF7 Pq,Nq SSE', storeMasked), // stores the bytes that a mask chooses
+  simd('MASKMOVQ', '0FF7 Pq,Nq SSE', (b) => {
+    b.emit('mmx.used');
+    storeMasked(b);
+  }), // stores the bytes that a mask chooses
   simd('MASKMOVDQU', '66.0FF7 Vx,Ux SSE2', storeMasked), // stores the bytes that a mask chooses
 ];
 

@@ -226,5 +226,17 @@ export function undefinedFlags(code: Uint8Array, bits: Bits, rcx: number | null)
   return count < 2 ? 0 : mask;
 }
 
+// ## Faults
+//
+// A masked store may or may not look at the bytes that it does not store: of a mask of zeros SDM vol. 2 says, at MASKMOVDQU, that page faults "may still be
+// signaled (implementation dependent)". Processors seen so far look at all of them; this one at those that it stores. Where the real one faults there is nothing
+// to compare.
+
+export const faultsAsItLikes = (name: string): boolean => name === 'MASKMOVQ' || name === 'MASKMOVDQU';
+
+// And one case of alignment, which no manual mentions: MOVBE with both 66 and REX.W makes an access of eight bytes that the processors seen so far do not check.
+
+export const checksNoAlignment = (name: string, prefix66: boolean): boolean => name === 'MOVBE' && prefix66;
+
 /** The register that holds a shift count. */
 export const COUNT = SLOT.RCX;
