@@ -24,6 +24,12 @@ function line(task: TaskReport, peers: readonly string[], pairs: typeof PAIRS): 
   return `  ${task.name.padEnd(NAME)}${peers.map((peer) => cell(speed(task.peers[peer]))).join('')}  ${ratios.join('')}`;
 }
 
+/** What one workload came to, as soon as it is known. */
+export const progressLine = (task: TaskReport): string =>
+  `${`${task.name}/${task.width}`.padEnd(NAME)}${Object.entries(task.peers)
+    .map(([peer, figure]) => ` ${short(peer)} ${speed(figure)}`)
+    .join(' ')}`;
+
 /** Writes the report to standard output. */
 export function printReport(report: Report): void {
   const measured = report.peers.map(({ name }) => name);

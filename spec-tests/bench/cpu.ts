@@ -16,7 +16,7 @@ import { ROOT } from '../checks/tree.ts';
 import { runBare } from './cpu-machine.ts';
 import { CLOCKS, type ClockName, type Measured, PEERS, type Peer } from './cpu-peers.ts';
 import { type PeerFigure, REPORT_FILE, REPORT_FORMAT, type Report, type TaskReport } from './cpu-report.ts';
-import { printReport } from './cpu-table.ts';
+import { printReport, progressLine } from './cpu-table.ts';
 import { imageName, multibootDoor, TASKS, type Task, taskName, withParameters } from './cpu-workloads.ts';
 import { median } from './figures.ts';
 
@@ -196,10 +196,10 @@ export async function benchCpu(args: readonly string[]): Promise<void> {
 
   const reports: TaskReport[] = [];
   for (const [at, task] of tasks.entries()) {
-    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${at + 1} of ${tasks.length}: ${taskName(task)}`);
-    reports.push(await measure(task, peers, { rounds, wantedMs, clock }));
+    const measured = await measure(task, peers, { rounds, wantedMs, clock });
+    reports.push(measured);
+    console.error(`[${at + 1}/${tasks.length}] ${progressLine(measured)}`);
   }
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   const report: Report = {
     format: REPORT_FORMAT,
     when: new Date().toISOString(),
