@@ -29,16 +29,23 @@ export function keepVector(e: Emitter, value: Code): [Code, Code] {
 // ## Beginning and end
 //
 // An MMX form without a prefix that belongs to its opcode is undefined with any of the three, so nobody has to say so.
+//
+// When the floating-point unit becomes the MMX unit was found out by asking a processor. A register must take part: converting two integers in memory to floating-point
+// numbers is no MMX instruction, although its operand could be one of the registers. And an instruction that stores has made the change when its store faults.
 
 /** An instruction on MMX registers, XMM registers, or both, with what has to be checked before and noted after (`simd-common.ts`). */
 export function simd(name: string, encodings: string, build: (b: Builder) => void): Definition {
   const forms = encodings.split(';').map((form) => (/^\s*(66|F2|F3)\./.test(form) ? form : `${form} bare`));
   return instruction(name, forms.join(';'), (b) => {
-    const [onMmx, onXmm] = ['PQN', 'VWU'].map((kinds) => b.operands.some(({ kind }) => kinds.includes(kind)));
+    const isMemory = b.insn.mod < 3;
+    const onXmm = b.operands.some(({ kind }) => 'VWU'.includes(kind));
+    const onMmx = b.operands.some(({ kind }) => 'PN'.includes(kind) || (kind === 'Q' && !isMemory));
+    const stores = isMemory && 'EMQ'.includes(b.operands[0]?.kind as string);
     if (onXmm) b.emit('sse.ready');
     if (onMmx) b.emit('mmx.ready');
+    if (onMmx && stores) b.emit('mmx.used');
     build(b);
-    if (onMmx) b.emit('mmx.used');
+    if (onMmx && !stores) b.emit('mmx.used');
   });
 }
 

@@ -179,14 +179,14 @@ describe('memory', () => {
       expect([hex, beforeEnd(hex, count), beforeEnd(hex, count - 1)]).toEqual([hex, null, VECTOR.PF]);
     }
   });
-  it('a masked store touches only the bytes of the mask', () => {
-    for (const [mask, fault] of [
-      [[0, 0, 0, 0x80], null],
-      [[0, 0, 0, 0, 0x80], VECTOR.PF],
+  it('a masked store changes only the bytes of the mask, and needs permission for all', () => {
+    for (const [limit, fault] of [
+      [DATA + 12, null],
+      [DATA + 11, VECTOR.PF],
     ] as const) {
       const m = machine();
-      m.limit = DATA;
-      m.state.u8.set(mask, xmm(1));
+      m.limit = limit;
+      m.state.u8.set([0, 0, 0, 0x80], xmm(1));
       m.state.u8.fill(0x55, xmm(0), xmm(0) + 16);
       m.memory.slice(0x1000, 4).set(bytes('660ff7c1'));
       m.engine.memoryChanged();
@@ -194,7 +194,7 @@ describe('memory', () => {
       m.state.setSlotNumber(SLOT.RDI, DATA - 4);
       const stop = m.resume(1);
       expect('fault' in stop && stop.fault ? stop.fault.vector : null).toBe(fault);
-      expect([...m.memory.slice(DATA - 4, 4)]).toEqual(fault === null ? [0, 0, 0, 0x55] : [0, 0, 0, 0]);
+      expect([...m.memory.slice(DATA - 4, 5)]).toEqual(fault === null ? [0, 0, 0, 0x55, 0] : [0, 0, 0, 0, 0]);
     }
   });
   it('a fault leaves the floating-point unit as it was', () => {
@@ -207,5 +207,25 @@ describe('memory', () => {
     m.state.setSlotNumber(SLOT.RDI, DATA);
     expect(m.resume(1)).toMatchObject({ fault: { vector: VECTOR.PF } });
     expect([...m.state.fpu.subarray(0, 5)]).toEqual([0x7f, 0x03, 0x00, 0x18, 0x21]);
+  });
+  it('but a store has changed it to the MMX unit by then', () => {
+    const m = machine();
+    m.limit = DATA;
+    m.state.fpu.set([0x7f, 0x03, 0x00, 0x18, 0x21]);
+    m.memory.slice(0x1000, 8).set(bytes('0f7f07')); // MOVQ [RDI], MM0
+    m.engine.memoryChanged();
+    m.state.setSlotNumber(SLOT.RIP, 0x1000);
+    m.state.setSlotNumber(SLOT.RDI, DATA);
+    expect(m.resume(1)).toMatchObject({ fault: { vector: VECTOR.PF } });
+    expect([...m.state.fpu.subarray(0, 5)]).toEqual([0x7f, 0x03, 0x00, 0x00, 0xff]);
+  });
+  it('an operand of MMX size in memory is no MMX register', () => {
+    const m = machine();
+    m.state.fpu.set([0x7f, 0x03, 0x00, 0x18, 0x21]);
+    m.state.setSlotNumber(SLOT.RDI, DATA);
+    expect(faultOf(m, '660f2a07')).toBe(null); // CVTPI2PD
+    expect([...m.state.fpu.subarray(2, 5)]).toEqual([0x00, 0x18, 0x21]);
+    expect(faultOf(m, '660f2ac0')).toBe(null);
+    expect([...m.state.fpu.subarray(2, 5)]).toEqual([0x00, 0x00, 0xff]);
   });
 });
