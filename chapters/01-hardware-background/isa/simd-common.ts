@@ -6,7 +6,7 @@
 import { define } from '../engine/micro-ops.ts';
 import { type Code, get, i32, i64, set, tee, when } from '../engine/wasm-assembler.ts';
 import { VECTOR } from '../faults.ts';
-import { CR0, CR4, OFFSET } from '../state.ts';
+import { CR0, CR4, OFFSET, SEG, SEGMENT_BYTES } from '../state.ts';
 import type { Builder } from './builder.ts';
 import { type Definition, instruction } from './encoding.ts';
 import { NONE } from './instruction.ts';
@@ -102,6 +102,17 @@ for (const size of [8, 4] as const) {
 const READ = 0;
 const WRITE = 1;
 
+/** The address of the memory operand. That sixteen bytes are misaligned is noticed before that they lie outside the stack segment, which is another exception. */
+function addressOf(b: Builder, bytes: number, access: number, aligned: boolean): ReturnType<Builder['address']> {
+  const { segment, addressSize } = b.insn;
+  if (aligned && segment === SEG.SS && !b.code64 && !b.isDirect(segment, addressSize, access)) {
+    const at = b.offset();
+    b.emit('plus', { d: at, a: at, b: OFFSET.SEGMENTS + SEG.SS * SEGMENT_BYTES });
+    b.emit('aligned', { a: at, imm: 16n });
+  }
+  return b.address(bytes, access);
+}
+
 /** Operand `n`, wherever it is: the register, or a temporary with what was in memory. */
 export function source(b: Builder, n: number, bytes = b.bytes(n)): number {
   return readFrom(b, n, bytes, bytes === 16 ? 'loadAligned' : 'load');
@@ -112,17 +123,17 @@ export function unalignedSource(b: Builder, n: number, bytes = b.bytes(n)): numb
 }
 function readFrom(b: Builder, n: number, bytes: number, kind: string): number {
   const register = b.registerOf(n);
-  return register !== NONE ? register : b.load(b.address(bytes, READ), bytes, undefined, kind);
+  return register !== NONE ? register : b.load(addressOf(b, bytes, READ, kind === 'loadAligned'), bytes, undefined, kind);
 }
 
 /** Loads memory operand `n` straight into `d`. The bytes of `d` above the 8 of a shorter load stay as they are. */
 export function loadInto(b: Builder, d: number, bytes: number, aligned = bytes === 16): void {
-  b.load(b.address(bytes, READ), bytes, d, aligned ? 'loadAligned' : 'load');
+  b.load(addressOf(b, bytes, READ, aligned), bytes, d, aligned ? 'loadAligned' : 'load');
 }
 
 /** Stores the operand `from` to the instruction's memory operand. */
 export function storeTo(b: Builder, from: number, bytes: number, aligned = bytes === 16): void {
-  const address = b.address(bytes, WRITE);
+  const address = addressOf(b, bytes, WRITE, aligned);
   if (aligned) {
     const imm = BigInt.asUintN(32, address.disp) | (BigInt(Number(address.stack)) << 32n);
     b.emit(`storeAligned.16.${b.code64 ? 8 : 4}`, { a: address.at, b: from, imm });
