@@ -35,22 +35,18 @@ export function requireFpu(cpu: Cpu): void {
 // ## FXSAVE
 
 /** Alignment is checked for this program: ring 3, and both AM and AC are set. */
-const alignmentChecked = ({ state, cpl }: Cpu): boolean =>
+export const alignmentChecked = ({ state, cpl }: Cpu): boolean =>
   cpl === 3 && (state.low32(OFFSET.CR0) & CR0.AM) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.AC) !== 0;
 
-/** The address of an image, which must be a multiple of `unit`. */
-function imageAddress(cpu: Cpu, insn: Instruction, unit: bigint, write: boolean): bigint {
-  const at = operandAddress(cpu, insn, 512, write);
+/** The address of an image, which must be a multiple of `unit` and accessible to its end. The last byte is asked for first, and a fault says so. */
+function imageAddress(cpu: Cpu, insn: Instruction, unit: bigint, bytes: number, write: boolean): bigint {
+  const at = operandAddress(cpu, insn, 1, write);
   // @clause x86.fxsave.alignment
-  if (at % unit) throw alignmentChecked(cpu) ? new Fault(VECTOR.AC, 0) : generalProtection();
+  if (at % unit) throw alignmentChecked(cpu) && at & 3n ? new Fault(VECTOR.AC, 0) : generalProtection();
+  const access = write ? ACCESS.WRITE : ACCESS.READ;
+  cpu.mmu.probe(operandAddress(cpu, insn, 1, write, bytes - 1), 1, access, privilegeOf(cpu.cpl));
+  cpu.mmu.probe(at, 1, access, privilegeOf(cpu.cpl));
   return at;
-}
-
-/** The last byte is asked for first; a fault says so. */
-function probeBackwards(cpu: Cpu, at: bigint, bytes: number, access: number): void {
-  const privilege = privilegeOf(cpu.cpl);
-  cpu.mmu.probe(at + BigInt(bytes - 1), 1, access, privilege);
-  cpu.mmu.probe(at, 1, access, privilege);
 }
 
 const xmmEnd = (cpu: Cpu): number => (code64(cpu) ? XMM_BYTES_64 : XMM_BYTES_32);
@@ -61,14 +57,12 @@ function narrowPointers(image: Uint8Array, insn: Instruction): void {
   image.fill(0, 12, 16);
   image.fill(0, 20, 24);
 }
-/** With it, they are addresses: only canonical ones come back. */
-function widePointers(image: Uint8Array, insn: Instruction): void {
+/** On the way in, the address of an instruction is made canonical. */
+function pointersOf(image: Uint8Array, insn: Instruction): void {
   narrowPointers(image, insn);
-  if (insn.operandSize !== 8) return;
   const view = new DataView(image.buffer, image.byteOffset);
-  for (const field of [FxsaveImage.fields.fip, FxsaveImage.fields.fdp]) {
-    field.set(view, 0, BigInt.asUintN(64, BigInt.asIntN(48, field.get(view, 0))));
-  }
+  const { fip } = FxsaveImage.fields;
+  fip.set(view, 0, BigInt.asUintN(64, BigInt.asIntN(48, fip.get(view, 0))));
 }
 
 function storeBytes(cpu: Cpu, at: bigint, image: Uint8Array, from: number, to: number): void {
@@ -83,8 +77,7 @@ const mxcsrOf = (image: Uint8Array): number => FxsaveImage.fields.mxcsr.get(new 
 
 export function fxsave(cpu: Cpu, insn: Instruction): void {
   requireFpu(cpu);
-  const at = imageAddress(cpu, insn, 16n, true);
-  probeBackwards(cpu, at, 512, ACCESS.WRITE);
+  const at = imageAddress(cpu, insn, 16n, 512, true);
   const image = readFxImage(cpu.state);
   narrowPointers(image, insn);
   storeBytes(cpu, at, image, 0, xmmEnd(cpu));
@@ -92,13 +85,12 @@ export function fxsave(cpu: Cpu, insn: Instruction): void {
 
 export function fxrstor(cpu: Cpu, insn: Instruction): void {
   requireFpu(cpu);
-  const at = imageAddress(cpu, insn, 16n, false);
-  probeBackwards(cpu, at, 512, ACCESS.READ);
+  const at = imageAddress(cpu, insn, 16n, 512, false);
   const image = new Uint8Array(xmmEnd(cpu));
   loadBytes(cpu, at, image, 0, image.length);
   // @clause x86.sse.mxcsr-reserved
   if (mxcsrOf(image) & ~MXCSR_MASK) throw generalProtection();
-  widePointers(image, insn);
+  pointersOf(image, insn);
   restoreImage(cpu, image);
 }
 function restoreImage(cpu: Cpu, image: Uint8Array): void {
@@ -157,9 +149,8 @@ function inUse(image: Uint8Array): number {
 export function xsave(cpu: Cpu, insn: Instruction, optimized = false): void {
   requireXsave(cpu);
   const wanted = requested(cpu);
-  const at = imageAddress(cpu, insn, 64n, true);
+  const at = imageAddress(cpu, insn, 64n, XSAVE_BYTES, true);
   const privilege = privilegeOf(cpu.cpl);
-  probeBackwards(cpu, at, XSAVE_BYTES, ACCESS.WRITE);
   const image = readFxImage(cpu.state);
   const used = inUse(image);
   narrowPointers(image, insn);
@@ -177,8 +168,7 @@ export function xrstor(cpu: Cpu, insn: Instruction): void {
   requireXsave(cpu);
   const wanted = requested(cpu);
   const { state } = cpu;
-  const at = imageAddress(cpu, insn, 64n, false);
-  probeBackwards(cpu, at, XSAVE_BYTES, ACCESS.READ);
+  const at = imageAddress(cpu, insn, 64n, XSAVE_BYTES, false);
   const header = new Uint8Array(24);
   loadBytes(cpu, at + BigInt(HEADER), header, 0, header.length);
   const marks = new DataView(header.buffer).getBigUint64(0, true);
@@ -186,7 +176,7 @@ export function xrstor(cpu: Cpu, insn: Instruction): void {
   const saved = new Uint8Array(xmmEnd(cpu));
   loadBytes(cpu, at, saved, 0, saved.length);
   if (wanted & COMPONENT.SSE && mxcsrOf(saved) & ~MXCSR_MASK) throw generalProtection();
-  widePointers(saved, insn);
+  pointersOf(saved, insn);
   const image = readFxImage(state);
   const present = Number(marks & 3n);
   const take = (from: number, to: number, there: boolean): void => {

@@ -7,8 +7,9 @@
 import type { Cpu } from '../cpu.ts';
 import { Fault, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
+import { ACCESS } from '../mmu/mmu.ts';
 import { CR0, OFFSET } from '../state.ts';
-import { FCW_INIT, requireFpu } from './extended-state.ts';
+import { alignmentChecked, FCW_INIT, requireFpu } from './extended-state.ts';
 import { controlWord, FxsaveImage, readFxImage, withSummary, writeFxImage } from './fx-image.ts';
 import { operandAddress, privilegeOf, protectedMode } from './segmentation.ts';
 
@@ -113,10 +114,20 @@ function turned(image: Uint8Array, from: number, to: number): void {
 }
 const statusOf = (image: Uint8Array): number => FxsaveImage.fields.fsw.get(new DataView(image.buffer, image.byteOffset), 0);
 
+/** The address of a block: aligned to its words, where that matters, and accessible. The first word is asked for first, then the last byte. */
+function blockAddress(cpu: Cpu, insn: Instruction, bytes: number, write: boolean): bigint {
+  const word = environmentBytes(insn) / 7;
+  const access = write ? ACCESS.WRITE : ACCESS.READ;
+  const at = operandAddress(cpu, insn, word, write);
+  if (alignmentChecked(cpu) && at % BigInt(word)) throw new Fault(VECTOR.AC, 0);
+  cpu.mmu.probe(at, word, access, privilegeOf(cpu.cpl));
+  cpu.mmu.probe(operandAddress(cpu, insn, 1, write, bytes - 1), 1, access, privilegeOf(cpu.cpl));
+  return at;
+}
+
 export function fnstenv(cpu: Cpu, insn: Instruction): void {
   requireFpu(cpu);
-  const at = operandAddress(cpu, insn, environmentBytes(insn), true);
-  cpu.mmu.probe(at, environmentBytes(insn), 1, privilegeOf(cpu.cpl));
+  const at = blockAddress(cpu, insn, environmentBytes(insn), true);
   const image = readFxImage(cpu.state);
   storeEnvironment(cpu, insn, at, image);
   const { state } = cpu;
@@ -128,7 +139,7 @@ export function fnstenv(cpu: Cpu, insn: Instruction): void {
 export function fldenv(cpu: Cpu, insn: Instruction): void {
   waitForUnit(cpu);
   const before = statusOf(readFxImage(cpu.state));
-  const image = loadEnvironment(cpu, insn, operandAddress(cpu, insn, environmentBytes(insn), false));
+  const image = loadEnvironment(cpu, insn, blockAddress(cpu, insn, environmentBytes(insn), false));
   turned(image, before, statusOf(image));
   writeFxImage(cpu.state, image);
 }
@@ -138,15 +149,13 @@ export function fnsave(cpu: Cpu, insn: Instruction): void {
   const header = environmentBytes(insn);
   const bytes = header + 8 * REGISTER_BYTES;
   const privilege = privilegeOf(cpu.cpl);
-  const at = operandAddress(cpu, insn, bytes, true);
-  cpu.mmu.probe(at, bytes, 1, privilege);
+  const at = blockAddress(cpu, insn, bytes, true);
   const image = readFxImage(cpu.state);
   const view = new DataView(image.buffer);
   storeEnvironment(cpu, insn, at, image);
   for (let n = 0; n < 8; n++) {
     const to = at + BigInt(header + REGISTER_BYTES * n);
-    cpu.mmu.write(to, 8, view.getBigUint64(ST + 16 * n, true), privilege);
-    cpu.mmu.write(to + 8n, 2, BigInt(view.getUint16(ST + 16 * n + 8, true)), privilege);
+    for (let i = 0; i < REGISTER_BYTES; i += 2) cpu.mmu.write(to + BigInt(i), 2, BigInt(view.getUint16(ST + 16 * n + i, true)), privilege);
   }
   FxsaveImage.store(cpu.state.view, OFFSET.FPU, { fcw: FCW_INIT, fsw: 0, ftw: 0, fop: 0, fip: 0n, fdp: 0n });
 }
@@ -155,13 +164,12 @@ export function frstor(cpu: Cpu, insn: Instruction): void {
   waitForUnit(cpu);
   const header = environmentBytes(insn);
   const privilege = privilegeOf(cpu.cpl);
-  const at = operandAddress(cpu, insn, header + 8 * REGISTER_BYTES, false);
+  const at = blockAddress(cpu, insn, header + 8 * REGISTER_BYTES, false);
   const image = loadEnvironment(cpu, insn, at);
   const view = new DataView(image.buffer);
   for (let n = 0; n < 8; n++) {
     const from = at + BigInt(header + REGISTER_BYTES * n);
-    view.setBigUint64(ST + 16 * n, cpu.mmu.read(from, 8, privilege), true);
-    view.setUint16(ST + 16 * n + 8, cpu.mmu.read32(from + 8n, 2, privilege), true);
+    for (let i = 0; i < REGISTER_BYTES; i += 2) view.setUint16(ST + 16 * n + i, cpu.mmu.read32(from + BigInt(i), 2, privilege), true);
   }
   writeFxImage(cpu.state, image);
 }

@@ -130,8 +130,8 @@ function round({ n, e, exact }: Big, negative: boolean, fcw: number): Result {
   }
   if (significand < TOP_BIT) biased = 0;
   // An exponent that no wrap brings back into the range: FSCALE can do that.
-  if (biased < 0) return exactly(zero(negative), flags);
-  if (biased > GREATEST) return exactly(infinity(negative), flags);
+  if (biased < 0) return exactly(zero(negative), flags | PE);
+  if (biased > GREATEST) return exactly(infinity(negative), flags | PE | STATUS.C1);
   return { value: { significand, word: biased | (negative ? SIGN : 0) }, flags };
 }
 
@@ -281,17 +281,18 @@ const fpatan: Binary = (x, y, fcw) => {
 // interrupt need not wait. When it is done, the lowest three bits of the quotient are in C0, C3 and C1: enough to know the octant of an angle.
 
 interface Remainder extends Result {
-  readonly conditions: number;
+  /** null: those that there were, except C2. */
+  readonly conditions: number | null;
 }
 function remainder(x: Extended, y: Extended, fcw: number, nearest: boolean): Remainder {
   const refused = refuse(x, y);
-  if (refused) return { ...refused, conditions: 0 };
+  if (refused) return { ...refused, conditions: null };
   const [xKind, yKind] = [kindOf(x), kindOf(y)];
-  if (xKind === 'infinity' || yKind === 'zero') return { ...INVALID, conditions: 0 };
+  if (xKind === 'infinity' || yKind === 'zero') return { ...INVALID, conditions: null };
   const flags = denormal(x, y);
-  if (flags & ~fcw) return { ...exactly(INDEFINITE, DE), conditions: 0 };
+  if (flags & ~fcw) return { ...exactly(INDEFINITE, DE), conditions: null };
   if (xKind === 'zero' || yKind === 'infinity')
-    return { ...withFlags(xKind === 'denormal' ? round(big(unpack(x)), isNegative(x), fcw) : exactly(x), flags), conditions: 0 };
+    return { ...exactly(xKind === 'denormal' && x.significand & TOP_BIT ? { ...x, word: x.word | LEAST } : x, flags), conditions: 0 };
   const [a, b] = [unpack(x), unpack(y)];
   const distance = a.exponent - b.exponent;
   const value = (n: bigint, e: number, negative: boolean): Result =>
@@ -515,11 +516,15 @@ const fxtract = (unit: Unit): number => {
 const premainder =
   (nearest: boolean) =>
   (unit: Unit): number => {
-    if (unit.isEmpty(0) || unit.isEmpty(1)) return unary(() => INVALID)(unit);
+    unit.fsw &= ~STATUS.C2;
+    if (unit.isEmpty(0) || unit.isEmpty(1)) {
+      if (!unit.report(UNDERFLOW)) unit.set(0, INDEFINITE);
+      return UNDERFLOW;
+    }
     const { value, flags, conditions } = remainder(unit.get(0), unit.get(1), unit.fcw, nearest);
     if (!unit.report(flags)) {
-      unit.conditions(conditions & CONDITIONS);
-      unit.fsw |= conditions & STATUS.C1;
+      if (conditions !== null) unit.conditions(conditions & CONDITIONS);
+      unit.fsw |= (conditions ?? 0) & STATUS.C1;
       unit.set(0, value);
     }
     return flags;
