@@ -68,9 +68,9 @@ function reference(sign: number, numerator: bigint, denominator: bigint, power: 
   const free = roundTo(exponent - precision + 1);
   const tiny = exponent < emin && !(exponent === emin - 1 && bitLength(free.n) > precision);
   const masked = (flag: number): boolean => (how & flag) !== 0;
-  const wrapUnderflow = tiny && !masked(EXCEPTION.UE) && !limited;
-  const used = exponent < emin && !wrapUnderflow ? roundTo(emin - precision + 1) : free;
-  let base = exponent < emin && !wrapUnderflow ? emin : exponent;
+  const kept = tiny && !masked(EXCEPTION.UE); // an unmasked underflow: the number stays as it is
+  const used = exponent < emin && !kept ? roundTo(emin - precision + 1) : free;
+  let base = exponent < emin && !kept ? emin : exponent;
   let { n } = used;
   if (bitLength(n) > precision) {
     n >>= 1n;
@@ -80,7 +80,7 @@ function reference(sign: number, numerator: bigint, denominator: bigint, power: 
   if (tiny && (!used.exact || !masked(EXCEPTION.UE))) flags |= EXCEPTION.UE;
   let significand = n << BigInt(64 - precision);
   let biased = base + 16383;
-  if (wrapUnderflow) biased += 24576;
+  if (kept && !limited) biased += 24576;
   if (base > emax) {
     flags |= EXCEPTION.OE;
     if (masked(EXCEPTION.OE)) {
