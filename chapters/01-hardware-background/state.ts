@@ -40,6 +40,7 @@ export const OFFSET = {
   CANONICAL_SHIFT: 0x224, // 64 minus the number of linear-address bits in force: 16, or 7 with CR4.LA57
   WATCH: 0x240, // who wants to know of system instructions: see WATCH
   BANK_SUPERVISOR: 0x244, BANK_USER: 0x248, // TLB banks for CPL 0 to 2 and for CPL 3, as things are
+  RESUME_AT: 0x250, // 64-bit: likewise for RFLAGS.RF
   // 64-bit
   ICOUNT: 0x228, // instructions retired: virtual time
   DEADLINE: 0x230, // leave the loop before retiring instruction number DEADLINE

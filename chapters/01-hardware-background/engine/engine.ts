@@ -23,7 +23,7 @@ import {
   RECORD_BYTES,
   TRANSLATED,
 } from './interpreter.ts';
-import { microOp, WORD, WORD_BYTES } from './micro-ops.ts';
+import { microOp, ONCE, WORD, WORD_BYTES } from './micro-ops.ts';
 import type { Decoded } from './translator/region.ts';
 import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';
 
@@ -43,9 +43,9 @@ export interface EngineHost {
   /**
    * Data TLB miss. RAM: fills the TLB bank in use and returns the buffer offset. Not RAM, or crossing a page: returns -1, and the engine then calls
    * readSlow or writeSlow. In 64-bit code the engine has already checked that the address is canonical (#GP, or #SS for the stack segment).
-   * A VmExit may be returned as well as thrown.
+   * A Fault or VmExit may be returned as well as thrown.
    */
-  translate(linear: bigint, bytes: number, access: number): number | VmExit;
+  translate(linear: bigint, bytes: number, access: number): number | Fault | VmExit;
   /** A read of 1, 2, 4 or 8 bytes that crosses a page or meets a device. Returns the value, unsigned. */
   readSlow(linear: bigint, bytes: number, access: number): bigint;
   /** Likewise a write. Both pages of a crossing write are checked before either is written. Calls `codeWritten` for what it writes to RAM. */
@@ -74,6 +74,13 @@ export interface EngineOptions {
   readonly translate?: boolean;
   /** How often a block is interpreted before it is hot. */
   readonly heat?: number;
+  /** False: all system instructions are the host's, the ordinary case too. For a host without the tables and TLB banks that their micro-operations look at. */
+  readonly ordinary?: boolean;
+}
+
+/** What TypeScript calls of the library. See micro-ops/system.ts. */
+interface Library {
+  deliver(vector: number, kind: number, errorCode: number, returnTo: bigint): number;
 }
 
 /**
@@ -123,6 +130,7 @@ export class Engine {
   readonly #crossing = { 8: microOp('crossing.8'), 4: microOp('crossing.4') };
   readonly #insn = { 8: microOp('insn.8'), 4: microOp('insn.4'), limit: microOp('insn.limit') };
   readonly #sequel = microOp('sequel');
+  readonly #once = new Set([...ONCE].map(microOp));
   readonly #systemOp = microOp('system');
   readonly #tooLong = microOp('raise.gp');
   #parked: Fault | VmExit | null = null;
@@ -501,7 +509,7 @@ export class Engine {
     const at = this.#attempts.findIndex((one) => one.linear === linear && one.bytes === bytes && one.access === access);
     return at < 0 ? null : ((this.#attempts.splice(at, 1)[0] as Attempt).outcome ?? null);
   }
-  #ask(signed: bigint, bytes: number, access: number, stack: number): number | VmExit {
+  #ask(signed: bigint, bytes: number, access: number, stack: number): number | Fault | VmExit {
     const linear = BigInt.asUintN(64, signed);
     const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
     // @clause x86.segment.canonical
@@ -664,7 +672,8 @@ export class Engine {
     }
     const builder = new Builder(insn, encoding, mode);
     build?.(builder);
-    micros.push(...builder.micros);
+    const known = (op: number): boolean => this.#once.has(op) && micros.some((micro) => micro.op === op);
+    micros.push(...builder.micros.filter(({ op }) => !known(op)));
     return { ended: builder.ended, system: -1 };
   }
   // @clause x86.exception.instruction-length

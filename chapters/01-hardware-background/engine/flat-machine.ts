@@ -50,7 +50,7 @@ export class FlatMachine implements EngineHost {
     }
     writeFlags(state, FLAG.FIXED);
     this.flushTlb();
-    this.engine = new Engine(this.memory, state, this, options);
+    this.engine = new Engine(this.memory, state, this, { ...options, ordinary: false });
   }
 
   /** Copies code to `at`, points RIP there, runs up to `instructions`. Returns why it stopped. */
@@ -109,6 +109,10 @@ export class FlatMachine implements EngineHost {
     this.engine.codeWritten(at, bytes);
     for (let i = 0; i < bytes; i++) this.memory.u8[this.memory.ramOffset + at + i] = Number((value >> BigInt(8 * i)) & 0xffn);
   }
+  portRead(_port: number, bytes: number): number {
+    return 2 ** (8 * bytes) - 1;
+  }
+  portWrite(): void {}
   system(op: SystemOp, _insn: Instruction): null {
     this.seen.push(op);
     if (op === 'ud') throw undefinedOpcode();

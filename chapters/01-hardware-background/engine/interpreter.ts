@@ -87,6 +87,8 @@ export interface InterpreterImports extends WebAssembly.ModuleImports {
   writeSlow(linear: bigint, bytes: number, value: bigint): number;
   checkSegment(segment: number, offset: bigint, bytes: number, access: number): number;
   system(index: number): number;
+  portRead(port: number, bytes: number): number;
+  portWrite(port: number, bytes: number, value: number): void;
 }
 
 const loadUnsigned = { 1: i64.load8_u, 2: i64.load16_u, 4: i64.load32_u, 8: i64.load } as const;
@@ -600,9 +602,11 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
   };
   const checkSegment = module.import('checkSegment', ['i32', 'i64', 'i32', 'i32'], ['i32']);
   const system = module.import('system', ['i32'], ['i32']);
+  const portRead = module.import('portRead', ['i32', 'i32'], ['i32']);
+  const portWrite = module.import('portWrite', ['i32', 'i32', 'i32'], []);
   module.importTable();
   const type = module.type(['i32'], ['i32']);
-  const helpers: Helpers = { checkSegment, system, multiplyHigh: multiplyHigh(module), divide: divide(module) };
+  const helpers: Helpers = { checkSegment, system, portRead, portWrite, multiplyHigh: multiplyHigh(module), divide: divide(module) };
   module.export('multiplyHigh', helpers.multiplyHigh);
   module.export('divide', helpers.divide);
   const library = new Map<string, Func>();

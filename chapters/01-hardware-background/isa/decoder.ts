@@ -134,7 +134,7 @@ function memoryOperand32(reader: Reader, mod: number, rm: number, rex: number, c
 
 interface Vex {
   /** Escape bytes and prefix that it stands for, and REX bits. */
-  readonly escape: number;
+  readonly opcodes: number;
   readonly prefix: number;
   readonly rex: number;
   /** As encoded: 15 when no register is named, because the bits are inverted. */
@@ -147,11 +147,11 @@ const VEX_ESCAPE: readonly number[] = [0, 0x0f00, 0x0f3800, 0x0f3a00];
 /** Reads what follows C4 or C5; `second` is the byte after it. Null: no such map of opcodes. */
 function readVex(reader: Reader, byte: number, second: number, codeSize: Size): Vex | null {
   const third = byte === 0xc4 ? reader.u8() : second & 0x7f;
-  const escape = VEX_ESCAPE[byte === 0xc4 ? second & 0x1f : 1];
-  if (!escape) return null;
+  const opcodes = VEX_ESCAPE[byte === 0xc4 ? second & 0x1f : 1];
+  if (!opcodes) return null;
   const extensions = byte === 0xc4 ? (~second >> 5) & 7 : (~second >> 5) & 4;
   const rex = codeSize === 8 ? extensions | ((third & 0x80) >> 4) : 0;
-  return { escape, prefix: VEX_PREFIX[third & 3] as number, rex, vvvv: (third >> 3) & 15, long: (third & 4) !== 0 };
+  return { opcodes, prefix: VEX_PREFIX[third & 3] as number, rex, vvvv: (third >> 3) & 15, long: (third & 4) !== 0 };
 }
 
 // ## One instruction
@@ -207,7 +207,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
     modrm = -1;
     // @clause x86.vex.prefixes
     if (vex && !vex.long && !lock && !operandPrefix && !repeat && !rex) {
-      opcode = vex.escape | reader.u8();
+      opcode = vex.opcodes | reader.u8();
       row = VEX_TABLE.get(opcode) ?? [];
       rex = vex.rex;
     }

@@ -94,7 +94,7 @@ export class Mmu {
   // ## What the interpreter asks
 
   /** A data access that missed. See EngineHost.translate. `fill` false: leave the TLB alone. */
-  translate(linear: bigint, bytes: number, access: number, user: boolean, fill = true): number | VmExit {
+  translate(linear: bigint, bytes: number, access: number, user: boolean, fill = true): number | Fault | VmExit {
     const lo = lowHalf(linear);
     if ((lo & PAGE_MASK) + bytes > 4096) return -1;
     const hi = highHalf(linear);
@@ -306,8 +306,10 @@ export class Mmu {
     if (refusal) throw refusal;
   }
 
-  /** Returns the exit when it is the last step that the second stage refuses; whatever else is wrong is thrown. */
-  #tryWalk(lo: number, hi: number, linear: bigint, access: number, privilege: number): VmExit | null {
+  // Programs fault on purpose, and by the million: a refusal that unwinds the stack would cost more than all the rest of a page fault.
+
+  /** Returns the fault, or the exit when it is the last step that the second stage refuses. What the second stage refuses before that is thrown. */
+  #tryWalk(lo: number, hi: number, linear: bigint, access: number, privilege: number): Fault | VmExit | null {
     const format = this.#format();
     if (!format) {
       this.#shift = 12;
@@ -315,14 +317,14 @@ export class Mmu {
       this.#readable = this.#writable = this.#executable = true;
       return this.#finish(lo, linear, access, true);
     }
-    const fault = (code: number): never => this.#fault(code, linear, access, privilege);
+    const fault = (code: number): Fault => this.#fault(code, linear, access, privilege);
     const nxe = (this.#state.low32(OFFSET.EFER) & EFER.NXE) !== 0;
     const reservedHigh = format.reservedHigh | (nxe ? 0 : NX_HIGH);
     const mayWalkNx = format.entryBytes === 8;
     let rights = P.RW | P.US;
     let noExecute = false;
     let table = this.#root(format, lo);
-    if (table < 0) fault(0);
+    if (table < 0) return fault(0);
     let depth = 0;
     for (const level of format.levels) {
       const index = level.shift >= 32 ? (hi >>> (level.shift - 32)) & 0x1ff : indexOf(lo, hi, level.shift, level.indexBits);
@@ -334,10 +336,10 @@ export class Mmu {
       const entry = this.#lo;
       const high = this.#hi;
       // @clause x86.paging.error-code
-      if ((entry & P.P) === 0) fault(0);
+      if ((entry & P.P) === 0) return fault(0);
       const leaf = level.level === 1 || (level.largePages && (entry & P.PS) !== 0);
       const reserved = leaf ? level.reservedPage : level.reservedTable;
-      if ((entry & reserved) !== 0 || (mayWalkNx && (high & reservedHigh) !== 0)) fault(E.P | E.RSVD);
+      if ((entry & reserved) !== 0 || (mayWalkNx && (high & reservedHigh) !== 0)) return fault(E.P | E.RSVD);
       rights &= entry;
       if (mayWalkNx && (high & NX_HIGH) !== 0) noExecute = true;
       if (!leaf) {
@@ -345,7 +347,7 @@ export class Mmu {
         depth++;
         continue;
       }
-      this.#judge(rights, noExecute, access, privilege, fault);
+      if (!this.#judge(rights, noExecute, access, privilege)) return fault(E.P);
       const dirty = this.#mark(depth, access, linear);
       const inside = (1 << level.shift) - 1;
       let base = (mayWalkNx ? (high & HIGH_ADDRESS) * 2 ** 32 : 0) + ((entry & ~inside) >>> 0);
@@ -379,7 +381,7 @@ export class Mmu {
   // kernels suffered for it). SMEP and SMAP turn *user* from a permission into a prohibition.
 
   // @clause x86.paging.permissions
-  #judge(rights: number, noExecute: boolean, access: number, privilege: number, fault: (code: number) => never): void {
+  #judge(rights: number, noExecute: boolean, access: number, privilege: number): boolean {
     const cr4 = this.#state.low32(OFFSET.CR4);
     const wp = (this.#state.low32(OFFSET.CR0) & CR0.WP) !== 0;
     const userPage = (rights & P.US) !== 0;
@@ -398,15 +400,14 @@ export class Mmu {
     this.#writable = data && (writablePage || (!userAccess && !wp));
     // @clause x86.paging.smep
     this.#executable = !noExecute && (userAccess ? userPage : !(userPage && (cr4 & CR4.SMEP) !== 0));
-    const granted = access === ACCESS.FETCH ? this.#executable : access === ACCESS.READ ? this.#readable : this.#writable;
-    if (!granted) fault(E.P);
+    return access === ACCESS.FETCH ? this.#executable : access === ACCESS.READ ? this.#readable : this.#writable;
   }
 
   // @clause x86.paging.error-code
-  #fault(code: number, linear: bigint, access: number, privilege: number): never {
+  #fault(code: number, linear: bigint, access: number, privilege: number): Fault {
     const write = access === ACCESS.WRITE || access === ACCESS.MODIFY ? E.W : 0;
     const user = privilege === PRIVILEGE.USER ? E.U : 0;
-    throw new Fault(VECTOR.PF, code | write | user | (access === ACCESS.FETCH && this.#reportsFetch() ? E.ID : 0), linear);
+    return new Fault(VECTOR.PF, code | write | user | (access === ACCESS.FETCH && this.#reportsFetch() ? E.ID : 0), linear);
   }
 
   // The bit for a fetch arrived with the bit that forbids one. Where neither NX nor SMEP is in force, a fetch looks like a read, as it always had.

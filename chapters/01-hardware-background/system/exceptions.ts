@@ -39,7 +39,7 @@ export function combine(first: ExceptionClass, second: ExceptionClass): 'serial'
 }
 
 /** Exceptions reported after the instruction: the handler returns to the next one. #DB can be either; see `raiseDebug`. */
-const TRAPS: ReadonlySet<number> = new Set([VECTOR.BP, VECTOR.OF]);
+export const TRAPS: ReadonlySet<number> = new Set([VECTOR.BP, VECTOR.OF]);
 
 // @clause x86.exception.fault-rip
 const faultEvent = (cpu: Cpu, { vector, errorCode }: Fault): Event => ({

@@ -173,6 +173,7 @@ function loadTask(cpu: Cpu, image: Image, f: Format, nested: boolean): void {
   state.setSlotNumber(SLOT.RIP, image.ip);
   state.setSlotNumber(SLOT.NEXT_RIP, image.ip);
   writeFlags(state, ((image.flags & (f.word === 2 ? 0x7fd5 : 0x3f7fd5)) | FLAG.FIXED | (nested ? FLAG.NT : 0)) >>> 0);
+  state.set64(OFFSET.RESUME_AT, state.get64(OFFSET.ICOUNT));
   const segments = new Map(f.segments.map((seg, i) => [seg, image.segments[i] as number]));
   for (const [seg, selector] of segments) clearSegment(cpu, seg, selector);
   clearSegment(cpu, SEG.LDTR, image.ldt);

@@ -90,6 +90,8 @@ export function loadGuestState(cpu: VmxProcessor, v: Vmcs): void {
   const cell = v.word;
   const base = state.base >>> 2;
   for (let i = 0; i < STATE_WORD.length; i++) all[base + (STATE_WORD[i] as number)] = all[cell + (CELL_WORD[i] as number)] as number;
+  cpu.state.set64(OFFSET.SHADOW_AT, cpu.state.get64(OFFSET.ICOUNT)); // blocking by STI or MOV SS is for the first instruction
+  cpu.state.set64(OFFSET.RESUME_AT, cpu.state.get64(OFFSET.ICOUNT));
 
   // CR0.ET is always 1, and the caching bits are the core's, not the guest's.
   // @clause vmx.entry.load-cr0

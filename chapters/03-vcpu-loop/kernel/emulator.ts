@@ -99,7 +99,7 @@ export class Emulator implements EngineHost {
   constructor(hardware: Hardware) {
     this.#hardware = hardware;
     this.#state = new CpuState(hardware.memory);
-    this.#engine = new Engine(hardware.memory, this.#state, this, { arenaBytes: ARENA_BYTES });
+    this.#engine = new Engine(hardware.memory, this.#state, this, { arenaBytes: ARENA_BYTES, ordinary: false });
     this.#engine.oneIteration = true;
     const tlb = hardware.memory.reserve(TLB_BYTES, PAGE_BYTES);
     hardware.memory.u8.fill(0xff, tlb, tlb + TLB_BYTES); // a bank that never hits
@@ -285,6 +285,13 @@ export class Emulator implements EngineHost {
   // Of the instructions that are not micro-operations, those that move data between a device and an ordinary register, and the string port
   // instructions, are done here. The others (a descriptor table in a device register?) are reported as what they are: more than the emulator can do.
 
+  // Never called: the engine was told that no port is open.
+  portRead(): never {
+    throw new Abandon(UNHANDLED);
+  }
+  portWrite(): never {
+    throw new Abandon(UNHANDLED);
+  }
   system(op: SystemOp, insn: Instruction): null {
     const state = this.#state;
     if (op === 'ins') this.#ins(insn);

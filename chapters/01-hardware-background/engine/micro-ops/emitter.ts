@@ -32,6 +32,9 @@ export interface Helpers {
   readonly checkSegment: Func;
   /** (operation index) -> 0 to go on, 1 to leave. */
   readonly system: Func;
+  /** (port, bytes) -> value, and (port, bytes, value): a port of which it is known that it may be accessed. */
+  readonly portRead: Func;
+  readonly portWrite: Func;
 }
 
 /** Operations whose flags follow from operands and result alone (INC and DEC: and from the carry that there was). */
@@ -103,8 +106,11 @@ type Meaning = (e: Emitter) => Code;
 export const MICRO_OPS = new Map<string, Meaning>();
 /** Those that the interpreter calls as functions: what is long, or rare, would only be in the way of the others. They do not leave, skip or dispatch. */
 export const OUTLINED = new Set<string>();
-export function define(name: string, meaning: Meaning, { outlined = false } = {}): void {
+/** Conditions that nothing within a block changes: when one has held, it is not looked at again until the next block. */
+export const ONCE = new Set<string>();
+export function define(name: string, meaning: Meaning, { outlined = false, once = false } = {}): void {
   if (MICRO_OPS.has(name)) throw new RangeError(`micro-operation ${name} is defined twice`);
   MICRO_OPS.set(name, meaning);
   if (outlined) OUTLINED.add(name);
+  if (once) ONCE.add(name);
 }
