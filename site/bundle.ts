@@ -56,7 +56,12 @@ export async function bundleClient(site: string): Promise<Map<string, string | U
       cssCodeSplit: false,
       chunkSizeWarningLimit: 4096,
       rolldownOptions: {
-        input: { live: join(site, 'live/main.ts'), walk: join(site, 'live/walk.ts'), ladder: join(site, 'live/ladder.ts') },
+        input: {
+          live: join(site, 'live/main.ts'),
+          walk: join(site, 'live/walk.ts'),
+          ladder: join(site, 'live/ladder.ts'),
+          translator: join(site, 'live/translator.ts'),
+        },
         output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' },
       },
     },

@@ -11,6 +11,7 @@ import { addPayloads } from './pages/payloads.ts';
 import { addRing } from './pages/ring.ts';
 import { addSpeed } from './pages/speed.ts';
 import { addSuite } from './pages/suite.ts';
+import { addTranslator } from './pages/translator.ts';
 import { addWalk } from './pages/walk.ts';
 import { readPayloads } from './payloads.ts';
 import { Site } from './site.ts';
@@ -40,6 +41,7 @@ export async function renderTree(root: string, { colour, apiPages, results = [] 
   addLive(site);
   addWalk(site);
   addLadder(site);
+  addTranslator(site);
   addRing(site);
   addSpeed(site);
   addHome(site);

@@ -140,6 +140,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
       'live/walk.html',
       'live/ring.html',
       'live/ladder.html',
+      'live/translator.html',
       'live/ring.html#with=event.indirect&do=a3.a2.k.p.p&ask=sleep&left=aBc&machine=x86&step=9',
       'search.html',
     ]) {
@@ -291,6 +292,17 @@ describe.skipIf(!executablePath)('in a browser', () => {
     await page.click('#two [data-reference="15"]');
     await page.click('#entry [data-bit="R"]');
     expect(await page.textContent('#two-end')).toContain('EPT misconfiguration');
+  });
+
+  it('shows what the translator makes of code, from a link too', async () => {
+    await open('live/translator.html');
+    expect(await page.textContent('#sum')).toContain('11 instructions in 3 blocks');
+    await page.click('.guest-block summary >> nth=2');
+    expect(await page.textContent('.micros >> nth=2')).toContain('load.4.4');
+    await page.goto(`${page.url().split('#')[0]}#bits=32&code=4075fdebfb`);
+    await page.waitForFunction(() => document.querySelector('#guest')?.textContent?.includes('INC EAX'));
+    await page.fill('#bytes', 'f4');
+    expect(await page.textContent('#trouble')).toContain('not become hot');
   });
 
   it('climbs the ladder of speeds, and the rungs agree', async () => {

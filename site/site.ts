@@ -68,7 +68,8 @@ export class Site {
       .set('live', 'live/index.html')
       .set('live/walk.html', 'live/walk.html')
       .set('live/ring.html', 'live/ring.html')
-      .set('live/ladder.html', 'live/ladder.html');
+      .set('live/ladder.html', 'live/ladder.html')
+      .set('live/translator.html', 'live/translator.html');
   }
 
   /** The page of a file of the tree, or undefined. */

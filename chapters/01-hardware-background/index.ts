@@ -313,6 +313,9 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/translator/compile.ts
 // ::include engine/translator/translator.ts
 //
+// [Another page](../../live/translator.html) shows what becomes of a few pieces of code, and of yours: the guest's instructions, their micro-operations,
+// and the function.
+//
 // VT-x made all of this unnecessary for a guest whose instructions the host has. Its code runs as it is, at its own speed, from the first execution
 // on; nothing is counted, compiled, kept or forgotten. What remains of the translator in a machine with hardware assistance is small: `kvm.ko` still
 // interprets single instructions, those that touch a device's memory. But the bill has changed, and not only in the guest's favour. In translated code
