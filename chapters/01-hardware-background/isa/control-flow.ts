@@ -80,6 +80,7 @@ const RET = instruction('RET', 'C3 f64; C2 Iw f64', (b) => {
 
 const PUSH = instruction('PUSH', '50+ Zv d64; FF/6 Ev d64; 68 Iz d64; 6A Ib d64', (b) => b.push(b.value(0), b.insn.operandSize)); // pushes
 
+// @clause x86.stack.operands
 /** POP to memory: the address is computed with the stack pointer as it is after the pop, but nothing is committed until the store has succeeded. */
 const POP = instruction('POP', '58+ Zv d64; 8F/0 Ev d64', (b) => {
   const { operandSize, base } = b.insn;
@@ -107,8 +108,8 @@ const PUSHA = instruction('PUSHA', '60 no64', (b) => {
 /** The stored SP is skipped. */
 const POPA = instruction('POPA', '61 no64', (b) => {
   const bytes = b.insn.operandSize;
-  const values = [7, 6, 5, 3, 2, 1, 0].map((n) => [n, b.peek(bytes, bytes * (7 - n))] as const);
-  for (const [n, value] of values) b.emit(`mov.${bytes}`, { d: slot(n), a: value });
+  // Registers loaded before a fault stay loaded; the stack pointer has not moved, so the instruction can start again.
+  for (const n of [7, 6, 5, 3, 2, 1, 0]) b.scratch(() => b.emit(`mov.${bytes}`, { d: slot(n), a: b.peek(bytes, bytes * (7 - n)) }));
   b.release(8 * bytes);
 });
 

@@ -107,6 +107,7 @@ function memoryOperand16(reader: Reader, mod: number, rm: number): MemoryOperand
   return { base, index, scale: 0, disp, stack: base === RBP };
 }
 
+// @clause x86.address.forms
 function memoryOperand32(reader: Reader, mod: number, rm: number, rex: number, codeSize: number): MemoryOperand {
   let base = rm | ((rex & 1) << 3);
   let index: number = NONE;
@@ -179,6 +180,8 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   let segmentOverride: number = NONE;
   let rex = 0;
   let byte = reader.u8();
+  // @clause x86.prefix.combinations
+  // @clause x86.prefix.sizes
   for (;;) {
     // A REX byte counts only directly before the opcode: any prefix after it cancels it.
     if (codeSize === 8 && (byte & 0xf0) === 0x40) rex = byte;
@@ -205,7 +208,7 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   if (modrm >= 0 && (codeSize === 8 || modrm >= 0xc0)) {
     vex = readVex(reader, byte, modrm, codeSize);
     modrm = -1;
-    // @clause x86.vex.prefixes
+    // @clause x86.bmi.encoding
     if (vex && !vex.long && !lock && !operandPrefix && !repeat && !rex) {
       opcode = vex.opcodes | reader.u8();
       row = VEX_TABLE.get(opcode) ?? [];

@@ -96,6 +96,7 @@ const XADD = instruction('XADD', '0FC0 Eb,Gb lock; 0FC1 Ev,Gv lock', (b) => {
   b.emit(`mov.${bytes}`, { d: other, a: old });
 }); // exchanges, then adds
 
+// @clause x86.exchange.results
 /** If the destination equals the accumulator it is replaced, else the accumulator is. Memory is written either way. */
 const CMPXCHG = instruction('CMPXCHG', '0FB0 Eb,Gb lock; 0FB1 Ev,Gv lock', (b) => {
   const bytes = b.bytes(0);
@@ -133,6 +134,8 @@ const replaceIf = (b: Builder, d: number, bytes: number, value: number, truth: n
   b.emit('pick.8', { d, a: wide, b: truth });
 };
 
+// @clause x86.cmpxchg16b.results
+// @clause x86.cmpxchg16b.alignment
 /** CMPXCHG8B, and CMPXCHG16B with REX.W: two units at once, and ZF is the only flag that changes. */
 const CMPXCHG8B = instruction('CMPXCHG8B', '0FC7/1 M lock CX8', (b) => {
   const bytes = b.insn.operandSize === 8 ? 8 : 4;

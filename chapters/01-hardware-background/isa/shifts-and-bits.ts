@@ -9,6 +9,7 @@ import { instruction } from './encoding.ts';
 // Six forms each: by an immediate, by one, by CL; bytes and words. /6 is an undocumented twin of SHL that every processor has.
 const forms = (digit: number): string =>
   `C0/${digit} Eb,Ib; C1/${digit} Ev,Ib; D0/${digit} Eb,1; D1/${digit} Ev,1; D2/${digit} Eb,CL; D3/${digit} Ev,CL`;
+// @clause x86.shift.counts
 const shift = (name: string) => (b: Builder) => {
   const count = b.read(1);
   b.modify(0, (d) => b.combine(name, b.bytes(0), d, d, count));
@@ -35,6 +36,7 @@ const SHRD = instruction('SHRD', '0FAC Ev,Gv,Ib; 0FAD Ev,Gv,CL', doubleShift('sh
 // With an immediate, or a register destination, the bit number counts within the operand. With a register bit number and a memory operand, memory is one
 // long string of bits and the number may reach far to either side of the address.
 
+// @clause x86.bit-string.offsets
 const bitTest = (name: string) => (b: Builder) => {
   const bytes = b.bytes(0);
   const number = b.read(1);
@@ -65,6 +67,7 @@ const unary = (name: string) => (b: Builder) => b.emit(`${name}.${b.bytes(0)}`, 
 
 const BSF = instruction('BSF', '0FBC Gv,Ev', unary('bsf')); // number of the lowest one
 const BSR = instruction('BSR', '0FBD Gv,Ev', unary('bsr')); // number of the highest one
+// @clause x86.popcnt.results
 const POPCNT = instruction('POPCNT', 'F3.0FB8 Gv,Ev POPCNT', unary('popcnt')); // counts ones
 const BSWAP = instruction('BSWAP', '0FC8+ Zv', (b) => b.emit(`bswap.${b.bytes(0)}`, { d: b.registerOf(0) })); // reverses the bytes
 

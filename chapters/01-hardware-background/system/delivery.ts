@@ -102,7 +102,7 @@ function deliverReal(cpu: Cpu, { vector, returnTo }: Event): void {
 
 const REDIRECTION_BYTES = 32;
 
-// @clause x86.v86.redirection
+// @clause x86.vme.redirection
 /** Delivers INT `vector` by the program's own table if the bitmap says so. */
 export function redirect(cpu: Cpu, vector: number, returnTo: number): boolean {
   const { state } = cpu;

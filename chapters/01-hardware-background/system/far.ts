@@ -77,6 +77,7 @@ function checkDirect(cpu: Cpu, d: Descriptor): void {
   const code = selectorError(d.selector);
   const dpl = dplOf(d.rights);
   // @clause x86.far.direct-privilege
+  // @clause x86.far.conforming
   const allowed = isConforming(d.rights) ? dpl <= cpu.cpl : rplOf(d.selector) <= cpu.cpl && dpl === cpu.cpl;
   if (!allowed) throw generalProtection(code);
   checkCodeSize(cpu, d);
@@ -117,6 +118,7 @@ function enterRealCode(cpu: Cpu, selector: number, offset: bigint): void {
 
 // ## Through a gate
 
+// @clause x86.call-gate.checks
 /** The checks that all system descriptors share as targets of JMP and CALL. Returns the type. */
 function checkSystemTarget(cpu: Cpu, d: Descriptor): number {
   const code = selectorError(d.selector);
@@ -209,6 +211,7 @@ export function farCall(cpu: Cpu, insn: Instruction): void {
   else switchTask(cpu, d, 'call', insn.length);
 }
 
+// @clause x86.call-gate.entry
 function callThroughGate(cpu: Cpu, gate: Descriptor, type: number, pushReturn: (stack: Stack, bytes: number) => void): void {
   const { state } = cpu;
   const { d, offset } = gateTarget(cpu, gate, type);

@@ -26,7 +26,7 @@ function usesVif(cpu: Cpu): boolean {
   return virtual8086(cpu) ? (cr4 & CR4.VME) !== 0 : (cr4 & CR4.PVI) !== 0 && cpu.cpl === 3;
 }
 
-// @clause x86.v86.vme
+// @clause x86.vme.virtual-if
 /** True in virtual-8086 mode with IOPL below 3 when the flags image that a program sees has VIF for IF. @throws #GP when it may not see flags at all. */
 export function seesVif(cpu: Cpu, size: number): boolean {
   if (!virtual8086(cpu) || iopl(cpu) === 3) return false;
@@ -57,7 +57,7 @@ export function sti(cpu: Cpu): void {
   const { state } = cpu;
   const flags = state.get32(OFFSET.RFLAGS);
   if (!mayChangeIf(cpu)) {
-    // @clause x86.pvi.flag
+    // @clause x86.pvi.virtual-if
     if (!usesVif(cpu) || flags & FLAG.VIP) throw generalProtection();
     state.set32(OFFSET.RFLAGS, flags | FLAG.VIF);
     return;

@@ -16,6 +16,7 @@ import { requireUmip } from './segment-ops.ts';
 import { canonicalForRegister, code64, linearAddress, operandAddress, privilegeOf, U32, U64, virtual8086, writeRegister } from './segmentation.ts';
 
 // @clause x86.exception.privileged
+// @clause x86.v86.privileged
 function requireRing0(cpu: Cpu): void {
   if (cpu.cpl !== 0) throw generalProtection();
 }

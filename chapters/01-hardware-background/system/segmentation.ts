@@ -52,6 +52,7 @@ function withinLimit(offset: number, bytes: number, limit: number, rights: numbe
   return offset > limit && last <= (rights & AR.DB ? 0xffffffff : 0xffff);
 }
 
+// @clause x86.exception.priority
 /** Linear address of `bytes` at `offset` in a segment register, after its checks. @throws #GP(0), for the stack segment #SS(0). */
 export function linearAddress(cpu: Cpu, seg: number, offset: bigint, bytes: number, write: boolean): bigint {
   const { state } = cpu;

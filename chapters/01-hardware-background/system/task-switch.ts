@@ -65,6 +65,7 @@ const FORMAT16: Format = {
   ldtAt: Tss16.fields.ldt.offset,
 };
 
+// @clause x86.task.switch
 /**
  * Switches to the task that `target` names: a TSS descriptor, a task gate, or for IRET the back link (only its selector counts). `errorCode` of an
  * exception goes onto the new task's stack.
@@ -109,6 +110,7 @@ export function switchTask(cpu: Cpu, target: Descriptor, source: Source, length:
     stack.push(errorCode, format.word);
     stack.commit();
   }
+  // @clause x86.task.trap-bit
   if (format === FORMAT32 && Number(cpu.mmu.read(cpu.wrapLinear(base + 100n), 2, PRIVILEGE.SYSTEM)) & 1) cpu.trapAfter(DR6.mask.BT);
 }
 

@@ -15,6 +15,7 @@ import { CONDITIONS, c64, condition, cut, limitOfCode, WIDE } from './vocabulary
 // something has happened that cannot wait for the end of the block.
 
 // @clause x86.exception.fault-rip
+// @clause x86.exception.restart
 const begin = (e: Emitter, mask: (x: Code) => Code, check: (next: Code) => Code = () => []): Code => {
   const count = e.local('i64');
   const rip = e.local('i64');
