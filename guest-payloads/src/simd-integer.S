@@ -58,7 +58,7 @@ BEGIN
 
 main:
   SSE_ON
-#ifndef V2
+#if PART == 1
 
   STAGE sse2
 .irp op, paddb, paddw, paddd, paddq, paddsb, paddsw, paddusb, paddusw, psubb, psubw, psubd, psubq, psubsb, psubsw, psubusb, psubusw
@@ -91,6 +91,33 @@ main:
 .endr
   MASK pmovmskb, pmovmskb eax, xmm0
   MASK pextrw, pextrw eax, xmm0, 14
+
+// MASKMOVDQU writes the bytes whose mask has its top bit set, at DI.
+
+  STAGE masked
+  movdqu xmm0, [operands]
+  movdqu xmm1, [operands + 16]
+  pcmpeqd xmm2, xmm2
+  movdqu [result], xmm2
+  mov edi, offset result
+  maskmovdqu xmm0, xmm1
+  GROUP maskmovdqu
+  ROW [result]
+  ROW [result + 8], 'h'
+
+// A fault names what is wrong first: an alignment before an address that has no page would, but not before the unit is there.
+
+  PROBE
+1: paddb xmm0, [operands + 8]
+  CAUGHT paddb.odd
+  PROBE
+1: movdqa [result + 4], xmm0
+  CAUGHT movdqa.odd
+  PROBE
+1: movntdq [result + 4], xmm0
+  CAUGHT movntdq.odd
+
+#elif PART == 2
 
   STAGE mmx
 .irp op, paddb, paddw, paddd, paddq, paddsb, paddsw, paddusb, paddusw, psubb, psubw, psubd, psubq, psubsb, psubsw, psubusb, psubusw
@@ -158,34 +185,9 @@ main:
   fnstenv [area]
   movzx eax, word ptr [area + 8]
   OBS emms.tags, xax
-
-// MASKMOVDQU writes the bytes whose mask has its top bit set, at DI.
-
-  STAGE masked
-  movdqu xmm0, [operands]
-  movdqu xmm1, [operands + 16]
-  pcmpeqd xmm2, xmm2
-  movdqu [result], xmm2
-  mov edi, offset result
-  maskmovdqu xmm0, xmm1
-  GROUP maskmovdqu
-  ROW [result]
-  ROW [result + 8], 'h'
-
-// A fault names what is wrong first: an alignment before an address that has no page would, but not before the unit is there.
-
-  PROBE
-1: paddb xmm0, [operands + 8]
-  CAUGHT paddb.odd
   PROBE
 1: paddb mm0, [operands + 1]
   CAUGHT mm.paddb.odd
-  PROBE
-1: movdqa [result + 4], xmm0
-  CAUGHT movdqa.odd
-  PROBE
-1: movntdq [result + 4], xmm0
-  CAUGHT movntdq.odd
   emms
 
 #else

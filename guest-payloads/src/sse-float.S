@@ -2,7 +2,7 @@
 //
 // Singles and doubles, one or several at a time. MXCSR has the masks, the direction of rounding, two bits that replace denormals by zeros (on the way in:
 // DAZ, bit 6; on the way out: FTZ, bit 15), and six sticky flags. A row is the result and the flags: of singles in one number, flags in the upper half; of
-// doubles in two, the flags as `.f`.
+// doubles in two, the flags as `.f`. It is one program in three PARTs.
 
 #include "rb.inc"
 #include "rows.inc"
@@ -165,6 +165,8 @@ BEGIN
 
 main:
   SSE_ON
+#if PART == 1
+
   STAGE singles
   SINGLES addss, MASKED, addss xmm0, xmm1
   SINGLES subss, MASKED, subss xmm0, xmm1
@@ -209,6 +211,8 @@ main:
   ORDER ucomiss, singles, 8, ucomiss xmm0, xmm1
   ORDER comisd, doubles, 16, comisd xmm0, xmm1
   ORDER ucomisd, doubles, 16, ucomisd xmm0, xmm1
+
+#elif PART == 2
 
 // ## Several at a time
 //
@@ -277,6 +281,8 @@ main:
   CONVERT cvttps2dq, conversions_single, 16, MASKED, cvttps2dq xmm0, xmm1
   CONVERT cvtpd2dq, conversions_double, 16, MASKED, cvtpd2dq xmm0, xmm1
   CONVERT cvttpd2dq, conversions_double, 16, MASKED, cvttpd2dq xmm0, xmm1
+
+#else
 
 // ## Exceptions
 
@@ -364,6 +370,7 @@ main:
 1: addss xmm0, dword ptr [vectors + 1]
   CAUGHT addss.odd
   MXCSR MASKED
+#endif
   DONE
 
 .section .rodata.tables, "a"

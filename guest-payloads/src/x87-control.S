@@ -127,6 +127,7 @@ BEGIN
 
 main:
   X87_ON
+#ifndef STORES
 
 // ## The stack
 //
@@ -365,6 +366,8 @@ main:
   mov cr0, xax
 #endif
 
+#else
+
 // ## To memory and back
 
   STAGE stores
@@ -443,6 +446,7 @@ main:
   ROW [memory]
   movzx eax, word ptr [memory + 8]
   ROW_VALUE xax, 'w'
+#endif
   DONE
 
 .macro PAIR se, significand, se2, significand2
