@@ -42,10 +42,10 @@ const executed = ({ hardware }: RunnableKernel): number => hardware.cpu.instruct
 // known to fail on one is known of the other.
 
 export class RingbookAdapter extends MachineAdapter {
-  constructor(memory: MemoryMethod, translate = true) {
+  constructor(memory: MemoryMethod, { translate = true, heat }: { translate?: boolean; heat?: number } = {}) {
     super({
       executed: (kernel) => executed(kernel as RunnableKernel),
-      makeKernel: (trace, size) => machineKernel({ ...size, memory, translate }, { trace }),
+      makeKernel: (trace, size) => machineKernel({ ...size, memory, translate }, { trace, heat }),
       makeMachine: (options) => new Machine(options),
       probe: () => {
         const { capabilities, missing } = instructions(memory);

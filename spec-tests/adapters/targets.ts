@@ -10,6 +10,12 @@ import type { QemuMachine } from './qemu-devices.ts';
 export const BUILT_IN = ['ringbook', 'ringbook-shadow', 'host-kvm', 'qemu', 'v86', 'bochs'] as const;
 export type BuiltIn = (typeof BUILT_IN)[number];
 
+/** Our own machine with its translator off, or impatient: no parts of `all`, because they must do the same to the last instruction. */
+const WAYS: Readonly<Record<string, { translate?: boolean; heat?: number }>> = {
+  'ringbook-interpreted': { translate: false },
+  'ringbook-translated': { heat: 1 },
+};
+
 /** QEMU with the choice of its machine already made; no part of `all`, where it chooses by itself. */
 const QEMU_MACHINES: Readonly<Record<string, QemuMachine>> = { 'qemu:pc': 'pc', 'qemu:q35': 'q35', 'qemu:microvm': 'microvm' };
 
@@ -19,7 +25,8 @@ const isBuiltIn = (name: string): name is BuiltIn => (BUILT_IN as readonly strin
 export async function makeBuiltIn(name: string): Promise<Adapter | null> {
   if (name === 'ringbook') return new (await import('./ringbook.ts')).RingbookAdapter('ept');
   if (name === 'ringbook-shadow') return new (await import('./ringbook.ts')).RingbookAdapter('shadow');
-  if (name === 'ringbook-interpreted') return new (await import('./ringbook.ts')).RingbookAdapter('ept', false);
+  const way = WAYS[name];
+  if (way) return new (await import('./ringbook.ts')).RingbookAdapter('ept', way);
   if (name === 'host-kvm') return new (await import('./host-kvm.ts')).HostKvmAdapter();
   if (name === 'qemu' || Object.hasOwn(QEMU_MACHINES, name))
     return new (await import('./qemu.ts')).QemuAdapter(undefined, QEMU_MACHINES[name] ?? null);
@@ -32,8 +39,8 @@ const isCommand = (name: string): boolean => name.startsWith('exec:') && name.sl
 
 /** @throws RangeError for a name that is no target. */
 export function checkTarget(name: string): void {
-  if (isBuiltIn(name) || isCommand(name) || Object.hasOwn(QEMU_MACHINES, name)) return;
-  throw new RangeError(`no target '${name}'; there are ${[...BUILT_IN, ...Object.keys(QEMU_MACHINES)].join(', ')}, all, and exec:<command>`);
+  if (isBuiltIn(name) || isCommand(name) || Object.hasOwn(QEMU_MACHINES, name) || Object.hasOwn(WAYS, name)) return;
+  throw new RangeError(`no target '${name}'; there are ${[...BUILT_IN, ...Object.keys(QEMU_MACHINES), ...Object.keys(WAYS)].join(', ')}, all, and exec:<command>`);
 }
 
 export interface TargetOptions {

@@ -61,6 +61,7 @@ interface HardwareOptions {
   readonly ramBytes: number;
   readonly shared?: boolean;
   readonly translate?: boolean;
+  readonly heat?: number | undefined;
   readonly trace?: Trace | null;
 }
 
@@ -86,10 +87,10 @@ export class Hardware {
     this.cpu.eventsChanged();
   };
 
-  constructor({ ramBytes, shared = false, translate = true, trace = null }: HardwareOptions) {
+  constructor({ ramBytes, shared = false, translate = true, heat, trace = null }: HardwareOptions) {
     this.memory = new PhysicalMemory({ ramBytes, shared });
     this.ram = new RamOwners(this.memory);
-    this.cpu = new Cpu({ memory: this.memory, translate, ...(trace && { trace }) });
+    this.cpu = new Cpu({ memory: this.memory, translate, ...(heat !== undefined && { heat }), ...(trace && { trace }) });
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.cpu.setInterruptSource({

@@ -40,6 +40,8 @@ export interface SoftKernelOptions {
   readonly shared?: boolean;
   /** False: the processor interprets guest code and never translates it. What a guest does is the same either way. */
   readonly translate?: boolean;
+  /** How often a piece of guest code is interpreted before it is translated. */
+  readonly heat?: number | undefined;
   readonly trace?: Trace | null;
 }
 
@@ -78,9 +80,9 @@ export class SoftKernel implements Kernel {
   makeMemoryVirtualization: (vm: SoftVm) => MemoryVirtualization = (vm) => new LazyEpt(vm);
   readonly #files = new FileTable();
 
-  constructor({ ramBytes = DEFAULT_RAM, shared = false, translate = true, trace = null }: SoftKernelOptions = {}) {
+  constructor({ ramBytes = DEFAULT_RAM, shared = false, translate = true, heat, trace = null }: SoftKernelOptions = {}) {
     this.trace = trace;
-    this.hardware = new Hardware({ ramBytes, shared, translate, trace });
+    this.hardware = new Hardware({ ramBytes, shared, translate, heat, trace });
     this.clock = new VirtualClock(this.hardware);
     this.#installCapabilities();
     this.#installSystemRequests();

@@ -32,13 +32,15 @@ interface MachineSize {
 interface MachineKernelOptions {
   readonly trace?: Trace | null;
   readonly instructionBound?: number;
+  /** How often a piece of guest code is interpreted before it is translated. */
+  readonly heat?: number | undefined;
 }
 
 /** A kernel that can hold the machine. */
 export function machineKernel(
   { memoryMiB, cpus, memory, translate = true }: MachineSize,
-  { trace = null, instructionBound }: MachineKernelOptions = {},
+  { trace = null, instructionBound, heat }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
-  return platformKernel({ ramBytes, memory, trace, translate, instructionBound: instructionBound ?? boundFor(cpus), accessTicks: ACCESS_TICKS });
+  return platformKernel({ ramBytes, memory, trace, translate, heat, instructionBound: instructionBound ?? boundFor(cpus), accessTicks: ACCESS_TICKS });
 }

@@ -1,0 +1,29 @@
+// # Two ways to run, one result
+//
+// Whether guest code is interpreted or translated may change nothing: not an observation, not an event of the trace, not the number of instructions. So every guest
+// of the suite runs twice, once with the translator off and once with one that translates everything at once, and the hashes of the traces are compared.
+
+import { expect, it } from 'vitest';
+import { conform } from './conform.ts';
+import { loadSuite } from './suite.ts';
+import type { Results } from './types.ts';
+
+const suite = loadSuite();
+const guests = suite.cases
+  .filter(({ surface }) => surface === 'guest')
+  .map((one) => ({ ...one, limits: { ...one.limits, timeoutMs: one.limits.timeoutMs * 10 } }));
+
+const run = (target: string): Promise<Results> =>
+  conform({ ...suite, cases: guests }, { target, filters: [], shard: null, repeat: 1, jobs: 2, seed: 0, expect: null, quiet: true });
+
+it('gives every guest the same trace, interpreted and translated', async () => {
+  const interpreted = await run('ringbook-interpreted');
+  const translated = await run('ringbook-translated');
+  const differing = interpreted.cases.flatMap((one) => {
+    const other = translated.cases.find(({ id }) => id === one.id);
+    const same = other?.verdict === one.verdict && other.traceHash === one.traceHash;
+    return same ? [] : [`${one.id}: ${one.verdict} ${one.traceHash}, translated ${other?.verdict} ${other?.traceHash} ${other?.reason ?? ''}`];
+  });
+  expect(differing).toEqual([]);
+  expect(interpreted.cases.filter(({ traceHash }) => traceHash !== undefined).length).toBeGreaterThan(200);
+}, 900_000);
