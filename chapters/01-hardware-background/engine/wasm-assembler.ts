@@ -294,46 +294,50 @@ export const returnCallIndirect = (type: number, slot: Code, ...args: Code[]): C
 
 /** Bytes under construction. */
 class Bytes {
-  #bytes = new Uint8Array(1024);
+  bytes = new Uint8Array(4096);
   length = 0;
 
-  #room(more: number): void {
-    if (this.length + more <= this.#bytes.length) return;
-    const larger = new Uint8Array(Math.max(2 * this.#bytes.length, this.length + more));
-    larger.set(this.#bytes.subarray(0, this.length));
-    this.#bytes = larger;
+  room(more: number): void {
+    if (this.length + more <= this.bytes.length) return;
+    const larger = new Uint8Array(Math.max(2 * this.bytes.length, this.length + more));
+    larger.set(this.bytes.subarray(0, this.length));
+    this.bytes = larger;
   }
   push(byte: number): void {
-    if (this.length === this.#bytes.length) this.#room(1);
-    this.#bytes[this.length++] = byte;
+    if (this.length === this.bytes.length) this.room(1);
+    this.bytes[this.length++] = byte;
   }
   append(bytes: ArrayLike<number>): void {
-    this.#room(bytes.length);
-    this.#bytes.set(bytes, this.length);
+    this.room(bytes.length);
+    this.bytes.set(bytes, this.length);
     this.length += bytes.length;
   }
   get done(): Uint8Array<ArrayBuffer> {
-    return this.#bytes.slice(0, this.length);
+    return this.bytes.slice(0, this.length);
   }
 }
 
 /** Turns the tree into bytes. `open` holds the labels of the enclosing scopes, innermost last. */
 function flatten(code: Code, open: (Label | null)[], out: Bytes): void {
-  for (let n = 0; n < code.length; n++) {
+  const parts = code.length;
+  for (let n = 0; n < parts; n++) {
     const part = code[n] as Code[number];
-    if (typeof part === 'number') out.push(part);
-    else if (part instanceof Depth) {
-      const at = open.lastIndexOf(part.to);
-      if (at < 0) throw new RangeError('branch to a label that does not enclose it');
-      out.append(unsigned(open.length - 1 - at));
-    } else if (part instanceof Scope) {
+    if (typeof part === 'number') {
+      if (out.length === out.bytes.length) out.room(1);
+      out.bytes[out.length++] = part;
+    } else if (Array.isArray(part)) flatten(part as Code, open, out);
+    else if (part instanceof Scope) {
       out.push(part.opcode);
       out.push(part.type);
       open.push(part.label);
       flatten(part.body, open, out);
       open.pop();
       out.push(0x0b);
-    } else flatten(part, open, out);
+    } else {
+      const at = open.lastIndexOf((part as Depth).to);
+      if (at < 0) throw new RangeError('branch to a label that does not enclose it');
+      out.append(unsigned(open.length - 1 - at));
+    }
   }
 }
 

@@ -13,7 +13,7 @@
 import { MARGIN, TAIL_CALLS } from '../interpreter.ts';
 import { checkTarget } from '../micro-ops/transfers.ts';
 import { condition } from '../micro-ops/vocabulary.ts';
-import { type Emitter, MICRO_OPS, OUTLINED, WORD } from '../micro-ops.ts';
+import { type Emitter, MICRO_OPS, ONCE, OUTLINED, WORD } from '../micro-ops.ts';
 import {
   block,
   br,
@@ -118,10 +118,13 @@ class RegionWriter {
   #block({ steps, successors }: RegionBlock, jump: (to: number) => Code): Code {
     const e = this.#e;
     const code: Code[] = [];
+    const held = new Set<number>();
     steps.forEach((step, done) => {
       const inMemory = step.micros.some(({ op }) => OUTLINED.has(nameOf(op)));
       e.begin(step, done, inMemory);
       for (const micro of step.micros) {
+        if (held.has(micro.op)) continue;
+        if (ONCE.has(nameOf(micro.op))) held.add(micro.op);
         try {
           code.push(this.#micro(step, micro));
         } catch (thrown) {
