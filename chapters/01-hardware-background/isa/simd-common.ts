@@ -15,14 +15,18 @@ const bits = (value: Code, mask: number): Code => i32.and(value, i32.const(mask)
 
 // @clause x86.sse.undefined
 // @clause x86.exception.device-not-available
-define('sse.ready', (e) => {
-  const wrong = e.local('i32');
-  const withoutSystem = bits(i32.xor(e.field32(OFFSET.CR4), i32.const(CR4.OSFXSR)), CR4.OSFXSR);
-  return when(tee(wrong, i32.or(bits(e.field32(OFFSET.CR0), CR0.EM | CR0.TS), withoutSystem)), [
-    when(bits(get(wrong), CR0.EM | CR4.OSFXSR), e.fault(VECTOR.UD)),
-    e.fault(VECTOR.NM),
-  ]);
-});
+define(
+  'sse.ready',
+  (e) => {
+    const wrong = e.local('i32');
+    const withoutSystem = bits(i32.xor(e.field32(OFFSET.CR4), i32.const(CR4.OSFXSR)), CR4.OSFXSR);
+    return when(tee(wrong, i32.or(bits(e.field32(OFFSET.CR0), CR0.EM | CR0.TS), withoutSystem)), [
+      when(bits(get(wrong), CR0.EM | CR4.OSFXSR), e.fault(VECTOR.UD)),
+      e.fault(VECTOR.NM),
+    ]);
+  },
+  { once: true },
+);
 
 /** An instruction on XMM registers: as `instruction`, after the conditions that all of them have. */
 export const sse = (name: string, encodings: string, build: (b: Builder) => void): Definition =>
