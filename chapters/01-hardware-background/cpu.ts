@@ -391,7 +391,6 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const single = shadow !== 0 || (flags & (FLAG.TF | FLAG.RF)) !== 0 || monitorTrap || this.#breakpoints.instructions || this.#breakpoints.data;
     this.#stepping = (flags & FLAG.TF) !== 0;
     this.#keepsRf = false;
-    const linear = this.#stepping ? this.#linearRip() : 0n;
     const now = this.instructions;
     const until = single ? now + 1 : Math.min(limit, this.#timer?.at ?? Number.POSITIVE_INFINITY);
     state.setNumber(OFFSET.DEADLINE, Math.min(until, Number.MAX_SAFE_INTEGER));
@@ -415,30 +414,25 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
       else state.set64(OFFSET.RESUME_AT, state.get64(OFFSET.ICOUNT));
     }
     // Between two elements of a repeated instruction the handler sees RF set: the instruction has begun, and a breakpoint on it has been reported.
-    if (this.#stepping && this.#repeats(linear)) state.set32(OFFSET.RFLAGS, flags | FLAG.RF);
+    if (this.#stepping && state.slot(SLOT.RIP) === rip && this.#repeats(this.#linearRip())) {
+      state.set32(OFFSET.RFLAGS, flags | FLAG.RF);
+      state.set64(OFFSET.RESUME_AT, state.get64(OFFSET.ICOUNT));
+    }
     // @clause x86.debug.single-step
     if (this.#stepping && intercepts === this.intercepts) this.#pendingDebug |= DR6.mask.BS;
     if (monitorTrap && this.vmx?.monitorTrap) this.vmx.monitorTrapExit();
     return null;
   }
 
-  /** Is the instruction at a linear address, which has just been executed, a string instruction with a repeat prefix, and its count not zero yet? */
+  /** Is the instruction at a linear address, which has just been executed, a string instruction with a repeat prefix? */
   #repeats(linear: bigint): boolean {
     const code64 = (this.state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
     const isPrefix = (byte: number): boolean => LEGACY_PREFIXES.has(byte) || (code64 && (byte & 0xf0) === 0x40);
     const byteAt = (n: number): number => this.#inspected(() => this.mem.read8(this.wrapLinear(linear + BigInt(n))));
     let repeated = false;
-    let otherAddresses = false;
     let n = 0;
-    for (; isPrefix(byteAt(n)); n++) {
-      repeated ||= byteAt(n) === 0xf2 || byteAt(n) === 0xf3;
-      otherAddresses ||= byteAt(n) === 0x67;
-    }
-    if (!repeated || !STRING_OPCODES.has(byteAt(n))) return false;
-    const count = this.state.slot(SLOT.RCX);
-    const code32 = (this.state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE32;
-    if (code64 && !otherAddresses) return count !== 0n;
-    return (count & (code64 || code32 !== otherAddresses ? U32 : 0xffffn)) !== 0n;
+    for (; isPrefix(byteAt(n)); n++) repeated ||= byteAt(n) === 0xf2 || byteAt(n) === 0xf3;
+    return repeated && STRING_OPCODES.has(byteAt(n));
   }
 
   #fault(fault: Fault): void {

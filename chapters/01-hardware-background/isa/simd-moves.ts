@@ -36,10 +36,8 @@ const movePart = (b: Builder): void => {
   const bytes = Math.min(b.bytes(0), b.bytes(1));
   const to = b.operands[0]?.kind as string;
   const d = b.registerOf(0);
-  if (d === NONE) {
-    if (b.operands[1]?.kind === 'P') b.emit('mmx.used'); // a store that faults has been noted already
-    b.store(b.address(bytes, 1), bytes, b.registerOf(1));
-  } else if ('VWU'.includes(to)) b.emit(`vector.${bytes}`, { d, a: source(b, 1, bytes) });
+  if (d === NONE) b.store(b.address(bytes, 1), bytes, b.registerOf(1));
+  else if ('VWU'.includes(to)) b.emit(`vector.${bytes}`, { d, a: source(b, 1, bytes) });
   else if ('PQN'.includes(to)) b.emit(`mmx.${bytes}`, { d, a: source(b, 1, bytes) });
   else b.emit(`mov.${bytes}`, { d, a: b.registerOf(1) });
 };

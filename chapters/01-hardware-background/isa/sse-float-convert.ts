@@ -207,7 +207,11 @@ const toLowerHalf = (e: Emitter, result: Code): Code => e.setVector('d', i64x2.r
 /** @param like the conversion, where another instruction has the same. */
 function vectorConversion(name: string, encodings: string, read: typeof whole, write: typeof toXmm, like = name): Definition {
   defineVector(name, CONVERSIONS[like] as Conversion, read, write);
-  return simd(name, encodings, (b) => b.emit(name, { d: b.registerOf(0), a: source(b, 1) }));
+  return simd(name, encodings, (b) => {
+    const a = source(b, 1);
+    if (b.operands.some(({ kind }) => kind === 'P' || (kind === 'Q' && b.insn.mod === 3))) b.emit('mmx.used'); // the conversion may fault, and still it has been noted
+    b.emit(name, { d: b.registerOf(0), a });
+  });
 }
 
 const VECTORS = [

@@ -90,8 +90,8 @@ const SCAS = instruction('SCAS', 'AE Yb; AF Yv', (b) =>
 ); // compares rAX with what is at ES:rDI
 const CMPS = instruction('CMPS', 'A6 Xb,Yb; A7 Xv,Yv', (b) =>
   repeat(b, null, () => {
+    const second = b.load(element(b, RDI, 0), b.insn.bytes); // this one first, which shows when both fault
     const first = b.load(element(b, RSI, 0), b.insn.bytes);
-    const second = b.load(element(b, RDI, 0), b.insn.bytes);
     advance(b, RSI);
     advance(b, RDI);
     return [first, second];
