@@ -6,12 +6,10 @@
 import { DOUBLE, type Format, SINGLE } from '../engine/float/ieee.ts';
 import {
   denormal,
-  denormals,
   isQuiet,
-  lanes,
+  isSuspect,
   lowest,
   narrow,
-  notOrdinary,
   number,
   ordinary,
   patternType,
@@ -21,23 +19,21 @@ import {
   widen,
   withLowest,
 } from '../engine/float/ieee-fast.ts';
-import '../engine/float/ieee-lanes.ts';
+import { NATIVE, type PackedName } from '../engine/float/ieee-lanes.ts';
 import { define, type Emitter } from '../engine/micro-ops.ts';
 import { type Code, get, i32, type Local, select, set, when } from '../engine/wasm-assembler.ts';
-import { i8x16, v128 } from '../engine/wasm-vectors.ts';
+import { i8x16 } from '../engine/wasm-vectors.ts';
 import type { Definition } from './encoding.ts';
 import { source } from './simd-common.ts';
 import { simd } from './simd-lanes.ts';
 
 const any = (...conditions: Code[]): Code => conditions.reduce((x, y) => i32.or(x, y));
-const anyLane = (...masks: Code[]): Code => v128.any_true(masks.reduce((x, y) => v128.or(x, y)));
 
 /** An operation as WebAssembly has it, and when that is not good enough. */
 interface Operation {
   /** The name of the exact one, in the float library. */
-  readonly name: string;
+  readonly name: PackedName;
   scalar(f: Format, x: Code, y: Code): Code;
-  packed(f: Format, x: Code, y: Code): Code;
   /** Conditions for the slow way, in terms of patterns. */
   scalarDoubt(e: Emitter, f: Format, x: Code, y: Code, result: Code): Code;
   packedDoubt(e: Emitter, f: Format, x: Code, y: Code, result: Code): Code;
@@ -47,16 +43,14 @@ interface Operation {
 const rounded = (name: 'add' | 'sub' | 'mul' | 'div'): Operation => ({
   name,
   scalar: (f, x, y) => toPattern(f, number(f)[name](toNumber(f, x), toNumber(f, y))),
-  packed: (f, x, y) => lanes(f)[name](x, y),
   scalarDoubt: (e, f, x, y, result) => any(i32.eqz(isQuiet(e)), i32.eqz(ordinary(f, result)), denormal(f, x), denormal(f, y)),
-  packedDoubt: (e, f, x, y, result) => any(i32.eqz(isQuiet(e)), anyLane(notOrdinary(f, result), denormals(f, x), denormals(f, y))),
+  packedDoubt: (e, f, x, y, result) => any(i32.eqz(isQuiet(e)), isSuspect(f, [x, y], [result])),
 });
 const root: Operation = {
   name: 'sqrt',
   scalar: (f, _x, y) => toPattern(f, number(f).sqrt(toNumber(f, y))),
-  packed: (f, _x, y) => lanes(f).sqrt(y),
   scalarDoubt: (e, f, _x, y, result) => any(i32.eqz(isQuiet(e)), i32.eqz(ordinary(f, result)), denormal(f, y)),
-  packedDoubt: (e, f, _x, y, result) => any(i32.eqz(isQuiet(e)), anyLane(notOrdinary(f, result), denormals(f, y))),
+  packedDoubt: (e, f, _x, y, result) => any(i32.eqz(isQuiet(e)), isSuspect(f, [y], [result])),
 };
 /** MIN and MAX round nothing, so only what their operands are matters. */
 const choice = (name: 'min' | 'max'): Operation => {
@@ -65,9 +59,8 @@ const choice = (name: 'min' | 'max'): Operation => {
   return {
     name,
     scalar: (f, x, y) => select(x, y, number(f)[chosen](toNumber(f, x), toNumber(f, y))),
-    packed: (f, x, y) => (name === 'min' ? lanes(f).pmin(y, x) : lanes(f).pmax(y, x)),
     scalarDoubt: (_e, f, x, y) => any(isUnordered(f, toNumber(f, x), toNumber(f, y)), denormal(f, x), denormal(f, y)),
-    packedDoubt: (_e, f, x, y) => anyLane(lanes(f).ne(x, x), lanes(f).ne(y, y), denormals(f, x), denormals(f, y)),
+    packedDoubt: (_e, f, x, y) => isSuspect(f, [], [x, y]),
   };
 };
 
@@ -109,7 +102,7 @@ function definePacked(name: string, op: Operation, f: Format, arrange: (x: Code,
         return [
           set(p, first),
           set(q, second),
-          set(result, op.packed(f, get(p), get(q))),
+          set(result, NATIVE[op.name](f, get(p), get(q))),
           when(op.packedDoubt(e, f, get(p), get(q), get(result)), settle(e, e.call(`ieee.${op.name}.${f.bytes}.packed`, get(p), get(q)), result)),
         ];
       });
@@ -159,12 +152,7 @@ const neighbours = (f: Format) => (x: Code, y: Code) =>
       EVEN[f.bytes].map((n) => n + f.bytes),
     ),
   ] as const;
-const EVEN_LANES = { 4: v128.const(0xffffffffn, 0xffffffffn), 8: v128.const(-1n, 0n) } as const;
-const mixed: Operation = {
-  ...rounded('add'),
-  name: 'subadd',
-  packed: (f, x, y) => v128.bitselect(lanes(f).sub(x, y), lanes(f).add(x, y), EVEN_LANES[f.bytes]),
-};
+const mixed: Operation = { ...rounded('add'), name: 'subadd' };
 for (const f of [SINGLE, DOUBLE]) {
   definePacked('hadd', rounded('add'), f, neighbours(f));
   definePacked('hsub', rounded('sub'), f, neighbours(f));

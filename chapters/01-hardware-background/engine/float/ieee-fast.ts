@@ -14,7 +14,7 @@ import { VECTOR } from '../../faults.ts';
 import { CR4, OFFSET } from '../../state.ts';
 import type { Emitter, StateAccess } from '../micro-ops.ts';
 import { type Code, get, i32, i64, type Local, set, when } from '../wasm-assembler.ts';
-import { convert, f32, f32x4, f64, f64x2, i32x4, i64x2, v128 } from '../wasm-vectors.ts';
+import { convert, f32, f32x4, f64, f64x2, i16x8, i32x4, i64x2, v128 } from '../wasm-vectors.ts';
 import { control, DOUBLE, type Format, MXCSR } from './ieee.ts';
 import { EXCEPTION } from './soft-float.ts';
 import { n32, n64 } from './words.ts';
@@ -83,6 +83,17 @@ export const denormals = (f: Format, x: Code): Code => {
   return lt_s(add(shl(x, n32(1)), splat(f, BigInt.asUintN(f.bits, half - 1n))), splat(f, BigInt.asUintN(f.bits, exponentAt(f, 1n) - 1n - half)));
 };
 
+// These take some thirty operations for three vectors, because an exact zero passes. A rougher test takes half of that: no exponent, and no complement of a result's exponent, is
+// below the lowest but one. It looks at the upper sixteen bits of numbers only, where the exponent is, with comparisons that are unsigned there.
+
+/** True when a number in one of these vectors is zero or denormal, or nearly; or when one in `bounded` is infinite or a NaN, or nearly. */
+export function isSuspect(f: Format, others: readonly Code[], bounded: readonly Code[]): Code {
+  const magnitude = (x: Code): Code => (f === DOUBLE ? i64x2 : i32x4).shl(x, n32(1));
+  const small = [...others, ...bounded].map(magnitude);
+  const least = [...small, ...bounded.map((x) => v128.not(magnitude(x)))].reduce((x, y) => i16x8.min_u(x, y));
+  return v128.any_true(i16x8.sub_sat_u(splat(f, exponentAt(f, LOWEST)), least));
+}
+
 // ## The slow way, and its end
 
 /** Takes two results of a slow function: the value into `result`, and the flags to MXCSR. An exception ends the instruction. */
@@ -93,4 +104,6 @@ export function settle(e: Emitter, slow: Code, result: Local): Code {
 // @clause sse.exception.osxmmexcpt
 /** Flags to MXCSR. An exception that is not masked is #XM, or, for a system that does not know of it, #UD. */
 export const deliver = (e: Emitter, raised: Local): Code =>
-  when(e.call('ieee.settle', get(raised)), [when(i32.and(e.field32(OFFSET.CR4), n32(CR4.OSXMMEXCPT)), e.fault(VECTOR.XM)), e.fault(VECTOR.UD)]);
+  when(get(raised), [
+    when(e.call('ieee.settle', get(raised)), [when(i32.and(e.field32(OFFSET.CR4), n32(CR4.OSXMMEXCPT)), e.fault(VECTOR.XM)), e.fault(VECTOR.UD)]),
+  ]);
