@@ -12,7 +12,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { findPayload, type Payload } from './index.ts';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const FLAGS = ['-c', '-x', 'assembler-with-cpp', '-nostdinc', '-Irt', '-g0', '-Wa,--noexecstack', '-DNATIVE=1'];
+const FLAGS = ['-c', '-x', 'assembler-with-cpp', '-nostdinc', '-g0', '-Wa,--noexecstack', '-DNATIVE=1'];
 const RUNTIME = ['rt/native.S', 'rt/records.S', 'rt/traps.S', 'rt/state.S'];
 /** The widths in which a program can run under a 64-bit kernel. */
 const FORMATS: Readonly<Record<number, { readonly gcc: string; readonly ld: string }>> = {
@@ -29,13 +29,19 @@ export function runNative({ room, source, defines }: Payload): { readonly consol
   const scratch = mkdtempSync(join(tmpdir(), 'native-'));
   try {
     const settings = Object.entries({ MODE: room, ROOM: room, ...defines }).map(([name, value]) => `-D${name}=${value}`);
-    const objects = [...RUNTIME, source].map((file, index) => {
-      const object = join(scratch, `${index}.o`);
-      execFileSync('gcc', [...FLAGS, format.gcc, ...settings, `-DFILE=${basename(file)}`, file, '-o', object], { cwd: HERE, stdio: 'pipe' });
-      return object;
-    });
+    const sources = [...RUNTIME, source];
+    const compile = [
+      ...FLAGS,
+      `-I${join(HERE, 'rt')}`,
+      format.gcc,
+      ...settings,
+      `-DFILE=${basename(source)}`,
+      ...sources.map((file) => join(HERE, file)),
+    ];
+    execFileSync('gcc', compile, { cwd: scratch, stdio: 'pipe' });
+    const objects = sources.map((file) => `${basename(file, '.S')}.o`);
     const program = join(scratch, 'program');
-    execFileSync('ld', ['-m', format.ld, '-z', 'muldefs', '-z', 'noexecstack', '-N', '-o', program, ...objects], { cwd: HERE, stdio: 'pipe' });
+    execFileSync('ld', ['-m', format.ld, '-z', 'muldefs', '-z', 'noexecstack', '-N', '-o', program, ...objects], { cwd: scratch, stdio: 'pipe' });
     const { stdout, status, signal, error } = spawnSync(program, { timeout: RUN_MS, maxBuffer: 1 << 21 });
     if (error && (error as NodeJS.ErrnoException).code !== 'ETIMEDOUT') return { reason: `the program cannot be run here: ${error.message}` };
     if (status === null) throw new Error(`${source} as a program ended by ${signal}`);
