@@ -11,8 +11,9 @@
 // register file. An MMX operand is given to the meaning as a vector with the same 64 bits in both halves, and the lower half of the result is kept.
 
 import { define, type Emitter } from '../engine/micro-ops.ts';
-import { type Code, get, i64, type Local, set } from '../engine/wasm-assembler.ts';
+import { type Code, get, i32, i64, type Local, set } from '../engine/wasm-assembler.ts';
 import { i8x16, i64x2, v128 } from '../engine/wasm-vectors.ts';
+import { OFFSET } from '../state.ts';
 import type { Builder } from './builder.ts';
 import { type Definition, instruction } from './encoding.ts';
 import { source } from './simd-common.ts';
@@ -31,7 +32,10 @@ export function keepVector(e: Emitter, value: Code): [Code, Code] {
 // An MMX form without a prefix that belongs to its opcode is undefined with any of the three, so nobody has to say so.
 //
 // When the floating-point unit becomes the MMX unit was found out by asking a processor. A register must take part: converting two integers in memory to floating-point
-// numbers is no MMX instruction, although its operand could be one of the registers. And an instruction that stores has made the change when its store faults.
+// numbers is no MMX instruction, although its operand could be one of the registers. And when a store faults, TOP has changed, but not yet the tags.
+
+const TOP = 0x3800; // in the status word, which follows the control word
+define('mmx.top', (e) => e.setField32(OFFSET.FPU, i32.and(e.field32(OFFSET.FPU), i32.const(~(TOP << 16)))));
 
 /** An instruction on MMX registers, XMM registers, or both, with what has to be checked before and noted after (`simd-common.ts`). */
 export function simd(name: string, encodings: string, build: (b: Builder) => void): Definition {
@@ -43,9 +47,9 @@ export function simd(name: string, encodings: string, build: (b: Builder) => voi
     const stores = isMemory && 'EMQ'.includes(b.operands[0]?.kind as string);
     if (onXmm) b.emit('sse.ready');
     if (onMmx) b.emit('mmx.ready');
-    if (onMmx && stores) b.emit('mmx.used');
+    if (onMmx && stores) b.emit('mmx.top');
     build(b);
-    if (onMmx && !stores) b.emit('mmx.used');
+    if (onMmx) b.emit('mmx.used');
   });
 }
 

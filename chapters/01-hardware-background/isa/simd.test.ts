@@ -208,7 +208,7 @@ describe('memory', () => {
     expect(m.resume(1)).toMatchObject({ fault: { vector: VECTOR.PF } });
     expect([...m.state.fpu.subarray(0, 5)]).toEqual([0x7f, 0x03, 0x00, 0x18, 0x21]);
   });
-  it('but a store has changed it to the MMX unit by then', () => {
+  it('but a store has changed TOP by then', () => {
     const m = machine();
     m.limit = DATA;
     m.state.fpu.set([0x7f, 0x03, 0x00, 0x18, 0x21]);
@@ -217,7 +217,7 @@ describe('memory', () => {
     m.state.setSlotNumber(SLOT.RIP, 0x1000);
     m.state.setSlotNumber(SLOT.RDI, DATA);
     expect(m.resume(1)).toMatchObject({ fault: { vector: VECTOR.PF } });
-    expect([...m.state.fpu.subarray(0, 5)]).toEqual([0x7f, 0x03, 0x00, 0x00, 0xff]);
+    expect([...m.state.fpu.subarray(0, 5)]).toEqual([0x7f, 0x03, 0x00, 0x00, 0x21]);
   });
   it('an operand of MMX size in memory is no MMX register', () => {
     const m = machine();
