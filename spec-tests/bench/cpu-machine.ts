@@ -15,6 +15,9 @@ const TRANSMITTER_EMPTY = 0x60;
 const DEBUG_EXIT = 0xf4;
 const ROM_START = 2 ** 32 - 256;
 
+/** A read that nobody answers, by its bytes. */
+const UNANSWERED = [0n, 0xffn, 0xffffn, 0n, 0xffffffffn, 0n, 0n, 0n, 0xffffffffffffffffn];
+
 const word = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
 const dword = (value: number): number[] => [...word(value), ...word(value >>> 16)];
 
@@ -67,6 +70,7 @@ export function runBare(image: Uint8Array, entry: number, { translate }: { reado
     },
     devices: {
       read(address, bytes) {
+        if (address < ROM_START) return UNANSWERED[bytes] as bigint;
         let value = 0n;
         for (let i = 0; i < bytes; i++) value |= BigInt(program[address + i - ROM_START] ?? 0xff) << BigInt(8 * i);
         return value;
