@@ -126,8 +126,6 @@ const EXTRAS: readonly Extra[] = [
   { feature: 'RTM', opcode: 0xc6, modrm: (byte) => byte === 0xf8 }, { feature: 'RTM', opcode: 0xc7, modrm: (byte) => byte === 0xf8 },
   { feature: 'ADX', opcode: 0x0f38f6 },
   { feature: 'SHA', opcode: 0x0f38c8, last: 0x0f38cd }, { feature: 'SHA', opcode: 0x0f3acc },
-  { feature: 'AES', opcode: 0x0f38db, last: 0x0f38df }, { feature: 'AES', opcode: 0x0f3adf },
-  { feature: 'PCLMULQDQ', opcode: 0x0f3a44 },
   { feature: 'GFNI', opcode: 0x0f38cf }, { feature: 'GFNI', opcode: 0x0f3ace, last: 0x0f3acf },
   { feature: 'MOVDIRI', opcode: 0x0f38f8, last: 0x0f38f9 },
 ];
@@ -210,7 +208,8 @@ const UNDEFINED_FLAGS: Readonly<Record<string, number>> = {
   ANDN: AF | PF, BLSI: AF | PF, BLSMSK: AF | PF, BLSR: AF | PF, BZHI: AF | PF, BEXTR: AF | SF | PF,
 };
 
-export const leavesFlagsUndefined = (name: string): boolean => (UNDEFINED_FLAGS[name] ?? 0) !== 0;
+/** True when what follows in the same program could look at something undefined. */
+export const leavesSomethingUndefined = (name: string): boolean => (UNDEFINED_FLAGS[name] ?? 0) !== 0 || isTranscendental(name);
 
 /** Flags of one instruction that are not compared. Shifts and rotates by nothing or by one define them all. `rcx` is what it finds in the register; null: not known. */
 export function undefinedFlags(code: Uint8Array, bits: Bits, rcx: number | null): number {
@@ -225,6 +224,17 @@ export function undefinedFlags(code: Uint8Array, bits: Bits, rcx: number | null)
   const count = raw & (insn.bytes === 8 ? 63 : 31);
   return count < 2 ? 0 : mask;
 }
+
+// ## Transcendental functions
+//
+// SDM vol. 1, "Transcendental Instruction Accuracy", promises an error below one unit in the last place (of double-extended precision), and monotonic
+// functions; not the last bit. So the results may be neighbours, and then the processors need not agree on which way the result was rounded (C1) or whether it is
+// inexact (PE, and with it the summary bits). F2XM1's result "is undefined" for a source outside -1 to +1, and FYL2XP1's outside its range likewise.
+
+const TRANSCENDENTAL = new Set(['FSIN', 'FCOS', 'FSINCOS', 'FPTAN', 'FPATAN', 'F2XM1', 'FYL2X', 'FYL2XP1']);
+export const isTranscendental = (name: string): boolean => TRANSCENDENTAL.has(name);
+/** Bits of the status word that may differ after one: B, C1, ES, PE. */
+export const UNCERTAIN_STATUS = 0x8000 | 0x0200 | 0x0080 | 0x0020;
 
 // ## Faults
 //
