@@ -1,7 +1,7 @@
 // # Two ways to run, one result
 //
 // Whether guest code is interpreted or translated may change nothing: not an observation, not an event of the trace, not the number of instructions. So every guest
-// of the suite runs twice, once with the translator off and once with one that translates everything at once, and the hashes of the traces are compared.
+// of the suite runs twice, once with the translator off and once with one that is impatient, and the hashes of the traces are compared.
 
 import { expect, it } from 'vitest';
 import { conform } from './conform.ts';

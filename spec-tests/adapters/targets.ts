@@ -13,7 +13,7 @@ export type BuiltIn = (typeof BUILT_IN)[number];
 /** Our own machine with its translator off, or impatient: no parts of `all`, because they must do the same to the last instruction. */
 const WAYS: Readonly<Record<string, { translate?: boolean; heat?: number }>> = {
   'ringbook-interpreted': { translate: false },
-  'ringbook-translated': { heat: 1 },
+  'ringbook-translated': { heat: 16 },
 };
 
 /** QEMU with the choice of its machine already made; no part of `all`, where it chooses by itself. */
