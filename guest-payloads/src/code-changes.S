@@ -8,6 +8,7 @@
 #include "rows.inc"
 
 #define HOT 6000 // runs before a change
+#define LOOPS 1500 // runs with a change in each
 
 BEGIN
 .globl main
@@ -40,7 +41,7 @@ main:
   STAGE loops
   xor eax, eax
   xor ebx, ebx
-  mov ecx, HOT
+  mov ecx, LOOPS
 1:
   mov [2f + 2], ecx
 2:
@@ -51,7 +52,7 @@ main:
   OBS loop.next, xbx
   OBS loop.next.folded, xax
   xor ebx, ebx
-  mov ecx, HOT
+  mov ecx, LOOPS
 1:
   .byte 0x81, 0xc3 // ADD EBX, imm32: the number of the last time
 2:
@@ -61,7 +62,7 @@ main:
   jnz 1b
   OBS loop.previous, xbx
   xor ebx, ebx
-  mov ecx, HOT
+  mov ecx, LOOPS
 1:
   cmp ecx, 100 // only once, late
   jne 3f
@@ -77,7 +78,7 @@ main:
 // From one kind of instruction to another, back and forth: ADD becomes SUB and ADD again.
 
   xor ebx, ebx
-  mov ecx, HOT
+  mov ecx, LOOPS
 1:
   xor byte ptr [2f + 1], 0x28 // ModRM C3 and EB
   mov eax, ecx
@@ -90,7 +91,7 @@ main:
 // A jump whose target changes, and a condition that does.
 
   xor ebx, ebx
-  mov ecx, HOT
+  mov ecx, LOOPS
 1:
   mov eax, ecx
   and eax, 1
@@ -104,7 +105,7 @@ main:
   jnz 1b
   OBS loop.jump, xbx
   xor ebx, ebx
-  mov ecx, HOT
+  mov ecx, LOOPS
 1:
   mov al, cl
   and al, 1
@@ -241,7 +242,7 @@ main:
   cmp edx, 48
   jb 1b
   xor ebp, ebp
-  mov ecx, 60
+  mov ecx, 20
 2:
   mov edi, offset places
   mov edx, 48
