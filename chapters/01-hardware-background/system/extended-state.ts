@@ -75,6 +75,7 @@ function loadBytes(cpu: Cpu, at: bigint, image: Uint8Array, from: number, to: nu
 }
 const mxcsrOf = (image: Uint8Array): number => FxsaveImage.fields.mxcsr.get(new DataView(image.buffer, image.byteOffset), 0);
 
+// @clause fxsave.image.layout
 export function fxsave(cpu: Cpu, insn: Instruction): void {
   requireFpu(cpu);
   const at = imageAddress(cpu, insn, 16n, 512, true);
