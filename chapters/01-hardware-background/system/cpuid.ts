@@ -23,8 +23,11 @@ const CLFLUSH_LINE = 8; // in units of 8 bytes
 // biome-ignore format: table
 const FEATURE_1_EDX = {
   VME: 1, DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, MCE: 7, CX8: 8, SEP: 11, MTRR: 12, PGE: 13, MCA: 14, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, MMX: 23, FXSR: 24,
+  SSE: 25, SSE2: 26,
 } as const;
-const FEATURE_1_ECX = { MONITOR: 3, VMX: 5, CX16: 13, PCID: 17, MOVBE: 22, POPCNT: 23, RDRAND: 30 } as const;
+const FEATURE_1_ECX = {
+  SSE3: 0, PCLMULQDQ: 1, MONITOR: 3, VMX: 5, SSSE3: 9, CX16: 13, PCID: 17, SSE4_1: 19, SSE4_2: 20, MOVBE: 22, POPCNT: 23, AES: 25, RDRAND: 30,
+} as const;
 const FEATURE_7_EBX = { FSGSBASE: 0, BMI1: 3, SMEP: 7, BMI2: 8, INVPCID: 10, RDSEED: 18, ADX: 19, SMAP: 20 } as const;
 const FEATURE_7_ECX = { UMIP: 2, LA57: 16 } as const;
 const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
