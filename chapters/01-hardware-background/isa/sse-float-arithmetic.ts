@@ -158,6 +158,7 @@ for (const f of [SINGLE, DOUBLE]) {
   definePacked('hsub', rounded('sub'), f, neighbours(f));
   definePacked('subadd', mixed, f);
 }
+// @clause simd.sse3.results
 const acrossLanes = (mnemonic: string, opcode: string, microOp: string): Definition[] => [
   simd(`${mnemonic}PS`, `F2.0F${opcode} Vx,Wx SSE3`, (b) => b.emit(`sse.${microOp}.4.packed`, { d: b.registerOf(0), a: source(b, 1) })),
   simd(`${mnemonic}PD`, `66.0F${opcode} Vx,Wx SSE3`, (b) => b.emit(`sse.${microOp}.8.packed`, { d: b.registerOf(0), a: source(b, 1) })),
