@@ -386,7 +386,7 @@ export class Engine {
     if (access === ACCESS.READ ? isCode && !(rights & AR.READABLE) : isCode || !(rights & AR.WRITABLE)) return false;
     // @clause x86.segment.expand-down
     if (!isCode && rights & AR.EXPAND_DOWN) return offset > limit && last <= (rights & AR.DB ? 0xffffffffn : 0xffffn);
-    return last <= limit;
+    return last <= limit || limit === 0xffffffffn; // an access may go round the end of 4 GiB
   }
 
   // ## Finding code

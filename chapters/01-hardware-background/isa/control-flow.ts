@@ -153,9 +153,14 @@ const LEAVE = instruction('LEAVE', 'C9 d64', (b) => {
 const BOUND = instruction('BOUND', '62 Gv,M no64', (b) => {
   const bytes = b.insn.operandSize;
   const address = b.address(2 * bytes, 0);
+  const index = b.value(0);
   const lower = b.load(address, bytes);
+  // Whoever is below the lower bound never sees the upper one.
+  const most = b.temporary();
+  b.emit('mov.8.i', { d: most, imm: bytes === 2 ? 0x7fffn : 0x7fffffffn });
+  b.emit(`bound.${bytes}`, { d: index, a: lower, b: most });
   const upper = b.load(b.beyond(address, bytes), bytes);
-  b.emit(`bound.${bytes}`, { d: b.value(0), a: lower, b: upper });
+  b.emit(`bound.${bytes}`, { d: index, a: lower, b: upper });
 });
 
 // biome-ignore format: table

@@ -146,5 +146,5 @@ export const SYSTEM = [
 
   // Extended state: as much as a kernel needs to switch it
   systemInstruction('XGETBV', '0F01/D0 XSAVE', 'xgetbv'), // reads an extended control register
-  systemInstruction('XSETBV', '0F01/D1 XSAVE', 'xsetbv'), // writes an extended control register
+  systemInstruction('XSETBV', '0F01/D1 bare XSAVE', 'xsetbv'), // writes an extended control register
 ];

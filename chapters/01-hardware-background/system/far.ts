@@ -36,7 +36,6 @@ import {
 } from './descriptors.ts';
 import {
   canonical,
-  code64,
   currentStack,
   join,
   longMode,
@@ -85,7 +84,7 @@ function checkDirect(cpu: Cpu, d: Descriptor): void {
 }
 
 /** Only 64-bit code has an instruction pointer of more than 32 bits: of a longer offset the rest is dropped. */
-const jumpTo = (cpu: Cpu, offset: bigint): void => cpu.state.setSlot(SLOT.NEXT_RIP, code64(cpu) ? offset : offset & U32);
+const jumpTo = (cpu: Cpu, d: Descriptor, offset: bigint): void => cpu.state.setSlot(SLOT.NEXT_RIP, is64BitCode(cpu, d) ? offset : offset & U32);
 
 /** JMP far. */
 export function farJmp(cpu: Cpu, insn: Instruction): void {
@@ -104,7 +103,7 @@ export function farJmp(cpu: Cpu, insn: Instruction): void {
   checkTarget(cpu, d, offset);
   markAccessed(cpu, d);
   enterCode(cpu, d, cpu.cpl);
-  jumpTo(cpu, offset);
+  jumpTo(cpu, d, offset);
   cpu.modeChanged();
 }
 
@@ -112,7 +111,7 @@ export function farJmp(cpu: Cpu, insn: Instruction): void {
 function enterRealCode(cpu: Cpu, selector: number, offset: bigint): void {
   if (offset > BigInt(virtual8086(cpu) ? 0xffff : cpu.state.segLimit(SEG.CS))) throw generalProtection();
   loadRealSegment(cpu, SEG.CS, selector);
-  jumpTo(cpu, offset);
+  cpu.state.setSlot(SLOT.NEXT_RIP, offset);
   cpu.modeChanged();
 }
 
@@ -151,7 +150,7 @@ function jumpThroughSystemDescriptor(cpu: Cpu, insn: Instruction, gate: Descript
   checkTarget(cpu, d, offset);
   markAccessed(cpu, d);
   enterCode(cpu, d, cpu.cpl);
-  jumpTo(cpu, offset);
+  jumpTo(cpu, d, offset);
   cpu.modeChanged();
 }
 
@@ -202,7 +201,7 @@ export function farCall(cpu: Cpu, insn: Instruction): void {
     markAccessed(cpu, d);
     stack.commit();
     enterCode(cpu, d, cpu.cpl);
-    jumpTo(cpu, offset);
+    jumpTo(cpu, d, offset);
     cpu.modeChanged();
     return;
   }
@@ -244,7 +243,7 @@ function callThroughGate(cpu: Cpu, gate: Descriptor, type: number, pushReturn: (
     enterCode(cpu, d, dpl);
     inner.stack.commit();
   }
-  jumpTo(cpu, offset);
+  jumpTo(cpu, d, offset);
   cpu.modeChanged();
 }
 
@@ -279,7 +278,7 @@ export function farRet(cpu: Cpu, insn: Instruction): void {
     markAccessed(cpu, d);
     enterCode(cpu, d, cpu.cpl);
     stack.commit();
-    jumpTo(cpu, offset);
+    jumpTo(cpu, d, offset);
   }
   cpu.modeChanged();
 }
@@ -315,7 +314,7 @@ function returnOutward(cpu: Cpu, d: Descriptor, offset: bigint, stack: Stack, si
   else clearSegment(cpu, SEG.SS, outerSs, cpl);
   setOuterStackPointer(cpu, d, outerSp, size, release);
   dropPrivilegedSegments(cpu, cpl);
-  jumpTo(cpu, offset);
+  jumpTo(cpu, d, offset);
 }
 
 /** Judges the SS that a return pops. Null is fine for 64-bit code outside of CPL 3. */

@@ -43,10 +43,10 @@ export const canonicalForRegister = (cpu: Cpu, value: bigint): boolean => canoni
 /** On whose behalf the current program accesses memory. */
 export const privilegeOf = (cpl: number): number => (cpl === 3 ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
 
-/** True when `[offset, offset + bytes)` lies inside a segment of this limit and these rights. */
+/** True when `[offset, offset + bytes)` lies inside a segment of this limit and these rights. An access may go round the end of 4 GiB. */
 function withinLimit(offset: number, bytes: number, limit: number, rights: number): boolean {
   const last = offset + bytes - 1;
-  if ((rights & (AR.CODE | AR.EXPAND_DOWN)) !== AR.EXPAND_DOWN) return last <= limit;
+  if ((rights & (AR.CODE | AR.EXPAND_DOWN)) !== AR.EXPAND_DOWN) return last <= limit || limit === 0xffffffff;
   // A segment that grows down: the limit is its lower end, and the upper end depends on the B bit.
   // @clause x86.segment.expand-down
   return offset > limit && last <= (rights & AR.DB ? 0xffffffff : 0xffff);

@@ -10,7 +10,7 @@ import { type Instruction, NONE } from '../../../isa/instruction.ts';
 import { INSTRUCTION_SET } from '../../../isa/instruction-set.ts';
 import { FLAG, SEG, SLOT } from '../../../state.ts';
 import { FLAT_MODE } from '../../flat-machine.ts';
-import { checksNoAlignment, comparable, definedElsewhere, leavesFlagsUndefined } from './excluded.ts';
+import { checksNoAlignment, comparable, definedElsewhere, leavesSomethingUndefined } from './excluded.ts';
 import { BATCH_CASES, Batch, CASE, type Program } from './records.ts';
 import { IMAGES, inventData, inventFpu, Pools, pointer, type Random } from './values.ts';
 import { type Bits, LEAVE, LOADABLE, LOCAL, PLACE, SELECTORS, USUAL_SEGMENTS } from './world.ts';
@@ -95,8 +95,8 @@ export class Inventor {
       while (pieces.length < length && attempts++ < 100) {
         const piece = random.chance(5) && !this.#wishes.only ? this.#randomBytes(bits, at + size) : this.#instruction(bits, at + size);
         if (!piece || size + piece.bytes.length > LONGEST_PROGRAM) continue;
-        // What follows an instruction could look at the flags that it leaves undefined.
-        const last = leavesFlagsUndefined(piece.definition.name) || piece.definition.name === 'UD';
+        // What follows an instruction could look at what it leaves undefined.
+        const last = leavesSomethingUndefined(piece.definition.name) || piece.definition.name === 'UD';
         pieces.push(piece);
         size += piece.bytes.length;
         if (last) break;
@@ -319,6 +319,11 @@ export class Inventor {
     for (const { kind } of encoding.operands) {
       if (kind === 'X') setRegister(SLOT.RSI, at(insn.segment));
       if (kind === 'Y') setRegister(SLOT.RDI, at(SEG.ES));
+    }
+    // Of the components that the two processors may have, both have the first two.
+    if (definition.name === 'XRSTOR') {
+      setRegister(SLOT.RAX, BigInt(random.below(4)));
+      setRegister(SLOT.RDX, 0n);
     }
     if (definition.name === 'XLAT') setRegister(SLOT.RBX, at(insn.segment));
     if (definition.name === 'MASKMOVQ' || definition.name === 'MASKMOVDQU') setRegister(SLOT.RDI, at(insn.segment));
