@@ -23,6 +23,8 @@ interface BareMachineOptions {
   readonly ramBytes?: number;
   readonly rom?: Uint8Array;
   readonly trace?: Trace;
+  /** 57: the processor offers 5-level paging. */
+  readonly linearAddressBits?: 48 | 57;
 }
 
 /** Cpu, RAM, ROM, console and exit port. */
@@ -36,14 +38,14 @@ export class BareMachine {
   /** Ports with handlers of their own: tests put devices here. */
   readonly devices = new Map<number, { read?(bytes: number): number; write?(bytes: number, value: number): void }>();
 
-  constructor({ ramBytes = 4 << 20, rom = new Uint8Array(0), trace }: BareMachineOptions = {}) {
+  constructor({ ramBytes = 4 << 20, rom = new Uint8Array(0), trace, linearAddressBits = 48 }: BareMachineOptions = {}) {
     this.memory = new PhysicalMemory({ ramBytes });
     const ports: PortBus = { read: (port, bytes) => this.#in(port, bytes), write: (port, bytes, value) => this.#out(port, bytes, value) };
-    this.cpu = new Cpu({ memory: this.memory, ports, devices: romBus(rom), ...(trace && { trace }) });
+    this.cpu = new Cpu({ memory: this.memory, ports, devices: romBus(rom), linearAddressBits, ...(trace && { trace }) });
   }
 
   #in(port: number, bytes: number): number {
-    return this.devices.get(port)?.read?.(bytes) ?? 2 ** (8 * bytes) - 1;
+    return this.devices.get(port)?.read?.(bytes) ?? 0xffffffff >>> (32 - 8 * bytes);
   }
 
   #out(port: number, bytes: number, value: number): void {

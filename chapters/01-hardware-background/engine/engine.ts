@@ -108,8 +108,6 @@ const BANK_MASK = (1 << (CONTEXT_EPOCH_AT - CONTEXT_MODE_BITS)) - 1;
 /** Epochs that fit above the rest of the context. */
 const EPOCHS = 1 << (31 - CONTEXT_EPOCH_AT);
 
-const isCanonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
-
 export class Engine {
   readonly #memory: PhysicalMemory;
   readonly #state: CpuState;
@@ -245,10 +243,13 @@ export class Engine {
   #checkTarget(): void {
     const state = this.#state;
     const next = state.slot(SLOT.NEXT_RIP);
-    const fine = this.#code64 ? isCanonical(next) : next <= BigInt(state.segLimit(SEG.CS));
+    const fine = this.#code64 ? this.#isCanonical(next) : next <= BigInt(state.segLimit(SEG.CS));
     if (!fine) throw generalProtection();
   }
 
+  #isCanonical(address: bigint): boolean {
+    return BigInt.asUintN(64, BigInt.asIntN(64 - this.#state.get32(OFFSET.CANONICAL_SHIFT), address)) === address;
+  }
   get #code64(): boolean {
     return (this.#state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
   }
@@ -513,7 +514,7 @@ export class Engine {
     const linear = BigInt.asUintN(64, signed);
     const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
     // @clause x86.segment.canonical
-    if (this.#code64 && !(isCanonical(linear) && isCanonical(last))) throw stack ? stackFault() : generalProtection();
+    if (this.#code64 && !(this.#isCanonical(linear) && this.#isCanonical(last))) throw stack ? stackFault() : generalProtection();
     return this.#host.translate(linear, bytes, access);
   }
   #holdsCodeAt(place: number): boolean {
@@ -561,7 +562,7 @@ export class Engine {
     const next = (linear & -NEXT_PAGE) + NEXT_PAGE;
     if (this.#code64) {
       const wrapped = BigInt.asUintN(64, next);
-      if (!isCanonical(wrapped)) throw generalProtection();
+      if (!this.#isCanonical(wrapped)) throw generalProtection();
       return this.#host.fetch(wrapped);
     }
     if (state.slot(SLOT.RIP) + (next - linear) > BigInt(state.segLimit(SEG.CS))) throw generalProtection();
@@ -636,7 +637,7 @@ export class Engine {
         if (!this.#code64 && state.slot(SLOT.RIP) + BigInt(n) > BigInt(state.segLimit(SEG.CS))) throw generalProtection();
         const inFirst = place !== null && (place % PAGE_BYTES) + n < PAGE_BYTES;
         const here = BigInt.asUintN(this.#code64 ? 64 : 32, offset);
-        if (this.#code64 && !isCanonical(here)) throw generalProtection();
+        if (this.#code64 && !this.#isCanonical(here)) throw generalProtection();
         bytes[n] = inFirst ? (this.#memory.u8[place + n] as number) : this.#fetchByte(here);
         continue;
       }

@@ -26,7 +26,19 @@ const FEATURE_1_EDX = {
   SSE: 25, SSE2: 26,
 } as const;
 const FEATURE_1_ECX = {
-  SSE3: 0, PCLMULQDQ: 1, MONITOR: 3, VMX: 5, SSSE3: 9, CX16: 13, PCID: 17, SSE4_1: 19, SSE4_2: 20, MOVBE: 22, POPCNT: 23, AES: 25, RDRAND: 30,
+  SSE3: 0,
+  PCLMULQDQ: 1,
+  MONITOR: 3,
+  VMX: 5,
+  SSSE3: 9,
+  CX16: 13,
+  PCID: 17,
+  SSE4_1: 19,
+  SSE4_2: 20,
+  MOVBE: 22,
+  POPCNT: 23,
+  AES: 25,
+  RDRAND: 30,
 } as const;
 const FEATURE_7_EBX = { FSGSBASE: 0, BMI1: 3, SMEP: 7, BMI2: 8, INVPCID: 10, RDSEED: 18, ADX: 19, SMAP: 20 } as const;
 const FEATURE_7_ECX = { UMIP: 2, LA57: 16 } as const;

@@ -39,12 +39,12 @@ export const alignmentChecked = ({ state, cpl }: Cpu): boolean =>
   cpl === 3 && (state.low32(OFFSET.CR0) & CR0.AM) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.AC) !== 0;
 
 /** The address of an image, which must be a multiple of `unit` and accessible to its end. The last byte is asked for first, and a fault says so. */
-function imageAddress(cpu: Cpu, insn: Instruction, unit: bigint, bytes: number, write: boolean): bigint {
+function imageAddress(cpu: Cpu, insn: Instruction, unit: bigint, bytes: number, write: boolean, first = bytes - 1): bigint {
   const at = operandAddress(cpu, insn, 1, write);
   // @clause x86.fxsave.alignment
   if (at % unit) throw alignmentChecked(cpu) && at & 3n ? new Fault(VECTOR.AC, 0) : generalProtection();
   const access = write ? ACCESS.WRITE : ACCESS.READ;
-  cpu.mmu.probe(operandAddress(cpu, insn, 1, write, bytes - 1), 1, access, privilegeOf(cpu.cpl));
+  cpu.mmu.probe(operandAddress(cpu, insn, 1, write, first), 1, access, privilegeOf(cpu.cpl));
   cpu.mmu.probe(at, 1, access, privilegeOf(cpu.cpl));
   return at;
 }
@@ -169,7 +169,7 @@ export function xrstor(cpu: Cpu, insn: Instruction): void {
   requireXsave(cpu);
   const wanted = requested(cpu);
   const { state } = cpu;
-  const at = imageAddress(cpu, insn, 64n, XSAVE_BYTES, false);
+  const at = imageAddress(cpu, insn, 64n, XSAVE_BYTES, false, HEADER + 8); // the header is looked at first, and in it the reserved words
   const header = new Uint8Array(24);
   loadBytes(cpu, at + BigInt(HEADER), header, 0, header.length);
   const marks = new DataView(header.buffer).getBigUint64(0, true);

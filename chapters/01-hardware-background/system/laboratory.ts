@@ -90,9 +90,9 @@ export class Lab {
   readonly trace = new Recorder();
   readonly mode: LabMode;
 
-  constructor(mode: LabMode, cpl: 0 | 3 = 0) {
+  constructor(mode: LabMode, cpl: 0 | 3 = 0, linearAddressBits: 48 | 57 = 48) {
     this.mode = mode;
-    this.machine = new BareMachine({ trace: this.trace });
+    this.machine = new BareMachine({ trace: this.trace, linearAddressBits });
     for (const [selector, words] of DESCRIPTORS) this.describe(selector, words);
     this.describe(SELECTOR.TSS, descriptor(PLACE.TSS, 0x67, 0x8b, 0));
     for (let vector = 0; vector < 256; vector++) this.setGate(vector);
