@@ -95,14 +95,16 @@ export function powerMinusOne(n: bigint, e: number, negative: boolean): Big {
 
 // ## Logarithms
 
-/** log2 of m · 2^k, where m is a significand of 64 bits taken as 1 to 2. */
-export function binaryLogarithm(significand: bigint, exponent: number): { value: Big; negative: boolean } {
-  // Away from 1 the integer part counts; near it, it is zero, so m is taken from between the square roots of 1/2 and 2.
-  const low = significand * significand < 1n << 127n;
-  const k = low ? exponent : exponent + 1;
-  const unit = low ? 1n << 63n : 1n << 64n;
-  if (significand === unit) return { value: { n: BigInt(Math.abs(k)), e: 0, exact: true }, negative: k < 0 };
-  const t = ((significand - unit) << (2n * Q)) / (significand + unit); // P more bits: the difference may be 2^-64
+/** log2 of n · 2^e. */
+export function binaryLogarithm(n: bigint, e: number): { value: Big; negative: boolean } {
+  // Away from 1 the integer part counts; near it, it is zero, so n is compared with that power of two which is nearest in ratio.
+  const bits = n.toString(2).length;
+  const down = n * n < 1n << BigInt(2 * bits - 1);
+  const power = down ? bits - 1 : bits;
+  const unit = 1n << BigInt(power);
+  const k = power + e;
+  if (n === unit) return { value: { n: BigInt(Math.abs(k)), e: 0, exact: true }, negative: k < 0 };
+  const t = ((n - unit) << (2n * Q)) / (n + unit); // P more bits: the difference may be 2^-64 of the number
   const square = (t * t) >> (3n * Q);
   const logarithm = (2n * t * arcTangent(square, false)) / LN2; // in units of 2^-2P
   const sum = (BigInt(k) << (2n * Q)) + logarithm;
@@ -111,15 +113,18 @@ export function binaryLogarithm(significand: bigint, exponent: number): { value:
 
 /** log2(1 + x): its magnitude; the sign is that of x. For x > -1. */
 export function binaryLogarithmPlusOne(n: bigint, e: number, negative: boolean): Big {
-  const extra = 2 * P;
-  if (e + bitLength(n) < -P) return quotient({ n: n * (negative ? ONE + 1n : JUST_BELOW), e: e - P, exact: false }, { n: LN2, e: -P, exact: false });
-  // atanh of x / (2 + x), whose numerator and denominator are exact.
+  const size = e + bitLength(n);
+  if (size > P) return binaryLogarithm(n, e).value;
+  const ln2: Big = { n: LN2, e: -P, exact: false };
+  if (size < -P) return quotient({ n: n * (negative ? ONE + 1n : JUST_BELOW), e: e - P, exact: false }, ln2);
   const unit = 1n << BigInt(Math.max(0, -e));
   const x = (e > 0 ? n << BigInt(e) : n) * (negative ? -1n : 1n);
-  const t = (n << BigInt(extra)) / (2n * unit + x); // as x > -1, positive
-  const tiny = e > 0 ? t << BigInt(e) : t;
-  const square = (tiny * tiny) >> BigInt(2 * extra - P);
-  return quotient({ n: 2n * tiny * arcTangent(square, false), e: -extra - P, exact: false }, { n: LN2, e: -P, exact: false });
+  if (size >= 0) return binaryLogarithm(unit + x, Math.min(0, e)).value;
+  // atanh of x / (2 + x), whose numerator and denominator are exact.
+  const extra = 2 * P;
+  const t = (n << BigInt(extra)) / (2n * unit + x);
+  const square = (t * t) >> BigInt(2 * extra - P);
+  return quotient({ n: 2n * t * arcTangent(square, false), e: -extra - P, exact: false }, ln2);
 }
 
 /** a · b */
