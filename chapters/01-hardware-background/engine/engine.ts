@@ -95,8 +95,8 @@ const DECODING_MODE = MODE.CODE | MODE.STACK32 | MODE.FLAT;
 const NEXT_PAGE = BigInt(PAGE_BYTES);
 /** Place of the interpreter in the table of functions that run code. */
 const INTERPRETER = 0;
-/** A block is translated after it has been interpreted so often. */
-const HEAT = 200;
+/** A block is translated after it has been interpreted so often: by then that has cost about as much as the translation will. */
+const HEAT = 3000;
 /** An access by an instruction that translated code could not complete: what the host answered is not asked again when the interpreter starts it anew. */
 interface Attempt {
   readonly linear: bigint;
@@ -140,7 +140,7 @@ export class Engine {
   readonly library: Library;
 
   constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, options: EngineOptions = {}) {
-    const { arenaBytes = 2 << 20, translate = false, heat = HEAT, ordinary = true } = options;
+    const { arenaBytes = 2 << 20, translate = true, heat = HEAT, ordinary = true } = options;
     this.#memory = memory;
     this.#state = state;
     this.#host = host;

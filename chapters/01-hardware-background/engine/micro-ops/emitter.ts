@@ -46,6 +46,8 @@ export interface Foresight {
   arithmetic(rule: FlagRule, bytes: number, a: Code, b: Code, result: Code): Code;
   /** Takes note of the three words of flags. All three change. */
   flagWords(result: Code, carry: Code, overflow: Code): Code;
+  /** Takes note of a rotation within 4 or 8 bytes (to the left: of any width): CF and OF follow from the result, the other flags stay what they were. */
+  rotation(left: boolean, bytes: number, result: Code): Code;
   /** A condition in terms of operands that are still at hand. */
   condition(name: string): Code | null;
 }

@@ -93,10 +93,27 @@ for (const bytes of SIZES) {
       const r = e.local('i64');
       const n = i64.and(get(count), c64(width - 1));
       const back = i64.and(i64.sub(c64(width), get(count)), c64(width - 1));
-      const rotated = i64.or(i64.shl(get(a), left ? n : back), i64.shr_u(get(a), left ? back : n));
+      const turn = { 4: left ? i32.rotl : i32.rotr, 8: left ? i64.rotl : i64.rotr };
+      const rotated =
+        bytes === 8
+          ? turn[8](get(a), get(count))
+          : bytes === 4
+            ? i64.extend_i32_s(turn[4](i32.wrap_i64(get(a)), i32.wrap_i64(get(count))))
+            : i64.or(i64.shl(get(a), left ? n : back), i64.shr_u(get(a), left ? back : n));
       const carry = left ? i64.shl(get(r), c64(63)) : get(r);
       // After a rotation to the right OF compares the two highest bits; the sign extension of r has copies of the top one above it.
       const overflow = left ? i64.xor(get(r), i64.shl(get(r), c64(63))) : i64.xor(get(r), i64.shl(get(r), c64(64 - width + 1)));
+      const known = constantOf(shiftCount(bytes, b));
+      if (e.foresight && known !== null && bytes >= 4) {
+        if (known === 0n) return e.set('d', bytes, e.getUnsigned('a', bytes));
+        return [
+          set(count, i64.const(known)),
+          set(a, e.getUnsigned('a', bytes)),
+          set(r, rotated),
+          e.foresight.rotation(left, bytes, get(r)),
+          e.set('d', bytes, get(r)),
+        ];
+      }
       return [
         set(a, e.getUnsigned('a', bytes)),
         set(count, shiftCount(bytes, b)),

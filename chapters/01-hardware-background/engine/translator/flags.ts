@@ -10,17 +10,27 @@
 import { SLOT } from '../../state.ts';
 import type { FlagRule } from '../micro-ops/emitter.ts';
 import { defineFunction } from '../micro-ops/library.ts';
-import { c64, FLAG_RULES } from '../micro-ops/vocabulary.ts';
+import { c64, FLAG_RULES, MIN } from '../micro-ops/vocabulary.ts';
 import { type Code, get, i32, i64, type Local, set, when } from '../wasm-assembler.ts';
 
 /** Kind of flags whose three words are in variables. */
 export const WORDS = 0;
 const RULES = Object.keys(FLAG_RULES) as FlagRule[];
 const NARROW = 32;
+/** A rotation after it adds one of these: CF and OF are those of the rotation, the other flags of the kind without it. */
+const ROTATED = 64;
+export const ROTATION = { LEFT: ROTATED, RIGHT8: 2 * ROTATED, RIGHT4: 3 * ROTATED } as const;
+export const rotationOf = (kind: number): number => kind & (3 * ROTATED);
+export const unrotated = (kind: number): number => kind % ROTATED;
+/** CF and OF after a rotation, each in bit 63, from its sign-extended result. */
+export const rotatedCarry = (rotation: number, r: Code): Code => (rotation === ROTATION.LEFT ? i64.shl(r, c64(63)) : r);
+export const rotatedOverflow = (rotation: number, r: Code): Code =>
+  i64.xor(r, i64.shl(r, c64(rotation === ROTATION.LEFT ? 63 : rotation === ROTATION.RIGHT8 ? 1 : 33)));
+export const withCarry = (word: Code, carry: Code): Code => i64.or(i64.and(word, i64.const((1n << 63n) - 1n)), i64.and(carry, MIN));
 /** The kind of flags that follow from a rule. `bytes` 1 and 2 count as 8: their operands are sign-extended. */
 export const kindOf = (rule: FlagRule, bytes: number): number => 1 + RULES.indexOf(rule) + (bytes === 4 ? NARROW : 0);
 export const ruleOf = (kind: number): FlagRule => RULES[(kind % NARROW) - 1] as FlagRule;
-export const isNarrow = (kind: number): boolean => kind >= NARROW;
+export const isNarrow = (kind: number): boolean => (kind & NARROW) !== 0;
 /** Shifts depend on the width; others do not. */
 export const widthOf = (kind: number): number => (isNarrow(kind) ? 4 : 8);
 
@@ -31,15 +41,29 @@ const CC_RESULT = 8 * SLOT.CC_RESULT;
 const CC_CARRY = 8 * SLOT.CC_A;
 const CC_OVERFLOW = 8 * SLOT.CC_B;
 
-// Stores the three words, whatever the kind: (kind; operands and result of 64 bits; carry and overflow word; operands and result of 32 bits).
-defineFunction('storeFlags', ['i32', 'i64', 'i64', 'i64', 'i64', 'i64', 'i32', 'i32', 'i32'], [], (s, ...params) => {
-  const [kind, a, b, r, carry, overflow, narrowA, narrowB, narrowR] = params as [Local, Local, Local, Local, Local, Local, Local, Local, Local];
+// Stores the three words, whatever the kind: (kind; operands and result of 64 bits; carry and overflow word; operands and result of 32 bits; result of a
+// rotation).
+defineFunction('storeFlags', ['i32', 'i64', 'i64', 'i64', 'i64', 'i64', 'i32', 'i32', 'i32', 'i64'], [], (s, ...params) => {
+  const [whole, a, b, r, carry, overflow, narrowA, narrowB, narrowR, turned] = params as [
+    Local,
+    Local,
+    Local,
+    Local,
+    Local,
+    Local,
+    Local,
+    Local,
+    Local,
+    Local,
+  ];
+  const kind = s.local('i32');
   const words = (rule: FlagRule, bytes: number): Code => [
     s.setField(CC_CARRY, FLAG_RULES[rule].carry(get(a), get(b), get(r), bytes, get(carry))),
     s.setField(CC_OVERFLOW, FLAG_RULES[rule].overflow(get(a), get(b), get(r), bytes)),
   ];
   return [
-    when(i32.ge_u(get(kind), i32.const(NARROW)), [
+    set(kind, i32.and(get(whole), i32.const(ROTATED - 1))),
+    when(i32.and(get(kind), i32.const(NARROW)), [
       set(a, i64.extend_i32_s(get(narrowA))),
       set(b, i64.extend_i32_s(get(narrowB))),
       set(r, i64.extend_i32_s(get(narrowR))),
@@ -50,6 +74,12 @@ defineFunction('storeFlags', ['i32', 'i64', 'i64', 'i64', 'i64', 'i64', 'i32', '
       needsWidth(rule)
         ? ([4, 8] as const).map((bytes) => when(i32.eq(get(kind), i32.const(kindOf(rule, bytes))), words(rule, bytes)))
         : when(i32.eq(i32.and(get(kind), i32.const(NARROW - 1)), i32.const(kindOf(rule, 8))), words(rule, 8)),
+    ),
+    Object.values(ROTATION).map((rotation) =>
+      when(i32.eq(i32.and(get(whole), i32.const(3 * ROTATED)), i32.const(rotation)), [
+        s.setField(CC_CARRY, withCarry(s.field(CC_CARRY), rotatedCarry(rotation, get(turned)))),
+        s.setField(CC_OVERFLOW, rotatedOverflow(rotation, get(turned))),
+      ]),
     ),
   ];
 });

@@ -29,7 +29,24 @@ import {
   when,
 } from '../wasm-assembler.ts';
 import { v128 } from '../wasm-vectors.ts';
-import { CC_CARRY, CC_OVERFLOW, CC_RESULT, conditionBy, isNarrow, kindOf, needsWidth, ruleOf, WORDS, widthOf } from './flags.ts';
+import {
+  CC_CARRY,
+  CC_OVERFLOW,
+  CC_RESULT,
+  conditionBy,
+  isNarrow,
+  kindOf,
+  needsWidth,
+  ROTATION,
+  rotatedCarry,
+  rotatedOverflow,
+  rotationOf,
+  ruleOf,
+  unrotated,
+  WORDS,
+  widthOf,
+  withCarry,
+} from './flags.ts';
 import { isDetached } from './library-use.ts';
 import type { Step } from './region.ts';
 
@@ -89,6 +106,7 @@ export class TranslatedOperands implements Emitter, Foresight {
   readonly #carry: Local;
   readonly #overflow: Local;
   readonly #kind: Local;
+  readonly #turned: Local;
   /** The kind of flags here, or null when only the variable knows. */
   flags: number | null = null;
   #prefix: Code[] = [];
@@ -114,6 +132,7 @@ export class TranslatedOperands implements Emitter, Foresight {
     this.#carry = body.local('i64');
     this.#overflow = body.local('i64');
     this.#kind = body.local('i32');
+    this.#turned = body.local('i64');
   }
 
   // ## From instruction to instruction
@@ -201,7 +220,15 @@ export class TranslatedOperands implements Emitter, Foresight {
   // ## Flags
 
   #storeFlags(): Code {
-    return this.#call('storeFlags', get(this.#kind), ...this.#wide.map(get), get(this.#carry), get(this.#overflow), ...this.#narrowed.map(get));
+    return this.#call(
+      'storeFlags',
+      get(this.#kind),
+      ...this.#wide.map(get),
+      get(this.#carry),
+      get(this.#overflow),
+      ...this.#narrowed.map(get),
+      get(this.#turned),
+    );
   }
   #operands(kind: number): [Code, Code, Code] {
     return (isNarrow(kind) ? this.#narrowed.map((local) => i64.extend_i32_s(get(local))) : this.#wide.map(get)) as [Code, Code, Code];
@@ -224,6 +251,14 @@ export class TranslatedOperands implements Emitter, Foresight {
   }
   #flagWord(offset: number): Code {
     const kind = this.#kindNow();
+    const rotation = rotationOf(kind);
+    if (rotation === 0 || offset === CC_RESULT) return this.#wordBy(unrotated(kind), offset);
+    const turned = get(this.#turned);
+    return offset === CC_CARRY
+      ? withCarry(this.#wordBy(unrotated(kind), CC_CARRY), rotatedCarry(rotation, turned))
+      : rotatedOverflow(rotation, turned);
+  }
+  #wordBy(kind: number, offset: number): Code {
     if (kind === WORDS) return get(offset === CC_RESULT ? this.#wide[2] : offset === CC_CARRY ? this.#carry : this.#overflow);
     const [a, b, r] = this.#operands(kind);
     const { carry, overflow } = FLAG_RULES[ruleOf(kind)];
@@ -250,7 +285,7 @@ export class TranslatedOperands implements Emitter, Foresight {
     if (rule === 'inc' || rule === 'dec') {
       // The carry that stays is in its word already, if it is anywhere.
       const old = this.#kindNow();
-      const kept = old === WORDS || ruleOf(old) === 'inc' || ruleOf(old) === 'dec';
+      const kept = old === WORDS || (rotationOf(old) === 0 && (ruleOf(old) === 'inc' || ruleOf(old) === 'dec'));
       if (!kept) before = set(this.#carry, this.#flagWord(CC_CARRY));
     }
     this.flags = kindOf(rule, bytes);
@@ -263,9 +298,13 @@ export class TranslatedOperands implements Emitter, Foresight {
     // All three are computed before any of the old ones is gone.
     return [result, carry, set(this.#overflow, overflow), set(this.#carry, []), set(this.#wide[2], [])];
   }
+  rotation(left: boolean, bytes: number, result: Code): Code {
+    this.flags = unrotated(this.#kindNow()) + (left ? ROTATION.LEFT : bytes === 8 ? ROTATION.RIGHT8 : ROTATION.RIGHT4);
+    return set(this.#turned, result);
+  }
   condition(name: string): Code | null {
     const kind = this.flags;
-    if (kind === null || kind === WORDS) return null;
+    if (kind === null || kind === WORDS || rotationOf(kind) !== 0) return null;
     return conditionBy(ruleOf(kind), name, ...this.#operands(kind));
   }
 
