@@ -41,7 +41,8 @@ const { values: options } = parseArgs({
 });
 if (options.help) {
   console.log(
-    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n       ringbook bench cpu [--help]\n\nSpeed, as medians and ratios of interleaved rounds; --quick is one cold round.',
+    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n       ringbook bench cpu [--help]\n\n' +
+      'Speed, as medians and ratios of interleaved rounds; --quick is one cold round.',
   );
   process.exit(0);
 }

@@ -138,8 +138,8 @@ export function readReport(root: string): Report | string {
 /** The text of the page. */
 export function speedBody(report: Report | string): string {
   const about = `<p>Each workload is <a href="${relativeTo(PAGE, 'payloads/index.html')}">a payload</a> that runs one kind of loop and must come to the right result.
-Speeds are millions of guest instructions a second; how many instructions a workload has is counted by the book’s own deterministic processor and is the same for all. Every run
-is a cold start in a process of its own, so what a translator takes to translate is in the figure.</p>`;
+Speeds are millions of guest instructions a second; how many instructions a workload has is counted by the book’s own deterministic processor and is the
+same for all. Every run is a cold start in a process of its own, so what a translator takes to translate is in the figure.</p>`;
   if (typeof report === 'string') {
     const list = WORKLOADS.map(({ name, kind, about: what }) => [`<code>${escapeHtml(name)}</code>`, escapeHtml(what), escapeHtml(kind)]);
     return `<h1>The processor’s speed</h1>${about}<p class="note">${escapeHtml(report)} <code>npm run bench -- cpu</code> measures, and the next build shows the figures
@@ -152,8 +152,8 @@ here.</p>${table(['Workload', 'About', 'Kind'], list)}`;
   );
   return `<h1>The processor’s speed</h1>${about}
 <p>Measured ${escapeHtml(report.when.slice(0, 10))} on ${escapeHtml(report.processor)}, Node ${escapeHtml(report.node)}; ratios are medians of
-${report.rounds} paired ${report.rounds === 1 ? 'run' : 'runs'} of about ${report.seconds} s${clock}. Compare within a row: the machine is in every figure, and in both parts of a
-ratio.</p><ul>${[...peers, ...absent].join('')}</ul>${section(report, 32)}${section(report, 64)}`;
+${report.rounds} paired ${report.rounds === 1 ? 'run' : 'runs'} of about ${report.seconds} s${clock}. Compare within a row: the machine is in every
+figure, and in both parts of a ratio.</p><ul>${[...peers, ...absent].join('')}</ul>${section(report, 32)}${section(report, 64)}`;
 }
 
 export function addSpeed(site: Site): void {

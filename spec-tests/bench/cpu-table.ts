@@ -41,9 +41,7 @@ export function printReport(report: Report): void {
     console.log(
       `\n${width}-bit: million guest instructions a second; ratios are medians of ${report.rounds} paired runs of about ${report.seconds} s`,
     );
-    console.log(
-      `  ${''.padEnd(NAME)}${peers.map((name) => cell(short(name))).join('')}  ${pairs.map(({ over, under }) => cell(`${short(over)}:${short(under)}`.slice(-CELL + 1))).join('')}`,
-    );
+    console.log(`  ${''.padEnd(NAME)}${peers.map((name) => cell(short(name))).join('')}  ${heads.join('')}`);
     for (const task of tasks) console.log(line(task, peers, pairs));
     const means = pairs.map(({ over, under }) => cell(times(meanRatio(report, width, over, under)?.mean ?? null)));
     const whole = pairs.map(({ over, under }) => cell(times(meanRatio(report, width, over, under, true)?.mean ?? null)));
