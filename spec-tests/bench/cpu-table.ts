@@ -38,6 +38,7 @@ export function printReport(report: Report): void {
     if (tasks.length === 0) continue;
     const peers = measured.filter((name) => tasks.some((task) => task.peers[name]));
     const pairs = PAIRS.filter(({ over, under, widths }) => widths.includes(width) && peers.includes(over) && peers.includes(under));
+    const heads = pairs.map(({ over, under }) => cell(`${short(over)}:${short(under)}`.slice(-CELL + 1)));
     console.log(
       `\n${width}-bit: million guest instructions a second; ratios are medians of ${report.rounds} paired runs of about ${report.seconds} s`,
     );
