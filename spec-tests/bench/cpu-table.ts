@@ -39,9 +39,8 @@ export function printReport(report: Report): void {
     const peers = measured.filter((name) => tasks.some((task) => task.peers[name]));
     const pairs = PAIRS.filter(({ over, under, widths }) => widths.includes(width) && peers.includes(over) && peers.includes(under));
     const heads = pairs.map(({ over, under }) => cell(`${short(over)}:${short(under)}`.slice(-CELL + 1)));
-    console.log(
-      `\n${width}-bit: million guest instructions a second; ratios are medians of ${report.rounds} paired runs of about ${report.seconds} s`,
-    );
+    const length = `${report.seconds} s${report.clock === 'processor' ? ' of processor time' : ''}`;
+    console.log(`\n${width}-bit: million guest instructions a second; ratios are medians of ${report.rounds} paired runs of about ${length}`);
     console.log(`  ${''.padEnd(NAME)}${peers.map((name) => cell(short(name))).join('')}  ${heads.join('')}`);
     for (const task of tasks) console.log(line(task, peers, pairs));
     const means = pairs.map(({ over, under }) => cell(times(meanRatio(report, width, over, under)?.mean ?? null)));
