@@ -16,9 +16,12 @@ import { keepVector, lanes, PLACES, simd, vector, ZERO } from './simd-lanes.ts';
 
 const REDUCTION = 0x1b;
 const timesX = (a: number): number => ((a << 1) ^ (a & 0x80 ? REDUCTION : 0)) & 0xff;
-const times = (a: number, b: number): number => (b === 0 ? 0 : (b & 1 ? a : 0) ^ times(timesX(a), b >> 1));
 const BYTES = Array.from({ length: 256 }, (_, i) => i);
-const INVERSE = BYTES.map((a) => BYTES.find((b) => times(a, b) === 1) ?? 0);
+/** x + 1 has every byte but 0 among its powers, so an inverse is a power as well. */
+const POWERS = BYTES.slice(1)
+  .reduce<number[]>((powers) => [...powers, (powers.at(-1) as number) ^ timesX(powers.at(-1) as number)], [1])
+  .slice(0, 255);
+const INVERSE = BYTES.map((a) => (a === 0 ? 0 : (POWERS[(255 - POWERS.indexOf(a)) % 255] as number)));
 const rotated = (a: number, by: number): number => ((a << by) | (a >> (8 - by))) & 0xff;
 const SUBSTITUTE = INVERSE.map((a) => a ^ rotated(a, 1) ^ rotated(a, 2) ^ rotated(a, 3) ^ rotated(a, 4) ^ 0x63);
 const UNSUBSTITUTE = BYTES.map((a) => SUBSTITUTE.indexOf(a));
