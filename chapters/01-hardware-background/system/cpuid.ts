@@ -22,7 +22,7 @@ const CLFLUSH_LINE = 8; // in units of 8 bytes
 /** Feature bits by name: bit number in the register. */
 // biome-ignore format: table
 const FEATURE_1_EDX = {
-  VME: 1, DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, MCE: 7, CX8: 8, SEP: 11, MTRR: 12, PGE: 13, MCA: 14, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, MMX: 23, FXSR: 24,
+  FPU: 0, VME: 1, DE: 2, PSE: 3, TSC: 4, MSR: 5, PAE: 6, MCE: 7, CX8: 8, SEP: 11, MTRR: 12, PGE: 13, MCA: 14, CMOV: 15, PAT: 16, PSE36: 17, CLFSH: 19, MMX: 23, FXSR: 24,
   SSE: 25, SSE2: 26,
 } as const;
 const FEATURE_1_ECX = {
@@ -40,7 +40,18 @@ const FEATURE_1_ECX = {
   AES: 25,
   RDRAND: 30,
 } as const;
-const FEATURE_7_EBX = { FSGSBASE: 0, BMI1: 3, SMEP: 7, BMI2: 8, INVPCID: 10, RDSEED: 18, ADX: 19, SMAP: 20 } as const;
+const FEATURE_7_EBX = {
+  FSGSBASE: 0,
+  BMI1: 3,
+  FDP_EXCPTN_ONLY: 6,
+  SMEP: 7,
+  BMI2: 8,
+  INVPCID: 10,
+  FPU_CS_DS_DEPRECATED: 13,
+  RDSEED: 18,
+  ADX: 19,
+  SMAP: 20,
+} as const;
 const FEATURE_7_ECX = { UMIP: 2, LA57: 16 } as const;
 const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
 const FEATURE_EXT1_ECX = { LAHF64: 0, LZCNT: 5 } as const;

@@ -144,7 +144,8 @@ function roundFunction({ n, e }: Big, negative: boolean, fcw: number): Result {
   const drop = n.toString(2).length - INTERNAL_BITS;
   const kept: Big = drop <= 0 ? { n, e, exact: true } : { n: ((n >> BigInt(drop - 1)) + 1n) >> 1n, e: e + drop, exact: true };
   const rounded = round(kept, negative, fcw);
-  return { ...rounded, flags: rounded.flags | PE };
+  const subnormal = (rounded.value.word & MAX_EXPONENT) === 0;
+  return { ...rounded, flags: rounded.flags | PE | (subnormal ? UE : 0) };
 }
 
 // ## The functions

@@ -4,6 +4,7 @@
 // takes the processor for this vCPU, because the fields that it wants are those of the *current* VMCS.
 
 import { OFFSET, SLOT } from '../../01-hardware-background/state.ts';
+import { readFxImage, writeFxImage } from '../../01-hardware-background/system/fx-image.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { KvmMpState, KvmVcpuEvents, MP_STATE, VCPUEVENT } from '../abi/events.ts';
 import { KvmTranslation } from '../abi/memory.ts';
@@ -49,14 +50,15 @@ function setRegs(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
 // Two formats again: `struct kvm_fpu` spreads what FXSAVE packs. Both speak of the same image, which the processor holds.
 
 const FXSAVE = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, ST: 32, XMM: 160, END: 416 } as const;
-const XSAVE_HEADER = 512;
+const FXSAVE_BYTES = 512;
+const XSAVE_HEADER = FXSAVE_BYTES;
 const XSAVE_FEATURES = 3n; // x87 and SSE: what the image holds
 const MXCSR_VALID = 0xffff;
 
+/** The image with the registers as the stack has them, and what goes with it. */
 function image(vcpu: SoftVcpu): { bytes: Uint8Array; view: DataView } {
-  const { state } = vcpu.vm.hardware.cpu;
-  const bytes = state.u8.subarray(OFFSET.FPU, OFFSET.FPU + vcpu.fpu.length);
-  return { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length) };
+  const bytes = readFxImage(vcpu.vm.hardware.cpu.state);
+  return { bytes, view: new DataView(bytes.buffer) };
 }
 
 function getFpu(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): number {
@@ -86,6 +88,7 @@ function setFpu(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   fx.view.setUint16(FXSAVE.FOP, fpu.last_opcode, true);
   fx.view.setBigUint64(FXSAVE.FIP, fpu.last_ip, true);
   fx.view.setBigUint64(FXSAVE.FDP, fpu.last_dp, true);
+  writeFxImage(vcpu.vm.hardware.cpu.state, fx.bytes);
   return 0;
 }
 
@@ -100,8 +103,7 @@ function getXsave(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): number {
 function setXsave(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): number {
   if (view.getBigUint64(XSAVE_HEADER, true) & ~XSAVE_FEATURES || view.getBigUint64(XSAVE_HEADER + 8, true) !== 0n) return -ERRNO.EINVAL;
   if (view.getUint32(FXSAVE.MXCSR, true) & ~MXCSR_VALID) return -ERRNO.EINVAL;
-  const fx = image(vcpu);
-  fx.bytes.set(bytes.subarray(0, fx.bytes.length));
+  writeFxImage(vcpu.vm.hardware.cpu.state, bytes.subarray(0, FXSAVE_BYTES));
   return 0;
 }
 
