@@ -164,7 +164,6 @@ export function xsave(cpu: Cpu, insn: Instruction, optimized = false): void {
   cpu.mmu.write(at + BigInt(HEADER), 8, (marks & ~BigInt(wanted)) | BigInt(wanted & used), privilege);
 }
 
-// @clause x86.xrstor.header
 export function xrstor(cpu: Cpu, insn: Instruction): void {
   requireXsave(cpu);
   const wanted = requested(cpu);
@@ -197,7 +196,6 @@ export function xrstor(cpu: Cpu, insn: Instruction): void {
 
 // ## XCR0
 
-// @clause x86.xcr0.valid
 export function xsetbv(cpu: Cpu, insn: Instruction): void {
   const { state } = cpu;
   if (!(state.low32(OFFSET.CR4) & CR4.OSXSAVE)) throw undefinedOpcode();

@@ -91,8 +91,8 @@ export function roundQuickly(s: StateAccess, sign: Code, exponent: Local, high: 
 // may carry it just over the edge. (IEEE 754 leaves this to the implementer; x86 has always looked after rounding.) A tiny number loses bits from its end
 // until its exponent fits, and is rounded there; not so when underflow is unmasked, because then it is not the result, and only what rounding would have lost counts.
 
-// @clause x86.float.rounding
-// @clause x86.float.tininess
+// @clause x87.rounding.control
+// @clause x87.c1.rounded-up
 defineFunction(
   'float.round',
   ['i32', 'i32', 'i64', 'i64', 'i32'],
