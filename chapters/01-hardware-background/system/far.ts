@@ -258,10 +258,11 @@ export function farRet(cpu: Cpu, insn: Instruction): void {
   const size = insn.operandSize;
   const release = Number(insn.imm & U16);
   const stack = currentStack(cpu);
-  if (protectedMode(cpu)) stack.peek(size, size); // the selector is read first, which shows in CR2 when neither word is there
+  // The selector is read first, which shows in CR2 when neither word is there; and only as much of its word as it takes.
+  const selector = stack.peek(size, 2);
   const low = stack.pop(size);
   const offset = join(stack.upper, low);
-  const selector = stack.pop(size) & 0xffff;
+  stack.skip(size);
   if (!protectedMode(cpu)) {
     if (offset > BigInt(virtual8086(cpu) ? 0xffff : cpu.state.segLimit(SEG.CS))) throw generalProtection();
     stack.skip(release);

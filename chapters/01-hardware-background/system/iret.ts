@@ -86,7 +86,9 @@ function iretProtected(cpu: Cpu, size: 2 | 4 | 8, length: number): void {
     return;
   }
   const stack = currentStack(cpu);
-  stack.peek(2 * size, size); // the flags are read first, which shows in CR2 when nothing of the frame is there
+  // The flags are read first, then the selector, and last the offset, which shows in CR2 when nothing of the frame is there.
+  stack.peek(2 * size, size);
+  stack.peek(size, 2);
   const offset = stack.pop(size);
   const offsetHigh = stack.upper;
   const selector = stack.pop(size) & 0xffff;

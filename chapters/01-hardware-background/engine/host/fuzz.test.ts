@@ -13,7 +13,8 @@ if (missing) console.log(`fuzz skipped: ${missing}`);
 describe.skipIf(missing !== null)('the processor does what the real one does', () => {
   const cases = Number(process.env.RINGBOOK_FUZZ_CASES ?? 4096);
   const seed = Number(process.env.RINGBOOK_FUZZ_SEED ?? 1);
-  const text = ({ batch, found }: Found): string => `${describeProgram(batch.programs[0] as Program)}: ${found.join('; ')}; from ${describeState(batch, 0)}`;
+  const text = ({ batch, found }: Found): string =>
+    `${describeProgram(batch.programs[0] as Program)}: ${found.join('; ')}; from ${describeState(batch, 0)}`;
 
   it(`${cases} cases of programs in 16-, 32- and 64-bit code`, { timeout: 3_600_000 }, async () => {
     const found: string[] = [];

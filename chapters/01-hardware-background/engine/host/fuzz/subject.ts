@@ -40,7 +40,7 @@ const descriptor = (base: number, limit: number, type: number, flags: number): [
 const GLOBAL: readonly (readonly [number, [number, number]])[] = [
   [0x08, descriptor(0, 0xfffff, 0x9b, 0xc)], [KERNEL_CODE, descriptor(0, 0xfffff, 0x9b, 0xa)], [0x18, descriptor(0, 0xfffff, 0x93, 0xc)],
   [SELECTOR.CODE32, descriptor(0, 0xfffff, 0xfb, 0xc)], [SELECTOR.DATA, descriptor(0, 0xfffff, 0xf3, 0xc)],
-  [SELECTOR.CODE64, descriptor(0, 0xfffff, 0xfb, 0xa)],
+  [SELECTOR.CODE64, descriptor(0, 0xfffff, 0xfb, 0xa)], [SELECTOR.PER_CPU, descriptor(0, 0, 0xf5, 0x4)],
 ];
 const SEGMENT_ORDER = [SEG.CS, SEG.SS, SEG.DS, SEG.ES, SEG.FS, SEG.GS];
 const CASE_SEGMENTS = [CASE.CS, CASE.SS, CASE.DS, CASE.ES, CASE.FS, CASE.GS];
