@@ -62,7 +62,7 @@ export class Site {
     }
     for (const { file, page } of sources) this.#pages.set(file, page);
     this.#pages.set('guest-payloads', 'payloads/index.html').set('spec-tests', 'suite/index.html').set('chapters', 'chapters/index.html');
-    this.#pages.set('chapters/instructions', 'chapters/instructions.html');
+    this.#pages.set('chapters/instructions.html', 'chapters/instructions.html');
     this.#pages.set('spec-tests/cases', 'suite/cases.html').set('spec-tests/clauses', 'suite/clauses.html');
     this.#pages
       .set('live', 'live/index.html')

@@ -31,7 +31,7 @@ interface Address {
 export const slot = (n: number): number => 8 * n;
 /** The operand of an XMM register, and of an MMX register: the significand of a physical floating-point register. */
 export const xmm = (n: number): number => OFFSET.FPU + 160 + 16 * n;
-export const mmx = (n: number): number => OFFSET.FPU + 32 + 16 * n;
+const mmx = (n: number): number => OFFSET.FPU + 32 + 16 * n;
 const NEXT_RIP = slot(SLOT.NEXT_RIP);
 const segmentRecord = (segment: number): number => OFFSET.SEGMENTS + segment * SEGMENT_BYTES;
 /** The operand that is a segment register's selector. */

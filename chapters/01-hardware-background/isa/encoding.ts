@@ -25,7 +25,10 @@ const KINDS = {
   X: 'memory at DS:rSI', Y: 'memory at ES:rDI', r: 'a register that the code names', k: 'the constant 1',
 } as const;
 type OperandKind = keyof typeof KINDS;
-/** b, w, d, q, t, x: 1, 2, 4, 8, 10, 16 bytes. v: operand size. z: operand size, at most 4. y: 4, or 8 with an operand size of 8. p: far pointer. `0`: no size of its own. */
+/**
+ * b, w, d, q, t, x: 1, 2, 4, 8, 10, 16 bytes. v: operand size. z: operand size, at most 4. y: 4, or 8 with an operand size of 8. p: far pointer.
+ * `0`: no size of its own.
+ */
 type OperandSize = 'b' | 'w' | 'd' | 'q' | 't' | 'x' | 'v' | 'z' | 'y' | 'p' | '0';
 
 export interface OperandSpec {

@@ -1,6 +1,6 @@
 // # The instruction set, put together
 //
-// The decoder is made from this list, and so is [the table of all instructions](../../instructions).
+// The decoder is made from this list, and so is [the table of all instructions](../../instructions.html).
 
 import { ARITHMETIC } from './arithmetic.ts';
 import { BIT_MANIPULATION } from './bit-manipulation.ts';

@@ -16,7 +16,7 @@ import { keepVector, PLACES, simd, vector, ZERO } from './simd-lanes.ts';
 const c = i32.const;
 
 /** Flags of a vector test, each an i32 of 0 or 1. PF and AF are cleared. See `engine/flags.ts` for how three words say so. */
-export function testFlags(e: Emitter, { zero, carry, sign, overflow }: { zero: Code; carry: Code; sign?: Code; overflow?: Code }): Code {
+function testFlags(e: Emitter, { zero, carry, sign, overflow }: { zero: Code; carry: Code; sign?: Code; overflow?: Code }): Code {
   const [z, s] = [e.local('i64'), e.local('i64')];
   const bit = (value: Code, n: number): Code => i64.shl(value, i64.const(BigInt(n)));
   return [

@@ -9,12 +9,14 @@ import { readFlags, writeFlags } from '../engine/flags.ts';
 import { FlatMachine } from '../engine/flat-machine.ts';
 import { VECTOR } from '../faults.ts';
 import { CR0, CR4, FLAG, OFFSET, SLOT } from '../state.ts';
-import { mmx, xmm } from './builder.ts';
+import { xmm } from './builder.ts';
 
 const OBSERVED = JSON.parse(readFileSync(new URL('simd-observed.json', import.meta.url), 'utf8')) as Record<string, string>;
 const INPUTS = 24;
 const DATA = 0x20000;
 const CODE = 0x30000;
+
+const mmx = (n: number): number => OFFSET.FPU + 32 + 16 * n;
 
 /** XMM0..7, MMX0..7, RAX RCX RDX RBX, and the 64 bytes that RDI points to: pseudo-random, extreme, or small numbers. */
 function input(n: number): Uint8Array {
