@@ -14,8 +14,12 @@ import { type Code, get, i32, i64, select, set, when } from '../engine/wasm-asse
 import { VECTOR } from '../faults.ts';
 import { CR0, OFFSET, SEG, SLOT } from '../state.ts';
 import { type Builder, type Micro, slot } from './builder.ts';
-import { type Definition, instruction } from './encoding.ts';
+import { type Definition, instruction as entry } from './encoding.ts';
 import { NONE } from './instruction.ts';
+
+/** All of these came with the unit. */
+const instruction = (name: string, encodings: string, build: (b: Builder) => void): Definition =>
+  entry(name, encodings.replaceAll(/(?=;|$)/g, ' X87'), build);
 
 const n32 = i32.const;
 const c64 = (value: number): Code => i64.const(BigInt(value));
