@@ -8,7 +8,6 @@ import { type Code, get, i32, i64, set, tee, when } from '../engine/wasm-assembl
 import { VECTOR } from '../faults.ts';
 import { CR0, CR4, OFFSET, SEG, SEGMENT_BYTES } from '../state.ts';
 import type { Builder } from './builder.ts';
-import { type Definition, instruction } from './encoding.ts';
 import { NONE } from './instruction.ts';
 
 const bits = (value: Code, mask: number): Code => i32.and(value, i32.const(mask));
@@ -28,17 +27,10 @@ define(
   { once: true },
 );
 
-/** An instruction on XMM registers: as `instruction`, after the conditions that all of them have. */
-export const sse = (name: string, encodings: string, build: (b: Builder) => void): Definition =>
-  instruction(name, encodings, (b) => {
-    b.emit('sse.ready');
-    build(b);
-  });
-
 // ## MMX
 //
-// The MMX registers are the significands of the floating-point registers, so that an operating system of 1995 saved them without knowing. The price: an MMX
-// instruction is also a floating-point instruction. It waits for a pending exception, and leaves the register stack full and its top at 0.
+// The MMX registers are the significands of the floating-point registers, so that an operating system of 1995 saved them without knowing. The price:
+// an MMX instruction is also a floating-point instruction. It waits for a pending exception, and leaves the register stack full and its top at 0.
 
 const FSW = OFFSET.FPU + 2;
 const FTW = OFFSET.FPU + 4;
@@ -58,14 +50,6 @@ define('mmx.ready', (e) => {
 });
 /** After everything that can fault: the register stack is full, its top is register 0. */
 define('mmx.used', (e) => [i32.store16(e.state(FSW), bits(i32.load16_u(e.state(FSW)), ~STATUS.TOP)), i32.store8(e.state(FTW), i32.const(0xff))]);
-
-/** An instruction on MMX registers: conditions first, the floating-point unit's state last. */
-export const mmx = (name: string, encodings: string, build: (b: Builder) => void): Definition =>
-  instruction(name, encodings, (b) => {
-    b.emit('mmx.ready');
-    build(b);
-    b.emit('mmx.used');
-  });
 
 // ## Operands in memory
 //

@@ -1,7 +1,7 @@
 // # Floating-point arithmetic of SSE
 //
-// Four forms of each operation: on a vector of singles or doubles, or on the lowest of them alone, in which case the other lanes of the destination stay as they
-// are. They differ by a mandatory prefix: none, 66, F3, F2.
+// Four forms of each operation: on a vector of singles or doubles, or on the lowest of them alone, in which case the other lanes of the destination
+// stay as they are. They differ by a mandatory prefix: none, 66, F3, F2.
 
 import { DOUBLE, type Format, SINGLE } from '../engine/float/ieee.ts';
 import {
@@ -139,8 +139,8 @@ const FOUR_FORMS = [
 
 // ## Across lanes
 //
-// SSE3 added what complex numbers need: sums of neighbours, and subtraction in the even lanes with addition in the odd ones. The first are ordinary sums once the lanes
-// have been arranged: the even ones of both operands, and the odd ones.
+// SSE3 added what complex numbers need: sums of neighbours, and subtraction in the even lanes with addition in the odd ones. The first are ordinary
+// sums once the lanes have been arranged: the even ones of both operands, and the odd ones.
 
 const EVEN = { 4: [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27], 8: [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23] } as const;
 const neighbours = (f: Format) => (x: Code, y: Code) =>

@@ -1,7 +1,7 @@
 // # Comparisons of SSE
 //
-// CMP answers in the register, with a lane of ones for yes: the answer is then used as a mask. COMIS answers in RFLAGS, as the x87's FCOMI does: like a comparison of unsigned
-// integers, and with PF for what integers do not have, two numbers of which neither is less and which are not equal.
+// CMP answers in the register, with a lane of ones for yes: the answer is then used as a mask. COMIS answers in RFLAGS, as the x87's FCOMI does:
+// like a comparison of unsigned integers, and with PF for what integers do not have, two numbers of which neither is less and which are not equal.
 
 import { DOUBLE, type Format, SINGLE } from '../engine/float/ieee.ts';
 import { OUTCOME, STRICT } from '../engine/float/ieee-arithmetic.ts';

@@ -1,7 +1,8 @@
 // # MXCSR
 //
-// How to round, which exceptions to report, and which have happened: one register for all of SSE's floating point (its layout is in `engine/float/ieee.ts`). The reset value
-// masks everything and rounds to nearest. A reserved bit is refused, so that software cannot come to rely on its being ignored.
+// How to round, which exceptions to report, and which have happened: one register for all of SSE's floating point (its layout is in
+// `engine/float/ieee.ts`). The reset value masks everything and rounds to nearest. A reserved bit is refused, so that software cannot come to rely
+// on its being ignored.
 
 import { MXCSR } from '../engine/float/ieee.ts';
 import { define } from '../engine/micro-ops.ts';

@@ -1,7 +1,7 @@
 // # Conversions of SSE
 //
-// The names are all alike: CVT, what it is, 2, what it becomes; another T before the name of what it is for those that truncate, as C's casts do. SI: an integer in a general
-// register; PI: two in an MMX register; DQ: four, or two, in an XMM register.
+// The names are all alike: CVT, what it is, 2, what it becomes; another T before the name of what it is for those that truncate, as C's casts do.
+// SI: an integer in a general register; PI: two in an MMX register; DQ: four, or two, in an XMM register.
 
 import { DOUBLE, type Format, SINGLE } from '../engine/float/ieee.ts';
 import '../engine/float/ieee-convert.ts';
@@ -131,7 +131,8 @@ const FORMATS = [
 
 // ## Vectors
 //
-// Where the source is shorter than the result it is eight bytes, in memory too. Where the result is shorter, the upper half of an XMM register is cleared.
+// Where the source is shorter than the result it is eight bytes, in memory too. Where the result is shorter, the upper half of an XMM register is
+// cleared.
 
 interface Conversion {
   /** The exact one, in the float library. */

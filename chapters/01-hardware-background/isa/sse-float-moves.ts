@@ -24,8 +24,8 @@ const WHOLE = [
 
 // ## Any doublewords of two registers
 //
-// Most of what follows makes four doublewords out of eight, those of the destination and those of the source. Which ones is known when the instruction is decoded: four
-// numbers, one to a byte. An eighth place is nowhere, and reads as zero.
+// Most of what follows makes four doublewords out of eight, those of the destination and those of the source. Which ones is known when the
+// instruction is decoded: four numbers, one to a byte. An eighth place is nowhere, and reads as zero.
 
 const NOTHING = 8;
 const placesOf = (places: readonly number[]): number[] => places.flatMap((place) => [0, 1, 2, 3].map((i) => 4 * place + i));
@@ -69,7 +69,8 @@ const SHUFFLES = [
 
 // ## One number, or half a register
 //
-// Scalar moves are not symmetrical. From memory, the rest of the register is cleared; from a register, it stays. Halves always leave the other half alone.
+// Scalar moves are not symmetrical. From memory, the rest of the register is cleared; from a register, it stays. Halves always leave the other half
+// alone.
 
 for (const bytes of [4, 8] as const) {
   for (const size of [8, 4] as const) {

@@ -15,8 +15,9 @@ import { keepVector, PLACES, simd, ZERO } from './simd-lanes.ts';
 
 // ## Dot products
 //
-// Multiply the lanes that the immediate's upper half chooses, add them up, and put the sum into the lanes that its lower half chooses; everything else is zero. The order of the
-// additions is fixed: first neighbours, then their sums. Each step raises its own exceptions, and the next is not begun when one of them is not masked.
+// Multiply the lanes that the immediate's upper half chooses, add them up, and put the sum into the lanes that its lower half chooses; everything
+// else is zero. The order of the additions is fixed: first neighbours, then their sums. Each step raises its own exceptions, and the next is not
+// begun when one of them is not masked.
 
 /** All ones in the lanes whose bit, counted from `shift`, is set in the immediate. */
 const chosen = (e: Emitter, f: Format, shift: number): Code => {

@@ -1,6 +1,7 @@
 // # SSE's floating point, beside a real processor
 //
-// `sse-float-observed.json` was made by a processor (a Xeon of the Cascade Lake generation): for each encoding, a checksum over the results, the flags in MXCSR and RFLAGS, and which inputs
+// `sse-float-observed.json` was made by a processor (a Xeon of the Cascade Lake generation): for each encoding, a checksum over the results, the
+// flags in MXCSR and RFLAGS, and which inputs
 // raised an exception, for numbers of every kind in every rounding mode.
 
 import { readFileSync } from 'node:fs';

@@ -1,8 +1,9 @@
 // # Reciprocals, roughly
 //
-// RCP and RSQRT look their answer up in a table and are done in a few cycles; a program that wants more bits adds a Newton step. How wrong they may be, the manual says; which wrong answers it is,
-// it does not. On Intel's processors they follow a rule. The significand's range is cut into {{SEGMENTS.reciprocal}} equal segments (for the root, {{SEGMENTS.root}} for each
-// parity of the exponent), and the answer for all of a segment is the exact answer for its midpoint, rounded to {{FRACTION}} bits. So no table is needed here.
+// RCP and RSQRT look their answer up in a table and are done in a few cycles; a program that wants more bits adds a Newton step. How wrong they may
+// be, the manual says; which wrong answers it is, it does not. On Intel's processors they follow a rule. The significand's range is cut into
+// {{SEGMENTS.reciprocal}} equal segments (for the root, {{SEGMENTS.root}} for each parity of the exponent), and the answer for all of a segment is
+// the exact answer for its midpoint, rounded to {{FRACTION}} bits. So no table is needed here.
 //
 // Neither raises exceptions, nor looks at MXCSR: denormal operands count as zeros and denormal results become zeros, always.
 
@@ -11,8 +12,8 @@ import { type Code, get, i32, type Local, ret, set, when } from '../wasm-assembl
 import { convert, f64 } from '../wasm-vectors.ts';
 import { n32 } from './words.ts';
 
-const SEGMENTS = { reciprocal: 1 << 11, root: 1 << 10 } as const;
-const FRACTION = 12;
+export const SEGMENTS = { reciprocal: 1 << 11, root: 1 << 10 } as const;
+export const FRACTION = 12;
 const INFINITY = 0x7f800000;
 const QUIET = 0x400000;
 const INDEFINITE = 0xffc00000;

@@ -1,7 +1,8 @@
 // # Arithmetic in the formats of SSE
 //
-// The soft float adds and multiplies what is left when the special cases are gone. Those are the subject here, in the order in which the processor looks for them:
-// a denormal operand may be taken for zero; a NaN decides the result, whatever the other operand is; an operation may be invalid; then come infinities and zeros.
+// The soft float adds and multiplies what is left when the special cases are gone. Those are the subject here, in the order in which the processor
+// looks for them: a denormal operand may be taken for zero; a NaN decides the result, whatever the other operand is; an operation may be invalid;
+// then come infinities and zeros.
 
 import { defineFunction, type StateAccess } from '../micro-ops/library.ts';
 import { type Code, get, i32, i64, type Local, ret, select, set, tee, when } from '../wasm-assembler.ts';
@@ -153,8 +154,8 @@ for (const f of FORMATS) {
 
 // ## Smaller and larger
 //
-// MIN and MAX are what `x < y ? x : y` compiles to, and so they are not symmetrical: unless the comparison holds, the second operand is the result, bit for bit.
-// Two zeros are equal, and nothing compares with a NaN.
+// MIN and MAX are what `x < y ? x : y` compiles to, and so they are not symmetrical: unless the comparison holds, the second operand is the result,
+// bit for bit. Two zeros are equal, and nothing compares with a NaN.
 
 // @clause sse.minmax.operands
 /** x < y, or x > y, for bit patterns that are no NaNs. */
@@ -184,7 +185,8 @@ for (const [name, chooses] of [
 
 // ## Comparing
 //
-// A comparison has four outcomes. What an instruction makes of them is a mask of four bits, its *relation*: one bit for each outcome that makes it true.
+// A comparison has four outcomes. What an instruction makes of them is a mask of four bits, its *relation*: one bit for each outcome that makes it
+// true.
 
 /** Outcomes of a comparison, as bits of a relation. */
 export const OUTCOME = { GREATER: 1, LESS: 2, EQUAL: 4, UNORDERED: 8 } as const;
@@ -206,8 +208,8 @@ for (const f of FORMATS) {
 
 // ## The end of an instruction
 //
-// Flags stay set until a program clears them. If one was raised whose exception is not masked, the instruction ends with #XM and no result. Exceptions that
-// are noticed before computing keep those of the result from being seen.
+// Flags stay set until a program clears them. If one was raised whose exception is not masked, the instruction ends with #XM and no result.
+// Exceptions that are noticed before computing keep those of the result from being seen.
 
 const BEFORE = EXCEPTION.IE | EXCEPTION.DE | EXCEPTION.ZE;
 

@@ -1,7 +1,8 @@
 // # Conversions
 //
-// Between the two formats, between numbers and integers, and to numbers that are integers. An integer that cannot hold the result gets the *integer indefinite*, the
-// most negative number, and the invalid exception is raised. All that rounds to integers is done on doubles, which hold every single.
+// Between the two formats, between numbers and integers, and to numbers that are integers. An integer that cannot hold the result gets the *integer
+// indefinite*, the most negative number, and the invalid exception is raised. All that rounds to integers is done on doubles, which hold every
+// single.
 
 import { defineFunction, type StateAccess } from '../micro-ops/library.ts';
 import { type Code, either, get, i32, i64, type Local, ret, select, set, when } from '../wasm-assembler.ts';
@@ -30,7 +31,7 @@ import { BIAS, EXCEPTION, SIGN } from './soft-float.ts';
 import { n32, n64 } from './words.ts';
 
 /** Fields of an immediate that says how to round (ROUNDSS and its relatives). */
-export const ROUND = { DIRECTION: 3, BY_MXCSR: 4, SILENT: 8, TRUNCATE: 3 } as const;
+const ROUND = { DIRECTION: 3, BY_MXCSR: 4, SILENT: 8, TRUNCATE: 3 } as const;
 
 /** `x`, a double, rounded to an integer in the direction that RC's codes name. */
 function integral(x: Code, direction: Code): Code {

@@ -1,14 +1,14 @@
 // # When the host's arithmetic will do
 //
-// Sixty operations in software, where one instruction would do, is no way to run a program that computes. WebAssembly's arithmetic gives the same bits as SSE's
-// when
+// Sixty operations in software, where one instruction would do, is no way to run a program that computes. WebAssembly's arithmetic gives the same
+// bits as SSE's when
 //
 // - MXCSR rounds to nearest, and has PE masked and set already: then the one flag that ordinary numbers raise changes nothing;
 // - no operand is denormal, which would raise DE (or, with DAZ, count as zero);
 // - the result is ordinary: neither zero nor denormal, infinite or a NaN, nor in the lowest binade, where it may have been rounded up from below the range.
 //
-// An operand that is infinite or a NaN need not be looked for, because the result shows it. So the test is three comparisons and a look at MXCSR; whatever fails
-// it takes the slow way and comes to no harm.
+// An operand that is infinite or a NaN need not be looked for, because the result shows it. So the test is three comparisons and a look at MXCSR;
+// whatever fails it takes the slow way and comes to no harm.
 
 import { VECTOR } from '../../faults.ts';
 import { CR4, OFFSET } from '../../state.ts';
@@ -65,7 +65,7 @@ export const withLane = (f: Format, vector: Code, n: number, pattern: Code): Cod
   f === DOUBLE ? i64x2.replace(vector, n, pattern) : i32x4.replace(vector, n, i32.wrap_i64(pattern));
 
 /** A vector constant with the same pattern in each lane. */
-export function splat(f: Format, pattern: bigint): Code {
+function splat(f: Format, pattern: bigint): Code {
   const wide = f === DOUBLE ? pattern : (pattern << 32n) | BigInt.asUintN(32, pattern);
   return v128.const(BigInt.asUintN(64, wide), BigInt.asUintN(64, wide));
 }
@@ -83,8 +83,9 @@ export const denormals = (f: Format, x: Code): Code => {
   return lt_s(add(shl(x, n32(1)), splat(f, BigInt.asUintN(f.bits, half - 1n))), splat(f, BigInt.asUintN(f.bits, exponentAt(f, 1n) - 1n - half)));
 };
 
-// These take some thirty operations for three vectors, because an exact zero passes. A rougher test takes half of that: no exponent, and no complement of a result's exponent, is
-// below the lowest but one. It looks at the upper sixteen bits of numbers only, where the exponent is, with comparisons that are unsigned there.
+// These take some thirty operations for three vectors, because an exact zero passes. A rougher test takes half of that: no exponent, and no
+// complement of a result's exponent, is below the lowest but one. It looks at the upper sixteen bits of numbers only, where the exponent is, with
+// comparisons that are unsigned there.
 
 /** True when a number in one of these vectors is zero or denormal, or nearly; or when one in `bounded` is infinite or a NaN, or nearly. */
 export function isSuspect(f: Format, others: readonly Code[], bounded: readonly Code[]): Code {

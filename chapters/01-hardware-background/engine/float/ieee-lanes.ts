@@ -1,7 +1,7 @@
 // # All lanes of a vector
 //
-// A packed instruction is the scalar one, once for each lane. What is common to the lanes is the end: the flags of all of them are raised together, and an
-// unmasked exception in one keeps the results of all from being written.
+// A packed instruction is the scalar one, once for each lane. What is common to the lanes is the end: the flags of all of them are raised together,
+// and an unmasked exception in one keeps the results of all from being written.
 
 import { defineFunction, type StateAccess } from '../micro-ops/library.ts';
 import { type Code, get, i32, i64, type Local, ret, set, when } from '../wasm-assembler.ts';
@@ -25,8 +25,8 @@ export const NATIVE = {
 export type PackedName = keyof typeof NATIVE;
 const EVEN_LANES = { 4: v128.const(0xffffffffn, 0xffffffffn), 8: v128.const(-1n, 0n) } as const;
 
-// Zeros are frequent in vectors, if only because nobody uses the lane. A sum that is zero is exact. So is a product or quotient, if an operand was zero, and otherwise it is
-// an underflow. They are seen to first, all lanes at a time.
+// Zeros are frequent in vectors, if only because nobody uses the lane. A sum that is zero is exact. So is a product or quotient, if an operand was
+// zero, and otherwise it is an underflow. They are seen to first, all lanes at a time.
 
 const either = (...masks: Code[]): Code => masks.reduce((x, y) => v128.or(x, y));
 /** Lanes in which WebAssembly's result may not be ours. */

@@ -1,8 +1,9 @@
 // # The formats of SSE, and what is special in them
 //
-// SSE computes in the two formats of IEEE 754 that everybody has: {{SINGLE.bits}} and {{DOUBLE.bits}} bits. WebAssembly has them too, and for ordinary numbers its
-// instructions are used as they are (`ieee-fast.ts`). Here is the rest: NaNs and infinities, numbers at the edge of the range, other directions of rounding, and
-// the six flags of MXCSR, which WebAssembly does not have at all. The functions take and return bit patterns, because a NaN's bits matter.
+// SSE computes in the two formats of IEEE 754 that everybody has: {{SINGLE.bits}} and {{DOUBLE.bits}} bits. WebAssembly has them too, and for
+// ordinary numbers its instructions are used as they are (`ieee-fast.ts`). Here is the rest: NaNs and infinities, numbers at the edge of the range,
+// other directions of rounding, and the six flags of MXCSR, which WebAssembly does not have at all. The functions take and return bit patterns,
+// because a NaN's bits matter.
 //
 // ```
 //   15   14 13  12 11 10  9  8  7   6   5  4  3  2  1  0
@@ -11,8 +12,8 @@
 // +----+------+--+--+--+--+--+--+-----+--+--+--+--+--+--+
 // ```
 //
-// Each function returns its result and the flags it raises; nothing is written to MXCSR until an instruction has done all its lanes, and knows whether
-// it will complete.
+// Each function returns its result and the flags it raises; nothing is written to MXCSR until an instruction has done all its lanes, and knows
+// whether it will complete.
 
 import { OFFSET } from '../../state.ts';
 import { defineFunction, type StateAccess } from '../micro-ops/library.ts';
