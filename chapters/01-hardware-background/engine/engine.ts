@@ -72,7 +72,7 @@ export interface EngineOptions {
   readonly arenaBytes?: number;
   /** Translate hot code to WebAssembly. What the guest does, and when, does not depend on it. */
   readonly translate?: boolean;
-  /** How often a block is interpreted before it is hot. */
+  /** How often a block is interpreted before it is hot. 0: it is translated when it is first met, as often as it changes. */
   readonly heat?: number;
   /** False: all system instructions are the host's, the ordinary case too. For a host without the tables and TLB banks that their micro-operations look at. */
   readonly ordinary?: boolean;
@@ -442,9 +442,9 @@ export class Engine {
   }
   /** True when the interpreter came back because the block's heat was used up. */
   #isHot(rip: bigint, block: Block): boolean {
+    if (this.#heat === 0) return block.heat !== 0;
     if (block.heat < 0) {
-      const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
-      block.heat = Number.isFinite(times) ? times : 0;
+      this.#setHeat(block);
       return false;
     }
     if (block.heat === 0) return false;

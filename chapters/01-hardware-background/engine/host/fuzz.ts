@@ -10,7 +10,7 @@
 // npm run fuzz -- --only SHLD --bits 32          one mnemonic (or a regular expression: --only 'F(ADD|SUB).*'), one size of code (16, 32, 64)
 // npm run fuzz -- --keep-going                   do not stop after the first few mismatches; report one of each kind
 // npm run fuzz -- --strict                       compare undefined flags as well
-// npm run fuzz -- --translated                   judge translated code: each program runs often enough to become hot
+// npm run fuzz -- --translated                   judge translated code, not the interpreter
 // npm run fuzz -- --save                         write each (minimised) mismatch into engine/counter-examples, with what the real processor did
 // ```
 //
@@ -39,6 +39,8 @@ export interface Options {
   readonly timeMs: number;
   readonly only?: string;
   readonly strict?: boolean;
+  /** Judge translated code instead of the interpreter. */
+  readonly translated?: boolean;
   /** Mismatches of different kinds after which to stop. A kind is a mnemonic and what differs. */
   readonly mismatches: number;
   /** Cases made of each program. */
@@ -70,9 +72,9 @@ export function hostFeatures(): Set<string> {
 
 /** Invents cases and compares. */
 export async function fuzz(options: Options): Promise<Report> {
-  const { seed, bits, only, strict = false, inputs = 4 } = options;
+  const { seed, bits, only, strict = false, inputs = options.translated ? 16 : 4 } = options;
   using native = new NativeProcessor();
-  const subject = new Subject();
+  const subject = new Subject({ translated: options.translated ?? false });
   const shrinker = new Shrinker(native, subject, strict);
   const inventor = new Inventor(new Random(seed), { bits, inputs, features: hostFeatures(), ...(only && { only }) });
   const mine = new Records(OUTCOME.BYTES, new Uint8Array(OUTCOME.BYTES * BATCH_CASES));
@@ -150,6 +152,7 @@ async function main(): Promise<number> {
       bits: { type: 'string' },
       inputs: { type: 'string' },
       strict: { type: 'boolean', default: false },
+      translated: { type: 'boolean', default: false },
       'keep-going': { type: 'boolean', default: false },
       save: { type: 'boolean', default: false },
     },
@@ -169,6 +172,7 @@ async function main(): Promise<number> {
     timeMs: values.minutes === undefined ? (values.cases === undefined ? 60_000 : Number.POSITIVE_INFINITY) : Number(values.minutes) * 60_000,
     mismatches: values['keep-going'] ? Number.POSITIVE_INFINITY : 10,
     strict: values.strict,
+    translated: values.translated,
     ...(values.only && { only: values.only }),
     ...(values.inputs && { inputs: Number(values.inputs) }),
     onMismatch: (found) => {

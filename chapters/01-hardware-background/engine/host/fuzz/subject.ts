@@ -9,8 +9,9 @@ import { Cpu } from '../../../cpu.ts';
 import { PAGE_BYTES, PhysicalMemory } from '../../../physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../../../state.ts';
 import { readFlags, writeFlags } from '../../flags.ts';
+import { MARGIN } from '../../interpreter.ts';
 import { type Batch, CASE, FX, OUTCOME, type Program, type Records, SIGNAL } from './records.ts';
-import { type Bits, codeBase, LOCAL, PLACE, SELECTOR, USUAL_SEGMENTS } from './world.ts';
+import { type Bits, codeBase, LANDING, LOCAL, PLACE, POINTER, SELECTOR, USUAL_SEGMENTS } from './world.ts';
 
 // Where the kernel's things are, in physical memory. All of it is mapped in the upper half of the address space, for the supervisor alone.
 const ROOT = 0x10000;
@@ -57,10 +58,16 @@ export class Subject {
   readonly #templates = new Map<Bits, Uint8Array>();
   readonly #changes: Uint8Array[] = [];
   #program: Program | null = null;
+  #end = 0;
+  #codeSelector = 0;
 
-  constructor() {
+  readonly #translated: boolean;
+
+  /** `translated`: everything that can be is translated before it runs. */
+  constructor({ translated = false } = {}) {
+    this.#translated = translated;
     this.#memory = new PhysicalMemory({ ramBytes: 2 << 20 });
-    this.cpu = new Cpu({ memory: this.#memory });
+    this.cpu = new Cpu({ memory: this.#memory, translate: translated, heat: 0 });
     this.#data = this.#memory.slice(PLACE.DATA, PLACE.DATA_BYTES);
     this.#data32 = new Int32Array(this.#memory.buffer, this.#memory.offset(PLACE.DATA), PLACE.DATA_BYTES / 4);
     this.#memory.slice(PLACE.CODE, PLACE.CODE_BYTES).fill(0xcc);
@@ -210,13 +217,16 @@ export class Subject {
     }
     this.#loadFpu(cases.slice(index, CASE.FX, FX.BYTES));
     writeFlags(state, cases.u32(index, CASE.FLAGS));
-    const base = codeBase(cases.u16(index, CASE.CS));
+    this.#codeSelector = cases.u16(index, CASE.CS);
+    const base = codeBase(this.#codeSelector);
     const start = (base ? 0 : PLACE.CODE) + program.offset;
     state.setSlotNumber(SLOT.RIP, start);
     state.setSlotNumber(SLOT.NEXT_RIP, start);
     cpu.modeChanged();
     cpu.eventsChanged();
-    this.#go(program, start + cases.u32(index, CASE.END), out, at);
+    const end = start + cases.u32(index, CASE.END);
+    if (this.#translated) this.#goOn(end, out, at);
+    else this.#go(program, end, out, at);
     this.#report(out, at);
   }
 
@@ -241,6 +251,25 @@ export class Subject {
     out.setU32(at, OUTCOME.VECTOR, vector);
   }
 
+  /**
+   * Translated code is entered only when there is time for all of it, so the case is not stopped at its end: it runs on into the jump that leaves, and that
+   * arrives at a page that is not here.
+   */
+  #goOn(end: number, out: Records, at: number): void {
+    const { state } = this.cpu;
+    const stop = this.cpu.run(2 * MARGIN);
+    let [signal, vector]: [number, number] = [SIGNAL.BROKEN, 0];
+    if (stop.kind === 'deadline') signal = SIGNAL.TIMEOUT;
+    if (stop.kind === 'halt') {
+      vector = Math.floor((Number(state.slot(SLOT.RIP) - UPPER) - HANDLERS) / HANDLER_BYTES);
+      signal = vector === SYSTEM_CALL_GATE ? SIGNAL.SYSTEM_CALL : SIGNAL.EXCEPTION;
+    }
+    if (signal !== SIGNAL.EXCEPTION && state.get32(OFFSET.CPL) === 0) signal = SIGNAL.SYSTEM_CALL;
+    out.setU32(at, OUTCOME.SIGNAL, signal);
+    out.setU32(at, OUTCOME.VECTOR, vector);
+    this.#end = end;
+  }
+
   #report(out: Records, at: number): void {
     const { state } = this.cpu;
     out.bytes.set(state.u8.subarray(0, 128), at * OUTCOME.BYTES + OUTCOME.GPR);
@@ -259,6 +288,7 @@ export class Subject {
       out.setU64(at, OUTCOME.FLAGS, word(2));
       out.setU64(at, OUTCOME.GPR + 8 * SLOT.RSP, word(3));
       out.setU16(at, OUTCOME.SS, Number(word(4) & 0xffffn));
+      if (this.#translated) this.#recognizeEnd(out, at);
     } else {
       out.setU64(at, OUTCOME.RIP, state.slot(SLOT.RIP));
       out.setU64(at, OUTCOME.FLAGS, BigInt(readFlags(state)));
@@ -267,6 +297,18 @@ export class Subject {
     out.setU64(at, OUTCOME.GS_BASE, state.segBase(SEG.GS));
     this.#storeFpu(out.slice(at, OUTCOME.FX, FX.BYTES));
     this.#memoryChanges(out, at);
+  }
+
+  /** An exception of the jump that leaves is the end of the case. */
+  #recognizeEnd(out: Records, at: number): void {
+    const rip = out.u64(at, OUTCOME.RIP);
+    const left =
+      rip === BigInt(LANDING) || (rip === BigInt(this.#end) && out.u64(at, OUTCOME.CR2) === BigInt(POINTER) && out.u32(at, OUTCOME.VECTOR) === 14);
+    if (!left) return;
+    out.setU32(at, OUTCOME.SIGNAL, SIGNAL.NONE);
+    out.setU64(at, OUTCOME.RIP, BigInt(this.#end));
+    out.setU16(at, OUTCOME.CS, this.#codeSelector);
+    out.setU64(at, OUTCOME.FLAGS, out.u64(at, OUTCOME.FLAGS) & ~BigInt(FLAG.RF));
   }
 
   // The state page has the floating-point registers where they are, the image has them as the top of the stack sees them.

@@ -16,8 +16,8 @@ export const PLACE = {
 } as const;
 
 /** Code after which a case is over: jumps to where the native runner waits. The modelled processor never gets to execute them, but may read them. */
-const POINTER = 0x7e570000;
-const LANDING = 0x7e571000;
+export const POINTER = 0x7e570000;
+export const LANDING = 0x7e571000;
 const word = (value: number): number[] => [0, 8, 16, 24].map((shift) => (value >>> shift) & 0xff);
 export const LEAVE = {
   64: [0xff, 0x24, 0x25, ...word(POINTER)],
