@@ -11,6 +11,10 @@
 // the record at the beginning of *each* of its instructions is replaced by `stale`. Whoever still jumps to the block, or is in the middle of it,
 // finishes the instruction under way and at the next one returns to TypeScript to have the new bytes decoded. Nothing has to be searched for.
 //
+// A program that patches its own code in a loop does so thousands of times. So a page whose code has been overwritten stays known as one that holds code, even
+// when at that moment it holds none that is decoded; and after {{REWRITTEN}} times its blocks are cut short, to {{SHORT_BLOCK_INSTRUCTIONS}} instructions, so that
+// little has to be decoded again. When {{IDLE_WRITES}} writes have come and nobody wanted the code, the page is forgotten.
+//
 // ## Room
 //
 // Records live in an arena of fixed size, cut into {{GENERATIONS}} parts that are filled in turn. When all are full the oldest part is emptied. That is not the
@@ -25,6 +29,11 @@ import { INSN_OPS, microOp } from './micro-ops.ts';
 
 /** The most instructions in a block. */
 export const BLOCK_INSTRUCTIONS = 64;
+export const SHORT_BLOCK_INSTRUCTIONS = 4;
+/** What is overwritten oftener than this has short blocks. */
+export const REWRITTEN = 8;
+/** Writes to a page without decoded code before it counts as data. */
+export const IDLE_WRITES = 64;
 /** Parts of the arena. */
 export const GENERATIONS = 8;
 
@@ -38,9 +47,10 @@ export interface Block {
   readonly key: number;
   /** Buffer offset of the first byte. */
   readonly place: number;
-  /** The machine code that was decoded: what memory must still hold. */
-  readonly code: Uint8Array;
-  /** Bytes of `code` that lie in the first page; the rest starts at `second`, the buffer offset of another page. */
+  /** Bytes of machine code, and the buffer offset of a copy: what memory must still hold. */
+  readonly bytes: number;
+  readonly copy: number;
+  /** Bytes that lie in the first page; the rest starts at `second`, the buffer offset of another page. */
   readonly firstBytes: number;
   readonly second: number;
   /** Buffer offset of the first record, and how many there are. */
@@ -53,6 +63,15 @@ export interface Block {
   valid: boolean;
   /** How often it is to be interpreted before it is translated. -1: nobody has decided yet; 0: it is not to be translated. */
   heat: number;
+}
+
+/** A page that holds, or lately held, decoded code. */
+interface CodePage {
+  readonly blocks: Set<Block>;
+  /** Blocks that had to go because they were overwritten. */
+  rewritten: number;
+  /** Writes since there was a block. */
+  idle: number;
 }
 
 /** What decoding produced, before it has a place in the arena. */
@@ -74,7 +93,7 @@ export class CodeCache {
   readonly #arena: number;
   readonly #partBytes: number;
   readonly #blocks = new Map<number, Block>();
-  readonly #byPage = new Map<number, Set<Block>>();
+  readonly #byPage = new Map<number, CodePage>();
   readonly #parts: Block[][] = Array.from({ length: GENERATIONS }, () => []);
   #part = 0;
   #at: number;
@@ -133,19 +152,24 @@ export class CodeCache {
 
   /** Files a decoding. Returns the block, and the pages that had no code before (as buffer offsets). */
   add(decoding: Decoding, epoch: number): { block: Block; newPages: number[] } {
-    const { micros, ...rest } = decoding;
-    const record = this.#allocate(micros.length * RECORD_BYTES);
+    const { micros, code, key, place, firstBytes, second, system } = decoding;
+    const records = micros.length;
+    const bytes = code.length;
+    const record = this.#allocate(records * RECORD_BYTES + Math.ceil(bytes / RECORD_BYTES) * RECORD_BYTES);
     this.writeRecords(record, micros);
-    const block: Block = { ...rest, record, records: micros.length, checked: epoch, valid: true, heat: -1 };
+    const copy = record + records * RECORD_BYTES;
+    this.#memory.u8.set(code, copy);
+    const block: Block = { key, place, bytes, copy, firstBytes, second, record, records, system, checked: epoch, valid: true, heat: -1 };
     const newPages: number[] = [];
     for (const page of this.#pagesOf(block)) {
-      let blocks = this.#byPage.get(page);
-      if (!blocks) {
-        blocks = new Set();
-        this.#byPage.set(page, blocks);
+      let known = this.#byPage.get(page);
+      if (!known) {
+        known = { blocks: new Set(), rewritten: 0, idle: 0 };
+        this.#byPage.set(page, known);
         newPages.push(page * PAGE_BYTES);
       }
-      blocks.add(block);
+      known.blocks.add(block);
+      known.idle = 0;
     }
     this.#blocks.set(block.key, block);
     (this.#parts[this.#part] as Block[]).push(block);
@@ -177,9 +201,9 @@ export class CodeCache {
     block.valid = false;
     this.#blocks.delete(block.key);
     for (const page of this.#pagesOf(block)) {
-      const blocks = this.#byPage.get(page);
-      blocks?.delete(block);
-      if (blocks?.size === 0) this.#byPage.delete(page);
+      const known = this.#byPage.get(page);
+      known?.blocks.delete(block);
+      if (known?.blocks.size === 0 && known.rewritten === 0) this.#byPage.delete(page);
     }
     for (let n = 0; n < block.records; n++) {
       const record = block.record + n * RECORD_BYTES;
@@ -188,10 +212,15 @@ export class CodeCache {
     this.freeSystem(block.system);
   }
 
+  /** The most instructions of a block that begins at `place`. */
+  roomAt(place: number): number {
+    return (this.#byPage.get(pageOf(place))?.rewritten ?? 0) > REWRITTEN ? SHORT_BLOCK_INSTRUCTIONS : BLOCK_INSTRUCTIONS;
+  }
+
   /** Offsets, in the page of `place`, where blocks begin. */
   startsOnPage(place: number): number[] {
     const page = pageOf(place);
-    return [...(this.#byPage.get(page) ?? [])].filter((block) => pageOf(block.place) === page).map((block) => block.place % PAGE_BYTES);
+    return [...(this.#byPage.get(page)?.blocks ?? [])].filter((block) => pageOf(block.place) === page).map((block) => block.place % PAGE_BYTES);
   }
 
   /** The bytes at buffer offset `place` are being overwritten. Returns whether a block had to go. */
@@ -199,27 +228,29 @@ export class CodeCache {
     let any = false;
     const last = pageOf(place + bytes - 1);
     for (let page = pageOf(place); page <= last; page++) {
-      const blocks = this.#byPage.get(page);
-      if (!blocks) continue;
-      for (const block of [...blocks]) {
+      const known = this.#byPage.get(page);
+      if (!known) continue;
+      for (const block of [...known.blocks]) {
         if (!this.#covers(block, place, bytes)) continue;
+        known.rewritten++;
         this.withdraw(block);
         any = true;
       }
+      if (known.blocks.size === 0 && ++known.idle > IDLE_WRITES) this.#byPage.delete(page);
     }
     return any;
   }
-  #covers({ place, firstBytes, second, code }: Block, at: number, bytes: number): boolean {
+  #covers({ place, firstBytes, second, bytes: length }: Block, at: number, bytes: number): boolean {
     const overlaps = (start: number, length: number): boolean => at < start + length && start < at + bytes;
-    return overlaps(place, firstBytes) || (second >= 0 && overlaps(second, code.length - firstBytes));
+    return overlaps(place, firstBytes) || (second >= 0 && overlaps(second, length - firstBytes));
   }
 
   /** True when memory still holds the bytes that the block was decoded from. */
-  intact({ place, code, firstBytes, second }: Block): boolean {
+  intact({ place, bytes, copy, firstBytes, second }: Block): boolean {
     const { u8 } = this.#memory;
-    for (let i = 0; i < code.length; i++) {
+    for (let i = 0; i < bytes; i++) {
       const at = i < firstBytes ? place + i : second + i - firstBytes;
-      if (u8[at] !== code[i]) return false;
+      if (u8[at] !== u8[copy + i]) return false;
     }
     return true;
   }

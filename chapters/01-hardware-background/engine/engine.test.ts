@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Fault, VECTOR } from '../faults.ts';
 import { AR, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
+import { IDLE_WRITES } from './code-cache.ts';
 import { readFlags, writeFlags } from './flags.ts';
 import { FlatMachine } from './flat-machine.ts';
 import { jumpIndex } from './interpreter.ts';
@@ -204,6 +205,8 @@ describe('code that changes', () => {
     m.engine.codeWritten(0x1003, 100);
     expect(m.engine.holdsCode(0x1000)).toBe(true); // beside the code
     m.engine.codeWritten(0x1002, 1);
+    expect(m.engine.holdsCode(0x1000)).toBe(true); // its code is gone, and may come back at once
+    for (let n = 0; n < IDLE_WRITES; n++) m.engine.codeWritten(0x1800, 1);
     expect(m.engine.holdsCode(0x1000)).toBe(false);
   });
   it('more code than the arena holds', () => {
