@@ -16,6 +16,7 @@ import './micro-ops/moves.ts';
 import './micro-ops/shifts.ts';
 import './micro-ops/strings.ts';
 import './micro-ops/system.ts';
+import './micro-ops/system-calls.ts';
 import './micro-ops/transfers.ts';
 
 export { define, type Emitter, type Helpers, MICRO_OPS, ONCE, type Operand, OUTLINED, WORD, WORD_BYTES } from './micro-ops/emitter.ts';

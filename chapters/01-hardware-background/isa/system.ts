@@ -6,7 +6,7 @@ import type { Builder } from './builder.ts';
 import { systemInstruction } from './encoding.ts';
 
 // Some come by the million, and nearly always find things as usual. For these there are micro-operations that know the usual case; see
-// `engine/micro-ops/system.ts`.
+// `engine/micro-ops/system.ts` and the file after it.
 
 /** Makes the skip in record `at` lead to the record after the last: TypeScript's. */
 function declineAt(b: Builder, at: number): void {

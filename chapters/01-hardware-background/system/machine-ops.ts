@@ -117,7 +117,7 @@ const STIR = [0xbf58476d1ce4e5b9n, 0x94d049bb133111ebn] as const;
 const GOLDEN = 0x9e3779b97f4a7c15n; // 2^64 divided by the golden ratio: consecutive inputs become far apart
 
 /** The number that an instruction executed at time `now` gets. */
-export function stirred(now: bigint): bigint {
+function stirred(now: bigint): bigint {
   let x = (now * GOLDEN) & U64;
   x = ((x ^ (x >> 30n)) * STIR[0]) & U64;
   x = ((x ^ (x >> 27n)) * STIR[1]) & U64;
