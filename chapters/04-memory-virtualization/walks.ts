@@ -162,7 +162,7 @@ export function guestTables({ format, linear, sizes }: Mode, page: PageSize): { 
 /** Paging structures of one configuration in the memory of one machine. */
 class Bench {
   readonly mode: Mode;
-  readonly memory = new PhysicalMemory({ ramBytes: RAM, privateBytes: 1 << 20 });
+  readonly memory = new PhysicalMemory({ ramBytes: RAM, privateBytes: 4 << 20 });
   readonly trace = new Recorder({ only: ['walk'] });
   readonly state: CpuState;
   readonly mmu: Mmu;

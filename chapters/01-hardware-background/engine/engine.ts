@@ -10,7 +10,7 @@ import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { lowHalf, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
-import { BLOCK_INSTRUCTIONS, type Block, CodeCache } from './code-cache.ts';
+import { type Block, CodeCache } from './code-cache.ts';
 import {
   CONTEXT_EPOCH_AT,
   CONTEXT_MODE_BITS,
@@ -453,7 +453,15 @@ export class Engine {
     const isOurs =
       view.getUint32(entry + JUMP_ENTRY.RECORD, true) === block.record &&
       view.getInt32(entry + JUMP_ENTRY.CONTEXT, true) === this.#word32(WORD.CONTEXT);
-    return isOurs && view.getUint32(entry + JUMP_ENTRY.HEAT, true) === 0;
+    if (!isOurs || view.getUint32(entry + JUMP_ENTRY.HEAT, true) !== 0) return false;
+    // The page may have become a restless one meanwhile: then the block has to be hotter than it was told.
+    const told = block.heat;
+    this.#setHeat(block);
+    return block.heat === told;
+  }
+  #setHeat(block: Block): void {
+    const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
+    block.heat = Number.isFinite(times) ? times : 0;
   }
   #decodeForRegion(place: number, end: number, mode: number): Decoded | null {
     const decoded = decode(this.#memory.u8, place, end, mode);
@@ -577,20 +585,20 @@ export class Engine {
     let at = place;
     let system = -1;
     let ended = false;
-    const most = single ? 1 : BLOCK_INSTRUCTIONS;
+    const most = single ? 1 : this.#cache.roomAt(place);
     for (let n = 0; n < most && !ended && at < pageEnd; n++) {
       const decoded = decode(u8, at, pageEnd, mode);
       if (decoded === 'more' || decoded === 'too-many') {
         if (n > 0) break; // it gets a block of its own, and may fault only when it is reached
         if (decoded === 'more') return this.#decodeAcross(key, place, linear, mode);
         micros.push(...this.#overlong(mode));
-        return this.#file({ key, place, code: u8.slice(place, place + LONGEST), firstBytes: LONGEST, second: -1, micros, system });
+        return this.#file({ key, place, code: u8.subarray(place, place + LONGEST), firstBytes: LONGEST, second: -1, micros, system });
       }
       ({ ended, system } = this.#translate(decoded, mode, micros));
       at += decoded.insn.length;
     }
     if (!ended) micros.push(plain(this.#sequel));
-    return this.#file({ key, place, code: u8.slice(place, at), firstBytes: at - place, second: -1, micros, system });
+    return this.#file({ key, place, code: u8.subarray(place, at), firstBytes: at - place, second: -1, micros, system });
   }
 
   /** A block that is one instruction, partly on the next page. */
@@ -614,7 +622,7 @@ export class Engine {
       length = decoded.insn.length;
       if (!ended) micros.push(plain(this.#sequel));
     }
-    return this.#file({ key, place, code: bytes.slice(0, length), firstBytes, second, micros, system });
+    return this.#file({ key, place, code: bytes.subarray(0, length), firstBytes, second, micros, system });
   }
 
   #file(decoding: Parameters<CodeCache['add']>[0]): Block {

@@ -41,14 +41,14 @@ export const RECORD_BYTES = 16;
 export const RECORD = { OP: 0, D: 2, A: 4, B: 6, IMM: 8, IMM_HIGH: 12 } as const;
 
 /** A TLB entry: three tags (linear page address, or -1), then what to add to a linear address to get a buffer offset. See mmu/tlb.ts. */
-export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, COUNT: 512 } as const;
+export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, COUNT: 8192 } as const;
 
 /**
  * A jump-cache entry: linear address of the next instruction, context, buffer offset of its first byte; the first record of its decoded code; the slot of the
  * function that is its translation (0: there is none) and that function's argument; how many more times it may be interpreted before it is called hot.
  */
 // biome-ignore format: table
-export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 4096 } as const;
+export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 8192 } as const;
 
 /** Translated code is entered only when it may run this many instructions: the end of a slice is interpreted, and stops where it must. */
 export const MARGIN = 1024;

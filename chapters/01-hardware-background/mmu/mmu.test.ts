@@ -21,7 +21,7 @@ interface Machine {
 }
 
 function machine(): Machine {
-  const memory = new PhysicalMemory({ ramBytes: RAM, privateBytes: 1 << 20 });
+  const memory = new PhysicalMemory({ ramBytes: RAM, privateBytes: 4 << 20 });
   const state = new CpuState(memory);
   const trace = new Recorder();
   const host = { ept: null as EptContext | null, code: new Set<number>(), written: [] as number[], devices: [] as number[] };

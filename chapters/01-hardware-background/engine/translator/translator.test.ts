@@ -252,3 +252,53 @@ describe('interpreted and translated', () => {
     }, 120_000);
   }
 });
+
+describe('what is kept', () => {
+  const hex = (text: string): number[] => text.split(' ').map((byte) => Number.parseInt(byte, 16));
+
+  it('is bounded while code changes all the time; a page that does not come to rest is left to the interpreter', () => {
+    const m = new FlatMachine(32, 1 << 20, { heat: 2 });
+    const translator = m.engine.translator!;
+    // start: mov ecx, 200; again: add eax, 1; dec ecx; jnz again; inc byte [the immediate]; jmp start
+    const code = hex('b9 c8 00 00 00 83 c0 01 49 75 fa fe 05 07 10 00 00 eb ed');
+    m.run(code, { instructions: 20_000 });
+    const compiled = translator.compiled;
+    expect(compiled).toBeGreaterThan(0);
+    expect(compiled).toBeLessThan(60);
+    m.resume(20_000);
+    expect(translator.compiled).toBe(compiled);
+    expect(translator.regions).toBeLessThanOrEqual(compiled);
+    const plain = new FlatMachine(32, 1 << 20, { translate: false });
+    plain.run(code, { instructions: 20_000 });
+    plain.resume(20_000);
+    expect(m.state.slot(0)).toBe(plain.state.slot(0));
+    expect(m.state.getNumber(OFFSET.ICOUNT)).toBe(plain.state.getNumber(OFFSET.ICOUNT));
+  });
+
+  it('gives slots back: rewritten code is translated anew in the place of the old', () => {
+    const m = new FlatMachine(64, 1 << 20, { heat: 2 });
+    const translator = m.engine.translator!;
+    for (let round = 1; round <= 5; round++) {
+      m.memory.slice(0x3000, 5).set(hex(`83 c0 0${round} eb fb`)); // add eax, round; jmp
+      m.engine.codeWritten(0x3000, 5);
+      expect(translator.regions).toBe(0);
+      m.state.setSlotNumber(SLOT.RIP, 0x3000);
+      m.state.setSlotNumber(SLOT.RAX, 0);
+      m.resume(4000);
+      expect(m.state.slot(SLOT.RAX)).toBe(BigInt(2000 * round));
+      expect(translator.regions).toBe(1);
+    }
+    expect(translator.compiled).toBe(5);
+  });
+
+  it('no clocks: a translated loop stops at the same instruction as an interpreted one', () => {
+    const code = hex('ff c0 ff c3 ff c1 eb f8'); // inc eax; inc ebx; inc ecx; jmp
+    for (const instructions of [5000, 5001, 5002, 5003]) {
+      const m = new FlatMachine(64, 1 << 20, { heat: 2 });
+      expect(m.run(code, { instructions })).toEqual({ kind: 'deadline' });
+      expect(m.engine.translator!.compiled).toBe(1);
+      expect(m.state.getNumber(OFFSET.ICOUNT)).toBe(instructions);
+      expect(m.state.slot(SLOT.RIP)).toBe(0x1000n + [0n, 2n, 4n, 6n][instructions % 4]!);
+    }
+  });
+});
