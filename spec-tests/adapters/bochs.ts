@@ -46,7 +46,17 @@ const LINE_BYTES = 4096;
 const CAPABILITIES = [
   ...['door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'soft-off', 'uart'],
   ...['lapic', 'ioapic', 'x2apic', 'tsc-deadline', 'pic', 'pit', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'i8042'],
-  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'protected-tasks', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
+  ...[
+    'protected-mode',
+    'protected-paging',
+    'protected-interrupts',
+    'protected-v86',
+    'protected-tasks',
+    'long-mode',
+    'long-interrupts',
+    'user-mode',
+    'single-step',
+  ],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'mmx', 'sse', 'sse4', 'bmi', 'cx16', 'vme', 'pcid'], // of this model
 ];
 

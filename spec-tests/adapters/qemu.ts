@@ -48,7 +48,17 @@ const IF = 0x200;
 const CAPABILITIES = [
   ...['door-multiboot', 'door-pvh', 'door-disk', 'serial-input', 'debug-exit', 'notices-halt', 'reset', 'smp2', 'uart'],
   ...['lapic', 'ioapic', 'pic', 'pit', 'rtc', 'pci', 'acpi', 'ide', 'ide-dma', 'e1000', 'q35', 'i8042', 'soft-off', 'fw-cfg'],
-  ...['protected-mode', 'protected-paging', 'protected-interrupts', 'protected-v86', 'protected-tasks', 'long-mode', 'long-interrupts', 'user-mode', 'single-step'],
+  ...[
+    'protected-mode',
+    'protected-paging',
+    'protected-interrupts',
+    'protected-v86',
+    'protected-tasks',
+    'long-mode',
+    'long-interrupts',
+    'user-mode',
+    'single-step',
+  ],
   ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'mmx', 'sse', 'sse4', 'bmi', 'cx16', 'la57'],
 ];
 
