@@ -7,6 +7,7 @@
 // trap flag, a hypervisor that wants to know -- they decline before they have changed anything, and the instruction is TypeScript's. A test runs
 // both ways from the same states and compares.
 
+import { TLB } from '../../mmu/tlb.ts';
 import { AR, FLAG, MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT, WATCH } from '../../state.ts';
 import { AF_BIT, PF_DELTA, SF_DELTA } from '../flags.ts';
 import { type Code, either, get, i32, i64, type Local, ret, select, set, when } from '../wasm-assembler.ts';
@@ -76,7 +77,7 @@ for (const [name, tag] of [
     const entry = s.local('i32');
     const last = i64.and(i64.add(get(at), wide(i32.sub(get(length), n32(1)))), n64(-4096));
     return [
-      set(entry, i32.add(get(start), i32.and(i32.wrap_i64(i64.shr_u(get(at), n64(7))), n32(511 * 32)))),
+      set(entry, i32.add(get(start), i32.and(i32.wrap_i64(i64.shr_u(get(at), n64(7))), n32((TLB.ENTRIES - 1) * TLB.ENTRY_BYTES)))),
       either(i64.eq(last, i64.load(get(entry), tag)), i32.add(i32.wrap_i64(get(at)), i32.load(get(entry), 24)), n32(0), 'i32'),
     ];
   });
