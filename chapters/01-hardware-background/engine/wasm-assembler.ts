@@ -151,8 +151,10 @@ const bitsOf = (type: 'i32' | 'i64', x: bigint): bigint => BigInt.asUintN(type =
 const countIn = (type: 'i32' | 'i64', x: bigint): bigint => x & (type === 'i32' ? 31n : 63n);
 // biome-ignore format: table
 const arithmetic = (type: 'i32' | 'i64', first: number) => ({
-  add: folding(type, 'add', first, (x, y) => x + y, 0n), sub: folding(type, 'sub', first + 1, (x, y) => x - y, 0n), mul: folding(type, 'mul', first + 2, (x, y) => x * y, 1n),
-  and: folding(type, 'and', first + 7, (x, y) => x & y, -1n), or: folding(type, 'or', first + 8, (x, y) => x | y, 0n), xor: folding(type, 'xor', first + 9, (x, y) => x ^ y, 0n),
+  add: folding(type, 'add', first, (x, y) => x + y, 0n), sub: folding(type, 'sub', first + 1, (x, y) => x - y, 0n),
+  mul: folding(type, 'mul', first + 2, (x, y) => x * y, 1n),
+  and: folding(type, 'and', first + 7, (x, y) => x & y, -1n), or: folding(type, 'or', first + 8, (x, y) => x | y, 0n),
+  xor: folding(type, 'xor', first + 9, (x, y) => x ^ y, 0n),
   shl: folding(type, 'shl', first + 10, (x, y) => x << countIn(type, y), 0n), shr_s: folding(type, 'shr_s', first + 11, (x, y) => x >> countIn(type, y), 0n),
   shr_u: folding(type, 'shr_u', first + 12, (x, y) => bitsOf(type, x) >> countIn(type, y), 0n),
 });
@@ -183,8 +185,10 @@ export const i64 = {
   store: store(0x37), store8: store(0x3c), store16: store(0x3d), store32: store(0x3e),
   eqz: (x: Code): Code => (constantOf(x) === 0n ? i32.const(1) : isOp(x, 'i64.extend_i32_s') || isOp(x, 'i64.extend_i32_u') ? i32.eqz(x.node?.x as Code) : [x, 0x50]),
   eq: comparison(0x51, i32.eq, i32.eq), ne: comparison(0x52, i32.ne, i32.ne),
-  lt_s: comparison(0x53, i32.lt_s, i32.lt_u), lt_u: comparison(0x54, i32.lt_u, i32.lt_u), gt_s: comparison(0x55, i32.gt_s, i32.gt_u), gt_u: comparison(0x56, i32.gt_u, i32.gt_u),
-  le_s: comparison(0x57, i32.le_s, i32.le_u), le_u: comparison(0x58, i32.le_u, i32.le_u), ge_s: comparison(0x59, i32.ge_s, i32.ge_u), ge_u: comparison(0x5a, i32.ge_u, i32.ge_u),
+  lt_s: comparison(0x53, i32.lt_s, i32.lt_u), lt_u: comparison(0x54, i32.lt_u, i32.lt_u), gt_s: comparison(0x55, i32.gt_s, i32.gt_u),
+  gt_u: comparison(0x56, i32.gt_u, i32.gt_u),
+  le_s: comparison(0x57, i32.le_s, i32.le_u), le_u: comparison(0x58, i32.le_u, i32.le_u), ge_s: comparison(0x59, i32.ge_s, i32.ge_u),
+  ge_u: comparison(0x5a, i32.ge_u, i32.ge_u),
   clz: unary(0x79), ctz: unary(0x7a), popcnt: unary(0x7b), ...arithmetic('i64', 0x7c),
   div_s: binary(0x7f), div_u: binary(0x80), rem_s: binary(0x81), rem_u: binary(0x82), rotl: binary(0x89), rotr: binary(0x8a),
   extend_i32_s: (x: Code): Code => (constantOf(x) === null ? plain1('i64.extend_i32_s', 0xac)(x) : i64.const(constantOf(x) as bigint)),

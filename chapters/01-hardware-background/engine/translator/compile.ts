@@ -6,7 +6,7 @@
 // ## Time
 //
 // A deadline is an exact number of instructions, and nothing is more expensive than to compare a counter after each of them. It is not necessary either.
-// The region is entered only while at least {{MARGIN}} instructions remain, which is more than it contains. So a way through it that passes no instruction twice
+// The region is entered only while more instructions remain than it contains. So a way through it that passes no instruction twice
 // needs no look at the clock. Only where a loop closes the time is compared; when there is less left than that, the interpreter executes the rest, and it stops to the
 // instruction.
 

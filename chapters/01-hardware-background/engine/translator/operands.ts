@@ -56,7 +56,7 @@ export class Untranslatable extends Error {
 }
 
 /** Where the region is and what it may import. */
-export interface RegionContext {
+interface RegionContext {
   readonly state: number;
   readonly words: number;
   readonly mode: number;

@@ -2,7 +2,8 @@
 //
 // A block is too small a unit. A loop of three blocks, translated block by block, would store all registers at the end of each and load them again at the
 // beginning of the next. So the translator starts at a block that has become hot and follows the code from there: both arms of a conditional jump, the target of a
-// call and the place where it returns to, all that lies on the same page, up to {{REGION_INSTRUCTIONS}} instructions. That is a *region*; it becomes one WebAssembly function.
+// call and the place where it returns to, all that lies on the same page, up to {{REGION_INSTRUCTIONS}} instructions. That is a *region*; it becomes
+// one WebAssembly function.
 //
 // The page is a natural border. Within it, instructions need not be fetched through the TLB again, whether code has been overwritten is a question that is
 // answered page by page, and what is beyond it is anybody's guess: it may be mapped elsewhere the next time.
@@ -115,7 +116,7 @@ function transferOf({ micros, ended }: Decoded, next: bigint): Transfer | null {
 }
 
 /** What {@link formRegion} is told about the place. */
-export interface Surroundings {
+interface Surroundings {
   readonly place: number;
   readonly rip: bigint;
   readonly mode: number;

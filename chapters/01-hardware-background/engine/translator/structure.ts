@@ -137,11 +137,14 @@ export function shapeOf(successors: readonly (readonly number[])[], entries: rea
 }
 
 /** How a jump is made. Inline: the target is written right there, and nowhere else leads to it. */
-export type Way = 'inline' | 'forward' | 'back' | 'dispatch';
+type Way = 'inline' | 'forward' | 'back' | 'dispatch';
 
 /** What {@link assemble} asks of whoever knows what the nodes do. */
-export interface Writer {
-  /** The code of one node. `jump(to)` gives the code for going on to a successor, and is asked for once for each. `inline`: it is written where its only predecessor jumps. */
+interface Writer {
+  /**
+   * The code of one node. `jump(to)` gives the code for going on to a successor, and is asked for once for each. `inline`: it is written where its
+   * only predecessor jumps.
+   */
   node(n: number, inline: boolean, jump: (to: number) => Code): Code;
   /** Code that precedes a jump. */
   before(to: number, way: Way): Code;

@@ -23,7 +23,7 @@ const MOST_ACCOUNTS = 4096;
 export type CodeFunction = (argument: number) => number;
 
 /** What a translated region needs from the engine. */
-export interface TranslatorHost {
+interface TranslatorHost {
   readonly memory: PhysicalMemory;
   readonly machine: Machine;
   /** Puts a function that runs code into a slot of the table (1 and up), or takes it out: then nothing may remember the slot any more. */
@@ -48,7 +48,7 @@ export interface Translation {
 }
 
 /** What makes a difference to a translation, besides the bytes. */
-export interface Circumstances {
+interface Circumstances {
   readonly mode: number;
   readonly bank: number;
 }
