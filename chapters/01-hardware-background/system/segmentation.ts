@@ -10,7 +10,7 @@
 import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, stackFault } from '../faults.ts';
 import { effectiveAddress, type Instruction } from '../isa/instruction.ts';
-import { PRIVILEGE } from '../mmu/mmu.ts';
+import { ACCESS, PRIVILEGE } from '../mmu/mmu.ts';
 import { canonicalHigh } from '../mmu/paging.ts';
 import { highHalf, lowHalf } from '../physical-memory.ts';
 import { AR, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
@@ -218,6 +218,7 @@ export class Stack {
       this.upper = 0;
       return mmu.load(at, high, bytes as 2 | 4, this.#privilege);
     }
+    mmu.inspect?.(join(high, at), 8, ACCESS.READ); // two loads, but one access
     const low = mmu.load(at, high, 4, this.#privilege);
     this.upper = mmu.load((at + 4) >>> 0, at + 4 >= TWO_32 ? high + 1 : high, 4, this.#privilege);
     return low;
