@@ -18,6 +18,7 @@
 // address of it (GPA). The slot that holds this GPA says where the VMM, a process of the host, has the byte: a **host virtual** address (HVA). And the
 // host's own page tables know the chip: the **host physical** address (HPA). Here is one byte, followed all the way by those who really do each step.
 
+import { TLB } from '../01-hardware-background/mmu/tlb.ts';
 import { PAGE_BYTES } from '../01-hardware-background/physical-memory.ts';
 import { Recorder } from '../01-hardware-background/trace.ts';
 import { EXIT, exitName } from '../02-kvm-objects/abi/exits.ts';
@@ -286,7 +287,8 @@ export interface Forgetful {
 const FRAMES = [0x18_0000, 0x19_0000] as const;
 const WINDOW = 0xffff_8880_0000_0000n;
 /** As far away as the TLB is wide. */
-const SAME_PLACE = 0xffff_8880_0020_0000n;
+const SAME_PLACE = WINDOW + BigInt(TLB.ENTRIES * PAGE_BYTES);
+const LAST_TABLE_BYTES = PAGE_BYTES * 512; // what one table of the last level maps
 
 /** A guest that changes a translation in use. `evict`: something else pushes it out of the TLB. */
 export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
@@ -298,8 +300,12 @@ export function forgetful(memory: MemoryMethod, evict: boolean): Forgetful {
   vm.setUserMemoryRegion({ slot: 0, guest_phys_addr: 0, memory_size: 2 * MiB, userspace_addr: hva });
   writeTables(bytes, WINDOW, FRAMES[0]);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  // The 2 MiB beside the window have a last table of their own.
-  view.setBigUint64(TABLES + 2 * PAGE_BYTES + 8, BigInt(TABLES + 6 * PAGE_BYTES + 3), true);
+  // What lies beside the window has a last table of its own.
+  view.setBigUint64(
+    TABLES + 2 * PAGE_BYTES + 8 * Math.floor((TLB.ENTRIES * PAGE_BYTES) / LAST_TABLE_BYTES),
+    BigInt(TABLES + 6 * PAGE_BYTES + 3),
+    true,
+  );
   view.setBigUint64(TABLES + 6 * PAGE_BYTES, BigInt(FRAMES[0] + 3), true);
   FRAMES.forEach((frame, n) => {
     bytes[frame] = 0xa + n;

@@ -21,7 +21,7 @@ const ROOTS = [1 * MiB, 2 * MiB] as const; // two processes: the same mapping in
 const DATA = 4 * MiB;
 const WINDOW = 14 * MiB; // where the third guest maps its pages
 /** Pages that the first guest touches: more than its processor's TLB holds. */
-export const TOUCHED = 1024;
+export const TOUCHED = 2560;
 /** How often the second one switches, and the pages it uses in between. */
 export const SWITCHES = 64;
 export const WORKING_SET = 16;
