@@ -15,13 +15,13 @@ import { WalkCounter, type WalkTotals } from './walks.ts';
 
 const MiB = 1 << 20;
 const PAGE = 4096;
-const RAM = 16 * MiB;
+const RAM = 48 * MiB;
 const CODE = 0x1000;
 const ROOTS = [1 * MiB, 2 * MiB] as const; // two processes: the same mapping in tables of their own
 const DATA = 4 * MiB;
-const WINDOW = 14 * MiB; // where the third guest maps its pages
+const WINDOW = 44 * MiB; // where the third guest maps its pages
 /** Pages that the first guest touches: more than its processor's TLB holds. */
-export const TOUCHED = 2560;
+export const TOUCHED = 9216;
 /** How often the second one switches, and the pages it uses in between. */
 export const SWITCHES = 64;
 export const WORKING_SET = 16;

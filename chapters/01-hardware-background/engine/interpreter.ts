@@ -41,7 +41,7 @@ export const RECORD_BYTES = 16;
 export const RECORD = { OP: 0, D: 2, A: 4, B: 6, IMM: 8, IMM_HIGH: 12 } as const;
 
 /** A TLB entry: three tags (linear page address, or -1), then what to add to a linear address to get a buffer offset. See mmu/tlb.ts. */
-export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, COUNT: 2048 } as const;
+export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, COUNT: 8192 } as const;
 
 /**
  * A jump-cache entry: linear address of the next instruction, context, buffer offset of its first byte; the first record of its decoded code; the slot of the

@@ -25,7 +25,7 @@ export const TlbEntry = layout('TLB entry', { readTag: u64le(0), writeTag: u64le
 
 /** Geometry of a bank and of an entry: byte offsets within an entry. */
 export const TLB = {
-  ENTRIES: 2048,
+  ENTRIES: 8192,
   ENTRY_BYTES: TlbEntry.bytes,
   READ_TAG: TlbEntry.fields.readTag.offset,
   WRITE_TAG: TlbEntry.fields.writeTag.offset,
