@@ -179,6 +179,7 @@ export const PAYLOADS: readonly Payload[] = [
   ...widths([32, 64], { name: 'simd-v2', title: 'SSE3 to SSE4.2', chapter: CHAPTER_1, source: 'src/simd-integer.S', defines: { PART: 3 } }),
   ...widths([32, 64], { name: 'integer-edges', title: 'Integer instructions at their edges', chapter: CHAPTER_1, source: 'src/integer-edges.S' }),
   ...widths([32, 64], { name: 'bmi', title: 'Bit manipulation', chapter: CHAPTER_1, source: 'src/bmi.S' }),
+  ...widths([32, 64], { name: 'xsave', title: 'Extended state', chapter: CHAPTER_1, source: 'src/xsave.S' }),
   payload({ name: 'cmpxchg16b', title: 'Sixteen bytes at once', chapter: CHAPTER_1, room: 64, source: 'src/cmpxchg16b.S' }),
   ...widths([32, 64], { name: 'prefixes', title: 'Prefixes, and what they do together', chapter: CHAPTER_1, source: 'src/prefixes.S' }),
   ...widths([32, 64], { name: 'code-changes', title: 'Hot code that changes', chapter: CHAPTER_1, source: 'src/code-changes.S' }),

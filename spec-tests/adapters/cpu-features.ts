@@ -15,6 +15,7 @@ const FEATURES: Readonly<Record<string, readonly Bit[]>> = {
   sse4: [[1, 'ecx', 0], [1, 'ecx', 9], [1, 'ecx', 19], [1, 'ecx', 20], [1, 'ecx', 23]], // SSE3, SSSE3, SSE4.1, SSE4.2, POPCNT
   bmi: [[1, 'ecx', 22], [7, 'ebx', 3], [7, 'ebx', 8], [0x80000001, 'ecx', 5]], // MOVBE, BMI1, BMI2, LZCNT
   cx16: [[1, 'ecx', 13]],
+  xsave: [[1, 'ecx', 26]],
   vme: [[1, 'edx', 1]],
   pcid: [[1, 'ecx', 17], [7, 'ebx', 10]], // PCID, INVPCID
   la57: [[7, 'ecx', 16]],

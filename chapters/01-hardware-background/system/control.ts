@@ -23,7 +23,7 @@ const CR0_BITS = sum(...Object.values(CR0));
 // biome-ignore format: table
 export const CR4_BITS = sum(
   CR4.VME, CR4.PVI, CR4.MCE, CR4.PCIDE, CR4.TSD, CR4.DE, CR4.PSE, CR4.PAE, CR4.PGE, CR4.PCE,
-  CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.SMEP, CR4.SMAP,
+  CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.OSXSAVE, CR4.SMEP, CR4.SMAP,
 );
 /** The bits of EFER that this processor offers. */
 const EFER_BITS = sum(EFER.SCE, EFER.LME, EFER.LMA, EFER.NXE);

@@ -5,6 +5,8 @@
 
 import type { Cpu } from '../cpu.ts';
 import { LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS } from '../mmu/paging.ts';
+import { CR4, OFFSET } from '../state.ts';
+import { XCR0_SUPPORTED, XSAVE_BYTES } from './extended-state.ts';
 
 /** EAX, EBX, ECX, EDX. */
 type CpuidResult = readonly [number, number, number, number];
@@ -13,7 +15,7 @@ export type Cpuid = (cpu: Cpu, leaf: number, subleaf: number) => CpuidResult;
 
 const VENDOR = 'GenuineIntel'; // there is VT-x, so the vendor is Intel: kvm-intel refuses any other
 const BRAND = 'Ringbook modelled x86-64 processor';
-const MAX_BASIC = 7;
+const MAX_BASIC = 0xd;
 const MAX_EXTENDED = 0x80000008;
 const SIGNATURE = 0x000006f1; // family 6, model 15, stepping 1
 const CLFLUSH_LINE = 8; // in units of 8 bytes
@@ -38,6 +40,8 @@ const FEATURE_1_ECX = {
   MOVBE: 22,
   POPCNT: 23,
   AES: 25,
+  XSAVE: 26,
+  OSXSAVE: 27,
   RDRAND: 30,
 } as const;
 const FEATURE_7_EBX = {
@@ -53,6 +57,7 @@ const FEATURE_7_EBX = {
   SMAP: 20,
 } as const;
 const FEATURE_7_ECX = { UMIP: 2, LA57: 16 } as const;
+const FEATURE_D1_EAX = { XSAVEOPT: 0 } as const;
 const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
 const FEATURE_EXT1_ECX = { LAHF64: 0, LZCNT: 5 } as const;
 
@@ -61,6 +66,14 @@ const text = (s: string, at: number): number =>
   [0, 1, 2, 3].reduce((word, i) => word | ((at + i < s.length ? s.charCodeAt(at + i) : 0) << (8 * i)), 0) >>> 0;
 const words = (s: string, at: number): CpuidResult => [text(s, at), text(s, at + 4), text(s, at + 8), text(s, at + 12)];
 const NOTHING: CpuidResult = [0, 0, 0, 0];
+
+// OSXSAVE is a message of the system to its programs: CR4 is not theirs to read, CPUID is.
+function features1Ecx(cpu: Cpu): number {
+  const { VMX, OSXSAVE, ...always } = FEATURE_1_ECX;
+  // @clause x86.cpuid.osxsave
+  const enabled = (cpu.state.low32(OFFSET.CR4) & CR4.OSXSAVE) !== 0;
+  return (set(always) | (cpu.vmx ? 1 << VMX : 0) | (enabled ? 1 << OSXSAVE : 0)) >>> 0;
+}
 
 function features7Ecx(cpu: Cpu): number {
   const { LA57, ...always } = FEATURE_7_ECX;
@@ -73,15 +86,17 @@ export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult
     // @clause x86.cpuid.leaves
     case 0:
       return [MAX_BASIC, text(VENDOR, 0), text(VENDOR, 8), text(VENDOR, 4)];
-    case 1: {
-      const { VMX, ...always } = FEATURE_1_ECX;
-      const ecx = set(always) | (cpu.vmx ? 1 << VMX : 0);
-      return [SIGNATURE, (cpu.apicId << 24) | (1 << 16) | (CLFLUSH_LINE << 8), ecx >>> 0, set(FEATURE_1_EDX)];
-    }
+    case 1:
+      return [SIGNATURE, (cpu.apicId << 24) | (1 << 16) | (CLFLUSH_LINE << 8), features1Ecx(cpu), set(FEATURE_1_EDX)];
     case 5:
       return [64, 64, 0, 0]; // MONITOR's line, smallest and largest
     case 7:
       return subleaf === 0 ? [0, set(FEATURE_7_EBX), features7Ecx(cpu), 0] : NOTHING;
+    // The components of XCR0, the bytes of a block with those that are enabled, and with all. The two that there are were FXSAVE's, and have their place always.
+    // @clause x86.cpuid.xsave
+    case 0xd:
+      if (subleaf === 0) return [XCR0_SUPPORTED, XSAVE_BYTES, XSAVE_BYTES, 0];
+      return subleaf === 1 ? [set(FEATURE_D1_EAX), 0, 0, 0] : NOTHING;
     // @clause x86.cpuid.leaves
     case 0x80000000:
       return [MAX_EXTENDED, 0, 0, 0];

@@ -470,6 +470,6 @@ describe('control registers and MSRs', () => {
       .map((c) => String.fromCharCode(c))
       .join('');
     expect(text).toBe('GenuineIntel');
-    expect(lab.cpu.cpuid(lab.cpu, 0x1000, 0)).toEqual(lab.cpu.cpuid(lab.cpu, 7, 0));
+    expect(lab.cpu.cpuid(lab.cpu, 0x1000, 0)).toEqual(lab.cpu.cpuid(lab.cpu, 0xd, 0));
   });
 });

@@ -131,6 +131,7 @@ const X87_PARTS = [
 const MXCSR_PART = [24, 32] as const;
 const XMM = 160;
 
+// @clause x86.xsave.enable
 function requireXsave(cpu: Cpu): void {
   if (!(cpu.state.low32(OFFSET.CR4) & CR4.OSXSAVE)) throw undefinedOpcode();
   if (cpu.state.low32(OFFSET.CR0) & CR0.TS) throw deviceNotAvailable();
@@ -146,6 +147,8 @@ function inUse(image: Uint8Array): number {
   return (x87 ? COMPONENT.X87 : 0) | (isZero(image, XMM, XMM_BYTES_64) ? 0 : COMPONENT.SSE);
 }
 
+// @clause x86.xsave.components
+// @clause x86.xsaveopt.initial
 /** XSAVE; with `optimized`, XSAVEOPT, which leaves out what is in its initial state. */
 export function xsave(cpu: Cpu, insn: Instruction, optimized = false): void {
   requireXsave(cpu);
@@ -164,6 +167,7 @@ export function xsave(cpu: Cpu, insn: Instruction, optimized = false): void {
   cpu.mmu.write(at + BigInt(HEADER), 8, (marks & ~BigInt(wanted)) | BigInt(wanted & used), privilege);
 }
 
+// @clause x86.xrstor.initial
 export function xrstor(cpu: Cpu, insn: Instruction): void {
   requireXsave(cpu);
   const wanted = requested(cpu);
@@ -172,9 +176,11 @@ export function xrstor(cpu: Cpu, insn: Instruction): void {
   const header = new Uint8Array(24);
   loadBytes(cpu, at + BigInt(HEADER), header, 0, header.length);
   const marks = new DataView(header.buffer).getBigUint64(0, true);
+  // @clause x86.xrstor.checks
   if (marks & ~state.get64(OFFSET.XCR0) || !isZero(header, 8, 24)) throw generalProtection();
   const saved = new Uint8Array(xmmEnd(cpu));
   loadBytes(cpu, at, saved, 0, saved.length);
+  // @clause x86.xrstor.checks
   if (wanted & COMPONENT.SSE && mxcsrOf(saved) & ~MXCSR_MASK) throw generalProtection();
   pointersOf(saved, insn);
   const image = readFxImage(state);
@@ -196,6 +202,7 @@ export function xrstor(cpu: Cpu, insn: Instruction): void {
 
 // ## XCR0
 
+// @clause x86.xsave.xcr0
 export function xsetbv(cpu: Cpu, insn: Instruction): void {
   const { state } = cpu;
   if (!(state.low32(OFFSET.CR4) & CR4.OSXSAVE)) throw undefinedOpcode();

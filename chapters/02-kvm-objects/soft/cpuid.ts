@@ -6,6 +6,7 @@
 // enabled XSAVE, and whether its local APIC is on.
 
 import { CR4 } from '../../01-hardware-background/state.ts';
+import { XSAVE_BYTES } from '../../01-hardware-background/system/extended-state.ts';
 import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KvmCpuid2, KvmCpuidEntry2 } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
 import type { Hardware } from './hardware.ts';
@@ -33,6 +34,7 @@ const APIC_ENABLED = 1n << 11n;
 const HYPERVISOR = 1 << 31; // leaf 1, ECX: "you are a guest"
 const VMX = 1 << 5; // leaf 1, ECX
 const MONITOR = 1 << 3; // leaf 1, ECX
+const EXTENDED_STATE = 0xd;
 
 /** A vCPU's CPUID table. */
 export class CpuidTable {
@@ -61,6 +63,7 @@ export class CpuidTable {
 /** What the instruction returns now: the table and the two bits of run-time state. Linux: `kvm_update_cpuid_runtime()`. */
 export function cpuid(vcpu: SoftVcpu, leaf: number, index: number): CpuidAnswer {
   const answer = vcpu.cpuid.answer(leaf, index);
+  if (leaf === EXTENDED_STATE && index === 0) return { ...answer, ebx: XSAVE_BYTES };
   if (leaf !== 1) return answer;
   const osxsave = (vcpu.cr4 & BigInt(CR4.OSXSAVE)) !== 0n;
   const apic = (vcpu.apicBase & APIC_ENABLED) !== 0n;

@@ -163,6 +163,7 @@ export class Emulator implements EngineHost {
     state.set64(OFFSET.CR3, this.#paging.cr3);
     state.set64(OFFSET.CR4, this.#paging.cr4);
     state.set64(OFFSET.EFER, this.#paging.efer);
+    state.set64(OFFSET.XCR0, hardware.cpu.state.get64(OFFSET.XCR0));
     const cpl = (state.segRights(SEG.SS) & AR.DPL) >> AR.DPL_SHIFT;
     state.set32(OFFSET.CPL, cpl);
     state.set32(OFFSET.MODE, modeOf(state));
