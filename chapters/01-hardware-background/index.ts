@@ -328,6 +328,7 @@ export function smallestProgram(): SmallestProgram {
 // program, and it can be asked.
 //
 // ::include engine/host/fuzz.ts
+// ::include engine/host/fuzz/run.ts
 // ::include engine/host/fuzz/invent.ts
 // ::include engine/host/fuzz/values.ts
 // ::include engine/host/fuzz/world.ts

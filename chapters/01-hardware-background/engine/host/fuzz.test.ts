@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { describeProgram, describeState } from './fuzz/compare.ts';
 import { oracleMissing } from './fuzz/native.ts';
 import type { Program } from './fuzz/records.ts';
+import { fuzz } from './fuzz/run.ts';
 import type { Found } from './fuzz/shrink.ts';
-import { fuzz } from './fuzz.ts';
 
 const missing = oracleMissing();
 if (missing) console.log(`fuzz skipped: ${missing}`);

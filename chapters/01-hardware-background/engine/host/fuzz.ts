@@ -12,121 +12,21 @@
 // npm run fuzz -- --strict                       compare undefined flags as well
 // npm run fuzz -- --translated                   judge translated code, not the interpreter
 // npm run fuzz -- --save                         write each (minimised) mismatch into engine/counter-examples, with what the real processor did
+// npm run fuzz -- --replay                       asks the processor at hand about those
 // ```
 //
 // A mismatch is shown as the program's bytes with the mnemonics, then what differs (the real processor's value first), then the state that it started
 // with: after *shrinking*, so what is shown there matters. Undefined flags, and all else that is left out, are a table: `fuzz/excluded.ts`.
 
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { pathToFileURL } from 'node:url';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { describeProgram, describeState, differences } from './fuzz/compare.ts';
-import { Inventor } from './fuzz/invent.ts';
 import { NativeProcessor, oracleMissing } from './fuzz/native.ts';
-import { BATCH_CASES, OUTCOME, type Program, Records } from './fuzz/records.ts';
-import type { Saved } from './fuzz/saved.ts';
-import { type Found, Shrinker, what } from './fuzz/shrink.ts';
-import { Subject } from './fuzz/subject.ts';
-import { Random } from './fuzz/values.ts';
+import type { Program } from './fuzz/records.ts';
+import { fuzz } from './fuzz/run.ts';
+import { restore, type Saved } from './fuzz/saved.ts';
+import type { Found } from './fuzz/shrink.ts';
 import type { Bits } from './fuzz/world.ts';
-
-/** How to fuzz. */
-export interface Options {
-  readonly seed: number;
-  readonly bits: readonly Bits[];
-  /** Stop after so many cases, or so many milliseconds, whichever comes first. */
-  readonly cases: number;
-  readonly timeMs: number;
-  readonly only?: string;
-  readonly strict?: boolean;
-  /** Judge translated code instead of the interpreter. */
-  readonly translated?: boolean;
-  /** Mismatches of different kinds after which to stop. A kind is a mnemonic and what differs. */
-  readonly mismatches: number;
-  /** Cases made of each program. */
-  readonly inputs?: number;
-  readonly onMismatch?: (found: Found) => void;
-  readonly onFlicker?: (text: string) => void;
-  readonly onProgress?: (cases: number) => void;
-}
-
-/** What came of it. */
-export interface Report {
-  readonly cases: number;
-  /** Programs that showed a mismatch. */
-  readonly mismatches: number;
-  /** How many by kind. */
-  readonly kinds: ReadonlyMap<string, number>;
-  /** Mismatches that did not show again. */
-  readonly flickers: number;
-  readonly encodings: number;
-  readonly encodingsTotal: number;
-  readonly skipped: ReadonlyMap<string, number>;
-}
-
-/** Flags of the machine at hand, as Linux lists them. */
-export function hostFeatures(): Set<string> {
-  const line = /^flags\s*:(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'));
-  return new Set((line?.[1] ?? '').trim().split(/\s+/));
-}
-
-/** Invents cases and compares. */
-export async function fuzz(options: Options): Promise<Report> {
-  const { seed, bits, only, strict = false, inputs = options.translated ? 16 : 4 } = options;
-  using native = new NativeProcessor();
-  const subject = new Subject({ translated: options.translated ?? false });
-  const shrinker = new Shrinker(native, subject, strict);
-  const inventor = new Inventor(new Random(seed), { bits, inputs, features: hostFeatures(), ...(only && { only }) });
-  const mine = new Records(OUTCOME.BYTES, new Uint8Array(OUTCOME.BYTES * BATCH_CASES));
-  const kinds = new Map<string, number>();
-  const until = Date.now() + options.timeMs;
-  let cases = 0;
-  let mismatches = 0;
-  let flickers = 0;
-  while (cases < options.cases && Date.now() < until && kinds.size < options.mismatches) {
-    const batch = inventor.batch();
-    const theirs = native.run(batch);
-    subject.enter(batch);
-    for (let index = 0; index < batch.count; index++) subject.run(batch, index, mine);
-    const outcomes = await theirs;
-    const suspects = new Map<number, { index: number; about: string; found: string }>();
-    for (let index = 0; index < batch.count; index++) {
-      const number = batch.program[index] as number;
-      if (suspects.has(number)) continue;
-      const ours = { records: mine, index, changed: (at: number) => subject.changed(at) };
-      const found = differences(batch, index, { records: outcomes.records, index, changed: outcomes.changed }, ours, strict);
-      if (found.length > 0) suspects.set(number, { index, about: what(found[0]), found: found.join(', ') });
-    }
-    mismatches += suspects.size;
-    for (const [number, { index, about, found: first }] of suspects) {
-      const { names } = batch.programs[number] as Program;
-      const kind = `${names.join('; ')}: ${about}`;
-      const before = kinds.get(kind) ?? 0;
-      kinds.set(kind, before + 1);
-      // Programs of several instructions mostly show what one of them has been seen to do.
-      if (before > 0 || names.some((name) => kinds.has(`${name}: ${about}`) && names.length > 1)) continue;
-      const found = await shrinker.shrink(batch, index);
-      if (!found) {
-        flickers++;
-        options.onFlicker?.(`${describeProgram(batch.programs[number] as Program)}: ${first}; from ${describeState(batch, index)}`);
-        mismatches--;
-        if (before === 0) kinds.delete(kind);
-        continue;
-      }
-      const small = `${(found.batch.programs[0] as Program).names.join('; ')}: ${what(found.found[0])}`;
-      const known = small !== kind && kinds.has(small);
-      if (small !== kind) {
-        kinds.delete(kind);
-        kinds.set(small, (kinds.get(small) ?? 0) + 1);
-      }
-      if (!known) options.onMismatch?.(found);
-      if (kinds.size >= options.mismatches) break;
-    }
-    cases += batch.count;
-    options.onProgress?.(cases);
-  }
-  return { cases, mismatches, kinds, flickers, encodings: inventor.covered.size, encodingsTotal: inventor.total, skipped: inventor.skipped };
-}
 
 const mismatchText = ({ batch, found }: Found): string =>
   `${describeProgram(batch.programs[0] as Program)}\n  ${found.join('\n  ')}\n  from ${describeState(batch, 0)}`;
@@ -138,6 +38,25 @@ function keep({ saved }: Found): void {
   mkdirSync(COUNTER_EXAMPLES, { recursive: true });
   const before = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Saved[]) : [];
   writeFileSync(file, `${JSON.stringify([...before, saved], null, 2)}\n`);
+}
+
+/** Asks the processor at hand about the committed mismatches: they were observed on another one. Returns how many it answers otherwise. */
+async function replay(): Promise<number> {
+  using native = new NativeProcessor();
+  let [cases, others] = [0, 0];
+  for (const file of readdirSync(COUNTER_EXAMPLES).filter((name) => name.endsWith('.json'))) {
+    for (const saved of JSON.parse(readFileSync(new URL(file, COUNTER_EXAMPLES), 'utf8')) as Saved[]) {
+      const { batch, real } = restore(saved);
+      const outcomes = await native.run(batch);
+      const found = differences(batch, 0, real, { records: outcomes.records, index: 0, changed: outcomes.changed });
+      cases++;
+      if (found.length === 0) continue;
+      others++;
+      console.log(`${describeProgram(batch.programs[0] as Program)}\n  ${found.join('\n  ').replaceAll('ours', 'here')}`);
+    }
+  }
+  console.log(`fuzz: ${cases} counter-examples, ${others} answered otherwise by this processor`);
+  return others;
 }
 
 // ## The command
@@ -155,6 +74,7 @@ async function main(): Promise<number> {
       translated: { type: 'boolean', default: false },
       'keep-going': { type: 'boolean', default: false },
       save: { type: 'boolean', default: false },
+      replay: { type: 'boolean', default: false },
     },
   });
   const missing = oracleMissing();
@@ -162,6 +82,7 @@ async function main(): Promise<number> {
     console.log(`fuzz: skipped: ${missing}`);
     return 0;
   }
+  if (values.replay) return (await replay()) === 0 ? 0 : 1;
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
   const started = Date.now();
   let reported = started;
@@ -195,4 +116,4 @@ async function main(): Promise<number> {
   return report.mismatches === 0 ? 0 : 1;
 }
 
-if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) process.exitCode = await main();
+process.exitCode = await main();

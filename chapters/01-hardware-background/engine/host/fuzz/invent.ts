@@ -29,7 +29,7 @@ interface Piece {
 }
 
 /** What to invent. */
-export interface Wishes {
+interface Wishes {
   readonly bits: readonly Bits[];
   /** A mnemonic, or part of one: one instruction of each program is to be like it. */
   readonly only?: string;

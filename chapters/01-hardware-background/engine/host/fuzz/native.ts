@@ -19,7 +19,7 @@ export function oracleMissing(): string | null {
 }
 
 /** What {@link NativeProcessor.run} gives back: outcomes, and the bytes that the cases have changed in the data pages. */
-export interface Outcomes {
+interface Outcomes {
   readonly records: Records;
   /** By the number in OUTCOME.CHANGED. */
   changed(at: number, bytes: number): Uint8Array;

@@ -49,7 +49,7 @@ export const LOCAL: readonly LocalDescriptor[] = [
   { base: PLACE.CODE, limit: 0x3fff, big: false, contents: 1 },
 ];
 /** The selector of a local descriptor. */
-export const local = (index: number): number => index * 8 + 7;
+const local = (index: number): number => index * 8 + 7;
 
 export const SELECTOR = { CODE32: 0x23, DATA: 0x2b, CODE64: 0x33, PER_CPU: 0x7b } as const;
 /** The selectors that a program may name here. */
