@@ -260,6 +260,7 @@ export function smallestProgram(): SmallestProgram {
 // what it runs and looks at the world whenever it comes back.
 //
 // ::include engine/code-cache.ts
+// ::include engine/known-instructions.ts
 // ::include engine/interpreter.ts
 // ::include engine/engine.ts
 // ::include engine/flat-machine.ts

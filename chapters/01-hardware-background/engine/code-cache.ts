@@ -68,6 +68,8 @@ export interface Block {
 /** A page that holds, or lately held, decoded code. */
 interface CodePage {
   readonly blocks: Set<Block>;
+  /** The same by the pieces of the page in which they have bytes, so that a write need not look at all of them. */
+  readonly pieces: Set<Block>[];
   /** Blocks that had to go because they were overwritten. */
   rewritten: number;
   /** Writes since there was a block. */
@@ -85,7 +87,16 @@ interface Decoding {
   readonly system: number;
 }
 
+const PIECE_BYTES = 64;
 const pageOf = (place: number): number => Math.floor(place / PAGE_BYTES);
+
+/** The pieces of one page in which a block has bytes. */
+function piecesOf({ pieces }: CodePage, page: number, { place, second, bytes, firstBytes }: Block): Set<Block>[] {
+  const isFirst = pageOf(place) === page;
+  const start = isFirst ? place % PAGE_BYTES : second % PAGE_BYTES;
+  const length = isFirst ? firstBytes : bytes - firstBytes;
+  return pieces.slice(Math.floor(start / PIECE_BYTES), Math.floor((start + Math.max(length, 1) - 1) / PIECE_BYTES) + 1);
+}
 
 export class CodeCache {
   readonly #memory: PhysicalMemory;
@@ -164,11 +175,12 @@ export class CodeCache {
     for (const page of this.#pagesOf(block)) {
       let known = this.#byPage.get(page);
       if (!known) {
-        known = { blocks: new Set(), rewritten: 0, idle: 0 };
+        known = { blocks: new Set(), pieces: Array.from({ length: PAGE_BYTES / PIECE_BYTES }, () => new Set()), rewritten: 0, idle: 0 };
         this.#byPage.set(page, known);
         newPages.push(page * PAGE_BYTES);
       }
       known.blocks.add(block);
+      for (const piece of piecesOf(known, page, block)) piece.add(block);
       known.idle = 0;
     }
     this.#blocks.set(block.key, block);
@@ -202,8 +214,10 @@ export class CodeCache {
     this.#blocks.delete(block.key);
     for (const page of this.#pagesOf(block)) {
       const known = this.#byPage.get(page);
-      known?.blocks.delete(block);
-      if (known?.blocks.size === 0 && known.rewritten === 0) this.#byPage.delete(page);
+      if (!known) continue;
+      known.blocks.delete(block);
+      for (const piece of piecesOf(known, page, block)) piece.delete(block);
+      if (known.blocks.size === 0 && known.rewritten === 0) this.#byPage.delete(page);
     }
     for (let n = 0; n < block.records; n++) {
       const record = block.record + n * RECORD_BYTES;
@@ -230,11 +244,15 @@ export class CodeCache {
     for (let page = pageOf(place); page <= last; page++) {
       const known = this.#byPage.get(page);
       if (!known) continue;
-      for (const block of [...known.blocks]) {
-        if (!this.#covers(block, place, bytes)) continue;
-        known.rewritten++;
-        this.withdraw(block);
-        any = true;
+      const start = Math.max(place - page * PAGE_BYTES, 0);
+      const end = Math.min(place + bytes - page * PAGE_BYTES, PAGE_BYTES);
+      for (let n = Math.floor(start / PIECE_BYTES); n * PIECE_BYTES < end; n++) {
+        for (const block of known.pieces[n] as Set<Block>) {
+          if (!this.#covers(block, place, bytes)) continue;
+          known.rewritten++;
+          this.withdraw(block);
+          any = true;
+        }
       }
       if (known.blocks.size === 0 && ++known.idle > IDLE_WRITES) this.#byPage.delete(page);
     }

@@ -10,7 +10,7 @@ import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { lowHalf, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
-import { type Block, CodeCache } from './code-cache.ts';
+import { type Block, CodeCache, SHORT_BLOCK_INSTRUCTIONS } from './code-cache.ts';
 import {
   CONTEXT_EPOCH_AT,
   CONTEXT_MODE_BITS,
@@ -23,6 +23,7 @@ import {
   RECORD_BYTES,
   TRANSLATED,
 } from './interpreter.ts';
+import { KnownInstructions } from './known-instructions.ts';
 import { microOp, ONCE, WORD, WORD_BYTES } from './micro-ops.ts';
 import type { Decoded } from './translator/region.ts';
 import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';
@@ -131,6 +132,7 @@ export class Engine {
   readonly #once = new Set([...ONCE].map(microOp));
   readonly #systemOp = microOp('system');
   readonly #tooLong = microOp('raise.gp');
+  readonly #known = new KnownInstructions();
   #parked: Fault | VmExit | null = null;
   #epoch = 1;
   #memoryEpoch = 1;
@@ -586,7 +588,15 @@ export class Engine {
     let system = -1;
     let ended = false;
     const most = single ? 1 : this.#cache.roomAt(place);
+    const restless = most === SHORT_BLOCK_INSTRUCTIONS;
     for (let n = 0; n < most && !ended && at < pageEnd; n++) {
+      const known = restless ? this.#known.find(u8, at, pageEnd, mode & DECODING_MODE) : null;
+      if (known) {
+        this.#append(micros, known.micros);
+        ended = known.ended;
+        at += known.length;
+        continue;
+      }
       const decoded = decode(u8, at, pageEnd, mode);
       if (decoded === 'more' || decoded === 'too-many') {
         if (n > 0) break; // it gets a block of its own, and may fault only when it is reached
@@ -594,7 +604,10 @@ export class Engine {
         micros.push(...this.#overlong(mode));
         return this.#file({ key, place, code: u8.subarray(place, place + LONGEST), firstBytes: LONGEST, second: -1, micros, system });
       }
-      ({ ended, system } = this.#translate(decoded, mode, micros));
+      const own: Micro[] = [];
+      ({ ended, system } = this.#translate(decoded, mode, own));
+      if (restless && system < 0) this.#known.add(u8, at, mode & DECODING_MODE, decoded, own, ended);
+      this.#append(micros, own);
       at += decoded.insn.length;
     }
     if (!ended) micros.push(plain(this.#sequel));
@@ -681,9 +694,14 @@ export class Engine {
     }
     const builder = new Builder(insn, encoding, mode);
     build?.(builder);
-    const known = (op: number): boolean => this.#once.has(op) && micros.some((micro) => micro.op === op);
-    micros.push(...builder.micros.filter(({ op }) => !known(op)));
+    this.#append(micros, builder.micros);
     return { ended: builder.ended, system: -1 };
+  }
+  /** Appends records, but for those that a block needs once and has. */
+  #append(micros: Micro[], more: readonly Micro[]): void {
+    for (const micro of more) {
+      if (!this.#once.has(micro.op) || !micros.some(({ op }) => op === micro.op)) micros.push(micro);
+    }
   }
   // @clause x86.exception.instruction-length
   #overlong(mode: number): Micro[] {
