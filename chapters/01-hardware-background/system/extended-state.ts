@@ -38,13 +38,18 @@ export function requireFpu(cpu: Cpu): void {
 export const alignmentChecked = ({ state, cpl }: Cpu): boolean =>
   cpl === 3 && (state.low32(OFFSET.CR0) & CR0.AM) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.AC) !== 0;
 
-/** The address of an image, which must be a multiple of `unit` and accessible to its end. The last byte is asked for first, and a fault says so. */
-function imageAddress(cpu: Cpu, insn: Instruction, unit: bigint, bytes: number, write: boolean, first = bytes - 1): bigint {
-  const at = operandAddress(cpu, insn, 1, write);
+/** The address of an image, which must be a multiple of `unit`. */
+function alignedAddress(cpu: Cpu, insn: Instruction, unit: bigint, write: boolean, bytes = 1): bigint {
+  const at = operandAddress(cpu, insn, bytes, write);
   // @clause x86.fxsave.alignment
   if (at % unit) throw alignmentChecked(cpu) && at & 3n ? new Fault(VECTOR.AC, 0) : generalProtection();
+  return at;
+}
+/** The same of an image that must be accessible to its end. The last byte is asked for first, and a fault says so. */
+function imageAddress(cpu: Cpu, insn: Instruction, unit: bigint, bytes: number, write: boolean): bigint {
+  const at = alignedAddress(cpu, insn, unit, write);
   const access = write ? ACCESS.WRITE : ACCESS.READ;
-  cpu.mmu.probe(operandAddress(cpu, insn, 1, write, first), 1, access, privilegeOf(cpu.cpl));
+  cpu.mmu.probe(operandAddress(cpu, insn, 1, write, bytes - 1), 1, access, privilegeOf(cpu.cpl));
   cpu.mmu.probe(at, 1, access, privilegeOf(cpu.cpl));
   return at;
 }
@@ -172,29 +177,32 @@ export function xrstor(cpu: Cpu, insn: Instruction): void {
   requireXsave(cpu);
   const wanted = requested(cpu);
   const { state } = cpu;
-  const at = imageAddress(cpu, insn, 64n, XSAVE_BYTES, false, HEADER + 8); // the header is looked at first, and in it the reserved words
+  const privilege = privilegeOf(cpu.cpl);
+  const at = alignedAddress(cpu, insn, 64n, false, 4); // the segment's limit comes before the alignment
+  // The header must be there first, and in it the reserved words; then the first thing that is asked for; then the header is judged.
+  cpu.mmu.probe(operandAddress(cpu, insn, 1, false, HEADER + 8), 1, ACCESS.READ, privilege);
+  if (wanted) cpu.mmu.probe(at + BigInt(wanted & COMPONENT.X87 ? 0 : MXCSR_PART[0]), 1, ACCESS.READ, privilege);
   const header = new Uint8Array(24);
-  loadBytes(cpu, at + BigInt(HEADER), header, 0, header.length);
+  loadBytes(cpu, operandAddress(cpu, insn, 1, false, HEADER), header, 0, header.length);
   const marks = new DataView(header.buffer).getBigUint64(0, true);
   // @clause x86.xrstor.checks
   if (marks & ~state.get64(OFFSET.XCR0) || !isZero(header, 8, 24)) throw generalProtection();
-  const saved = new Uint8Array(xmmEnd(cpu));
-  loadBytes(cpu, at, saved, 0, saved.length);
-  // @clause x86.xrstor.checks
-  if (wanted & COMPONENT.SSE && mxcsrOf(saved) & ~MXCSR_MASK) throw generalProtection();
-  pointersOf(saved, insn);
-  const image = readFxImage(state);
   const present = Number(marks & 3n);
+  const image = readFxImage(state);
+  // What is not asked for, or not marked, is not read.
   const take = (from: number, to: number, there: boolean): void => {
-    if (there) image.set(saved.subarray(from, to), from);
+    if (there) loadBytes(cpu, at, image, from, to);
     else image.fill(0, from, to);
   };
   if (wanted & COMPONENT.X87) {
     for (const [from, to] of X87_PARTS) take(from, to, (present & COMPONENT.X87) !== 0);
-    if (!(present & COMPONENT.X87)) new DataView(image.buffer).setUint16(0, FCW_INIT, true);
+    if (present & COMPONENT.X87) pointersOf(image, insn);
+    else new DataView(image.buffer).setUint16(0, FCW_INIT, true);
   }
   if (wanted & COMPONENT.SSE) {
-    take(...MXCSR_PART, true); // present or not
+    take(...MXCSR_PART, true); // marked or not
+    // @clause x86.xrstor.checks
+    if (mxcsrOf(image) & ~MXCSR_MASK) throw generalProtection();
     take(XMM, xmmEnd(cpu), (present & COMPONENT.SSE) !== 0);
   }
   restoreImage(cpu, image);

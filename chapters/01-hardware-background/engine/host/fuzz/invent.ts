@@ -15,6 +15,7 @@ import { BATCH_CASES, Batch, CASE, type Program } from './records.ts';
 import { IMAGES, inventData, inventFpu, Pools, pointer, type Random } from './values.ts';
 import { type Bits, LEAVE, LOADABLE, LOCAL, PLACE, SELECTORS, USUAL_SEGMENTS } from './world.ts';
 
+const RESTORE = 'XRSTOR';
 const LONGEST_PROGRAM = 44;
 /** Batches that draw from the same pools. */
 const POOLS_LAST = 8;
@@ -95,6 +96,7 @@ export class Inventor {
       while (pieces.length < length && attempts++ < 100) {
         const piece = random.chance(5) && !this.#wishes.only ? this.#randomBytes(bits, at + size) : this.#instruction(bits, at + size);
         if (!piece || size + piece.bytes.length > LONGEST_PROGRAM) continue;
+        if (piece.definition.name === RESTORE && pieces.length > 0) continue; // others would choose what it restores
         // What follows an instruction could look at what it leaves undefined.
         const last = leavesSomethingUndefined(piece.definition.name) || piece.definition.name === 'UD';
         pieces.push(piece);
@@ -226,6 +228,8 @@ export class Inventor {
     if (!comparable(definition, this.#wishes.features)) return meant ? null : this.#skip(`${definition.name}: not comparable`);
     const elsewhere = definedElsewhere(Uint8Array.from(bytes), bits, definition, this.#wishes.features);
     if (elsewhere) return this.#skip(elsewhere);
+    // Its mask is in RAX: an address there would ask for components that only one of the two processors has.
+    if (definition.name === 'XRSTOR' && (insn.base === SLOT.RAX || insn.index === SLOT.RAX)) return this.#skip('XRSTOR by RAX');
     if (encoding === meant || definition.name !== 'UD') {
       const view = new DataView(Uint8Array.from(code).buffer);
       if (insn.base === SLOT.NEXT_RIP && insn.mod < 3) {
@@ -292,6 +296,11 @@ export class Inventor {
     cases.setU64(index, CASE.GPR + 8 * SLOT.RSP, BigInt(this.#stack(bits) - base(SEG.SS)) & mask);
     if (random.chance(50)) cases.setU64(index, CASE.GPR + 8 * SLOT.RCX, BigInt(random.below(70)));
     for (const piece of [...pieces].reverse()) this.#aim(piece, base, cases, index, mask);
+    // Of the components that the two processors may have, both have the first two.
+    if (pieces[0]?.definition.name === RESTORE) {
+      cases.setU64(index, CASE.GPR + 8 * SLOT.RAX, BigInt(random.below(4)));
+      cases.setU64(index, CASE.GPR + 8 * SLOT.RDX, 0n);
+    }
     cases.setU64(index, CASE.FLAGS, BigInt(this.#flags(bits, pieces)));
     inventFpu(random, pools, cases, index);
   }
@@ -319,11 +328,6 @@ export class Inventor {
     for (const { kind } of encoding.operands) {
       if (kind === 'X') setRegister(SLOT.RSI, at(insn.segment));
       if (kind === 'Y') setRegister(SLOT.RDI, at(SEG.ES));
-    }
-    // Of the components that the two processors may have, both have the first two.
-    if (definition.name === 'XRSTOR') {
-      setRegister(SLOT.RAX, BigInt(random.below(4)));
-      setRegister(SLOT.RDX, 0n);
     }
     if (definition.name === 'XLAT') setRegister(SLOT.RBX, at(insn.segment));
     if (definition.name === 'MASKMOVQ' || definition.name === 'MASKMOVDQU') setRegister(SLOT.RDI, at(insn.segment));
