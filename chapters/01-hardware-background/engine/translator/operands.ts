@@ -525,7 +525,7 @@ export class TranslatedOperands implements Emitter, Foresight {
       ? i64.extend_i32_u(i32.and(i32.add(here, i32.const(bytes - 1)), i32.const(-4096)))
       : i64.and(i64.add(here, i64.const(BigInt(bytes - 1))), i64.const(-4096n));
     const index = this.#narrow ? i32.shr_u(here, i32.const(shift)) : i32.wrap_i64(i64.shr_u(here, i64.const(BigInt(shift))));
-    const info = bytes | (access << 8) | (Number(constantOf(stack) ?? 0n) << 16);
+    const info = bytes | (access << 8) | (Number((constantOf(stack) ?? 0n) !== 0n) << 16);
     const miss = this.#context.import('miss', ['i64', 'i32', 'f64'], ['i32']);
     const now: Code = [i64.add(get(this.count), i64.const(BigInt(this.#done + 1))), 0xb9]; // as a JavaScript number
     return {
