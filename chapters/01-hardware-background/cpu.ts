@@ -1,14 +1,8 @@
 // # The processor
 //
 // Here the parts meet. The engine runs instructions and knows nothing of privilege. The MMU translates and knows nothing of instructions. The
-// system instructions know the rules, and VMX sits on top of all. What is left for this file is *time*: what happens between two instructions, and
-// in which order.
-//
-// The order is architecture. At one boundary there can be a single-step trap from the instruction that has just ended, an NMI, an external
-// interrupt, a hypervisor that waits for a window, and a breakpoint on the instruction to come. The manual ranks them, and the ranking is visible
-// to software: a debugger that steps through code with interrupts on must see its trap first, or it would step into the handler.
-//
-// ::figure boundary -- Four events due at one boundary, between an OUT under TF and the next instruction, in the order of a run.
+// system instructions know the rules, and VMX sits on top of all. What is left for this file is *time*: when the engine is let go, for how long, and
+// what has to be looked at when it comes back.
 
 import { Engine, type EngineHost } from './engine/engine.ts';
 import { readFlags } from './engine/flags.ts';
@@ -21,10 +15,10 @@ import { Mmu, type MmuHost, type PhysicalBus } from './mmu/mmu.ts';
 import { LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS, WIDE_LINEAR_ADDRESS_BITS } from './mmu/paging.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
 import { CpuState, CR0, CR4, EFER, FLAG, MODE, OFFSET, SEG, SLOT, WATCH } from './state.ts';
+import { ACTIVITY, Boundary, beginShadow, endShadow, expireShadow, isRepeatedString, SHADOW } from './system/boundary.ts';
 import { CR4_BITS, RESET_CR0 } from './system/control.ts';
 import { type Cpuid, modelCpuid } from './system/cpuid.ts';
 import { armed, DR6, dataBreakpoints, instructionBreakpoints } from './system/debug.ts';
-import { loadRealSegment } from './system/descriptors.ts';
 import { raise, raiseDebug, raiseFault, TRAPS } from './system/exceptions.ts';
 import { resetExtendedState } from './system/extended-state.ts';
 import { LinearMemory } from './system/linear-memory.ts';
@@ -39,15 +33,6 @@ import type { Trace } from './trace.ts';
 import { type DeliveredEvent, EVENT_TYPE, type VmxProcessor } from './vmx/processor.ts';
 
 export type { CpuOptions, CpuStop, InterruptSource, VmxExtension } from './system/surroundings.ts';
-
-/** Interruptibility bits, in OFFSET.SHADOW. */
-const SHADOW = { STI: 1, MOV_SS: 2, NMI: 8 } as const;
-/** Activity states, in OFFSET.ACTIVITY. */
-const ACTIVITY = { ACTIVE: 0, HLT: 1, SHUTDOWN: 2, WAIT_FOR_SIPI: 3 } as const;
-const EXIT = { INIT: 3, SIPI: 4 } as const;
-const LEGACY_PREFIXES: ReadonlySet<number> = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3]);
-/** INS, OUTS, MOVS, CMPS, STOS, LODS, SCAS. */
-const STRING_OPCODES: ReadonlySet<number> = new Set([0x6c, 0x6d, 0x6e, 0x6f, 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf]);
 
 /** One x86-64 processor. */
 export class Cpu implements EngineHost, MmuHost, VmxProcessor {
@@ -74,14 +59,10 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** DR6 conditions of a #DB that an instruction is about to raise as a fault. */
   faultDebug = 0;
 
-  #interrupts: InterruptSource | null = null;
-  #nmiPending = false;
-  #initPending = false;
-  #sipiVector = -1;
+  readonly #boundary = new Boundary(this);
   #timer: { at: number; fire: () => void } | null = null;
   #stopRequested = false;
   // What the instruction under way leaves behind.
-  #pendingDebug = 0; // DR6 conditions of the trap to raise after it
   #stepping = false; // TF was set before it
   #keepsRf = false; // it was an IRET, and RF is the one it loaded
   #breakpoints = { instructions: false, data: false, ports: false };
@@ -135,14 +116,12 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     state.set64(OFFSET.XCR0, 1n);
     resetExtendedState(this);
     this.vmx?.reset();
-    this.#settle('reset');
+    this.settle('reset');
   }
 
-  #settle(why: string): void {
-    this.#pendingDebug = 0;
-    this.#nmiPending = false;
-    this.#initPending = false;
-    this.#sipiVector = -1;
+  /** Forgets whatever was under way, and what was derived from the registers. */
+  settle(why: string): void {
+    this.#boundary.clear();
     this.delivering = null;
     this.intercepts = null;
     this.mmu.flush(why);
@@ -153,26 +132,26 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   // ## Signals from outside
 
   setInterruptSource(source: InterruptSource | null): void {
-    this.#interrupts = source;
+    this.#boundary.interrupts = source;
     this.eventsChanged();
   }
 
   /** Raises a non-maskable interrupt. One can wait while another is being handled. */
   nmi(): void {
-    this.#nmiPending = true;
+    this.#boundary.nmi = true;
     this.eventsChanged();
   }
 
   /** The INIT signal: the bootstrap processor starts over, another one waits for a start-up message. */
   init(): void {
-    this.#initPending = true;
+    this.#boundary.init = true;
     this.eventsChanged();
   }
 
   /** The start-up message: where a waiting processor begins, in pages. Ignored by one that does not wait. */
   sipi(vector: number): void {
     if (this.state.get32(OFFSET.ACTIVITY) !== ACTIVITY.WAIT_FOR_SIPI) return;
-    this.#sipiVector = vector & 0xff;
+    this.#boundary.sipi = vector & 0xff;
     this.eventsChanged();
   }
 
@@ -189,7 +168,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   }
 
   acknowledgeInterrupt(): number {
-    return this.#interrupts?.acknowledge() ?? 0;
+    return this.#boundary.interrupts?.acknowledge() ?? 0;
   }
 
   /** Something that matters at a boundary has changed: the engine is to stop at the next one. */
@@ -214,22 +193,10 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     }
   }
 
-  // STI, MOV SS and an IRET that sets RF do not stop the engine, so their shadow may have been over for long when somebody looks.
-  // @clause x86.interrupt.sti-shadow
-  /** Forgets a shadow of STI or MOV SS, and RF, that date from more than `age` instructions ago. */
-  #expireShadow(age: number): void {
-    const { state } = this;
-    const shadow = state.get32(OFFSET.SHADOW);
-    const flags = state.get32(OFFSET.RFLAGS);
-    if (shadow & (SHADOW.STI | SHADOW.MOV_SS) && this.instructions - state.getNumber(OFFSET.SHADOW_AT) > age)
-      state.set32(OFFSET.SHADOW, shadow & ~(SHADOW.STI | SHADOW.MOV_SS));
-    if (flags & FLAG.RF && this.instructions - state.getNumber(OFFSET.RESUME_AT) > age) state.set32(OFFSET.RFLAGS, flags & ~FLAG.RF);
-  }
-
   #leaveGuest(exit: VmExit): CpuStop | null {
     if (!this.vmx) throw exit;
-    this.#expireShadow(1);
-    this.#pendingDebug = 0;
+    expireShadow(this.state, 1);
+    this.#boundary.debug = 0;
     this.#stepping = false;
     const outcome = this.vmx.exit(exit);
     this.#tick();
@@ -242,7 +209,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const { state } = this;
     state.set32(OFFSET.EVENTS, 0);
     this.#tick();
-    this.#expireShadow(0);
+    expireShadow(this.state, 0);
     if (this.#stopRequested) {
       this.#stopRequested = false;
       return { kind: 'stop' };
@@ -256,7 +223,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
       this.#timer = null;
       fire();
     }
-    if (this.#takeEvent()) return null;
+    if (this.#boundary.take()) return null;
     this.#watch();
     const activity = state.get32(OFFSET.ACTIVITY);
     if (activity !== ACTIVITY.ACTIVE) return this.#idle(activity);
@@ -302,81 +269,6 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     if (conditions) raiseDebug(this, conditions);
   }
 
-  // ## Between two instructions
-
-  /** Takes the most urgent event, if there is one that can be taken. */
-  #takeEvent(): boolean {
-    const { state } = this;
-    if (this.#takeInit()) return true;
-    const activity = state.get32(OFFSET.ACTIVITY);
-    if (activity === ACTIVITY.WAIT_FOR_SIPI) return false;
-    const shadow = state.get32(OFFSET.SHADOW);
-    // @clause x86.interrupt.debug-first
-    if (this.#pendingDebug !== 0 && !(shadow & SHADOW.MOV_SS)) {
-      const conditions = this.#pendingDebug;
-      this.#pendingDebug = 0;
-      raiseDebug(this, conditions);
-      return true;
-    }
-    const inhibited = (shadow & (SHADOW.STI | SHADOW.MOV_SS)) !== 0;
-    const canNmi = !inhibited && !(shadow & SHADOW.NMI);
-    const canInterrupt = !inhibited && (state.get32(OFFSET.RFLAGS) & FLAG.IF) !== 0;
-    if (this.intercepts && activity !== ACTIVITY.SHUTDOWN) this.intercepts.windows(canInterrupt, canNmi);
-    if (this.#nmiPending && this.#takeNmi(canNmi)) return true;
-    return activity !== ACTIVITY.SHUTDOWN && this.#takeInterrupt(canInterrupt);
-  }
-
-  // @clause x86.smp.init-sipi
-  #takeInit(): boolean {
-    const { state, vmx } = this;
-    if (this.#initPending && !(vmx?.operating && !this.intercepts)) {
-      this.#initPending = false;
-      if (this.intercepts) throw new VmExit(EXIT.INIT);
-      const caches = state.get64(OFFSET.CR0) & BigInt(CR0.CD | CR0.NW);
-      resetProgram(this);
-      state.set64(OFFSET.CR0, caches | BigInt(CR0.ET));
-      this.#settle('init');
-      if (this.apicId !== 0) state.set32(OFFSET.ACTIVITY, ACTIVITY.WAIT_FOR_SIPI);
-      return true;
-    }
-    if (this.#sipiVector < 0 || state.get32(OFFSET.ACTIVITY) !== ACTIVITY.WAIT_FOR_SIPI) return false;
-    const vector = this.#sipiVector;
-    this.#sipiVector = -1;
-    if (this.intercepts) throw new VmExit(EXIT.SIPI, BigInt(vector));
-    loadRealSegment(this, SEG.CS, vector << 8);
-    state.setSlot(SLOT.RIP, 0n);
-    state.setSlot(SLOT.NEXT_RIP, 0n);
-    state.set32(OFFSET.ACTIVITY, ACTIVITY.ACTIVE);
-    this.modeChanged();
-    return true;
-  }
-
-  // @clause x86.nmi.masking
-  #takeNmi(allowed: boolean): boolean {
-    const { state } = this;
-    if (this.intercepts) {
-      this.#nmiPending = false;
-      this.intercepts.nmi();
-      this.#nmiPending = true;
-    }
-    if (!allowed) return false;
-    this.#nmiPending = false;
-    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) | SHADOW.NMI);
-    raise(this, { vector: VECTOR.NMI, type: EVENT_TYPE.NMI, errorCode: null, returnTo: state.slot(SLOT.RIP), resume: false });
-    return true;
-  }
-
-  // @clause x86.interrupt.delivery
-  #takeInterrupt(allowed: boolean): boolean {
-    if (!this.#interrupts?.pending()) return false;
-    // In non-root operation the hypervisor may want it whatever RFLAGS.IF says: then this throws.
-    this.intercepts?.externalInterrupt();
-    if (!allowed) return false;
-    const vector = this.#interrupts.acknowledge();
-    raise(this, { vector, type: EVENT_TYPE.EXTERNAL, errorCode: null, returnTo: this.state.slot(SLOT.RIP), resume: false });
-    return true;
-  }
-
   // ## Executing
   //
   // Usually the engine is let go until something happens. Some conditions last for exactly one instruction (the shadow of STI or MOV SS, the resume
@@ -399,7 +291,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     this.#tick();
     if (stop.kind === 'vmexit') return this.#leaveGuest(stop.exit);
     if (stop.kind === 'fault') {
-      this.#pendingDebug = 0;
+      this.#boundary.debug = 0;
       this.#fault(stop.fault);
       if (monitorTrap && this.vmx?.monitorTrap) this.vmx.monitorTrapExit();
       return null;
@@ -414,25 +306,18 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
       else state.set64(OFFSET.RESUME_AT, state.get64(OFFSET.ICOUNT));
     }
     // Between two elements of a repeated instruction the handler sees RF set: the instruction has begun, and a breakpoint on it has been reported.
-    if (this.#stepping && state.slot(SLOT.RIP) === rip && this.#repeats(this.#linearRip())) {
+    if (
+      this.#stepping &&
+      state.slot(SLOT.RIP) === rip &&
+      isRepeatedString(state, this.#linearRip(), (at) => this.#inspected(() => this.mem.read8(this.wrapLinear(at))))
+    ) {
       state.set32(OFFSET.RFLAGS, flags | FLAG.RF);
       state.set64(OFFSET.RESUME_AT, state.get64(OFFSET.ICOUNT));
     }
     // @clause x86.debug.single-step
-    if (this.#stepping && intercepts === this.intercepts) this.#pendingDebug |= DR6.mask.BS;
+    if (this.#stepping && intercepts === this.intercepts) this.#boundary.debug |= DR6.mask.BS;
     if (monitorTrap && this.vmx?.monitorTrap) this.vmx.monitorTrapExit();
     return null;
-  }
-
-  /** Is the instruction at a linear address, which has just been executed, a string instruction with a repeat prefix? */
-  #repeats(linear: bigint): boolean {
-    const code64 = (this.state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
-    const isPrefix = (byte: number): boolean => LEGACY_PREFIXES.has(byte) || (code64 && (byte & 0xf0) === 0x40);
-    const byteAt = (n: number): number => this.#inspected(() => this.mem.read8(this.wrapLinear(linear + BigInt(n))));
-    let repeated = false;
-    let n = 0;
-    for (; isPrefix(byteAt(n)); n++) repeated ||= byteAt(n) === 0xf2 || byteAt(n) === 0xf3;
-    return repeated && STRING_OPCODES.has(byteAt(n));
   }
 
   #fault(fault: Fault): void {
@@ -473,7 +358,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** An event has been delivered through the IDT: the processor is awake, and what inhibited interrupts for an instruction does no more. */
   eventDelivered(): void {
     this.state.set32(OFFSET.ACTIVITY, ACTIVITY.ACTIVE);
-    this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) & ~(SHADOW.STI | SHADOW.MOV_SS));
+    endShadow(this.state);
     this.#stepping = false;
     this.#mayTakeMore();
   }
@@ -486,19 +371,13 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   // Two of these in a row must not inhibit for ever: when something is waiting, the second shadow ends with the first.
   shadowSti(): void {
-    this.#shadow(SHADOW.STI);
+    beginShadow(this.state, SHADOW.STI);
     this.#mayTakeMore();
   }
   shadowMovSs(): void {
-    this.#shadow(SHADOW.MOV_SS);
+    beginShadow(this.state, SHADOW.MOV_SS);
     this.#mayTakeMore();
   }
-  #shadow(kind: number): void {
-    const { state } = this;
-    state.set32(OFFSET.SHADOW, state.get32(OFFSET.SHADOW) | kind);
-    state.set64(OFFSET.SHADOW_AT, state.get64(OFFSET.ICOUNT));
-  }
-
   unblockNmi(): void {
     if (!(this.state.get32(OFFSET.SHADOW) & SHADOW.NMI)) return;
     this.state.set32(OFFSET.SHADOW, this.state.get32(OFFSET.SHADOW) & ~SHADOW.NMI);
@@ -531,7 +410,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   /** A #DB is due after the present instruction. */
   trapAfter(conditions: number): void {
-    this.#pendingDebug |= conditions;
+    this.#boundary.debug |= conditions;
     this.eventsChanged();
   }
 
@@ -573,7 +452,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** Who wants to know of system instructions. */
   #watch(): void {
     const { intercepts } = this;
-    const pending = this.#nmiPending || (intercepts !== null && intercepts.watchesWindows !== false) || (this.#interrupts?.pending() ?? false);
+    const pending = (intercepts !== null && intercepts.watchesWindows !== false) || this.#boundary.waiting;
     const watch =
       (this.trace ? WATCH.TRACE : 0) |
       (intercepts ? WATCH.HYPERVISOR : 0) |
@@ -652,7 +531,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
 
   system(op: SystemOp, insn: Instruction): VmExit | null {
     this.#tick();
-    this.#expireShadow(1);
+    expireShadow(this.state, 1);
     this.#leaving = null;
     OPERATIONS[op](this, insn);
     return this.#leaving;

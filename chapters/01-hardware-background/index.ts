@@ -262,6 +262,8 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/code-cache.ts
 // ::include engine/known-instructions.ts
 // ::include engine/interpreter.ts
+// ::include engine/surroundings.ts
+// ::include engine/block-maker.ts
 // ::include engine/engine.ts
 // ::include engine/flat-machine.ts
 //
@@ -414,6 +416,7 @@ export function smallestProgram(): SmallestProgram {
 // top of this page.
 //
 // ::include system/surroundings.ts
+// ::include system/boundary.ts
 // ::include cpu.ts
 // ::include bare-machine.ts
 //

@@ -4,13 +4,10 @@
 // back. What it does not know -- page tables, descriptors, interrupts -- it asks of its host, the rest of the processor.
 
 import { Fault, generalProtection, stackFault, VmExit } from '../faults.ts';
-import { Builder, type Micro } from '../isa/builder.ts';
-import { decode, LONGEST } from '../isa/decoder.ts';
-import type { Instruction } from '../isa/instruction.ts';
-import type { SystemOp } from '../isa/system-ops.ts';
 import { lowHalf, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
-import { type Block, CodeCache, SHORT_BLOCK_INSTRUCTIONS } from './code-cache.ts';
+import { BlockMaker, blockKey, isCanonical, isCode64 } from './block-maker.ts';
+import { type Block, CodeCache } from './code-cache.ts';
 import {
   CONTEXT_EPOCH_AT,
   CONTEXT_MODE_BITS,
@@ -23,61 +20,11 @@ import {
   RECORD_BYTES,
   TRANSLATED,
 } from './interpreter.ts';
-import { KnownInstructions } from './known-instructions.ts';
-import { microOp, ONCE, WORD, WORD_BYTES } from './micro-ops.ts';
-import type { Decoded } from './translator/region.ts';
+import { WORD, WORD_BYTES } from './micro-ops.ts';
+import { ACCESS, type EngineHost, type EngineOptions, type Stop } from './surroundings.ts';
 import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';
 
-/** Kinds of access, as the MMU is asked for them. A read-modify-write faults as a write. */
-export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2 } as const;
-
-/**
- * What the engine needs from the rest of the processor. Methods may throw Fault or VmExit: the instruction is abandoned, and `Engine.run` returns the
- * thrown value. While they run, RIP is the current instruction and NEXT_RIP the one that follows; a control transfer assigns NEXT_RIP.
- */
-export interface EngineHost {
-  /**
-   * Translates for instruction fetch: buffer offset of the byte at `linear`, valid up to the end of its 4 KiB page; -1 when the page is not RAM, and
-   * the engine then fetches byte by byte with `readSlow`. The engine has already checked CS's limit, or that the address is canonical.
-   */
-  fetch(linear: bigint): number;
-  /**
-   * Data TLB miss. RAM: fills the TLB bank in use and returns the buffer offset. Not RAM, or crossing a page: returns -1, and the engine then calls
-   * readSlow or writeSlow. In 64-bit code the engine has already checked that the address is canonical (#GP, or #SS for the stack segment).
-   * A Fault or VmExit may be returned as well as thrown.
-   */
-  translate(linear: bigint, bytes: number, access: number): number | Fault | VmExit;
-  /** A read of 1, 2, 4 or 8 bytes that crosses a page or meets a device. Returns the value, unsigned. */
-  readSlow(linear: bigint, bytes: number, access: number): bigint;
-  /** Likewise a write. Both pages of a crossing write are checked before either is written. Calls `codeWritten` for what it writes to RAM. */
-  writeSlow(linear: bigint, bytes: number, value: bigint): void;
-  /** Executes a system instruction. A VmExit may be returned as well as thrown, and costs less so. */
-  system(op: SystemOp, insn: Instruction): VmExit | null;
-  /** A port that the program may use, and that nobody wants to be asked about. Values are unsigned. */
-  portRead(port: number, bytes: number): number;
-  portWrite(port: number, bytes: number, value: number): void;
-  /** The RAM page at `hpa` has just come to hold decoded code: invalidate the write tag of every TLB entry (both banks) that maps it. */
-  protectCode(hpa: number): void;
-}
-
-/** Why `Engine.run` came back. Except after a fault or VM exit, RIP has been committed: it is the next instruction to execute. */
-export type Stop =
-  | { readonly kind: 'deadline' }
-  | { readonly kind: 'events' }
-  | { readonly kind: 'stop' }
-  | { readonly kind: 'fault'; readonly fault: Fault }
-  | { readonly kind: 'vmexit'; readonly exit: VmExit };
-
-/** Options of {@link Engine}. `arenaBytes` bounds the memory for decoded code, taken from the private area. */
-export interface EngineOptions {
-  readonly arenaBytes?: number;
-  /** Translate hot code to WebAssembly. What the guest does, and when, does not depend on it. */
-  readonly translate?: boolean;
-  /** How often a block is interpreted before it is hot. 0: it is translated when it is first met, as often as it changes. */
-  readonly heat?: number;
-  /** False: all system instructions are the host's, the ordinary case too. For a host without the tables and TLB banks that their micro-operations look at. */
-  readonly ordinary?: boolean;
-}
+export { ACCESS, type EngineHost, type EngineOptions, type Stop } from './surroundings.ts';
 
 /** What TypeScript calls of the library. See micro-ops/system.ts. */
 interface Library {
@@ -89,10 +36,6 @@ interface Library {
  * better compiled code only when it is entered again.
  */
 const SLICE = 1 << 18;
-/** Records of the longest single instruction: ENTER with 31 levels. */
-const SCRATCH_RECORDS = 512;
-/** The parts of MODE that change what bytes mean. The others change only what may be accessed. */
-const DECODING_MODE = MODE.CODE | MODE.STACK32 | MODE.FLAT;
 const NEXT_PAGE = BigInt(PAGE_BYTES);
 /** Place of the interpreter in the table of functions that run code. */
 const INTERPRETER = 0;
@@ -114,9 +57,9 @@ export class Engine {
   readonly #state: CpuState;
   readonly #host: EngineHost;
   readonly #cache: CodeCache;
+  readonly #maker: BlockMaker;
   readonly #words: number;
   readonly #jumpCache: number;
-  readonly #scratch: number;
   readonly #code = new WebAssembly.Table({ element: 'anyfunc', initial: 1 });
   readonly #functions: (CodeFunction | null)[] = [];
   /** Translations of hot code, when there are to be any. */
@@ -126,18 +69,9 @@ export class Engine {
   #attemptsAt = -1;
   /** Counts occasions on which decoded or translated code had to go. */
   #withdrawn = 0;
-  readonly #crossing = { 8: microOp('crossing.8'), 4: microOp('crossing.4') };
-  readonly #insn = { 8: microOp('insn.8'), 4: microOp('insn.4'), limit: microOp('insn.limit') };
-  readonly #sequel = microOp('sequel');
-  readonly #once = new Set([...ONCE].map(microOp));
-  readonly #systemOp = microOp('system');
-  readonly #tooLong = microOp('raise.gp');
-  readonly #known = new KnownInstructions();
   #parked: Fault | VmExit | null = null;
   #epoch = 1;
   #memoryEpoch = 1;
-  #scratchSystem = -1;
-  readonly #ordinary: boolean;
   /** Library functions that TypeScript calls as well. */
   readonly library: Library;
 
@@ -148,8 +82,8 @@ export class Engine {
     this.#host = host;
     this.#words = memory.reserve(WORD_BYTES);
     this.#jumpCache = memory.reserve(JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
-    this.#scratch = memory.reserve(SCRATCH_RECORDS * RECORD_BYTES);
     this.#cache = new CodeCache(memory, arenaBytes, () => this.#nextEpoch());
+    this.#maker = new BlockMaker(memory, state, host, this.#cache, ordinary);
     this.#clearJumpCache();
     const pages = memory.buffer.byteLength / 65536;
     const shared = !(memory.buffer instanceof ArrayBuffer);
@@ -158,7 +92,6 @@ export class Engine {
     const { exports } = new WebAssembly.Instance(module, { env: imports });
     this.#install(INTERPRETER, exports.run as CodeFunction);
     this.#heat = heat;
-    this.#ordinary = ordinary;
     this.library = exports as unknown as Library;
     if (!translate) return;
     this.translator = new Translator({
@@ -172,7 +105,7 @@ export class Engine {
         allowsSegment: (segment: number, offset: bigint, bytes: number, access: number) =>
           Number(!this.#segmentAllows(segment, offset, bytes, access)),
       },
-      decode: (place, end, mode) => this.#decodeForRegion(place, end, mode),
+      decode: (place, end, mode) => this.#maker.instruction(place, end, mode),
     });
   }
 
@@ -245,15 +178,8 @@ export class Engine {
   #checkTarget(): void {
     const state = this.#state;
     const next = state.slot(SLOT.NEXT_RIP);
-    const fine = this.#code64 ? this.#isCanonical(next) : next <= BigInt(state.segLimit(SEG.CS));
+    const fine = isCode64(state) ? isCanonical(state, next) : next <= BigInt(state.segLimit(SEG.CS));
     if (!fine) throw generalProtection();
-  }
-
-  #isCanonical(address: bigint): boolean {
-    return BigInt.asUintN(64, BigInt.asIntN(64 - this.#state.get32(OFFSET.CANONICAL_SHIFT), address)) === address;
-  }
-  get #code64(): boolean {
-    return (this.#state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
   }
 
   // ## What the interpreter relies on
@@ -276,7 +202,7 @@ export class Engine {
   /** Brings the copies of mode and code base up to date: after anything that may have changed the mode. */
   #refresh(): void {
     const state = this.#state;
-    const base = this.#code64 ? 0n : state.segBase(SEG.CS);
+    const base = isCode64(state) ? 0n : state.segBase(SEG.CS);
     this.#memory.view.setBigUint64(this.#words + WORD.CODE_BASE, base, true);
     const bank = (state.get32(OFFSET.TLB) / PAGE_BYTES) & BANK_MASK;
     const context = state.get32(OFFSET.MODE) | (bank << CONTEXT_MODE_BITS) | (this.#epoch << CONTEXT_EPOCH_AT);
@@ -399,15 +325,14 @@ export class Engine {
     const state = this.#state;
     const mode = state.get32(OFFSET.MODE);
     const rip = state.slot(SLOT.RIP);
-    const linear = this.#code64 ? rip : BigInt.asUintN(32, rip + state.segBase(SEG.CS));
+    const linear = isCode64(state) ? rip : BigInt.asUintN(32, rip + state.segBase(SEG.CS));
     const place = this.#fetch(rip, linear);
-    if (place < 0) return interpreting(this.#uncached(linear, mode, null));
+    if (place < 0) return interpreting(this.#maker.uncached(linear, mode, null));
     // Single steps get blocks of their own, so that they do not leave short blocks behind for those who run on.
     const single = state.getNumber(OFFSET.DEADLINE) - state.getNumber(OFFSET.ICOUNT) === 1;
-    const key = place * 64 + (mode & DECODING_MODE) * 2 + Number(single);
-    const known = this.#cache.find(key);
-    const block = known && this.#stillGood(known, linear) ? known : this.#decode(key, place, linear, mode, single);
-    if (!block) return interpreting(this.#uncached(linear, mode, place));
+    const known = this.#cache.find(blockKey(place, mode, single));
+    const block = known && this.#stillGood(known, linear) ? known : this.#maker.make({ place, linear, mode, single }, this.#memoryEpoch);
+    if (!block) return interpreting(this.#maker.uncached(linear, mode, place));
     if (!single) {
       const translation = this.#translation(rip, block);
       this.#remember(rip, block, translation);
@@ -423,7 +348,7 @@ export class Engine {
     const { translator } = this;
     if (!translator || block.second >= 0) return null;
     const mode = this.#state.get32(OFFSET.MODE);
-    if (!(this.#code64 || mode & MODE.FLAT)) return null;
+    if (!(isCode64(this.#state) || mode & MODE.FLAT)) return null;
     const circumstances = { mode, bank: this.#state.get32(OFFSET.TLB) };
     const found = translator.find(block.place, rip, circumstances);
     if (found) {
@@ -464,14 +389,6 @@ export class Engine {
   #setHeat(block: Block): void {
     const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
     block.heat = Number.isFinite(times) ? times : 0;
-  }
-  #decodeForRegion(place: number, end: number, mode: number): Decoded | null {
-    const decoded = decode(this.#memory.u8, place, end, mode);
-    if (typeof decoded === 'string' || decoded.encoding.definition.system) return null;
-    const { insn, encoding } = decoded;
-    const builder = new Builder(insn, encoding, mode);
-    encoding.definition.build?.(builder);
-    return { length: insn.length, micros: builder.micros, ended: builder.ended };
   }
   #entryOf(rip: bigint): number {
     const linear = BigInt.asUintN(64, rip + this.#memory.view.getBigUint64(this.#words + WORD.CODE_BASE, true));
@@ -524,7 +441,8 @@ export class Engine {
     const linear = BigInt.asUintN(64, signed);
     const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
     // @clause x86.segment.canonical
-    if (this.#code64 && !(this.#isCanonical(linear) && this.#isCanonical(last))) throw stack ? stackFault() : generalProtection();
+    if (isCode64(this.#state) && !(isCanonical(this.#state, linear) && isCanonical(this.#state, last)))
+      throw stack ? stackFault() : generalProtection();
     return this.#host.translate(linear, bytes, access);
   }
   #holdsCodeAt(place: number): boolean {
@@ -559,158 +477,11 @@ export class Engine {
       }
       block.checked = this.#memoryEpoch;
     }
-    if (block.second >= 0 && this.#fetchNextPage(linear) !== block.second) {
+    if (block.second >= 0 && this.#maker.fetchNextPage(linear) !== block.second) {
       this.#cache.withdraw(block);
       return false;
     }
     return true;
-  }
-
-  /** Translates the page after the one of `linear`, for the instruction that continues there. */
-  #fetchNextPage(linear: bigint): number {
-    const state = this.#state;
-    const next = (linear & -NEXT_PAGE) + NEXT_PAGE;
-    if (this.#code64) {
-      const wrapped = BigInt.asUintN(64, next);
-      if (!this.#isCanonical(wrapped)) throw generalProtection();
-      return this.#host.fetch(wrapped);
-    }
-    if (state.slot(SLOT.RIP) + (next - linear) > BigInt(state.segLimit(SEG.CS))) throw generalProtection();
-    return this.#host.fetch(BigInt.asUintN(32, next));
-  }
-
-  /** Decodes a block. Null: its first instruction continues on a page that is not RAM. */
-  #decode(key: number, place: number, linear: bigint, mode: number, single: boolean): Block | null {
-    const { u8 } = this.#memory;
-    const pageEnd = (Math.floor(place / PAGE_BYTES) + 1) * PAGE_BYTES;
-    const micros: Micro[] = [];
-    let at = place;
-    let system = -1;
-    let ended = false;
-    const most = single ? 1 : this.#cache.roomAt(place);
-    const restless = most === SHORT_BLOCK_INSTRUCTIONS;
-    for (let n = 0; n < most && !ended && at < pageEnd; n++) {
-      const known = restless ? this.#known.find(u8, at, pageEnd, mode & DECODING_MODE) : null;
-      if (known) {
-        this.#append(micros, known.micros);
-        ended = known.ended;
-        at += known.length;
-        continue;
-      }
-      const decoded = decode(u8, at, pageEnd, mode);
-      if (decoded === 'more' || decoded === 'too-many') {
-        if (n > 0) break; // it gets a block of its own, and may fault only when it is reached
-        if (decoded === 'more') return this.#decodeAcross(key, place, linear, mode);
-        micros.push(...this.#overlong(mode));
-        return this.#file({ key, place, code: u8.subarray(place, place + LONGEST), firstBytes: LONGEST, second: -1, micros, system });
-      }
-      const own: Micro[] = [];
-      ({ ended, system } = this.#translate(decoded, mode, own));
-      if (restless && system < 0) this.#known.add(u8, at, mode & DECODING_MODE, decoded, own, ended);
-      this.#append(micros, own);
-      at += decoded.insn.length;
-    }
-    if (!ended) micros.push(plain(this.#sequel));
-    return this.#file({ key, place, code: u8.subarray(place, at), firstBytes: at - place, second: -1, micros, system });
-  }
-
-  /** A block that is one instruction, partly on the next page. */
-  #decodeAcross(key: number, place: number, linear: bigint, mode: number): Block | null {
-    const { u8 } = this.#memory;
-    const firstBytes = PAGE_BYTES - (place % PAGE_BYTES);
-    const second = this.#fetchNextPage(linear);
-    if (second < 0) return null;
-    const bytes = new Uint8Array(firstBytes + LONGEST);
-    bytes.set(u8.subarray(place, place + firstBytes));
-    bytes.set(u8.subarray(second, second + LONGEST), firstBytes);
-    const check = this.#crossing[this.#code64 ? 8 : 4];
-    const micros: Micro[] = [{ ...plain(check), imm: BigInt(second) }];
-    const decoded = decode(bytes, 0, bytes.length, mode);
-    let system = -1;
-    let length = LONGEST;
-    if (decoded === 'too-many' || decoded === 'more') micros.push(...this.#overlong(mode));
-    else {
-      const { ended, system: index } = this.#translate(decoded, mode, micros);
-      system = index;
-      length = decoded.insn.length;
-      if (!ended) micros.push(plain(this.#sequel));
-    }
-    return this.#file({ key, place, code: bytes.subarray(0, length), firstBytes, second, micros, system });
-  }
-
-  #file(decoding: Parameters<CodeCache['add']>[0]): Block {
-    const { block, newPages } = this.#cache.add(decoding, this.#memoryEpoch);
-    for (const page of newPages) this.#host.protectCode(page - this.#memory.ramOffset);
-    return block;
-  }
-
-  /** Code that is not in RAM is fetched byte by byte, decoded one instruction at a time, and not kept. */
-  #uncached(linear: bigint, mode: number, place: number | null): number {
-    const state = this.#state;
-    const bytes = new Uint8Array(LONGEST + 1);
-    const micros: Micro[] = [];
-    this.#cache.freeSystem(this.#scratchSystem);
-    this.#scratchSystem = -1;
-    for (let n = 0; ; n++) {
-      const offset = linear + BigInt(n);
-      const decoded = decode(bytes, 0, n, mode);
-      if (decoded === 'more') {
-        if (!this.#code64 && state.slot(SLOT.RIP) + BigInt(n) > BigInt(state.segLimit(SEG.CS))) throw generalProtection();
-        const inFirst = place !== null && (place % PAGE_BYTES) + n < PAGE_BYTES;
-        const here = BigInt.asUintN(this.#code64 ? 64 : 32, offset);
-        if (this.#code64 && !this.#isCanonical(here)) throw generalProtection();
-        bytes[n] = inFirst ? (this.#memory.u8[place + n] as number) : this.#fetchByte(here);
-        continue;
-      }
-      if (decoded === 'too-many') micros.push(...this.#overlong(mode));
-      else {
-        const { ended, system } = this.#translate(decoded, mode, micros);
-        this.#scratchSystem = system;
-        if (!ended) micros.push(plain(this.#sequel));
-      }
-      this.#cache.writeRecords(this.#scratch, micros);
-      return this.#scratch;
-    }
-  }
-  #fetchByte(linear: bigint): number {
-    const place = this.#host.fetch(linear);
-    return place < 0 ? Number(this.#host.readSlow(linear, 1, ACCESS.READ)) : (this.#memory.u8[place] as number);
-  }
-
-  /** Appends the records of one instruction. */
-  #translate(decoded: Exclude<ReturnType<typeof decode>, string>, mode: number, micros: Micro[]): { ended: boolean; system: number } {
-    const { insn, encoding } = decoded;
-    micros.push(this.#begin(mode, insn.length));
-    const { build, system: op } = encoding.definition;
-    if (op) {
-      if (this.#ordinary && build) {
-        const ordinary = new Builder(insn, encoding, mode);
-        build(ordinary);
-        micros.push(...ordinary.micros);
-      }
-      const system = this.#cache.addSystem({ op, insn });
-      micros.push({ ...plain(this.#systemOp), imm: BigInt(system) });
-      return { ended: true, system };
-    }
-    const builder = new Builder(insn, encoding, mode);
-    build?.(builder);
-    this.#append(micros, builder.micros);
-    return { ended: builder.ended, system: -1 };
-  }
-  /** Appends records, but for those that a block needs once and has. */
-  #append(micros: Micro[], more: readonly Micro[]): void {
-    for (const micro of more) {
-      if (!this.#once.has(micro.op) || !micros.some(({ op }) => op === micro.op)) micros.push(micro);
-    }
-  }
-  // @clause x86.exception.instruction-length
-  #overlong(mode: number): Micro[] {
-    return [this.#begin(mode, LONGEST), plain(this.#tooLong)];
-  }
-  #begin(mode: number, length: number): Micro {
-    const code64 = (mode & MODE.CODE) === MODE.CODE64;
-    const op = code64 ? this.#insn[8] : mode & MODE.FLAT ? this.#insn[4] : this.#insn.limit;
-    return { ...plain(op), imm: BigInt(length) };
   }
 
   /** Puts a block into the jump cache. */
@@ -761,4 +532,3 @@ export class Engine {
 }
 
 const interpreting = (record: number): { func: number; argument: number } => ({ func: INTERPRETER, argument: record });
-const plain = (op: number): Micro => ({ op, d: 0, a: 0, b: 0, imm: 0n });
