@@ -39,10 +39,13 @@ export const alignmentChecked = ({ state, cpl }: Cpu): boolean =>
   cpl === 3 && (state.low32(OFFSET.CR0) & CR0.AM) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.AC) !== 0;
 
 /** The address of an image, which must be a multiple of `unit`. */
-function alignedAddress(cpu: Cpu, insn: Instruction, unit: bigint, write: boolean, bytes = 1): bigint {
-  const at = operandAddress(cpu, insn, bytes, write);
+function alignedAddress(cpu: Cpu, insn: Instruction, unit: bigint, write: boolean, bytes = 4): bigint {
+  // Alignment is looked at before the question whether the segment may be written.
+  const at = operandAddress(cpu, insn, bytes, false);
+  if (alignmentChecked(cpu) && at & 3n) throw new Fault(VECTOR.AC, 0);
+  if (write) operandAddress(cpu, insn, bytes, true);
   // @clause x86.fxsave.alignment
-  if (at % unit) throw alignmentChecked(cpu) && at & 3n ? new Fault(VECTOR.AC, 0) : generalProtection();
+  if (at % unit) throw generalProtection();
   return at;
 }
 /** The same of an image that must be accessible to its end. The last byte is asked for first, and a fault says so. */
