@@ -225,10 +225,10 @@ export function smallestProgram(): SmallestProgram {
 // ::include isa/system.ts
 // ::include isa/instruction-set.ts
 //
-// Floating point came to the x86 three times: as a second chip with a stack of eight registers and ten bytes in each, as vectors of two or four numbers in registers
-// that borrowed its silicon, and as vectors with registers of their own. All three are still there, and a guest kernel saves and restores every one of them. WebAssembly
-// has floating point too, but none that tells whether a result was rounded. So arithmetic on numbers of any width is written
-// out in integers, once; and where a result is ordinary and the flags it would set are set already, the host's own arithmetic is as good, and is used.
+// The x86 got more registers three times: a second chip with a stack of eight numbers of ten bytes, integer vectors that borrowed its silicon, and
+// vectors of numbers with registers of their own. All three are still there, and a guest kernel saves and restores every one of them. WebAssembly has
+// floating point too, but none that tells whether a result was rounded. So arithmetic on numbers of any width is written out in integers, once; and
+// where a result is ordinary and the flags it would set are set already, the host's own arithmetic is as good, and is used.
 //
 // ::include engine/float/words.ts
 // ::include engine/float/soft-float.ts
@@ -261,6 +261,7 @@ export function smallestProgram(): SmallestProgram {
 //
 // ::include engine/code-cache.ts
 // ::include engine/known-instructions.ts
+// ::include engine/interpreter-functions.ts
 // ::include engine/interpreter.ts
 // ::include engine/surroundings.ts
 // ::include engine/block-maker.ts
@@ -327,8 +328,8 @@ export function smallestProgram(): SmallestProgram {
 //
 // ### Asking a real processor
 //
-// How does one know that any of this is right? The manual is the law, and not complete; another emulator may share the mistake. But there may be an x86 processor under this very
-// program, and it can be asked.
+// How does one know that any of this is right? The manual is the law, and not complete; another emulator may share the mistake. But there may be an x86
+// processor under this very program, and it can be asked.
 //
 // ::include engine/host/fuzz.ts
 // ::include engine/host/fuzz/run.ts

@@ -40,7 +40,9 @@ const isCommand = (name: string): boolean => name.startsWith('exec:') && name.sl
 /** @throws RangeError for a name that is no target. */
 export function checkTarget(name: string): void {
   if (isBuiltIn(name) || isCommand(name) || Object.hasOwn(QEMU_MACHINES, name) || Object.hasOwn(WAYS, name)) return;
-  throw new RangeError(`no target '${name}'; there are ${[...BUILT_IN, ...Object.keys(QEMU_MACHINES), ...Object.keys(WAYS)].join(', ')}, all, and exec:<command>`);
+  throw new RangeError(
+    `no target '${name}'; there are ${[...BUILT_IN, ...Object.keys(QEMU_MACHINES), ...Object.keys(WAYS)].join(', ')}, all, and exec:<command>`,
+  );
 }
 
 export interface TargetOptions {

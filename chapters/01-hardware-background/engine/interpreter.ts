@@ -7,11 +7,11 @@
 // Decoded code is a row of records of {{RECORD_BYTES}} bytes: the number of the micro-operation, up to three operands, an immediate.
 
 import { MODE, OFFSET, SLOT } from '../state.ts';
+import { divide, loadSigned, loadUnsigned, type Memory, memoryFunctions, multiplyHigh, storeBytes, type Width } from './interpreter-functions.ts';
 import { type Emitter, type Helpers, LIBRARY, MICRO_OPS, type Operand, OUTLINED, type StateAccess, WORD } from './micro-ops.ts';
 import {
   block,
   br,
-  brIf,
   brTable,
   type Code,
   call,
@@ -34,7 +34,9 @@ import {
   WasmModule,
   when,
 } from './wasm-assembler.ts';
-import { i64x2, v128 } from './wasm-vectors.ts';
+import { v128 } from './wasm-vectors.ts';
+
+export { TRANSLATED } from './interpreter-functions.ts';
 
 /** A micro-operation record: u16 number, then the operands d, a, b (u16 each), then the immediate (64 bits). */
 export const RECORD_BYTES = 16;
@@ -67,9 +69,6 @@ export const LEFT = {
   GO: 4,
 } as const;
 
-/** Results of the imported `translate`; larger ones are buffer offsets. */
-export const TRANSLATED = { SLOW: 0, ABORT: 1 } as const;
-
 /** Where things are in memory. */
 interface Places {
   readonly state: number;
@@ -89,123 +88,6 @@ export interface InterpreterImports extends WebAssembly.ModuleImports {
   system(index: number): number;
   portRead(port: number, bytes: number): number;
   portWrite(port: number, bytes: number, value: number): void;
-}
-
-const loadUnsigned = { 1: i64.load8_u, 2: i64.load16_u, 4: i64.load32_u, 8: i64.load } as const;
-const loadSigned = { 1: i64.load8_s, 2: i64.load16_s, 4: i64.load32_s, 8: i64.load } as const;
-const storeBytes = { 1: i64.store8, 2: i64.store16, 4: i64.store32, 8: i64.store } as const;
-type Width = keyof typeof loadUnsigned;
-
-// ## The slow way into memory
-//
-// On a TLB miss the engine is asked for a translation. It either has one, and the access is made here after all; or the page is not ordinary
-// memory (or there are two of them) and TypeScript makes the access byte by byte; or there is a fault.
-
-interface Memory {
-  readonly loadMiss: Func;
-  readonly storeMiss: Func;
-  readonly loadVectorMiss: Func;
-  readonly storeVectorMiss: Func;
-}
-function memoryFunctions(module: WasmModule, imports: { translate: Func; readSlow: Func; writeSlow: Func }): Memory {
-  const bySize = (bytes: Local, make: (size: Width) => Code): Code =>
-    ([8, 4, 2, 1] as const).map((size) => when(i32.eq(get(bytes), i32.const(size)), make(size)));
-  const found = (at: Local): Code => i32.gt_u(get(at), i32.const(TRANSLATED.ABORT));
-  const loadMiss = module.function(['i64', 'i32', 'i32', 'i32'], ['i64'], (body, linear, bytes, access, stack) => {
-    const at = body.local('i32');
-    return [
-      set(at, call(imports.translate, get(linear as Local), get(bytes as Local), get(access as Local), get(stack as Local))),
-      when(found(at), [bySize(bytes as Local, (size) => ret(loadUnsigned[size](get(at)))), unreachable]),
-      when(i32.eqz(get(at)), ret(call(imports.readSlow, get(linear as Local), get(bytes as Local), get(access as Local)))),
-      i64.const(0n),
-    ];
-  });
-  const storeMiss = module.function(['i64', 'i32', 'i64', 'i32'], ['i32'], (body, linear, bytes, value, stack) => {
-    const at = body.local('i32');
-    return [
-      set(at, call(imports.translate, get(linear as Local), get(bytes as Local), i32.const(1), get(stack as Local))),
-      when(found(at), [bySize(bytes as Local, (size) => [storeBytes[size](get(at), get(value as Local)), ret(i32.const(0))]), unreachable]),
-      when(i32.eqz(get(at)), ret(call(imports.writeSlow, get(linear as Local), get(bytes as Local), get(value as Local)))),
-      i32.const(1),
-    ];
-  });
-  // Sixteen bytes that cross a page, or meet a device, are two accesses of eight. A store asks for both pages before it writes to the first.
-  const EIGHT = i32.const(8);
-  const READ = i32.const(0);
-  const loadVectorMiss = module.function(['i64', 'i32'], ['v128'], (body, linear, stack) => {
-    const at = body.local('i32');
-    const [from, isStack] = [get(linear as Local), get(stack as Local)];
-    const low = body.local('i64');
-    return [
-      set(at, call(imports.translate, from, i32.const(16), READ, isStack)),
-      when(found(at), ret(v128.load(get(at)))),
-      when(i32.ne(get(at), i32.const(TRANSLATED.SLOW)), ret(v128.const(0n, 0n))),
-      set(low, call(imports.readSlow, from, EIGHT, READ)),
-      i64x2.replace(i64x2.splat(get(low)), 1, call(imports.readSlow, i64.add(from, i64.const(8n)), EIGHT, READ)),
-    ];
-  });
-  const storeVectorMiss = module.function(['i64', 'v128', 'i32'], ['i32'], (body, linear, value, stack) => {
-    const at = body.local('i32');
-    const [to, what, isStack] = [get(linear as Local), get(value as Local), get(stack as Local)];
-    const aborted = i32.eq(get(at), i32.const(TRANSLATED.ABORT));
-    const WRITE = i32.const(1);
-    return [
-      set(at, call(imports.translate, to, i32.const(16), WRITE, isStack)),
-      when(found(at), [v128.store(get(at), what), ret(i32.const(0))]),
-      when(aborted, ret(i32.const(1))),
-      set(at, call(imports.translate, to, i32.const(1), WRITE, isStack)),
-      when(aborted, ret(i32.const(1))),
-      set(at, call(imports.translate, i64.and(i64.add(to, i64.const(15n)), i64.const(-4096n)), i32.const(1), WRITE, isStack)),
-      when(aborted, ret(i32.const(1))),
-      when(call(imports.writeSlow, to, EIGHT, i64x2.extract(what, 0)), ret(i32.const(1))),
-      call(imports.writeSlow, i64.add(to, i64.const(8n)), EIGHT, i64x2.extract(what, 1)),
-    ];
-  });
-  return { loadMiss, storeMiss, loadVectorMiss, storeVectorMiss };
-}
-
-// ## Wide multiplication and division
-//
-// WebAssembly multiplies 64 by 64 bits into 64. The upper half is put together from four 32-bit products, as on paper.
-
-function multiplyHigh(module: WasmModule): Func {
-  return module.function(['i64', 'i64'], ['i64'], (body, a, b) => {
-    const low = (x: Local | undefined): Code => i64.and(get(x as Local), i64.const(0xffffffffn));
-    const high = (x: Local | undefined): Code => i64.shr_u(get(x as Local), i64.const(32n));
-    const middle = body.local('i64');
-    const carry = body.local('i64');
-    return [
-      set(middle, i64.add(i64.mul(high(a), low(b)), i64.shr_u(i64.mul(low(a), low(b)), i64.const(32n)))),
-      set(carry, i64.add(i64.mul(low(a), high(b)), low(middle))),
-      i64.add(i64.add(i64.mul(high(a), high(b)), high(middle)), high(carry)),
-    ];
-  });
-}
-
-/** 128 by 64 bits: shift and subtract. Slow, and rare: compilers emit it for 128-bit arithmetic only. */
-function divide(module: WasmModule): Func {
-  return module.function(['i64', 'i64', 'i64'], ['i64'], (body, highParam, lowParam, divisorParam) => {
-    const [high, low, divisor] = [highParam, lowParam, divisorParam] as [Local, Local, Local];
-    const bits = body.local('i32');
-    const out = body.local('i64');
-    const again = new Label();
-    const one = i64.const(1n);
-    return [
-      set(bits, i32.const(64)),
-      loop(again, [
-        // The bit that leaves the high half makes the remainder larger than any divisor.
-        set(out, i64.shr_u(get(high), i64.const(63n))),
-        set(high, i64.or(i64.shl(get(high), one), i64.shr_u(get(low), i64.const(63n)))),
-        set(low, i64.shl(get(low), one)),
-        when(i32.or(i32.wrap_i64(get(out)), i64.ge_u(get(high), get(divisor))), [
-          set(high, i64.sub(get(high), get(divisor))),
-          set(low, i64.or(get(low), one)),
-        ]),
-        brIf(again, tee(bits, i32.sub(get(bits), i32.const(1)))),
-      ]),
-      get(low),
-    ];
-  });
 }
 
 // ## Operands in memory

@@ -15,7 +15,7 @@ const DATA_WORDS = 256;
 
 const MNEMONICS = ['MOV', 'ADD', 'XOR', 'SHL', 'DEC', 'JNZ', 'HLT'] as const;
 /** The instructions that the program uses: all that the first three rungs know. */
-export type Mnemonic = (typeof MNEMONICS)[number];
+type Mnemonic = (typeof MNEMONICS)[number];
 
 const word = (value: number): number[] => [value & 0xff, (value >> 8) & 0xff, (value >> 16) & 0xff, (value >>> 24) & 0xff];
 

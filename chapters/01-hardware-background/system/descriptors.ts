@@ -66,7 +66,7 @@ const isWritableData = (rights: number): boolean => (rights & (AR.S | AR.CODE | 
 type MakeFault = (errorCode: number) => Fault;
 
 /** Splits the two words of an entry. */
-export function decodeDescriptor(selector: number, at: number, atHigh: number, lo: number, hi: number): Descriptor {
+function decodeDescriptor(selector: number, at: number, atHigh: number, lo: number, hi: number): Descriptor {
   const { mask } = DESCRIPTOR_HIGH;
   const short = (lo & DESCRIPTOR_LOW.mask.limit) | (hi & mask.limit); // the limit's upper bits lie where they belong
   const limit = hi & mask.G ? ((short << 12) | 0xfff) >>> 0 : short;

@@ -30,7 +30,7 @@ const REGISTER_BYTES = 16;
 const SIGNIFICANT_BYTES = 10;
 const EXCEPTIONS = 0x3f;
 const SUMMARY = 0x8080; // ES and B
-export const FCW_FIXED = 0x40;
+const FCW_FIXED = 0x40;
 const FCW_MASK = 0x1f3f;
 const FSW_HIGH = 1; // the byte with TOP in bits 3 to 5
 

@@ -9,7 +9,7 @@ import type { CpuStop } from '../cpu.ts';
 import { writeFlags } from '../engine/flags.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { Recorder } from '../trace.ts';
-import { decodeDescriptor, loadRealSegment } from './descriptors.ts';
+import { loadRealSegment } from './descriptors.ts';
 
 /** Where things are. */
 export const PLACE = {
@@ -191,8 +191,10 @@ export class Lab {
   fill(seg: number, selector: number): void {
     const { view } = this.machine.memory;
     const at = this.machine.memory.offset(PLACE.GDT + (selector & 0xfff8), 8);
-    const d = decodeDescriptor(selector, 0, 0, view.getUint32(at, true), view.getUint32(at + 4, true));
-    this.state.setSegment(seg, selector, d.base, 0, d.limit, d.rights);
+    const [lo, hi] = [view.getUint32(at, true), view.getUint32(at + 4, true)];
+    const limit = (lo & 0xffff) | (hi & 0xf0000);
+    const base = ((lo >>> 16) | ((hi & 0xff) << 16) | (hi & 0xff000000)) >>> 0;
+    this.state.setSegment(seg, selector, base, 0, hi & (1 << 23) ? ((limit << 12) | 0xfff) >>> 0 : limit, (hi >>> 8) & 0xf0ff);
   }
 
   /** Runs code from its place until a HLT, its own or a handler's. */

@@ -136,7 +136,8 @@ function round({ n, e, exact }: Big, negative: boolean, fcw: number): Result {
 }
 
 // The real processor computes a function to a few more bits than it keeps, and rounds what it has got: an argument so small that its sine does not differ from it in
-// those bits is the sine, in every direction of rounding. The result is called inexact without further question. {{INTERNAL_BITS}} bits agree best with the processors at hand.
+// those bits is the sine, in every direction of rounding. The result is called inexact without
+// further question. What is kept on the way, `INTERNAL_BITS`, agrees best with the processors at hand.
 
 /** Bits of an intermediate result. */
 const INTERNAL_BITS = 72;
@@ -289,7 +290,8 @@ const fpatan: Binary = (x, y, fcw) => {
 
 // ## Remainders
 //
-// The quotient of two numbers whose exponents are far apart has thousands of bits. FPREM does at most 63 of them at a time and says in C2 that there is more to do, so that an
+// The quotient of two numbers whose exponents are far apart has thousands of bits. FPREM does at most 63 of them at a time and says in C2 that there is
+// more to do, so that an
 // interrupt need not wait. When it is done, the lowest three bits of the quotient are in C0, C3 and C1: enough to know the octant of an angle.
 
 interface Remainder extends Result {
@@ -564,7 +566,7 @@ const BODIES = {
   fsin: circular('sin'),
   fcos: circular('cos'),
 } as const;
-export type X87Function = keyof typeof BODIES;
+type X87Function = keyof typeof BODIES;
 /** Executes one of them. */
 export const x87Function =
   (name: X87Function) =>

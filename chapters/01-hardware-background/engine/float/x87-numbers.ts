@@ -59,7 +59,7 @@ export const INDEFINITE = { SIGNIFICAND: n64(0xc000000000000000n), WORD: 0xffff 
 const indefinite = (flags: number): Code => [INDEFINITE.SIGNIFICAND, n32((INDEFINITE.WORD << 16) | flags)];
 
 const { IE, DE, ZE, PE } = EXCEPTION;
-export const exponentOf = (word: Local): Code => i32.and(get(word), n32(MAX_EXPONENT));
+const exponentOf = (word: Local): Code => i32.and(get(word), n32(MAX_EXPONENT));
 const signOf = (word: Local): Code => i32.and(get(word), n32(SIGN));
 const any = (...conditions: Code[]): Code => conditions.reduce((x, y) => i32.or(x, y));
 const all = (...conditions: Code[]): Code => conditions.reduce((x, y) => i32.and(x, y));
@@ -311,7 +311,7 @@ defineFunction('x87.sqrt', ONE_OPERAND, RESULT, (s, x: Local, word: Local, how: 
 // The answer is given as the status word has it: C3 for equal, C0 for less, all three bits when the operands have no order. An *unordered* comparison finds
 // nothing wrong with a quiet NaN.
 
-export const CONDITION = { LESS: STATUS.C0, EQUAL: STATUS.C3, UNORDERED: STATUS.C0 | STATUS.C2 | STATUS.C3 } as const;
+const CONDITION = { LESS: STATUS.C0, EQUAL: STATUS.C3, UNORDERED: STATUS.C0 | STATUS.C2 | STATUS.C3 } as const;
 
 // @clause x87.compare.conditions
 /** (a, b, how, quiet) -> condition bits and flags. */

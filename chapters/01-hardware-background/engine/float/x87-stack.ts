@@ -151,7 +151,7 @@ defineFunction('x87.duplicate', ['i32'], ['i32'], (s, i: Local) => {
 
 // ## Arithmetic
 //
-// What to do is a word: first and second operand as ST(i) in bits 0 to 3 and 4 to 7, the place in bits 8 to 13, and {{SUBTRACT}} to subtract.
+// What to do is a word: first and second operand as ST(i) in bits 0 to 3 and 4 to 7, the place in bits 8 to 13, and `SUBTRACT` to subtract.
 
 export const instructionWord = (a: number, b: number, place: number, extra = 0): number => a | (b << 4) | (place << 8) | extra;
 

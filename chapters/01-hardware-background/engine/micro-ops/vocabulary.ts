@@ -52,9 +52,9 @@ export const setOverflow = (e: Emitter, top: Code): Code => e.setSlot(SLOT.CC_B,
 /** The vector of carries out of each bit of an addition. */
 export const carries = (a: Code, b: Code, r: Code): Code => i64.or(i64.and(a, b), i64.and(i64.or(a, b), not(r)));
 /** The vector of borrows out of each bit of a subtraction. */
-export const borrows = (a: Code, b: Code, r: Code): Code => i64.or(i64.and(not(a), b), i64.and(i64.or(not(a), b), r));
+const borrows = (a: Code, b: Code, r: Code): Code => i64.or(i64.and(not(a), b), i64.and(i64.or(not(a), b), r));
 export const addOverflow = (a: Code, b: Code, r: Code): Code => i64.and(i64.xor(a, r), i64.xor(b, r));
-export const subOverflow = (a: Code, b: Code, r: Code): Code => i64.and(i64.xor(a, b), i64.xor(a, r));
+const subOverflow = (a: Code, b: Code, r: Code): Code => i64.and(i64.xor(a, b), i64.xor(a, r));
 
 /** How the words of carry and overflow follow from operands and result. INC and DEC leave CF alone: it is carried over into the new word. */
 interface Rule {
