@@ -22,7 +22,7 @@ const DECODING_MODE = MODE.CODE | MODE.STACK32 | MODE.FLAT;
 const NEXT_PAGE = BigInt(PAGE_BYTES);
 
 /** Code that has no block yet. `single`: only one instruction is wanted. */
-export interface Wanted {
+interface Wanted {
   /** Buffer offset of the first byte. */
   readonly place: number;
   readonly linear: bigint;
