@@ -440,10 +440,13 @@ export class Engine {
   #ask(signed: bigint, bytes: number, access: number, stack: number): number | Fault | VmExit {
     const linear = BigInt.asUintN(64, signed);
     const last = BigInt.asUintN(64, linear + BigInt(bytes - 1));
+    if (!isCode64(this.#state)) return this.#host.translate(linear, bytes, access);
+    const refusal = (): Fault => (stack ? stackFault() : generalProtection());
     // @clause x86.segment.canonical
-    if (isCode64(this.#state) && !(isCanonical(this.#state, linear) && isCanonical(this.#state, last)))
-      throw stack ? stackFault() : generalProtection();
-    return this.#host.translate(linear, bytes, access);
+    if (!isCanonical(this.#state, linear)) throw refusal();
+    const outcome = this.#host.translate(linear, bytes, access);
+    if (!isCanonical(this.#state, last)) throw refusal(); // after what the host says of alignment
+    return outcome;
   }
   #holdsCodeAt(place: number): boolean {
     return this.#cache.holdsCode(place) || (this.translator?.holdsCode(place) ?? false);

@@ -9,7 +9,7 @@ import type { Encoding } from '../isa/encoding.ts';
 import type { Instruction } from '../isa/instruction.ts';
 
 /** An instruction's records, and whether it ends its block. */
-export interface Known {
+interface Known {
   readonly length: number;
   readonly micros: readonly Micro[];
   readonly ended: boolean;

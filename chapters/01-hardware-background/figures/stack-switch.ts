@@ -1,6 +1,6 @@
 import { specimen } from '../monitors/specimen.ts';
 import { Stage } from '../monitors/stage.ts';
-import { OFFSET, SEG } from '../state.ts';
+import { OFFSET, SEG, WATCH } from '../state.ts';
 import { Tss32 } from '../system/tss.ts';
 import { type Message, sequence } from './drawing.ts';
 
@@ -34,17 +34,36 @@ export function render(): string {
       if (messages.at(-1)?.detail !== detail) to(TSS, field?.[0] ?? 'limit');
     } else to(STACK, `${Object.entries(from).find(([, was]) => BigInt(was) === value)?.[0] ?? 'word'} = ${hex(value)}`);
   };
-  const read = mmu.read.bind(mmu);
-  const write = mmu.write.bind(mmu);
-  mmu.read = (linear, bytes, privilege) => {
-    const value = read(linear, bytes, privilege);
-    note(Number(linear), bytes, value, false);
-    return value;
+  // Whoever watches gets the long way: the processor then does everything by four functions, of which one may call another.
+  state.set32(OFFSET.WATCH, WATCH.TRACE);
+  let depth = 0;
+  const watched = <T>(access: () => T, say: (result: T) => void): T => {
+    depth++;
+    const result = access();
+    if (--depth === 0) say(result);
+    return result;
   };
-  mmu.write = (linear, bytes, value, privilege) => {
-    note(Number(linear), bytes, value, true);
-    write(linear, bytes, value, privilege);
-  };
+  const { read, write, load, store } = { read: mmu.read.bind(mmu), write: mmu.write.bind(mmu), load: mmu.load.bind(mmu), store: mmu.store.bind(mmu) };
+  mmu.read = (linear, bytes, privilege) =>
+    watched(
+      () => read(linear, bytes, privilege),
+      (value) => note(Number(linear), bytes, value, false),
+    );
+  mmu.load = (lo, hi, bytes, privilege) =>
+    watched(
+      () => load(lo, hi, bytes, privilege),
+      (value) => note(lo, bytes, BigInt(value), false),
+    );
+  mmu.write = (linear, bytes, value, privilege) =>
+    watched(
+      () => write(linear, bytes, value, privilege),
+      () => note(Number(linear), bytes, value, true),
+    );
+  mmu.store = (lo, hi, bytes, valueLo, valueHi, privilege) =>
+    watched(
+      () => store(lo, hi, bytes, valueLo, valueHi, privilege),
+      () => note(lo, bytes, BigInt(valueLo >>> 0), true),
+    );
   stage.next();
   return sequence(
     'What is read and written when INT takes the processor from ring 3 to ring 0',

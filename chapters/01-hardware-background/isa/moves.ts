@@ -129,7 +129,7 @@ const CMPXCHG = instruction('CMPXCHG', '0FB0 Eb,Gb lock; 0FB1 Ev,Gv lock', (b) =
 /** Unlike CMOV, this does not write at all when it does not replace: the upper half of a register survives. */
 const replaceIf = (b: Builder, d: number, bytes: number, value: number, truth: number): void => {
   // Shorter writes leave the rest of a register alone anyway; and d may be the second byte of one.
-  if (bytes < 4) return b.emit(`pick.${bytes}`, { d, a: value, b: truth });
+  if (bytes < 4) return void b.emit(`pick.${bytes}`, { d, a: value, b: truth });
   const wide = b.temporary();
   b.emit('mov.8', { d: wide, a: d });
   b.emit(`mov.${bytes}`, { d: wide, a: value });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { CR0, CR4, OFFSET, SLOT } from '../state.ts';
-import { COMPONENT, FCW_INIT, XCR0_SUPPORTED, XSAVE_BYTES } from './extended-state.ts';
+import { FCW_INIT, XCR0_SUPPORTED, XSAVE_BYTES } from './extended-state.ts';
 import { Lab, type LabMode, PLACE } from './laboratory.ts';
 
 const le32 = (n: number): number[] => [n & 0xff, (n >> 8) & 0xff, (n >> 16) & 0xff, (n >>> 24) & 0xff];
@@ -8,6 +8,8 @@ const XGETBV = [0x0f, 0x01, 0xd0];
 const XSETBV = [0x0f, 0x01, 0xd1];
 const AREA = PLACE.DATA & ~63;
 const HEADER = 512;
+/** Bits of the header and of XCR0. */
+const COMPONENT = { X87: 1, SSE: 2 } as const;
 const registers = (eax: number, edx = 0, ecx = 0): number[] => [0xb8, ...le32(eax), 0xba, ...le32(edx), 0xb9, ...le32(ecx)];
 /** [ebx], for the three instructions on a block. */
 const onBlock = (digit: 4 | 5 | 6, mask: number, at = AREA): number[] => [...registers(mask), 0xbb, ...le32(at), 0x0f, 0xae, (digit << 3) | 3];

@@ -127,7 +127,7 @@ function restoreImage(cpu: Cpu, image: Uint8Array): void {
 // program that never touched a vector register cheap.
 
 /** Components, as bits of XCR0 and XSTATE_BV. */
-export const COMPONENT = { X87: 1, SSE: 2 } as const;
+const COMPONENT = { X87: 1, SSE: 2 } as const;
 export const XCR0_SUPPORTED = COMPONENT.X87 | COMPONENT.SSE;
 /** Bytes of the block with all components. */
 export const XSAVE_BYTES = 576;

@@ -42,5 +42,13 @@ export function machineKernel(
   { trace = null, instructionBound, heat }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
-  return platformKernel({ ramBytes, memory, trace, translate, heat, instructionBound: instructionBound ?? boundFor(cpus), accessTicks: ACCESS_TICKS });
+  return platformKernel({
+    ramBytes,
+    memory,
+    trace,
+    translate,
+    heat,
+    instructionBound: instructionBound ?? boundFor(cpus),
+    accessTicks: ACCESS_TICKS,
+  });
 }
