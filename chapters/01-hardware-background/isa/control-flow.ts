@@ -105,11 +105,16 @@ const PUSHA = instruction('PUSHA', '60 no64', (b) => {
   for (let n = 0; n < 8; n++) b.poke(slot(n), bytes, -bytes * (n + 1));
   b.release(-8 * bytes);
 });
-/** The stored SP is skipped. */
+/** The stored SP is read, and goes nowhere. */
 const POPA = instruction('POPA', '61 no64', (b) => {
   const bytes = b.insn.operandSize;
   // Registers loaded before a fault stay loaded; the stack pointer has not moved, so the instruction can start again.
-  for (const n of [7, 6, 5, 3, 2, 1, 0]) b.scratch(() => b.emit(`mov.${bytes}`, { d: slot(n), a: b.peek(bytes, bytes * (7 - n)) }));
+  for (const n of [7, 6, 5, 4, 3, 2, 1, 0]) {
+    b.scratch(() => {
+      const value = b.peek(bytes, bytes * (7 - n));
+      if (n !== SLOT.RSP) b.emit(`mov.${bytes}`, { d: slot(n), a: value });
+    });
+  }
   b.release(8 * bytes);
 });
 

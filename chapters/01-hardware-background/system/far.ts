@@ -57,8 +57,7 @@ function farPointer(cpu: Cpu, insn: Instruction): { selector: number; offset: bi
   const size = insn.operandSize;
   const mask = size === 8 ? U64 : size === 4 ? U32 : U16;
   if (!isIndirect(insn)) return { selector: insn.selector & 0xffff, offset: insn.imm & mask };
-  const at = operandAddress(cpu, insn, size + 2, false);
-  const offset = cpu.mmu.read(at, size, privilegeOf(cpu.cpl));
+  const offset = cpu.mmu.read(operandAddress(cpu, insn, size, false), size, privilegeOf(cpu.cpl));
   const selector = cpu.mmu.read32(operandAddress(cpu, insn, 2, false, size), 2, privilegeOf(cpu.cpl));
   return { selector, offset };
 }
