@@ -15,7 +15,7 @@ const LINEAR = 0x40_0000n;
 
 /** An MMU in long mode over one of the second stages. Guest frame n lies at host frame 512 + n, unless `map` says otherwise. */
 class Laboratory {
-  readonly memory = new PhysicalMemory({ ramBytes: 4 << 20, privateBytes: 1 << 20 });
+  readonly memory = new PhysicalMemory({ ramBytes: 4 << 20, privateBytes: 4 << 20 });
   readonly trace = new Recorder();
   readonly state = new CpuState(this.memory);
   readonly mmu: Mmu;
