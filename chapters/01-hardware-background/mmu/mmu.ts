@@ -98,6 +98,10 @@ export class Mmu {
     const lo = lowHalf(linear);
     if ((lo & PAGE_MASK) + bytes > 4096) return -1;
     const hi = highHalf(linear);
+    if (access !== ACCESS.READ && fill) {
+      const at = this.#mayWrite(lo, hi, user);
+      if (at >= 0) return at;
+    }
     const refusal = this.#tryWalk(lo, hi, linear, access, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
     if (refusal) return refusal;
     if (!this.#memory.holds(this.#page, 4096)) return -1;
@@ -121,6 +125,14 @@ export class Mmu {
     return this.#pair + (user ? BANK.USER : BANK.SUPERVISOR);
   }
 
+  /** Buffer offset of a byte whose page the TLB has as writable, though it may have held code; otherwise -1. */
+  #mayWrite(lo: number, hi: number, user: boolean): number {
+    const bank = this.#bank(user);
+    const at = this.tlb.mayWrite(bank, lo, hi);
+    if (at >= 0 && !this.#host.holdsCode(at - this.#memory.ramOffset)) this.tlb.unprotect(bank, lo, hi);
+    return at;
+  }
+
   // A write tag says more than "writable": that D is set, here and in the second stage, and that no decoded code would become stale.
   #fill(lo: number, hi: number, linear: bigint, user: boolean): void {
     const page = this.#page;
@@ -129,6 +141,7 @@ export class Mmu {
       page,
       readable: this.#readable,
       writable,
+      mayWrite: this.#writable,
       executable: this.#executable,
       global: this.#global,
       shift: this.#shift,
@@ -253,6 +266,8 @@ export class Mmu {
       const tag = access === ACCESS.READ ? TLB.READ_TAG : access === ACCESS.FETCH ? TLB.EXEC_TAG : TLB.WRITE_TAG;
       const hit = this.tlb.lookup(this.#bank(privilege === PRIVILEGE.USER), lo, hi, tag);
       if (hit >= 0) return hit - this.#memory.ramOffset;
+      const at = tag === TLB.WRITE_TAG ? this.#mayWrite(lo, hi, privilege === PRIVILEGE.USER) : -1;
+      if (at >= 0) return at - this.#memory.ramOffset;
     }
     this.#walk(lo, hi, linear, access, privilege);
     if (this.#memory.holds(this.#page, 4096)) this.#fill(lo, hi, linear, privilege === PRIVILEGE.USER);

@@ -40,7 +40,7 @@ const BANKS = 5;
 const BANK_BYTES = TLB.ENTRIES * TLB.ENTRY_BYTES;
 
 /** The information word: what invalidation needs to know of an entry. */
-const INFO = { GLOBAL: 1, SHIFT_AT: 8 } as const;
+const INFO = { GLOBAL: 1, MAY_WRITE: 2, SHIFT_AT: 8 } as const;
 const SMALL_PAGE_SHIFT = 12;
 
 /** What a fill stores. */
@@ -49,6 +49,8 @@ interface Translation {
   readonly page: number;
   readonly readable: boolean;
   readonly writable: boolean;
+  /** It may be written, but for the code on it: `writable` may be false for that reason alone. */
+  readonly mayWrite: boolean;
   readonly executable: boolean;
   readonly global: boolean;
   /** log2 of the size of the page that the tables describe, of which this entry holds a 4 KiB part. */
@@ -99,6 +101,17 @@ export class Tlb {
     return (lo + (words[at + (TLB.ADDEND >> 2)] as number)) >>> 0;
   }
 
+  // Whether a page holds decoded code is our affair and not the guest's. A store that misses for that reason alone walks no tables.
+  /** Buffer offset of the byte at `hi:lo` when the entry says that the page may be written, whatever its write tag, otherwise -1. */
+  mayWrite(bank: number, lo: number, hi: number): number {
+    const at = this.lookup(bank, lo, hi, TLB.READ_TAG);
+    return at >= 0 && (this.#words[this.#at(bank, lo) + (TLB.INFO >> 2)] as number) & INFO.MAY_WRITE ? at : -1;
+  }
+  /** Makes the write tag of such an entry valid: its page does not hold code any more. */
+  unprotect(bank: number, lo: number, hi: number): void {
+    this.#tag(this.#at(bank, lo) + (TLB.WRITE_TAG >> 2), lo & -4096, hi, true);
+  }
+
   /** Fills the entry of the linear page `hi:lo`. */
   fill(bank: number, lo: number, hi: number, t: Translation): void {
     const words = this.#words;
@@ -111,7 +124,7 @@ export class Tlb {
     this.#tag(at + (TLB.WRITE_TAG >> 2), page, hi, t.writable);
     this.#tag(at + (TLB.EXEC_TAG >> 2), page, hi, t.executable);
     words[at + (TLB.ADDEND >> 2)] = (this.#ramOffset + t.page - page) | 0;
-    words[at + (TLB.INFO >> 2)] = (t.global ? INFO.GLOBAL : 0) | (t.shift << INFO.SHIFT_AT);
+    words[at + (TLB.INFO >> 2)] = (t.global ? INFO.GLOBAL : 0) | (t.mayWrite ? INFO.MAY_WRITE : 0) | (t.shift << INFO.SHIFT_AT);
     if (t.shift > SMALL_PAGE_SHIFT) this.#noteLarge(bank, lo >>> t.shift, hi | 0, t.shift);
   }
 
