@@ -353,6 +353,8 @@ const fscale: Binary = (x, y, fcw) => {
     const size = exponent < 0 ? 0 : exponent > LARGEST ? 2 ** (LARGEST + 1) : Number(significand >> BigInt(63 - exponent));
     by = negative ? -size : size;
   }
+  // What is scaled by zero is not looked at for being tiny. A pseudo-denormal becomes the number that it stands for.
+  if (yKind === 'zero') return exactly(xKind === 'denormal' && x.significand >= TOP_BIT ? { ...x, word: x.word | 1 } : x, flags);
   return withFlags(round({ ...big(number), e: number.exponent - 63 + by }, number.negative, fcw), flags);
 };
 

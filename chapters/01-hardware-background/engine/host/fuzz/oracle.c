@@ -217,6 +217,9 @@ static void *map_file(const char *path, int protection, size_t *bytes) {
 
 int main(int argc, char **argv) {
   if (argc != 3) return 2;
+  // Linux keeps the number of the processor in a segment limit that programs may read. On the first one it is 0.
+  unsigned long first = 1;
+  syscall(SYS_sched_setaffinity, 0, sizeof first, &first);
   size_t in_bytes, out_bytes;
   uint8_t *in = map_file(argv[1], PROT_READ, &in_bytes), *out = map_file(argv[2], PROT_READ | PROT_WRITE, &out_bytes);
   const struct world *world = (void *)in;
