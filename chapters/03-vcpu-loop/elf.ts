@@ -116,11 +116,15 @@ function readHeaders(image: Uint8Array): { bits: 32 | 64; entry: bigint; headers
   return { bits, entry: BigInt(e_entry), headers };
 }
 
-/** Where an entry point lies in physical memory, and that something is loaded there. */
+/**
+ * Where an entry point lies in physical memory, and that something is loaded there. The header gives it as the program will see it; Linux, which has no page
+ * tables yet at that moment, gives the physical address.
+ */
 function placeEntry(entry: bigint, loads: readonly ProgramHeader[]): number {
-  const home = loads.find(({ vaddr, memsz }) => entry >= vaddr && entry < vaddr + memsz);
-  if (!home) throw new ImageError(`entry point ${hex(entry)} is outside every loaded segment`);
-  return Number(entry - home.vaddr + home.paddr);
+  const linked = loads.find(({ vaddr, memsz }) => entry >= vaddr && entry < vaddr + memsz);
+  if (linked) return Number(entry - linked.vaddr + linked.paddr);
+  if (loads.some(({ paddr, memsz }) => entry >= paddr && entry < paddr + memsz)) return Number(entry);
+  throw new ImageError(`entry point ${hex(entry)} is outside every loaded segment`);
 }
 
 function toSegment(image: Uint8Array, { offset, paddr, filesz, memsz }: ProgramHeader, ramBytes: number): Segment {
