@@ -101,6 +101,7 @@ export function smallestVmm(kernel: Kernel, trace: Trace | null = null): Smalles
 // ::include kernel/index.ts
 // ::include kernel/run.ts
 // ::include kernel/exits.ts
+// ::include kernel/task-switch.ts
 // ::include kernel/skip.ts
 //
 // ## Half-done instructions

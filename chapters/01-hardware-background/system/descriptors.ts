@@ -13,7 +13,7 @@ import { type Fault, generalProtection, notPresent, stackFault } from '../faults
 import { bit, bitfield, bits } from '../layout.ts';
 import { PRIVILEGE } from '../mmu/mmu.ts';
 import { AR, OFFSET, SEG } from '../state.ts';
-import { code64, join, longMode, protectedMode, virtual8086 } from './segmentation.ts';
+import { code64, join, longMode, protectedMode, type SegmentedProcessor, virtual8086 } from './segmentation.ts';
 
 /** The first word of a segment descriptor (Intel SDM vol. 3, "Segment Descriptors"). */
 export const DESCRIPTOR_LOW = bitfield('segment descriptor, first word', { limit: bits(0, 15, 'bits 15:0'), base: bits(16, 31, 'bits 15:0') });
@@ -76,7 +76,7 @@ function decodeDescriptor(selector: number, at: number, atHigh: number, lo: numb
 
 // @clause x86.descriptor.table-limit
 /** Reads the entry that a non-null selector names. @throws `fault(selector)` when it lies outside its table. */
-export function readDescriptor(cpu: Cpu, selector: number, fault: MakeFault = generalProtection): Descriptor {
+export function readDescriptor(cpu: SegmentedProcessor, selector: number, fault: MakeFault = generalProtection): Descriptor {
   const { state } = cpu;
   const local = (selector & 4) !== 0;
   const offset = selector & 0xfff8;
@@ -90,7 +90,7 @@ export function readDescriptor(cpu: Cpu, selector: number, fault: MakeFault = ge
 }
 
 /** Reads the two words of an entry of any table. */
-export function readEntry(cpu: Cpu, selector: number, at: number, atHigh: number): Descriptor {
+export function readEntry(cpu: SegmentedProcessor, selector: number, at: number, atHigh: number): Descriptor {
   const { mmu } = cpu;
   const second = (at + 4) >>> 0;
   const lo = mmu.load(at, atHigh, 4, PRIVILEGE.SYSTEM);
@@ -98,7 +98,7 @@ export function readEntry(cpu: Cpu, selector: number, at: number, atHigh: number
 }
 
 /** The upper half of a linear address with lower half `low`, when `base` (and its upper half) plus something has led there. Zero outside long mode. */
-export const upperHalf = (cpu: Cpu, base: number, baseHigh: number, low: number): number =>
+export const upperHalf = (cpu: SegmentedProcessor, base: number, baseHigh: number, low: number): number =>
   longMode(cpu) ? (low < base ? baseHigh + 1 : baseHigh) >>> 0 : 0;
 
 /**
@@ -121,24 +121,24 @@ export function readUpperHalf(cpu: Cpu, d: Descriptor, fault: MakeFault = genera
 // The accessed bit is written only when it is clear. A descriptor table in read-only memory is fine as long as all its entries are marked.
 // @clause x86.descriptor.accessed
 /** Sets the accessed bit of a code or data descriptor in its table. */
-export function markAccessed(cpu: Cpu, d: Descriptor): void {
+export function markAccessed(cpu: SegmentedProcessor, d: Descriptor): void {
   if ((d.rights & AR.ACCESSED) === 0) writeType(cpu, d, d.rights | AR.ACCESSED);
 }
 
 /** Writes the byte of a descriptor that holds P, DPL, S and the type. */
-export function writeType(cpu: Cpu, d: Descriptor, rights: number): void {
+export function writeType(cpu: SegmentedProcessor, d: Descriptor, rights: number): void {
   const at = (d.at + 5) >>> 0;
   cpu.mmu.write(join(upperHalf(cpu, d.at, d.atHigh, at), at), 1, BigInt(rights & 0xff), PRIVILEGE.SYSTEM);
 }
 
 // @clause x86.segment.hidden
 /** Fills a segment register from a descriptor that has been judged and marked. `baseHigh`: from the second half of a system descriptor in long mode. */
-export function fillSegment({ state }: Cpu, seg: number, selector: number, d: Descriptor, baseHigh = 0): void {
+export function fillSegment({ state }: SegmentedProcessor, seg: number, selector: number, d: Descriptor, baseHigh = 0): void {
   state.setSegment(seg, selector, d.base, baseHigh, d.limit, d.rights & AR.S ? d.rights | AR.ACCESSED : d.rights);
 }
 
 /** Leaves a segment register unusable, with a null selector. */
-export function clearSegment({ state }: Cpu, seg: number, selector: number, dpl = 0): void {
+export function clearSegment({ state }: SegmentedProcessor, seg: number, selector: number, dpl = 0): void {
   state.setSegment(seg, selector, 0, 0, 0, AR.UNUSABLE | (dpl << AR.DPL_SHIFT));
 }
 
@@ -152,7 +152,7 @@ const USUAL_REAL_RIGHTS = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED;
 // v86 task cannot bring anything in.
 
 /** Loads a segment register in real or virtual-8086 mode. */
-export function loadRealSegment(cpu: Cpu, seg: number, selector: number): void {
+export function loadRealSegment(cpu: SegmentedProcessor, seg: number, selector: number): void {
   const { state } = cpu;
   state.setSegSelector(seg, selector);
   // @clause x86.real.segments
@@ -253,7 +253,7 @@ export const is64BitCode = (cpu: Cpu, d: Descriptor): boolean => longMode(cpu) &
 
 // @clause x86.protected.state
 /** Enters a code segment: CS with `cpl` as its RPL, and the privilege level. The caller has judged the descriptor. */
-export function enterCode(cpu: Cpu, d: Descriptor, cpl: number): void {
+export function enterCode(cpu: SegmentedProcessor, d: Descriptor, cpl: number): void {
   fillSegment(cpu, SEG.CS, (d.selector & 0xfffc) | cpl, d);
   cpu.state.set32(OFFSET.CPL, cpl);
 }

@@ -10,24 +10,32 @@
 import type { Cpu } from '../cpu.ts';
 import { type Fault, generalProtection, stackFault } from '../faults.ts';
 import { effectiveAddress, type Instruction } from '../isa/instruction.ts';
-import { ACCESS, PRIVILEGE } from '../mmu/mmu.ts';
+import { ACCESS, type Mmu, PRIVILEGE } from '../mmu/mmu.ts';
 import { canonicalHigh } from '../mmu/paging.ts';
 import { highHalf, lowHalf } from '../physical-memory.ts';
-import { AR, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
+import { AR, type CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 
 export const U16 = 0xffffn;
 export const U32 = 0xffffffffn;
 export const U64 = 0xffffffffffffffffn;
 
+/** What descriptors and stacks need of a processor; a hypervisor that does a processor's work for it has these as well. */
+export interface SegmentedProcessor {
+  readonly state: CpuState;
+  readonly cpl: number;
+  readonly mmu: Pick<Mmu, 'load' | 'store' | 'write' | 'inspect'>;
+}
+
 /** A 64-bit value from its halves. */
 export const join = (high: number, low: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
 /** CR0.PE is set and RFLAGS.VM is not: selectors name descriptors. */
-export const protectedMode = ({ state }: Cpu): boolean => (state.low32(OFFSET.CR0) & CR0.PE) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.VM) === 0;
-export const virtual8086 = ({ state }: Cpu): boolean => (state.get32(OFFSET.RFLAGS) & FLAG.VM) !== 0;
+export const protectedMode = ({ state }: SegmentedProcessor): boolean =>
+  (state.low32(OFFSET.CR0) & CR0.PE) !== 0 && (state.get32(OFFSET.RFLAGS) & FLAG.VM) === 0;
+export const virtual8086 = ({ state }: SegmentedProcessor): boolean => (state.get32(OFFSET.RFLAGS) & FLAG.VM) !== 0;
 /** EFER.LMA: 64-bit or compatibility mode. */
-export const longMode = ({ state }: Cpu): boolean => (state.low32(OFFSET.EFER) & EFER.LMA) !== 0;
-export const code64 = ({ state }: Cpu): boolean => (state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
+export const longMode = ({ state }: SegmentedProcessor): boolean => (state.low32(OFFSET.EFER) & EFER.LMA) !== 0;
+export const code64 = ({ state }: SegmentedProcessor): boolean => (state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
 export const iopl = ({ state }: Cpu): number => (state.get32(OFFSET.RFLAGS) & FLAG.IOPL) >> FLAG.IOPL_SHIFT;
 
 // @clause x86.segment.canonical
@@ -146,7 +154,7 @@ export class Stack {
   /** The upper half of what `pop` or `peek` has returned last. */
   upper = 0;
   readonly width: 2 | 4 | 8;
-  readonly #cpu: Cpu;
+  readonly #cpu: SegmentedProcessor;
   readonly #base: number;
   readonly #limit: number;
   readonly #rights: number;
@@ -156,7 +164,7 @@ export class Stack {
   #nextLow = 0;
   #nextHigh = 0;
 
-  constructor(cpu: Cpu, { low, high, base, limit, rights, width, cpl, errorCode }: StackOrigin) {
+  constructor(cpu: SegmentedProcessor, { low, high, base, limit, rights, width, cpl, errorCode }: StackOrigin) {
     this.#cpu = cpu;
     this.low = low;
     this.high = high;
@@ -247,11 +255,11 @@ export class Stack {
 }
 
 /** A stack without a segment: that of 64-bit mode. */
-export const longStack = (cpu: Cpu, low: number, high: number, cpl: number): Stack =>
+export const longStack = (cpu: SegmentedProcessor, low: number, high: number, cpl: number): Stack =>
   new Stack(cpu, { low, high, base: 0, limit: 0xffffffff, rights: 0, width: 8, cpl, errorCode: 0 });
 
 /** The stack of the current program. */
-export function currentStack(cpu: Cpu): Stack {
+export function currentStack(cpu: SegmentedProcessor): Stack {
   const { state, cpl } = cpu;
   const low = state.slot32(SLOT.RSP);
   if (code64(cpu)) return longStack(cpu, low, state.slotHigh(SLOT.RSP), cpl);

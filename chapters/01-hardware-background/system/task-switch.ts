@@ -5,10 +5,10 @@
 // But 32-bit systems used it for double faults, and a hypervisor must cope: on VMX a task switch exits without exception, and KVM carries it out in
 // software, by steps like the ones below.
 
-import type { Cpu } from '../cpu.ts';
 import { readFlags, writeFlags } from '../engine/flags.ts';
 import { generalProtection, invalidTss, notPresent, stackFault } from '../faults.ts';
-import { PRIVILEGE } from '../mmu/mmu.ts';
+import type { Intercepts } from '../intercepts.ts';
+import { type Mmu, PRIVILEGE } from '../mmu/mmu.ts';
 import { AR, CR0, CR4, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { DR6 } from './debug.ts';
 import {
@@ -29,10 +29,20 @@ import {
   selectorError,
   writeType,
 } from './descriptors.ts';
-import { currentStack } from './segmentation.ts';
+import { currentStack, type SegmentedProcessor } from './segmentation.ts';
 import { is16BitTss, Tss16, Tss32 } from './tss.ts';
 
-type Source = 'call' | 'iret' | 'jmp' | 'idt';
+/** What a switch needs of who carries it out: a processor, or a hypervisor in its place. */
+export interface TaskProcessor extends SegmentedProcessor {
+  readonly mmu: SegmentedProcessor['mmu'] & Pick<Mmu, 'read' | 'read32' | 'probe' | 'loadPdptes' | 'flushNonGlobal'>;
+  readonly intercepts: Pick<Intercepts, 'taskSwitch'> | null;
+  wrapLinear(linear: bigint): bigint;
+  trapAfter(conditions: number): void;
+  modeChanged(): void;
+  debugChanged(): void;
+}
+
+export type TaskSource = 'call' | 'iret' | 'jmp' | 'idt';
 
 const BUSY = 2; // bit of a TSS descriptor's type
 const GENERAL = [SLOT.RAX, SLOT.RCX, SLOT.RDX, SLOT.RBX, SLOT.RSP, SLOT.RBP, SLOT.RSI, SLOT.RDI] as const;
@@ -70,7 +80,7 @@ const FORMAT16: Format = {
  * Switches to the task that `target` names: a TSS descriptor, a task gate, or for IRET the back link (only its selector counts). `errorCode` of an
  * exception goes onto the new task's stack.
  */
-export function switchTask(cpu: Cpu, target: Descriptor, source: Source, length: number, errorCode: number | null = null): void {
+export function switchTask(cpu: TaskProcessor, target: Descriptor, source: TaskSource, length: number, errorCode: number | null = null): void {
   const { state } = cpu;
   const isGate = source !== 'iret' && (target.rights & (AR.S | AR.TYPE)) === SYSTEM_TYPE.TASK_GATE;
   if (isGate && (target.rights & AR.P) === 0) throw notPresent(selectorError(target.selector));
@@ -123,7 +133,7 @@ interface Image {
   readonly ldt: number;
 }
 
-function readImage(cpu: Cpu, base: bigint, f: Format): Image {
+function readImage(cpu: TaskProcessor, base: bigint, f: Format): Image {
   const at = (offset: number, bytes: number): number => cpu.mmu.read32(cpu.wrapLinear(base + BigInt(offset)), bytes, PRIVILEGE.SYSTEM);
   return {
     cr3: f === FORMAT32 ? at(Tss32.fields.cr3.offset, 4) : 0,
@@ -135,7 +145,7 @@ function readImage(cpu: Cpu, base: bigint, f: Format): Image {
   };
 }
 
-function saveTask(cpu: Cpu, base: bigint, f: Format, source: Source): void {
+function saveTask(cpu: TaskProcessor, base: bigint, f: Format, source: TaskSource): void {
   const { state } = cpu;
   const put = (offset: number, bytes: number, value: number): void =>
     cpu.mmu.write(cpu.wrapLinear(base + BigInt(offset)), bytes, BigInt(value >>> 0), PRIVILEGE.SYSTEM);
@@ -149,7 +159,7 @@ function saveTask(cpu: Cpu, base: bigint, f: Format, source: Source): void {
   });
 }
 
-function setBusy(cpu: Cpu, selector: number, busy: boolean): void {
+function setBusy(cpu: TaskProcessor, selector: number, busy: boolean): void {
   const d = readDescriptor(cpu, selector, invalidTss);
   writeType(cpu, d, busy ? d.rights | BUSY : d.rights & ~BUSY);
 }
@@ -159,7 +169,7 @@ function setBusy(cpu: Cpu, selector: number, busy: boolean): void {
 // From here on the processor *is* the new task. A bad selector in its image is reported, but as a fault of the new task before its first
 // instruction, with all selectors already in the registers, so that its handler can see which one it was.
 
-function loadTask(cpu: Cpu, image: Image, f: Format, nested: boolean): void {
+function loadTask(cpu: TaskProcessor, image: Image, f: Format, nested: boolean): void {
   const { state } = cpu;
   if (f === FORMAT32 && state.low32(OFFSET.CR0) & CR0.PG) {
     if (state.low32(OFFSET.CR4) & CR4.PAE && !cpu.mmu.loadPdptes(BigInt(image.cr3))) throw invalidTss(0);
@@ -190,7 +200,7 @@ function loadTask(cpu: Cpu, image: Image, f: Format, nested: boolean): void {
   cpu.debugChanged();
 }
 
-function loadTaskLdt(cpu: Cpu, selector: number): void {
+function loadTaskLdt(cpu: TaskProcessor, selector: number): void {
   if (isNull(selector)) return;
   if (selector & 4) throw invalidTss(selectorError(selector));
   const d = readDescriptor(cpu, selector, invalidTss);
@@ -199,7 +209,7 @@ function loadTaskLdt(cpu: Cpu, selector: number): void {
 }
 
 // @clause x86.task.segment-faults
-function loadTaskSegments(cpu: Cpu, segments: ReadonlyMap<number, number>, ip: number): void {
+function loadTaskSegments(cpu: TaskProcessor, segments: ReadonlyMap<number, number>, ip: number): void {
   const cs = segments.get(SEG.CS) as number;
   const cpl = rplOf(cs);
   cpu.state.set32(OFFSET.CPL, cpl);

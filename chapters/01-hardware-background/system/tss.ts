@@ -21,7 +21,7 @@ import {
   selectorError,
   upperHalf,
 } from './descriptors.ts';
-import { longMode, longStack, Stack } from './segmentation.ts';
+import { longMode, longStack, type SegmentedProcessor, Stack } from './segmentation.ts';
 
 /** 32-bit TSS. */
 export const Tss32 = layout('tss32', {
@@ -96,7 +96,7 @@ const Tss64 = layout('tss64', {
 });
 
 /** True when TR holds a TSS of the 80286's format. */
-export const is16BitTss = ({ state }: Cpu): boolean => {
+export const is16BitTss = ({ state }: SegmentedProcessor): boolean => {
   const type = state.segRights(SEG.TR) & AR.TYPE;
   return type === SYSTEM_TYPE.TSS16 || type === SYSTEM_TYPE.BUSY_TSS16;
 };

@@ -23,6 +23,7 @@ import { hasEvents, queueException } from './events.ts';
 import { fastPio, isString } from './pio.ts';
 import type { VcpuRun } from './run.ts';
 import { skipInstruction } from './skip.ts';
+import { handleTaskSwitch } from './task-switch.ts';
 
 type Handler = (run: VcpuRun) => number;
 
@@ -190,9 +191,6 @@ const handleTripleFault: Handler = ({ vcpu }) => {
   return 0;
 };
 
-/** A switch between hardware tasks has to be done by the hypervisor. No 64-bit system uses them, and this kernel says that it cannot. */
-const handleTaskSwitch: Handler = (run) => run.internalError('KVM_INTERNAL_ERROR_EMULATION');
-
 // ## What memory virtualization asks for
 //
 // The reasons that come from translation are answered by the VM's own method; this is what it may use of the loop.
@@ -249,7 +247,7 @@ const handlers: readonly (Handler | undefined)[] = (() => {
   table[R.TRIPLE_FAULT] = handleTripleFault;
   table[R.INTERRUPT_WINDOW] = handleInterruptWindow;
   table[R.NMI_WINDOW] = handleNmiWindow;
-  table[R.TASK_SWITCH] = handleTaskSwitch;
+  table[R.TASK_SWITCH] = (run) => handleTaskSwitch(run, run.loop.taskSwitcher);
   table[R.CPUID] = handleCpuid;
   table[R.HLT] = handleHlt;
   table[R.INVD] = skip;

@@ -14,6 +14,7 @@ import type { SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
 import { setGuestDebug, writeExceptionBitmap } from './debug.ts';
 import { Emulator } from './emulator.ts';
 import { VcpuRun } from './run.ts';
+import { TaskSwitcher } from './task-switch.ts';
 
 /** KVM_NR_INTERRUPTS. */
 const VECTORS = 256;
@@ -45,6 +46,7 @@ export interface LoopOptions {
 export class VcpuLoop {
   readonly kernel: SoftKernel;
   readonly emulator: Emulator;
+  readonly taskSwitcher: TaskSwitcher;
   /** KVM_RUN comes back with EINTR after so many instructions. */
   instructionBound: number;
   /** What an access takes that user space answers, in ticks of the time stamp counter. */
@@ -62,6 +64,7 @@ export class VcpuLoop {
     this.instructionBound = instructionBound;
     this.accessTicks = accessTicks;
     this.emulator = new Emulator(kernel.hardware);
+    this.taskSwitcher = new TaskSwitcher(kernel.hardware);
   }
 
   run(vcpu: SoftVcpu): number {
