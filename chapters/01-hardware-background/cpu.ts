@@ -280,7 +280,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const flags = state.get32(OFFSET.RFLAGS);
     const rip = state.slot(SLOT.RIP);
     const monitorTrap = this.vmx?.monitorTrap ?? false;
-    const single = shadow !== 0 || (flags & (FLAG.TF | FLAG.RF)) !== 0 || monitorTrap || this.#breakpoints.instructions || this.#breakpoints.data;
+    // The resume flag means something only to breakpoints. A repeated string instruction that goes on after a page fault has it set in all of its iterations.
+    const single = shadow !== 0 || (flags & FLAG.TF) !== 0 || monitorTrap || this.#breakpoints.instructions || this.#breakpoints.data;
     this.#stepping = (flags & FLAG.TF) !== 0;
     this.#keepsRf = false;
     const now = this.instructions;
