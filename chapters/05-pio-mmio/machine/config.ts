@@ -7,8 +7,8 @@
 // A description that contradicts itself is refused, and the message names what is wrong and what there is instead. The schema finds the wrong
 // words; what it cannot say is checked here.
 
-import type { DoorName } from '../../03-vcpu-loop/doors.ts';
-import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
+import { type DoorName, doorNames } from '../../03-vcpu-loop/doors.ts';
+import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes, type NetdevConfig } from './device-types.ts';
 
 /** Where a character device's other end is. */
 export type Stream = 'stdio' | 'null' | { readonly file: string };
@@ -25,11 +25,6 @@ export interface CharDevice {
   readonly stream: Stream;
 }
 
-export interface Netdev {
-  readonly id: string;
-  readonly type: 'echo' | 'none';
-}
-
 /** The document. */
 export interface MachineConfig {
   readonly accel?: 'soft' | 'kvm';
@@ -42,10 +37,11 @@ export interface MachineConfig {
   readonly kernel?: string;
   readonly door?: DoorName;
   readonly append?: string;
+  readonly initrd?: string;
   readonly reboot?: boolean;
   readonly nographic?: boolean;
   readonly drives?: readonly Drive[];
-  readonly netdevs?: readonly Netdev[];
+  readonly netdevs?: readonly NetdevConfig[];
   readonly chardevs?: readonly CharDevice[];
   readonly devices?: readonly DeviceConfig[];
   readonly serial?: readonly Stream[];
@@ -115,10 +111,12 @@ export function completeConfig(document: MachineConfig, registry: DeviceRegistry
   return config;
 }
 
-function checkStart({ firmware, kernel, append, door, memoryMiB }: CompleteConfig): void {
+function checkStart({ firmware, kernel, append, initrd, door, memoryMiB }: CompleteConfig): void {
   if (firmware && kernel) throw new ConfigError(`firmware ${firmware} and kernel ${kernel}: one of them starts the machine, not both`);
   if (!firmware && !kernel) throw new ConfigError('nothing to start: neither firmware (-bios) nor kernel (-kernel)');
   if (append !== undefined && !kernel) throw new ConfigError('append is the command line of a kernel, and there is none');
+  if (initrd !== undefined && !kernel) throw new ConfigError(`initrd ${initrd} is for a kernel to find, and there is none`);
+  if (door !== undefined && !doorNames().includes(door)) throw new ConfigError(`door is one of ${doorNames().join(', ')}, not ${door}`);
   if (door !== undefined && !kernel) throw new ConfigError('door says how a kernel is started, and there is none');
   if (firmware && memoryMiB < FIRMWARE_LEAST_MIB)
     throw new ConfigError(`${memoryMiB} MiB of memory are too few for firmware; it needs ${FIRMWARE_LEAST_MIB}`);
@@ -143,6 +141,7 @@ function checkStreams({ serial, debugcon, chardevs, trace }: CompleteConfig): vo
 // ## Devices and what they refer to
 
 function checkDevices({ devices, drives, netdevs, chardevs }: CompleteConfig, registry: DeviceRegistry): void {
+  for (const netdev of netdevs) registry.netdevs.check(netdev, ['id']);
   const users = new Map<string, string>(); // a place, a drive or a cable: taken by
   for (const [index, device] of devices.entries()) {
     const type = registry.check(device);

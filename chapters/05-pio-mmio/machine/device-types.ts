@@ -3,6 +3,7 @@
 // A list of names, and for each what may be said about it. Later chapters install their own types here; whoever reads a machine's description asks
 // this list, so an unknown device or property is refused with the names that would have been understood.
 
+import type { Link } from '../net/link.ts';
 import type { Pc } from './pc.ts';
 
 /** A description that is no machine. The message is one line. */
@@ -16,7 +17,8 @@ export interface DeviceConfig {
   readonly [property: string]: string | number | boolean;
 }
 
-type PropertyKind = 'string' | 'integer' | 'boolean' | 'mac' | 'drive' | 'netdev' | 'chardev' | 'slot';
+type PropertyValue = string | number | boolean | readonly string[];
+type PropertyKind = 'string' | 'integer' | 'boolean' | 'mac' | 'drive' | 'netdev' | 'chardev' | 'slot' | 'list';
 
 interface Property {
   readonly kind: PropertyKind;
@@ -29,11 +31,15 @@ interface Property {
   readonly words?: readonly string[];
 }
 
-export interface DeviceType {
+/** What devices and networks have in common: a name, and properties. */
+interface Described {
   readonly name: string;
   /** A phrase for the list. */
   readonly text: string;
   readonly properties: Readonly<Record<string, Property>>;
+}
+
+export interface DeviceType extends Described {
   /** Places of which each takes one device. */
   places?(config: DeviceConfig): readonly string[];
   /** Builds the device and connects it. @throws ConfigError when the machine has no room for it */
@@ -64,53 +70,91 @@ export function slotPlaces({ addr }: DeviceConfig): readonly string[] {
 /** Reads a `mac` property. */
 export const macOf = (value: string): Uint8Array => Uint8Array.from(value.split(':'), (byte) => Number.parseInt(byte, 16));
 
-export class DeviceRegistry {
-  readonly #types = new Map<string, DeviceType>();
+class TypeRegistry<T extends Described> {
+  readonly #types = new Map<string, T>();
+  readonly #what: string;
 
-  install(type: DeviceType): void {
+  constructor(what: string) {
+    this.#what = what;
+  }
+
+  install(type: T): void {
     this.#types.set(type.name, type);
   }
 
-  get all(): readonly DeviceType[] {
+  get all(): readonly T[] {
     return [...this.#types.values()];
   }
 
   /** @throws ConfigError naming the types that there are */
-  get(name: string): DeviceType {
+  get(name: string): T {
     const type = this.#types.get(name);
-    if (!type) throw new ConfigError(`no device type ${name}; there are ${[...this.#types.keys()].join(', ')}`);
+    if (!type) throw new ConfigError(`no ${this.#what} type ${name}; there are ${[...this.#types.keys()].join(', ')}`);
     return type;
   }
 
-  /** Checks one device by itself. Returns its type. @throws ConfigError */
-  check(device: DeviceConfig): DeviceType {
-    const type = this.get(device.type);
-    for (const [name, value] of Object.entries(device)) {
-      if (name === 'type') continue;
+  /** Checks one by itself, but for the members that `beside` names. Returns its type. @throws ConfigError */
+  check(config: { readonly type: string; readonly [property: string]: PropertyValue }, beside: readonly string[] = []): T {
+    const type = this.get(config.type);
+    for (const [name, value] of Object.entries(config)) {
+      if (name === 'type' || beside.includes(name)) continue;
       const property = Object.hasOwn(type.properties, name) ? type.properties[name] : undefined;
-      if (!property) throw new ConfigError(`${type.name} has no property ${name}; there are ${Object.keys(type.properties).join(', ')}`);
+      if (!property) throw new ConfigError(`${type.name} has no property ${name}; there are ${Object.keys(type.properties).join(', ') || 'none'}`);
       const wrong = complaint(property, value);
       if (wrong) throw new ConfigError(`${type.name}: ${name} is ${wrong}, not ${value}`);
     }
     for (const [name, { required }] of Object.entries(type.properties))
-      if (required && device[name] === undefined) throw new ConfigError(`${type.name} needs a ${name}`);
+      if (required && config[name] === undefined) throw new ConfigError(`${type.name} needs a ${name}`);
     return type;
   }
 
-  /** What `-device TYPE,property=value` means, where everything comes as text. @throws ConfigError */
-  fromText(typeName: string, texts: Readonly<Record<string, string>>): DeviceConfig {
+  /** What `TYPE,property=value` means, where everything comes as text, and a list as several texts. @throws ConfigError */
+  fromText(
+    typeName: string,
+    texts: Readonly<Record<string, string | readonly string[]>>,
+  ): { readonly type: string; readonly [property: string]: PropertyValue } {
     const type = this.get(typeName);
-    const entries = Object.entries(texts).map(([name, text]): [string, string | number | boolean] => {
+    const entries = Object.entries(texts).map(([name, text]): [string, PropertyValue] => {
       const kind = Object.hasOwn(type.properties, name) ? type.properties[name]?.kind : undefined;
+      if (kind === 'list') return [name, typeof text === 'string' ? [text] : text];
+      if (typeof text !== 'string') throw new ConfigError(`${typeName}: ${name} is said twice`);
       if (kind === 'integer' && /^(0x[0-9a-f]+|[0-9]+)$/i.test(text)) return [name, Number(text)];
       if (kind === 'boolean' && (text === 'on' || text === 'off')) return [name, text === 'on'];
       return [name, text];
     });
-    return Object.fromEntries([['type', typeName], ...entries]) as DeviceConfig;
+    return Object.fromEntries([['type', typeName], ...entries]) as { readonly type: string };
   }
 }
 
-function complaint({ kind, least = 0, most = Number.MAX_SAFE_INTEGER, words }: Property, value: string | number | boolean): string | null {
+// ## Which networks there are
+//
+// A card's cable leads to a *netdev*, as QEMU calls it. Of these there is a list, too: this chapter has a station that echoes, and nothing at all; one that
+// reaches further comes with a later chapter.
+
+export interface NetdevConfig {
+  readonly id: string;
+  readonly type: string;
+  readonly [property: string]: PropertyValue;
+}
+
+export interface NetdevType extends Described {
+  /** Makes the network, and returns the end of the cable that goes into the card. @throws ConfigError */
+  connect(pc: Pc, config: NetdevConfig): Link;
+}
+
+export class DeviceRegistry extends TypeRegistry<DeviceType> {
+  readonly netdevs = new TypeRegistry<NetdevType>('netdev');
+
+  constructor() {
+    super('device');
+  }
+
+  override fromText(typeName: string, texts: Readonly<Record<string, string>>): DeviceConfig {
+    return super.fromText(typeName, texts) as DeviceConfig; // no device has a list
+  }
+}
+
+function complaint({ kind, least = 0, most = Number.MAX_SAFE_INTEGER, words }: Property, value: PropertyValue): string | null {
   switch (kind) {
     case 'integer':
       return typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most ? null : `a number from ${least} to ${most}`;
@@ -122,6 +166,8 @@ function complaint({ kind, least = 0, most = Number.MAX_SAFE_INTEGER, words }: P
         : 'the MAC address of one station';
     case 'slot':
       return typeof value === 'string' && SLOT.test(value) ? null : 'a PCI slot such as 3 or 1c.3';
+    case 'list':
+      return Array.isArray(value) && value.every((each) => typeof each === 'string') ? null : 'a list of texts';
     default:
       if (typeof value !== 'string') return 'text';
       return !words || words.includes(value) ? null : `one of ${words.join(', ')}`;

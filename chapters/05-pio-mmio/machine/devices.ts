@@ -7,7 +7,9 @@ import { E1000Function } from '../e1000/e1000.ts';
 import { AtapiCdrom } from '../ide/cdrom.ts';
 import type { AtaDevice } from '../ide/device.ts';
 import { AtaDisk } from '../ide/disk.ts';
-import { ConfigError, type DeviceConfig, type DeviceType, deviceTypes, macOf, slotOf, slotPlaces } from './device-types.ts';
+import { memoryWire } from '../net/link.ts';
+import { ConfigError, type DeviceConfig, type DeviceType, deviceTypes, macOf, type NetdevType, slotOf, slotPlaces } from './device-types.ts';
+import { echoStation } from './echo-network.ts';
 import type { Pc } from './pc.ts';
 
 const CHANNELS = ['ide.0', 'ide.1'] as const;
@@ -95,4 +97,18 @@ const e1000: DeviceType = {
   },
 };
 
+const echo: NetdevType = {
+  name: 'echo',
+  text: 'a station that answers and echoes',
+  properties: {},
+  connect({ timers }) {
+    const [near, far] = memoryWire(timers);
+    echoStation(far);
+    return near;
+  },
+};
+
+const none: NetdevType = { name: 'none', text: 'nobody', properties: {}, connect: ({ timers }) => memoryWire(timers)[0] };
+
 for (const type of [ideDisk, ideCdrom, e1000]) deviceTypes.install(type);
+for (const type of [echo, none]) deviceTypes.netdevs.install(type);

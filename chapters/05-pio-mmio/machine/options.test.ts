@@ -59,7 +59,7 @@ describe('the command line', () => {
     ['-drive file=a,index=4', 'places 0 to 3, not 4'],
     ['-drive file=a,index=1,unit=1', 'give one or the other'],
     ['-drive file=a,file=b', '-drive says file twice'],
-    ['-netdev user,id=n', 'type is one of echo, none, not user'],
+    ['-netdev user,id=n', 'no netdev type user; there are echo, none'],
     ['-device rtl8139', 'no device type rtl8139; there are ide-hd'],
     ['-serial pty', '-serial goes to stdio, file:PATH or null, not to pty'],
     ['-timeout soon', '-timeout takes seconds'],

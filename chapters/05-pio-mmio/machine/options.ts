@@ -3,9 +3,9 @@
 // The options are QEMU's, because those are the ones that people know: a single dash, and lists of `key=value` after a comma. What this program does
 // not have it refuses by name. An option that was silently ignored would make a machine that is not the one asked for.
 
-import type { DoorName } from '../../03-vcpu-loop/doors.ts';
-import type { CharDevice, Drive, MachineConfig, Netdev, Stream } from './config.ts';
-import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
+import { type DoorName, doorNames } from '../../03-vcpu-loop/doors.ts';
+import type { CharDevice, Drive, MachineConfig, Stream } from './config.ts';
+import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes, type NetdevConfig } from './device-types.ts';
 
 /** What a command line asks for. */
 interface Asked {
@@ -37,10 +37,11 @@ interface Draft {
   kernel?: string;
   door?: DoorName;
   append?: string;
+  initrd?: string;
   reboot?: boolean;
   nographic?: boolean;
   drives: Drive[];
-  netdevs: Netdev[];
+  netdevs: NetdevConfig[];
   chardevs: CharDevice[];
   devices: DeviceConfig[];
   serial?: Stream[];
@@ -53,16 +54,26 @@ interface Draft {
 }
 
 /** `a=b,c=d`; a doubled comma is a comma of the value. The first part may be a bare word, which is the value of `first`. */
+function parts(text: string, first?: string): [name: string, value: string][] {
+  return text
+    .replaceAll(',,', '\0')
+    .split(',')
+    .map((part, index) => {
+      const equals = part.indexOf('=');
+      const bare = equals < 0 && index === 0 && first !== undefined;
+      const name = bare ? first : equals < 0 ? part : part.slice(0, equals);
+      const value = bare ? part : equals < 0 ? 'on' : part.slice(equals + 1);
+      return [name, value.replaceAll('\0', ',')];
+    });
+}
+
+/** {@link parts}, each said once. */
 function pairs(option: string, text: string, known: readonly string[] | null, first?: string): Record<string, string> {
   const found = Object.create(null) as Record<string, string>; // any name is a name, `__proto__` too
-  for (const [index, part] of text.replaceAll(',,', '\0').split(',').entries()) {
-    const equals = part.indexOf('=');
-    const bare = equals < 0 && index === 0 && first !== undefined;
-    const name = bare ? first : equals < 0 ? part : part.slice(0, equals);
-    const value = bare ? part : equals < 0 ? 'on' : part.slice(equals + 1);
+  for (const [name, value] of parts(text, first)) {
     if (known && !known.includes(name)) throw new ConfigError(`${option} has no '${name}'; there are ${known.join(', ')}`);
     if (Object.hasOwn(found, name)) throw new ConfigError(`${option} says ${name} twice`);
-    found[name] = value.replaceAll('\0', ',');
+    found[name] = value;
   }
   return found;
 }
@@ -126,10 +137,25 @@ function addDrive(machine: Draft, text: string): void {
   machine.devices.push({ type: 'ide-hd', drive: id, bus: `ide.${Math.floor(index / IDE_UNITS)}`, unit: index % IDE_UNITS });
 }
 
+/** What a network is said to be: {@link parts}, of which those that its type has as lists may be said several times. */
+function netdevOf(machine: Draft, option: string, text: string): { readonly type: string; readonly id?: string } {
+  const said = parts(text, 'type');
+  const type = said.find(([name]) => name === 'type')?.[1] ?? '';
+  const { properties } = machine.registry.netdevs.get(type);
+  const isList = ([name]: readonly [string, string]): boolean => Object.hasOwn(properties, name) && properties[name]?.kind === 'list';
+  const texts: Record<string, string | string[]> = Object.create(null);
+  for (const [name, value] of said) {
+    if (name === 'type') continue;
+    if (Object.hasOwn(texts, name) && !isList([name, value])) throw new ConfigError(`${option} says ${name} twice`);
+    texts[name] = isList([name, value]) ? [...(texts[name] ?? []), value] : value;
+  }
+  return machine.registry.netdevs.fromText(type, texts);
+}
+
 function addNetdev(machine: Draft, text: string): void {
-  const { type, id } = pairs('-netdev', text, ['type', 'id'], 'type');
+  const { id, ...netdev } = netdevOf(machine, '-netdev', text);
   if (!id) throw new ConfigError('-netdev needs an id=');
-  machine.netdevs.push({ id, type: word('-netdev', 'type', type ?? '', ['echo', 'none']) });
+  machine.netdevs.push({ ...netdev, id });
 }
 
 function addChardev(machine: Draft, text: string): void {
@@ -198,10 +224,19 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     },
   },
   door: {
-    takes: 'multiboot|pvh|long|boot-sector|flat',
-    text: 'how to start it',
+    get takes() {
+      return doorNames().join('|');
+    },
+    text: 'how to start it; by default the first way that the image offers',
     apply: (m, v) => {
-      m.door = word('-door', 'it', v, ['multiboot', 'pvh', 'long', 'boot-sector', 'flat']);
+      m.door = word('-door', 'it', v, doorNames());
+    },
+  },
+  initrd: {
+    takes: 'FILE',
+    text: 'a second file for it to find in memory: Linux’s initramfs',
+    apply: (m, v) => {
+      m.initrd = v;
     },
   },
   append: {
@@ -212,7 +247,7 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     },
   },
   drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off]', text: 'a disk', apply: addDrive },
-  netdev: { takes: 'echo|none,id=ID', text: 'what a network device is connected to', apply: addNetdev },
+  netdev: { takes: 'TYPE,id=ID[,PROPERTY=VALUE…]', text: 'what a network device is connected to', apply: addNetdev },
   chardev: { takes: 'stdio|null|file,id=ID[,path=FILE]', text: 'what a console device leads to', apply: addChardev },
   device: { takes: 'TYPE[,PROPERTY=VALUE…]', text: 'a device; `help` lists them, `TYPE,help` one', apply: addDevice },
   serial: {

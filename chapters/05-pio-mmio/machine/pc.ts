@@ -43,7 +43,6 @@ import { BOOT_DEVICE, RTC_IRQ, RTC_PORT, RTC_PORTS, Rtc } from '../platform/rtc.
 import type { Chardev } from './chardev.ts';
 import type { CompleteConfig } from './config.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
-import { echoStation } from './echo-network.ts';
 import { ECAM_BUSES, ECAM_GPA, FOUR_GIB, PcMemory, SHADOW_WINDOW } from './memory.ts';
 
 /** Where SeaBIOS writes its log. */
@@ -112,6 +111,7 @@ export class Pc extends Chassis {
   inputOpen = false;
   readonly #blocks: ReadonlyMap<string, BlockBackend>;
   readonly #chardevs: ReadonlyMap<string, Chardev>;
+  readonly #registry: DeviceRegistry;
   readonly #hasFirmware: boolean;
   readonly #resets: (() => void)[] = [];
   readonly #descriptions: Aml[] = [];
@@ -132,6 +132,7 @@ export class Pc extends Chassis {
     this.hasIoThread = kernel.watch !== undefined && (options.ioThread ?? kernel.name === 'soft');
     this.#blocks = options.blocks ?? new Map();
     this.#chardevs = options.chardevs ?? new Map();
+    this.#registry = registry;
     this.memory = new PcMemory({ ramBytes: config.memoryMiB * 2 ** 20, rom: firmware });
     this.timers = new TimerQueue(
       () => kernel.clock.now(),
@@ -232,11 +233,10 @@ export class Pc extends Chassis {
 
   /** What a network device is plugged into; null is nothing. @throws ConfigError */
   link(id: string | null): Link {
-    const netdev = id === null ? { type: 'none' } : this.config.netdevs.find((each) => each.id === id);
+    if (id === null) return memoryWire(this.timers)[0];
+    const netdev = this.config.netdevs.find((each) => each.id === id);
     if (!netdev) throw new ConfigError(`no netdev is called ${id}`);
-    const [near, far] = memoryWire(this.timers);
-    if (netdev.type === 'echo') echoStation(far);
-    return near;
+    return this.#registry.netdevs.get(netdev.type).connect(this, netdev);
   }
 
   /** The address of a network device that was given none: locally administered, and no two alike. */
