@@ -1,7 +1,7 @@
 // # Going elsewhere, and the stack
 
 import { CONDITIONS } from '../engine/micro-ops.ts';
-import { MODE, SLOT } from '../state.ts';
+import { MODE, SEG, SLOT } from '../state.ts';
 import { type Builder, slot } from './builder.ts';
 import { instruction } from './encoding.ts';
 
@@ -154,18 +154,20 @@ const LEAVE = instruction('LEAVE', 'C9 d64', (b) => {
   b.emit(`mov.${bytes}`, { d: slot(RBP), a: value });
 });
 
-/** Array index against two bounds in memory: #BR. */
+/** Array index against two bounds in memory: #BR. Whoever is below the lower bound never sees the upper one, not even a limit before it. */
 const BOUND = instruction('BOUND', '62 Gv,M no64', (b) => {
   const bytes = b.insn.operandSize;
-  const address = b.address(2 * bytes, 0);
+  const { segment, addressSize } = b.insn;
+  const offset = b.offset();
+  const bound = (at: number): number => b.load({ at: b.linear(at, segment, bytes, 0), disp: 0n, stack: segment === SEG.SS }, bytes);
   const index = b.value(0);
-  const lower = b.load(address, bytes);
-  // Whoever is below the lower bound never sees the upper one.
+  const lower = bound(offset);
   const most = b.temporary();
   b.emit('mov.8.i', { d: most, imm: bytes === 2 ? 0x7fffn : 0x7fffffffn });
   b.emit(`bound.${bytes}`, { d: index, a: lower, b: most });
-  const upper = b.load(b.beyond(address, bytes), bytes);
-  b.emit(`bound.${bytes}`, { d: index, a: lower, b: upper });
+  const beyond = b.temporary();
+  b.emit(`lea.${addressSize}.base`, { d: beyond, a: offset, imm: BigInt(bytes) });
+  b.emit(`bound.${bytes}`, { d: index, a: lower, b: bound(beyond) });
 });
 
 // biome-ignore format: table

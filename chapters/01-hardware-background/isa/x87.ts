@@ -125,10 +125,11 @@ const place = (e: Emitter): Code => i32.shr_u(e.immHigh32, n32(PLACE_SHIFT));
 
 // A store that an exception prevents does not look at its operand's segment either. Where that has to be checked, a micro-operation before decides.
 
-const prevented = (name: string, flags: (e: Emitter) => Code): void =>
+const prevented = (name: string, bytes: number, flags: (e: Emitter) => Code): void =>
   define(`x87.prevented.${name}`, (e) => {
     const found = e.local('i32');
-    const toStore = 2; // records: the check of the segment, and the store
+    // What does not happen then: the check of the segment and the store; for ten bytes both of them twice, and an address in between.
+    const toStore = bytes === TEN ? 5 : 2;
     return [
       set(found, flags(e)),
       when(i32.eqz(allowed(e, get(found))), [
@@ -141,7 +142,7 @@ const prevented = (name: string, flags: (e: Emitter) => Code): void =>
 
 /** Emits a micro-operation that makes its own access. It finds address and offset in the same operand unless a segment's base lies between. */
 function access(b: Builder, name: string, bytes: number, kind: number, where = 0): void {
-  const { address, offset } = memory(b, bytes, kind);
+  const { address, offset } = memory(b, bytes === TEN ? FIRST : bytes, kind);
   const high = opcodeOf(b) | (address.stack ? STACK : 0) | (where << PLACE_SHIFT);
   const operands = { a: address.at, b: offset.at, imm: immediate(address.disp, high) };
   const checks = b.micros.at(-1)?.op === microOp('segment');
@@ -150,7 +151,27 @@ function access(b: Builder, name: string, bytes: number, kind: number, where = 0
     b.emit(name.replace('store', 'prevented'), operands);
     b.micros.push(check);
   }
-  b.emit(`${name}.${b.code64 ? 8 : 4}`, operands);
+  const width = b.code64 ? 8 : 4;
+  // The second offset is cut to the address size, too.
+  if (bytes === TEN && (checks || b.insn.addressSize !== width)) inTwo(b, name, operands, kind);
+  else b.emit(`${name}.${width}`, operands);
+}
+
+// Ten bytes are eight and then two, each with checks of its own: an operand that reaches over a limit by less than two bytes finds a page fault in the first eight
+// before the limit, and a store has stored them.
+
+const TEN = 10;
+const FIRST = 8;
+/** The rest of `access` for ten bytes whose second part needs an address of its own. If the first eight need a check, it has just been emitted. */
+function inTwo(b: Builder, name: string, first: { a: number; b: number; imm: bigint }, kind: number): void {
+  const { segment, addressSize } = b.insn;
+  const width = b.code64 ? 8 : 4;
+  const d = b.temporary();
+  const offset = b.temporary();
+  if (kind === WRITE) b.emit(`${name}.first.${width}`, first);
+  else b.load({ at: first.a, disp: 0n, stack: segment === SEG.SS }, FIRST, d);
+  b.emit(`lea.${addressSize}.base`, { d: offset, a: first.b, imm: immediate(FIRST, 0) });
+  b.emit(`${name}.second.${width}`, { ...first, d, a: b.linear(offset, segment, TEN - FIRST, kind) });
 }
 const MASKS = [8, 4] as const;
 /** The same in the table: the offset is operand b and the displacement, which is zero when b is not a. */
@@ -173,22 +194,19 @@ for (const [name, { bytes, widen }] of Object.entries(FORMATS)) {
     return [number, e.call('x87.push', e.call('x87.admit', get(value), get(word)))];
   });
 }
-const tenBytes = (e: Emitter, mask: number): { low: Code; high: Code; load: Code } => {
-  const [low, high] = [e.local('i64'), e.local('i64')];
-  return {
-    low: get(low),
-    high: get(high),
-    load: [set(low, e.load(8, linear(e, mask), stack(e))), set(high, e.load(2, linear(e, mask, 8), stack(e)))],
+/** Ten bytes in one go, and the second part where the first is in operand d already. */
+const loadsOfTen = (name: string, push: (e: Emitter, low: Code, high: Code) => Code): void => {
+  const parts = (e: Emitter, first: Code, second: Code): Code => {
+    const [low, high] = [e.local('i64'), e.local('i64')];
+    return [set(low, first), set(high, second), push(e, get(low), get(high))];
   };
+  accesses(name, (e, mask) => parts(e, e.load(FIRST, linear(e, mask), stack(e)), e.load(TEN - FIRST, linear(e, mask, FIRST), stack(e))));
+  accesses(`${name}.second`, (e, mask) => parts(e, e.get('d'), e.load(TEN - FIRST, linear(e, mask), stack(e))));
 };
-accesses('x87.load.extended', (e, mask) => {
-  const { low, high, load } = tenBytes(e, mask);
-  return [load, e.call('x87.push', low, i32.shl(i32.wrap_i64(high), n32(16)))];
-});
-accesses('x87.load.decimal', (e, mask) => {
-  const { low, high, load } = tenBytes(e, mask);
+loadsOfTen('x87.load.extended', (e, low, high) => e.call('x87.push', low, i32.shl(i32.wrap_i64(high), n32(16))));
+loadsOfTen('x87.load.decimal', (e, low, high) => {
   const [value, word] = [e.local('i64'), e.local('i32')];
-  return [load, setResult(value, word, e.call('x87.fromDecimal', low, high)), e.call('x87.push', get(value), i32.shl(get(word), n32(16)))];
+  return [setResult(value, word, e.call('x87.fromDecimal', low, high)), e.call('x87.push', get(value), i32.shl(get(word), n32(16)))];
 });
 onRegisters('x87.duplicate', (e, what) => e.call('x87.duplicate', what));
 
@@ -213,7 +231,7 @@ const LOADS = [
 /** True when the flags let a result be stored. */
 const allowed = (e: Emitter, flags: Code): Code => i32.eqz(bits(i32.and(flags, i32.xor(fcw(e), n32(-1))), PREVENTS_STORE));
 const storing = (name: string, bytes: number, convert: (e: Emitter) => Code): void => {
-  prevented(name, (e) => {
+  prevented(name, bytes, (e) => {
     const [value, flags] = [e.local('i64'), e.local('i32')];
     return [setResult(value, flags, convert(e)), get(flags)];
   });
@@ -232,23 +250,23 @@ for (const bytes of [2, 4, 8] as const) {
   storing(`int${8 * bytes}`, bytes, (e) => e.call('x87.toInteger.top', n32(8 * bytes), n32(0)));
   storing(`truncated${8 * bytes}`, bytes, (e) => e.call('x87.toInteger.top', n32(8 * bytes), n32(HOW.TRUNCATE)));
 }
-/** Ten bytes are two stores. When the second one faults, the first has been made: so it is on a real processor. */
+/** When the second of the two stores faults, the first has been made: so it is on a real processor. */
 const storingTen = (name: string, convert: (e: Emitter) => Code): void => {
-  prevented(name, (e) => {
+  const converted = (e: Emitter, then: (low: Code, high: Code, flags: Code) => Code): Code => {
     const [low, high, flags] = [e.local('i64'), e.local('i64'), e.local('i32')];
-    return [convert(e), set(flags, []), set(high, []), set(low, []), get(flags)];
-  });
-  accesses(`x87.store.${name}`, (e, mask) => {
-    const [low, high, flags] = [e.local('i64'), e.local('i64'), e.local('i32')];
-    return [
-      convert(e),
-      set(flags, []),
-      set(high, []),
-      set(low, []),
-      when(allowed(e, get(flags)), [e.store(8, linear(e, mask), get(low), stack(e)), e.store(2, linear(e, mask, 8), get(high), stack(e))]),
-      e.call('x87.leave', get(flags), place(e)),
-    ];
-  });
+    return [convert(e), set(flags, []), set(high, []), set(low, []), then(get(low), get(high), get(flags))];
+  };
+  prevented(name, TEN, (e) => converted(e, (_low, _high, flags) => flags));
+  accesses(`x87.store.${name}`, (e, mask) =>
+    converted(e, (low, high, flags) => [
+      when(allowed(e, flags), [e.store(FIRST, linear(e, mask), low, stack(e)), e.store(TEN - FIRST, linear(e, mask, FIRST), high, stack(e))]),
+      e.call('x87.leave', flags, place(e)),
+    ]),
+  );
+  for (const mask of MASKS) outlined(`x87.store.${name}.first.${mask}`, (e) => converted(e, (low) => e.store(FIRST, linear(e, mask), low, stack(e))));
+  accesses(`x87.store.${name}.second`, (e, mask) =>
+    converted(e, (_low, high, flags) => [e.store(TEN - FIRST, linear(e, mask), high, stack(e)), e.call('x87.leave', flags, place(e))]),
+  );
 };
 storingTen('extended', (e) => e.call('x87.whole.top'));
 storingTen('decimal', (e) => e.call('x87.toDecimal.top'));

@@ -52,6 +52,14 @@ export interface Event {
 /** INT n, INT3 and INTO: the program asked, so the gate's DPL decides whether it may. */
 const isSoftware = (type: number): boolean => type === EVENT_TYPE.SOFTWARE_INTERRUPT || type === EVENT_TYPE.SOFTWARE_EXCEPTION;
 
+// An instruction that interrupts has been executed when the handler is entered, so RF, which an IRET may have set for it, has done its duty. INT1 is another.
+// @clause x86.debug.breakpoints
+/** RFLAGS as the handler's frame has them. */
+function savedFlags({ type, resume }: Event, flags: number): number {
+  if (resume) return flags | FLAG.RF;
+  return isSoftware(type) || type === EVENT_TYPE.PRIVILEGED_SOFTWARE_EXCEPTION ? flags & ~FLAG.RF : flags;
+}
+
 const IDT_FLAG = 2; // in an error code: the index is one into the IDT
 const EXT_FLAG = 1; // the event did not come from the program
 const GATE_SIZE_16 = 8; // bit of a gate's type: clear for the 80286's formats
@@ -231,7 +239,7 @@ function enterHandler(cpu: Cpu, frame: Frame, clearIf: boolean): void {
     stack.push(state.segSelector(SEG.SS), size);
     stack.push(state.slot32(SLOT.RSP), size, state.slotHigh(SLOT.RSP));
   }
-  stack.push(event.resume ? flags | FLAG.RF : flags, size);
+  stack.push(savedFlags(event, flags), size);
   stack.push(state.segSelector(SEG.CS), size);
   stack.push(lowHalf(event.returnTo), size, highHalf(event.returnTo));
   if (event.errorCode !== null) stack.push(event.errorCode, size);

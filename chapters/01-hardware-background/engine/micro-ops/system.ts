@@ -255,7 +255,7 @@ defineFunction('deliver', ['i32', 'i32', 'i32', 'i64'], ['i32'], (s, ...params) 
     when(no(get(frame)), decline),
     // Nothing can go wrong from here on.
     when(
-      i64.gt_s(i64.sub(s.field(OFFSET.ICOUNT), s.field(OFFSET.RESUME_AT)), n64(1)),
+      i32.or(i32.and(get(kind), n32(DELIVERY.SOFTWARE)), i64.gt_s(i64.sub(s.field(OFFSET.ICOUNT), s.field(OFFSET.RESUME_AT)), n64(1))),
       s.setField32(OFFSET.RFLAGS, i32.and(get(flags), n32(~FLAG.RF))),
     ),
     set(scratch, i32.or(s.call('readFlags'), i32.shl(i32.and(get(kind), n32(DELIVERY.RESUME)), n32(15)))),

@@ -1,7 +1,7 @@
 // # Comparing two outcomes
 
 import { ARITHMETIC_FLAGS, FLAG } from '../../../state.ts';
-import { COUNT, faultsAsItLikes, isTranscendental, UNCERTAIN_STATUS, undefinedFlags } from './excluded.ts';
+import { COUNT, faultsAsItLikes, isTranscendental, uncertainStatus, undefinedFlags } from './excluded.ts';
 import { type Batch, CASE, FX, OUTCOME, type Program, type Records, SIGNAL } from './records.ts';
 import { dataOf, FPU_FIELDS, valuesOf } from './saved.ts';
 import { PLACE } from './world.ts';
@@ -129,12 +129,13 @@ function compareFpu({ bits, names }: Program, real: Side, ours: Side, out: strin
   const mine = ours.records.slice(ours.index, OUTCOME.FX, FX.BYTES);
   const end = bits === 64 ? FX.XMM + 256 : FX.XMM + 128;
   const uncertain = isTranscendental(names.at(-1) as string);
+  const status = uncertainStatus(theirs.subarray(FX.ST, FX.ST + 10));
   for (const [name, at, bytes] of FPU_FIELDS) {
     if (at >= end) break;
     if (uncertain && (name === 'st0' || name === 'st1') && neighbours(theirs.subarray(at, at + bytes), mine.subarray(at, at + bytes))) continue;
     if (uncertain && name === 'fop') continue; // it is noted when an exception is not masked, PE for example
-    if (uncertain && name === 'fsw' && !(((theirs[at] as number) ^ (mine[at] as number)) & ~(UNCERTAIN_STATUS & 0xff))) {
-      if (!(((theirs[at + 1] as number) ^ (mine[at + 1] as number)) & ~(UNCERTAIN_STATUS >> 8))) continue;
+    if (uncertain && name === 'fsw' && !(((theirs[at] as number) ^ (mine[at] as number)) & ~(status & 0xff))) {
+      if (!(((theirs[at + 1] as number) ^ (mine[at + 1] as number)) & ~(status >> 8))) continue;
     }
     let same = true;
     for (let i = at; i < at + bytes && same; i++) same = theirs[i] === mine[i];

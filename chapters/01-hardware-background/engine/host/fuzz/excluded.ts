@@ -229,12 +229,18 @@ export function undefinedFlags(code: Uint8Array, bits: Bits, rcx: number | null)
 //
 // SDM vol. 1, "Transcendental Instruction Accuracy", promises an error below one unit in the last place (of double-extended precision), and monotonic
 // functions; not the last bit. So the results may be neighbours, and then the processors need not agree on which way the result was rounded (C1) or whether it is
-// inexact (PE, and with it the summary bits). F2XM1's result "is undefined" for a source outside -1 to +1, and FYL2XP1's outside its range likewise.
+// inexact (PE, and with it the summary bits) or tiny before rounding (UE). F2XM1's result "is undefined" for a source outside -1 to +1, and FYL2XP1's outside its range likewise.
 
 const TRANSCENDENTAL = new Set(['FSIN', 'FCOS', 'FSINCOS', 'FPTAN', 'FPATAN', 'F2XM1', 'FYL2X', 'FYL2XP1']);
 export const isTranscendental = (name: string): boolean => TRANSCENDENTAL.has(name);
-/** Bits of the status word that may differ after one: B, C1, ES, PE. */
-export const UNCERTAIN_STATUS = 0x8000 | 0x0200 | 0x0080 | 0x0020;
+const LEAST_EXPONENT = 1;
+/** Bits of the status word that may differ after one with this result: B, C1, ES, PE; and UE when it is next to the least normal number, which may have been less. */
+export function uncertainStatus(result: Uint8Array): number {
+  const view = new DataView(result.buffer, result.byteOffset, result.length);
+  const distance = BigInt.asIntN(64, view.getBigUint64(0, true) - (1n << 63n));
+  const least = (view.getUint16(8, true) & 0x7fff) === LEAST_EXPONENT && distance >= -1n && distance <= 1n;
+  return 0x8000 | 0x0200 | 0x0080 | 0x0020 | (least ? 0x0010 : 0);
+}
 
 // ## Faults
 //

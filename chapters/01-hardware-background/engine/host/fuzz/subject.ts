@@ -249,6 +249,7 @@ export class Subject {
     if (signal !== SIGNAL.EXCEPTION && state.get32(OFFSET.CPL) === 0) signal = SIGNAL.SYSTEM_CALL;
     out.setU32(at, OUTCOME.SIGNAL, signal);
     out.setU32(at, OUTCOME.VECTOR, vector);
+    this.#end = end;
   }
 
   /**
@@ -288,7 +289,7 @@ export class Subject {
       out.setU64(at, OUTCOME.FLAGS, word(2));
       out.setU64(at, OUTCOME.GPR + 8 * SLOT.RSP, word(3));
       out.setU16(at, OUTCOME.SS, Number(word(4) & 0xffffn));
-      if (this.#translated) this.#recognizeEnd(out, at);
+      this.#recognizeEnd(out, at);
     } else {
       out.setU64(at, OUTCOME.RIP, state.slot(SLOT.RIP));
       out.setU64(at, OUTCOME.FLAGS, BigInt(readFlags(state)));
@@ -299,7 +300,7 @@ export class Subject {
     this.#memoryChanges(out, at);
   }
 
-  /** An exception of the jump that leaves is the end of the case. */
+  /** An exception of the jump that leaves is the end of the case; and a program may find that jump's target by itself, for it lies in its own code. */
   #recognizeEnd(out: Records, at: number): void {
     const rip = out.u64(at, OUTCOME.RIP);
     const left =

@@ -47,6 +47,8 @@ export const LOCAL: readonly LocalDescriptor[] = [
   { base: PLACE.CODE, limit: 0x5fff, big: true, contents: 2, restricted: true },
   { base: PLACE.DATA, limit: 0xffff, big: true, contents: 0, absent: true },
   { base: PLACE.CODE, limit: 0x3fff, big: false, contents: 1 },
+  // The end of its first 64 KiB, where 16-bit addresses wrap, is in the middle of the data.
+  { base: PLACE.DATA + 0x1000 - 0x10000, limit: 0x11fff, big: true, contents: 0 },
 ];
 /** The selector of a local descriptor. */
 const local = (index: number): number => index * 8 + 7;
