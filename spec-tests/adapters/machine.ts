@@ -81,6 +81,8 @@ export interface MachineOptions {
   readonly makeMachine: <C extends Chassis>(options: BoardOptions<C>) => Runner | Promise<Runner>;
   /** Guest instructions that a kernel has executed, where they are counted: then runs are deterministic, and the trace has a digest to promise. */
   readonly executed: ((kernel: Kernel) => number) | null;
+  /** Guests are traced, where instructions are counted. A processor that nobody watches may take shorter ways, so this decides what is judged. */
+  readonly traced?: boolean;
 }
 
 export class MachineAdapter implements Adapter {
@@ -125,8 +127,8 @@ export class MachineAdapter implements Adapter {
       return { type: 'error', id, reason: `${guest.image} is not the image that the suite means: its digest is ${sha256}` };
     const door = DOORS[guest.door];
     if (door === null && !FIRMWARE) return { type: 'error', id, reason: MONITOR.missing['door-disk'] as string };
-    const { executed, makeKernel } = this.#options;
-    const trace = executed ? new Recorder() : null;
+    const { executed, makeKernel, traced = true } = this.#options;
+    const trace = executed && traced ? new Recorder() : null;
     const memoryMiB = door === null ? Math.max(guest.memoryMiB, FIRMWARE_MIB) : guest.memoryMiB;
     const kernel = makeKernel(trace, { memoryMiB, cpus: guest.vcpus });
     const machine = await this.#build({ ...guest, memoryMiB }, kernel, door === null ? image : null, trace);
@@ -155,7 +157,8 @@ export class MachineAdapter implements Adapter {
       return {
         ...ran,
         ...(result.exitCode !== null && { exitValue: hex(result.exitCode >> 1) }),
-        ...(trace && executed && result.end !== 'timeout' && { traceHash: digest(trace), trace: endOf(trace), instructions: hex(executed(kernel)) }),
+        ...(executed && result.end !== 'timeout' && { instructions: hex(executed(kernel)) }),
+        ...(trace && result.end !== 'timeout' && { traceHash: digest(trace), trace: endOf(trace) }),
       };
     } catch (error) {
       if (error instanceof ImageError) return { type: 'error', id, reason: `the image cannot be loaded: ${error.message}` };

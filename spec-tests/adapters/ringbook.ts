@@ -49,9 +49,19 @@ const executed = ({ hardware }: RunnableKernel): number => hardware.cpu.instruct
 // The kernel can virtualize memory in two ways, and a guest must not be able to tell which. So the whole suite runs on both, as one implementation: what is
 // known to fail on one is known of the other.
 
+export interface Way {
+  /** Hot code is translated. */
+  readonly translate?: boolean;
+  /** How soon it is hot. */
+  readonly heat?: number;
+  /** Every event is recorded. */
+  readonly traced?: boolean;
+}
+
 export class RingbookAdapter extends MachineAdapter {
-  constructor(memory: MemoryMethod, { translate = true, heat }: { translate?: boolean; heat?: number } = {}) {
+  constructor(memory: MemoryMethod, { translate = true, heat, traced = true }: Way = {}) {
     super({
+      traced,
       executed: (kernel) => executed(kernel as RunnableKernel),
       makeKernel: (trace, size) => machineKernel({ ...size, memory, translate }, { trace, heat }),
       makeMachine: (options) => new Machine(options),

@@ -6,12 +6,17 @@ import { fileURLToPath } from 'node:url';
 import type { Adapter } from '../types.ts';
 import { ExecAdapter } from './exec.ts';
 import type { QemuMachine } from './qemu-devices.ts';
+import type { Way } from './ringbook.ts';
 
 export const BUILT_IN = ['ringbook', 'ringbook-shadow', 'host-kvm', 'qemu', 'v86', 'bochs'] as const;
 export type BuiltIn = (typeof BUILT_IN)[number];
 
-/** Our own machine with its translator off, or impatient: no parts of `all`, because they must do the same to the last instruction. */
-const WAYS: Readonly<Record<string, { translate?: boolean; heat?: number }>> = {
+// Most of what a processor does between two instructions has a short way for when nobody watches (INT, IRET, SYSCALL, faults), and a trace is somebody. A
+// guest in the field has none. So `ringbook` runs its guests without, `ringbook-shadow` with one, and the others have the trace for who wants to read it.
+
+/** Our own machine with a trace, and its translator as it is, off, or impatient: no parts of `all`, because they must do the same to the last instruction. */
+const WAYS: Readonly<Record<string, Way>> = {
+  'ringbook-traced': {},
   'ringbook-interpreted': { translate: false },
   'ringbook-translated': { heat: 16 },
 };
@@ -23,7 +28,7 @@ const isBuiltIn = (name: string): name is BuiltIn => (BUILT_IN as readonly strin
 
 /** A built-in machine in this process, or null for a name that is none. */
 export async function makeBuiltIn(name: string): Promise<Adapter | null> {
-  if (name === 'ringbook') return new (await import('./ringbook.ts')).RingbookAdapter('ept');
+  if (name === 'ringbook') return new (await import('./ringbook.ts')).RingbookAdapter('ept', { traced: false });
   if (name === 'ringbook-shadow') return new (await import('./ringbook.ts')).RingbookAdapter('shadow');
   const way = WAYS[name];
   if (way) return new (await import('./ringbook.ts')).RingbookAdapter('ept', way);
