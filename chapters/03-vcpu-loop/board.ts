@@ -74,6 +74,7 @@ export interface BoardOptions<C extends Chassis = Platform> {
 interface LoadOptions extends Firmware {
   readonly door?: DoorName;
   readonly commandLine?: string;
+  readonly initrd?: Uint8Array;
   readonly flatGpa?: number;
 }
 
@@ -181,6 +182,7 @@ export class Board<C extends Chassis = Platform> {
     for (const { gpa, bytes, memoryBytes } of plan.segments) {
       this.ram.set(bytes, gpa);
       this.ram.fill(0, gpa + bytes.length, gpa + memoryBytes);
+      this.kernel.stored?.(this.hva + gpa, memoryBytes);
     }
     for (const vcpu of this.vcpus) {
       vcpu.setSregs(plan.sregs);

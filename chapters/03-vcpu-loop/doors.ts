@@ -1,15 +1,16 @@
 // # Doors into a program
 //
-// There is no one way to start a bare-metal program. Four conventions are in use, and they differ in two questions only: *where is the code* (who
+// There is no one way to start a bare-metal program. Several conventions are in use, and they differ in two questions only: *where is the code* (who
 // parses the file), and *what state is the processor in* when it gets there. A door below answers both: it turns an image into segments to place in
-// memory and a processor state to start with. It makes no system call, so it works the same on every kernel, and can be tested without one.
+// memory and a processor state to start with. It makes no system call, so it works the same on every kernel, and can be tested without one. A
+// convention that is an operating system's own is no concern of this chapter: whoever knows one installs it.
 
 import { layout, u32le } from '../01-hardware-background/layout.ts';
 import type { Dtable, Regs, Segment as SegmentRegister, Sregs } from '../02-kvm-objects/vcpu-state.ts';
 import { type ElfImage, ImageError, isElf, readElf, type Segment } from './elf.ts';
-import { bootParams, LowMemory, type MemoryRange, memoryMap, multibootInfo, pageTables, startInfo } from './handover.ts';
+import { bootParams, type Handover, LowMemory, type MemoryRange, memoryMap, multibootInfo, pageTables, placeModule, startInfo } from './handover.ts';
 
-export type DoorName = 'multiboot' | 'pvh' | 'long' | 'boot-sector' | 'flat';
+export type DoorName = string;
 
 /** What firmware would know and a loader has to say in its place. */
 export interface Firmware {
@@ -19,12 +20,14 @@ export interface Firmware {
   readonly rsdpGpa?: number;
 }
 
-interface DoorOptions extends Firmware {
+export interface DoorOptions extends Firmware {
   readonly ramBytes: number;
   /** Which convention to use; by default the first that the image offers, in QEMU's order. */
   readonly door?: DoorName;
   /** Passed on where the convention can. ASCII. */
   readonly commandLine?: string;
+  /** A second file for the program to find in memory, such as Linux's initramfs. */
+  readonly initrd?: Uint8Array;
   /** Where a flat binary goes. */
   readonly flatGpa?: number;
 }
@@ -51,7 +54,7 @@ const hex = (value: number): string => `0x${value.toString(16)}`;
 // Whoever starts a processor in protected mode has to write the *hidden* parts of its segment registers, since there is no descriptor table yet from
 // which they were loaded.
 
-const segment = (values: Partial<SegmentRegister>): SegmentRegister => ({
+export const segment = (values: Partial<SegmentRegister>): SegmentRegister => ({
   base: 0n,
   limit: 0xffff_ffff,
   selector: 0,
@@ -92,10 +95,10 @@ function flatSegments(code: Partial<SegmentRegister>): Partial<Sregs> {
 }
 
 /** Protected mode, flat 4 GiB segments, no paging: multiboot and PVH alike. */
-const protectedState = (): Partial<Sregs> => ({ ...flatSegments({}), cr0: CR0_PE_ET, cr4: 0n, efer: 0n });
+export const protectedState = (): Partial<Sregs> => ({ ...flatSegments({}), cr0: CR0_PE_ET, cr4: 0n, efer: 0n });
 
 /** 64-bit mode over identity-mapped page tables. */
-const longState = (cr3: number, gdt: Dtable): Partial<Sregs> => ({
+export const longState = (cr3: number, gdt: Dtable): Partial<Sregs> => ({
   ...flatSegments({ l: 1, db: 0 }),
   cr0: CR0_PE_ET | CR0_PG,
   cr3: BigInt(cr3),
@@ -126,6 +129,17 @@ const MULTIBOOT_LOADER_MAGIC = 0x2badb002n;
 const MULTIBOOT_SEARCH_BYTES = 8192;
 const MULTIBOOT_KNOWN = 0x3; // align modules on pages; tell me about memory
 const MULTIBOOT_HAS_ADDRESSES = 1 << 16;
+
+/** What all conventions say about the machine, the second file put in its place. */
+function handoverFor(segments: readonly Segment[], options: DoorOptions): Handover & { readonly low: LowMemory } {
+  const { ramBytes, commandLine = '', memoryMap: map = memoryMap(ramBytes), rsdpGpa = 0, initrd } = options;
+  const module = initrd ? placeModule(segments, map, initrd) : null;
+  return { low: new LowMemory(module ? [...segments, module] : segments, ramBytes), map, commandLine, rsdpGpa, module };
+}
+
+/** All that a convention places in memory. */
+const allOf = (segments: readonly Segment[], { low, module }: Handover & { readonly low: LowMemory }): Segment[] =>
+  low.with(module ? [...segments, module] : segments);
 
 const viewOf = (image: Uint8Array): DataView => new DataView(image.buffer, image.byteOffset, image.length);
 
@@ -160,7 +174,10 @@ function multibootSegment(image: Uint8Array, at: number, ramBytes: number): { se
   return { segment, entry: entry_addr };
 }
 
-function multiboot(image: Uint8Array, at: number, { ramBytes, commandLine = '', memoryMap: map = memoryMap(ramBytes) }: DoorOptions): BootPlan {
+function multiboot(image: Uint8Array, options: DoorOptions): BootPlan | null {
+  const at = findMultiboot(image);
+  if (at === null) return null;
+  const { ramBytes } = options;
   const { flags } = MultibootHeader.load(viewOf(image), at);
   const unknown = flags & 0xffff & ~MULTIBOOT_KNOWN;
   if (unknown !== 0) throw new ImageError(`multiboot flags ${hex(flags)} require ${hex(unknown)}, which this loader does not offer`);
@@ -172,10 +189,10 @@ function multiboot(image: Uint8Array, at: number, { ramBytes, commandLine = '', 
   } else {
     ({ segments, entry } = readElf(image, ramBytes));
   }
-  const low = new LowMemory(segments, ramBytes);
-  const info = multibootInfo(low, map, commandLine);
+  const handover = handoverFor(segments, options);
+  const info = multibootInfo(handover.low, handover);
   const regs = { rip: BigInt(entry), rax: MULTIBOOT_LOADER_MAGIC, rbx: BigInt(info), rflags: RFLAGS_FIXED };
-  return { door: 'multiboot', segments: low.with(segments), regs, sregs: protectedState() };
+  return { door: 'multiboot', segments: allOf(segments, handover), regs, sregs: protectedState() };
 }
 
 // ## PVH
@@ -196,16 +213,16 @@ function pvhEntry(elf: ElfImage): number | null {
 }
 
 // @clause payload.door-pvh
-function pvh(
-  { segments }: ElfImage,
-  entry: number,
-  { ramBytes, commandLine = '', memoryMap: map = memoryMap(ramBytes), rsdpGpa = 0 }: DoorOptions,
-): BootPlan {
-  const low = new LowMemory(segments, ramBytes);
-  const info = startInfo(low, map, commandLine, rsdpGpa);
+function pvh(image: Uint8Array, options: DoorOptions): BootPlan | null {
+  if (!isElf(image)) return null;
+  const elf = readElf(image, options.ramBytes);
+  const entry = pvhEntry(elf);
+  if (entry === null) return null;
+  const handover = handoverFor(elf.segments, options);
+  const info = startInfo(handover.low, handover);
   return {
     door: 'pvh',
-    segments: low.with(segments),
+    segments: allOf(elf.segments, handover),
     regs: { rip: BigInt(entry), rbx: BigInt(info), rflags: RFLAGS_FIXED },
     sregs: protectedState(),
   };
@@ -217,20 +234,21 @@ function pvh(
 // RSI points to the zero page.
 
 /** Null, unused, then the two that Linux's boot protocol names: code at selector 0x10 and data at 0x18. */
-const BOOT_GDT = new BigUint64Array([0n, 0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn]);
+export const BOOT_GDT = new BigUint64Array([0n, 0n, 0x00af_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn]);
 
 // @clause payload.door-long
-function elf64(
-  { segments, entry }: ElfImage,
-  { ramBytes, commandLine = '', memoryMap: map = memoryMap(ramBytes), rsdpGpa = 0 }: DoorOptions,
-): BootPlan {
-  const low = new LowMemory(segments, ramBytes);
+function elf64(image: Uint8Array, options: DoorOptions): BootPlan | null {
+  if (!isElf(image)) return null;
+  const { bits, segments, entry } = readElf(image, options.ramBytes);
+  if (bits !== 64) return null;
+  const handover = handoverFor(segments, options);
+  const { low } = handover;
   const cr3 = pageTables(low);
   const gdt = low.place(new Uint8Array(BOOT_GDT.buffer));
-  const params = bootParams(low, map, commandLine, rsdpGpa);
+  const params = bootParams(low, handover);
   return {
     door: 'long',
-    segments: low.with(segments),
+    segments: allOf(segments, handover),
     regs: { rip: BigInt(entry), rsi: BigInt(params), rflags: RFLAGS_FIXED },
     sregs: longState(cr3, { base: BigInt(gdt), limit: BOOT_GDT.byteLength - 1 }),
   };
@@ -244,15 +262,24 @@ function elf64(
 const isBootSector = (image: Uint8Array): boolean => image.length >= SECTOR_BYTES && image[510] === 0x55 && image[511] === 0xaa;
 
 // @clause payload.door-disk
-const bootSector = (image: Uint8Array): BootPlan => ({
-  door: 'boot-sector',
-  segments: [{ gpa: BOOT_SECTOR_GPA, bytes: image.subarray(0, SECTOR_BYTES), memoryBytes: SECTOR_BYTES }],
-  regs: { rip: BigInt(BOOT_SECTOR_GPA), rsp: 0x7000n, rdx: 0x80n, rflags: RFLAGS_FIXED },
-  sregs: realState(),
-});
+function bootSector(image: Uint8Array, options: DoorOptions): BootPlan | null {
+  if (isElf(image) || !isBootSector(image)) return null;
+  refuseModule('boot-sector', options);
+  return {
+    door: 'boot-sector',
+    segments: [{ gpa: BOOT_SECTOR_GPA, bytes: image.subarray(0, SECTOR_BYTES), memoryBytes: SECTOR_BYTES }],
+    regs: { rip: BigInt(BOOT_SECTOR_GPA), rsp: 0x7000n, rdx: 0x80n, rflags: RFLAGS_FIXED },
+    sregs: realState(),
+  };
+}
 
-function flat(image: Uint8Array, { ramBytes, flatGpa = FLAT_GPA }: DoorOptions): BootPlan {
-  if (image.length === 0) throw new ImageError('the image is empty');
+function refuseModule(door: DoorName, { initrd }: DoorOptions): void {
+  if (initrd) throw new ImageError(`the ${door} door hands over no second file, and there is an initrd of ${initrd.length} bytes`);
+}
+
+function flat(image: Uint8Array, options: DoorOptions): BootPlan {
+  const { ramBytes, flatGpa = FLAT_GPA } = options;
+  refuseModule('flat', options);
   if (!Number.isSafeInteger(flatGpa) || flatGpa < 0 || flatGpa > 0xffff)
     throw new ImageError(`a flat image starts in real mode, so below 64 KiB, not at ${flatGpa}`);
   if (flatGpa + image.length > ramBytes)
@@ -267,7 +294,33 @@ function flat(image: Uint8Array, { ramBytes, flatGpa = FLAT_GPA }: DoorOptions):
 
 // ## Choosing
 //
-// QEMU looks for multiboot first, then for a PVH note. An ELF file that offers neither is entered in 64-bit mode if it is a 64-bit file.
+// QEMU looks for multiboot first, then for a PVH note. An ELF file that offers neither is entered in 64-bit mode if it is a 64-bit file. What was installed
+// by somebody is looked for before all of these, since it knows its own files best: a Linux kernel, too, carries the two bytes of a boot sector.
+
+export interface Door {
+  readonly name: DoorName;
+  /** Any file can be taken for it, so it has to be asked for. */
+  readonly onlyByName?: boolean;
+  /** Null when the image does not offer it. @throws ImageError when it does, and is broken */
+  plan(image: Uint8Array, options: DoorOptions): BootPlan | null;
+}
+
+const doors: Door[] = [
+  { name: 'multiboot', plan: multiboot },
+  { name: 'pvh', plan: pvh },
+  { name: 'long', plan: elf64 },
+  { name: 'boot-sector', plan: bootSector },
+  { name: 'flat', onlyByName: true, plan: flat },
+];
+
+/** The conventions that there are, in the order in which they are looked for. */
+export const doorNames = (): readonly DoorName[] => doors.map(({ name }) => name);
+
+/** Adds conventions before those that there are. One that is there already by its name is replaced. */
+export function installDoors(added: readonly Door[]): void {
+  const others = doors.filter(({ name }) => !added.some((each) => each.name === name));
+  doors.splice(0, doors.length, ...added, ...others);
+}
 
 /**
  * Turns an image into a plan.
@@ -275,25 +328,14 @@ function flat(image: Uint8Array, { ramBytes, flatGpa = FLAT_GPA }: DoorOptions):
  * @throws RangeError when the machine has too little memory for any loader
  */
 export function planBoot(image: Uint8Array, options: DoorOptions): BootPlan {
-  const { ramBytes, door } = options;
+  const { ramBytes, door: wanted } = options;
   if (!(ramBytes >= LEAST_RAM_BYTES)) throw new RangeError(`a loader needs ${LEAST_RAM_BYTES} bytes of memory; this machine has ${ramBytes}`);
-  if (door === 'flat') return flat(image, options);
   if (image.length === 0) throw new ImageError('the image is empty');
-  const wanted = (name: DoorName): boolean => door === undefined || door === name;
-
-  const header = findMultiboot(image);
-  if (header !== null && wanted('multiboot')) return multiboot(image, header, options);
-  if (isElf(image) && (wanted('pvh') || wanted('long'))) {
-    const elf = readElf(image, ramBytes);
-    const entry = pvhEntry(elf);
-    if (entry !== null && wanted('pvh')) return pvh(elf, entry, options);
-    if (elf.bits === 64 && wanted('long')) return elf64(elf, options);
-  } else if (isBootSector(image) && wanted('boot-sector')) {
-    return bootSector(image);
+  for (const { name, onlyByName, plan } of doors) {
+    if (wanted === undefined ? onlyByName : name !== wanted) continue;
+    const made = plan(image, options);
+    if (made) return made;
   }
-  throw new ImageError(
-    door === undefined
-      ? `no way in: ${image.length} bytes with no multiboot header, no ELF entry and no boot signature`
-      : `the image has no ${door} door`,
-  );
+  if (wanted === undefined) throw new ImageError(`no way in: ${image.length} bytes with no multiboot header, no ELF entry and no boot signature`);
+  throw new ImageError(`the image has no ${wanted} door`);
 }

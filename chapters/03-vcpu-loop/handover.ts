@@ -15,6 +15,8 @@ const CONVENTIONAL_END = 0x9fc00;
 const HIGH_START = 0x100000;
 const COMMAND_LINE_LIMIT = 2047;
 
+const hex = (value: number): string => `0x${value.toString(16)}`;
+
 /** Pages of low memory given out from the bottom, skipping those that the image covers. */
 export class LowMemory {
   readonly #taken: readonly Segment[];
@@ -63,6 +65,39 @@ export const memoryMap = (ramBytes: number): MemoryRange[] => [
   { start: HIGH_START, bytes: ramBytes - HIGH_START, type: USABLE },
 ];
 
+/** What every convention hands over, in whatever format. */
+export interface Handover {
+  readonly map: readonly MemoryRange[];
+  readonly commandLine: string;
+  readonly rsdpGpa: number;
+  /** The second file, where it lies. */
+  readonly module: Segment | null;
+}
+
+// A second file goes as high as possible: a kernel that decompresses itself, or lays out its own tables, starts from below. It stays below 4 GiB, because most
+// of the formats say its address in 32 bits, and in memory that the map calls usable.
+
+/** Where a file of `length` bytes fits highest, on a page of its own, at or below `last`. @throws ImageError when nowhere */
+export function highestRoom(taken: readonly Segment[], map: readonly MemoryRange[], length: number, last = 0xffff_ffff): number {
+  const room = Math.ceil(length / PAGE_BYTES) * PAGE_BYTES;
+  const down = (value: number): number => Math.floor(value / PAGE_BYTES) * PAGE_BYTES;
+  const usable = map.filter(({ type, start }) => type === USABLE && start >= HIGH_START).sort((a, b) => b.start - a.start);
+  for (const { start, bytes: size } of usable) {
+    let at = down(Math.min(start + size, last + 1) - room);
+    while (at >= start) {
+      const inTheWay = taken.filter(({ gpa, memoryBytes }) => at < gpa + memoryBytes && gpa < at + room);
+      if (inTheWay.length === 0) return at;
+      at = down(Math.min(...inTheWay.map(({ gpa }) => gpa)) - room);
+    }
+  }
+  throw new ImageError(`no room for ${length} bytes beside the image, in memory below ${hex(last + 1)}`);
+}
+
+/** Puts a second file into memory. @throws ImageError when there is no room */
+export function placeModule(taken: readonly Segment[], map: readonly MemoryRange[], file: Uint8Array, last?: number): Segment {
+  return { gpa: highestRoom(taken, map, file.length, last), bytes: file, memoryBytes: file.length };
+}
+
 /** A NUL-terminated command line in low memory, or 0 for none. */
 function placeCommandLine(low: LowMemory, text: string): number {
   if (text === '') return 0;
@@ -86,12 +121,14 @@ const MultibootInfo = layout('multiboot_info', {
   flags: u32le(0), mem_lower: u32le(4), mem_upper: u32le(8), boot_device: u32le(12), cmdline: u32le(16), mods_count: u32le(20), mods_addr: u32le(24),
   mmap_length: u32le(44), mmap_addr: u32le(48), boot_loader_name: u32le(64),
 }, 120);
-const MULTIBOOT_INFO = { MEMORY: 1 << 0, CMDLINE: 1 << 2, MMAP: 1 << 6 } as const;
+const MULTIBOOT_INFO = { MEMORY: 1 << 0, CMDLINE: 1 << 2, MODS: 1 << 3, MMAP: 1 << 6 } as const;
 /** `size` counts what follows it, so a reader adds 4. */
 const MultibootMmap = layout('multiboot_mmap_entry', { size: u32le(0), addr: u64le(4), len: u64le(12), type: u32le(20) });
 
+const MultibootModule = layout('multiboot_module', { mod_start: u32le(0), mod_end: u32le(4), string: u32le(8) }, 16);
+
 /** Writes the structure that EBX points to; returns its address. */
-export function multibootInfo(low: LowMemory, map: readonly MemoryRange[], commandLine: string): number {
+export function multibootInfo(low: LowMemory, { map, commandLine, module }: Handover): number {
   const mmap = table(map.length, MultibootMmap.bytes, (view, at, index) => {
     const { start, bytes, type } = map[index] as MemoryRange;
     MultibootMmap.store(view, at, { size: MultibootMmap.bytes - 4, addr: BigInt(start), len: BigInt(bytes), type });
@@ -100,10 +137,14 @@ export function multibootInfo(low: LowMemory, map: readonly MemoryRange[], comma
   const high = map.find(({ start }) => start === HIGH_START);
   return low.place(
     MultibootInfo.encode({
-      flags: MULTIBOOT_INFO.MEMORY | MULTIBOOT_INFO.MMAP | (cmdline ? MULTIBOOT_INFO.CMDLINE : 0),
+      flags: MULTIBOOT_INFO.MEMORY | MULTIBOOT_INFO.MMAP | (cmdline ? MULTIBOOT_INFO.CMDLINE : 0) | (module ? MULTIBOOT_INFO.MODS : 0),
       mem_lower: CONVENTIONAL_END >> 10, // KiB from 0
       mem_upper: (high?.bytes ?? 0) >>> 10, // KiB from 1 MiB
       cmdline,
+      ...(module && {
+        mods_count: 1,
+        mods_addr: low.place(MultibootModule.encode({ mod_start: module.gpa, mod_end: module.gpa + module.bytes.length })),
+      }),
       mmap_length: mmap.length,
       mmap_addr: low.place(mmap),
     }),
@@ -118,18 +159,32 @@ const HvmStartInfo = layout('hvm_start_info', {
   memmap_paddr: u64le(40), memmap_entries: u32le(48),
 }, 56);
 const HVM_START_MAGIC = 0x336ec578;
+const HvmModlistEntry = layout('hvm_modlist_entry', { paddr: u64le(0), size: u64le(8), cmdline_paddr: u64le(16) }, 32);
 const HvmMemmapEntry = layout('hvm_memmap_table_entry', { addr: u64le(0), size: u64le(8), type: u32le(16) }, 24);
 
 /** Writes the structure that EBX points to; returns its address. */
-export function startInfo(low: LowMemory, map: readonly MemoryRange[], commandLine: string, rsdp: number): number {
+export function startInfo(low: LowMemory, { map, commandLine, rsdpGpa, module }: Handover): number {
   const memmap = table(map.length, HvmMemmapEntry.bytes, (view, at, index) => {
     const { start, bytes, type } = map[index] as MemoryRange;
     HvmMemmapEntry.store(view, at, { addr: BigInt(start), size: BigInt(bytes), type });
   });
   const cmdline_paddr = BigInt(placeCommandLine(low, commandLine));
   const memmap_paddr = BigInt(low.place(memmap));
-  const rsdp_paddr = BigInt(rsdp);
-  return low.place(HvmStartInfo.encode({ magic: HVM_START_MAGIC, version: 1, cmdline_paddr, rsdp_paddr, memmap_paddr, memmap_entries: map.length }));
+  const modules = module && {
+    nr_modules: 1,
+    modlist_paddr: BigInt(low.place(HvmModlistEntry.encode({ paddr: BigInt(module.gpa), size: BigInt(module.bytes.length) }))),
+  };
+  return low.place(
+    HvmStartInfo.encode({
+      magic: HVM_START_MAGIC,
+      version: 1,
+      cmdline_paddr,
+      rsdp_paddr: BigInt(rsdpGpa),
+      memmap_paddr,
+      memmap_entries: map.length,
+      ...modules,
+    }),
+  );
 }
 
 // ## Linux's zero page
@@ -137,7 +192,8 @@ export function startInfo(low: LowMemory, map: readonly MemoryRange[], commandLi
 // biome-ignore format: table
 const BootParams = layout('boot_params', {
   acpi_rsdp_addr: u64le(0x70),
-  e820_entries: u8(0x1e8), boot_flag: u16le(0x1fe), header: u32le(0x202), version: u16le(0x206), type_of_loader: u8(0x210), cmd_line_ptr: u32le(0x228),
+  e820_entries: u8(0x1e8), boot_flag: u16le(0x1fe), header: u32le(0x202), version: u16le(0x206), type_of_loader: u8(0x210), ramdisk_image: u32le(0x218),
+  ramdisk_size: u32le(0x21c), cmd_line_ptr: u32le(0x228),
   e820_table: bytes(0x2d0, 20 * 128),
 }, PAGE_BYTES);
 const E820Entry = layout('boot_e820_entry', { addr: u64le(0), size: u64le(8), type: u32le(16) });
@@ -147,19 +203,20 @@ const BOOT_FLAG = 0xaa55;
 const BOOT_PROTOCOL = 0x020c; // 2.12: the first with a documented 64-bit entry
 
 /** Writes the structure that RSI points to; returns its address. */
-export function bootParams(low: LowMemory, map: readonly MemoryRange[], commandLine: string, rsdp: number): number {
+export function bootParams(low: LowMemory, { map, commandLine, rsdpGpa, module }: Handover): number {
   const entries = table(map.length, E820Entry.bytes, (view, at, index) => {
     const { start, bytes, type } = map[index] as MemoryRange;
     E820Entry.store(view, at, { addr: BigInt(start), size: BigInt(bytes), type });
   });
   const page = BootParams.encode({
-    acpi_rsdp_addr: BigInt(rsdp),
+    acpi_rsdp_addr: BigInt(rsdpGpa),
     e820_entries: map.length,
     boot_flag: BOOT_FLAG,
     header: HDRS,
     version: BOOT_PROTOCOL,
     type_of_loader: LOADER_UNDEFINED,
     cmd_line_ptr: placeCommandLine(low, commandLine),
+    ...(module && { ramdisk_image: module.gpa, ramdisk_size: module.bytes.length }),
   });
   page.set(entries, BootParams.fields.e820_table.offset);
   return low.place(page);

@@ -86,7 +86,8 @@ export class OpenMachine {
   static async #open(config: CompleteConfig, closing: (() => void)[]): Promise<OpenMachine> {
     const read = (path: string | undefined, limitBytes: number): Uint8Array | null =>
       path === undefined ? null : opened(() => readRegularFile(path, limitBytes));
-    const [firmware, image] = [read(config.firmware, FIRMWARE_LIMIT_BYTES), read(config.kernel, config.memoryMiB * 2 ** 20)];
+    const ramBytes = config.memoryMiB * 2 ** 20;
+    const [firmware, image, initrd] = [read(config.firmware, FIRMWARE_LIMIT_BYTES), read(config.kernel, ramBytes), read(config.initrd, ramBytes)];
     const blocks = new Map<string, FileBlock>();
     for (const { id, file, readonly } of config.drives) {
       const block = opened(() => new FileBlock(file, { readOnly: readonly ?? false }));
@@ -140,7 +141,10 @@ export class OpenMachine {
     // A thread for each processor means that every exit is handed to another thread and back. One processor does without.
     const machine = kernel instanceof HostKernel && config.cpus > 1 ? await HostMachine.create({ ...pc.board, kernel }) : new Machine(pc.board);
     closing.push(() => void machine.shutdown());
-    if (image) opened(() => machine.load(image, { ...pc.handover, ...(config.door && { door: config.door }), commandLine: config.append ?? '' }));
+    if (image) {
+      const { door, append: commandLine = '' } = config;
+      opened(() => machine.load(image, { ...pc.handover, ...(door !== undefined && { door }), ...(initrd && { initrd }), commandLine }));
+    }
     return new OpenMachine(config, pc, machine, inputOf(config, pc, chardevs), [...serials, debug, ...outputs], closing);
   }
 

@@ -1,0 +1,5 @@
+// # `ringbook run`, the whole machine
+//
+// The command line of chapters 5 and 6. What this chapter adds to it is installed here, before they read it.
+
+await import('../../06-virtio-rings/host/run.ts');

@@ -1,0 +1,13 @@
+// # The whole machine
+//
+// Every device so far was shown with a program that we wrote for it. That proves less than it seems: who wrote the device and who wrote the program
+// had read the same page of the specification, and misread it in the same way. An operating system is another matter. Linux was written for hardware, by people
+// who never saw this book; it looks at everything a machine has, in an order that nobody here chose, and it complains.
+//
+// So this chapter builds nothing new below the machine. It puts the parts of the earlier chapters together, and starts a kernel that was made for none
+// of them.
+//
+// ## From `run` to the kernel's first instruction
+//
+// A machine without firmware has a loader in its place. Somebody has to know what a Linux kernel is as a file, where in memory its parts want to be, and
+// what it expects to be told about the machine; chapter 3's doors are the place where such knowledge is installed.
