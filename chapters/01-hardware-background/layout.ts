@@ -84,6 +84,21 @@ export const u16le = (offset: number): Scalar<number> =>
     (v, at) => v.getUint16(at, true),
     (v, at, x) => v.setUint16(at, x, true),
   );
+/** Most significant byte first, as networks have it. */
+export const u16be = (offset: number): Scalar<number> =>
+  scalar(
+    offset,
+    2,
+    (v, at) => v.getUint16(at),
+    (v, at, x) => v.setUint16(at, x),
+  );
+export const u32be = (offset: number): Scalar<number> =>
+  scalar(
+    offset,
+    4,
+    (v, at) => v.getUint32(at),
+    (v, at, x) => v.setUint32(at, x),
+  );
 export const u32le = (offset: number): Scalar<number> =>
   scalar(
     offset,
