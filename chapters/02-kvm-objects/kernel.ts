@@ -56,6 +56,8 @@ export interface Kernel {
    * no such call; the modelled one keeps decoded instructions.
    */
   stored?(hva: Hva, bytes: number): void;
+  /** Set by a program that calls {@link stored} for every store of its own: then what is decoded need not be compared with memory at each KVM_RUN. */
+  tellsStores?: boolean;
   readonly clock: KernelClock;
   /** `eventfd(initial, flags)`: a descriptor of a counter. -EINVAL for unknown EFD flags. */
   eventfd(initial: number, flags: number): number;

@@ -70,6 +70,8 @@ export class Hardware {
   readonly memory: PhysicalMemory;
   readonly ram: RamOwners;
   readonly cpu: Cpu;
+  /** Whether whoever stores in RAM from outside tells it each time. */
+  toldOfStores = false;
   readonly vmx: VmxUnit;
   readonly config: VmcsConfig;
   #users = 0;

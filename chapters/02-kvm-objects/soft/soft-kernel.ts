@@ -130,6 +130,12 @@ export class SoftKernel implements Kernel {
     return 0;
   }
 
+  get tellsStores(): boolean {
+    return this.hardware.toldOfStores;
+  }
+  set tellsStores(all: boolean) {
+    this.hardware.toldOfStores = all;
+  }
   stored(hva: number, bytes: number): void {
     const hpa = this.hardware.ram.hpaOf(hva, bytes);
     if (hpa >= 0) this.hardware.wroteRange(hpa, bytes);

@@ -83,7 +83,7 @@ export class VcpuRun {
       vcpu.cr8 = cr8;
     }
     // The VMM had its hands on guest memory, and may have written code.
-    vcpu.vm.hardware.cpu.engine.memoryChanged();
+    if (!vcpu.vm.hardware.toldOfStores) vcpu.vm.hardware.cpu.engine.memoryChanged();
 
     let result = 1;
     if (this.completion) {
