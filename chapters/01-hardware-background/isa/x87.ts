@@ -257,15 +257,20 @@ const storingTen = (name: string, convert: (e: Emitter) => Code): void => {
     return [convert(e), set(flags, []), set(high, []), set(low, []), then(get(low), get(high), get(flags))];
   };
   prevented(name, TEN, (e) => converted(e, (_low, _high, flags) => flags));
+  const first = (e: Emitter, mask: number, low: Code): Code => e.store(FIRST, linear(e, mask), low, stack(e));
   accesses(`x87.store.${name}`, (e, mask) =>
     converted(e, (low, high, flags) => [
-      when(allowed(e, flags), [e.store(FIRST, linear(e, mask), low, stack(e)), e.store(TEN - FIRST, linear(e, mask, FIRST), high, stack(e))]),
+      when(allowed(e, flags), [first(e, mask, low), e.store(TEN - FIRST, linear(e, mask, FIRST), high, stack(e))]),
       e.call('x87.leave', flags, place(e)),
     ]),
   );
-  for (const mask of MASKS) outlined(`x87.store.${name}.first.${mask}`, (e) => converted(e, (low) => e.store(FIRST, linear(e, mask), low, stack(e))));
+  for (const mask of MASKS)
+    outlined(`x87.store.${name}.first.${mask}`, (e) => converted(e, (low, _high, flags) => when(allowed(e, flags), first(e, mask, low))));
   accesses(`x87.store.${name}.second`, (e, mask) =>
-    converted(e, (_low, high, flags) => [e.store(TEN - FIRST, linear(e, mask), high, stack(e)), e.call('x87.leave', flags, place(e))]),
+    converted(e, (_low, high, flags) => [
+      when(allowed(e, flags), e.store(TEN - FIRST, linear(e, mask), high, stack(e))),
+      e.call('x87.leave', flags, place(e)),
+    ]),
   );
 };
 storingTen('extended', (e) => e.call('x87.whole.top'));

@@ -277,7 +277,7 @@ export function farRet(cpu: Cpu, insn: Instruction): void {
     checkTarget(cpu, d, offset);
     markAccessed(cpu, d);
     enterCode(cpu, d, cpu.cpl);
-    stack.commit();
+    stack.commit(is64BitCode(cpu, d));
     jumpTo(cpu, d, offset);
   }
   cpu.modeChanged();

@@ -116,7 +116,7 @@ function iretProtected(cpu: Cpu, size: 2 | 4 | 8, length: number): void {
     if (stackSegment) fillSegment(cpu, SEG.SS, ss, stackSegment);
     else clearSegment(cpu, SEG.SS, ss, cpl);
     setStackPointer(cpu, code, sp, spHigh);
-  } else stack.commit();
+  } else stack.commit(is64BitCode(cpu, code));
   if (outer) dropPrivilegedSegments(cpu, cpl);
   state.setSlotHalves(SLOT.NEXT_RIP, offset, offsetHigh);
   cpu.modeChanged();

@@ -160,6 +160,7 @@ export class Stack {
   readonly #rights: number;
   readonly #privilege: number;
   readonly #errorCode: number;
+  #skipped = 0;
   // The place that `#seek` has found: the new stack pointer, and the linear address.
   #nextLow = 0;
   #nextHigh = 0;
@@ -234,6 +235,7 @@ export class Stack {
 
   skip(bytes: number): void {
     this.#seek(bytes);
+    this.#skipped += bytes;
     this.low = this.#nextLow;
     this.high = this.#nextHigh;
   }
@@ -246,10 +248,11 @@ export class Stack {
     this.#linear(1);
   }
 
-  /** Makes the copy the stack pointer. */
-  commit(): void {
+  /** Makes the copy the stack pointer. `wide`: on the way to 64-bit code. What has been popped is then added to all of it, as wide as it is there. */
+  commit(wide = false): void {
     const { state } = this.#cpu;
-    if (this.width === 2) state.setSlotHalves(SLOT.RSP, ((state.slot32(SLOT.RSP) & ~0xffff) | this.low) >>> 0, state.slotHigh(SLOT.RSP));
+    if (wide && this.width !== 8) state.setSlot(SLOT.RSP, (state.slot(SLOT.RSP) + BigInt(this.#skipped)) & U64);
+    else if (this.width === 2) state.setSlotHalves(SLOT.RSP, ((state.slot32(SLOT.RSP) & ~0xffff) | this.low) >>> 0, state.slotHigh(SLOT.RSP));
     else state.setSlotHalves(SLOT.RSP, this.low, this.high);
   }
 }

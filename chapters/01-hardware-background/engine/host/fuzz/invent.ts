@@ -13,7 +13,7 @@ import { FLAT_MODE } from '../../flat-machine.ts';
 import { checksNoAlignment, comparable, definedElsewhere, leavesSomethingUndefined } from './excluded.ts';
 import { BATCH_CASES, Batch, CASE, type Program } from './records.ts';
 import { IMAGES, inventData, inventFpu, Pools, pointer, type Random } from './values.ts';
-import { type Bits, LEAVE, LOADABLE, LOCAL, PLACE, SELECTORS, USUAL_SEGMENTS } from './world.ts';
+import { type Bits, LEAVE, LOADABLE, LOCAL, PLACE, SELECTORS, STACKS_16, USUAL_SEGMENTS } from './world.ts';
 
 const RESTORE = 'XRSTOR';
 const LONGEST_PROGRAM = 44;
@@ -287,6 +287,7 @@ export class Inventor {
       const n = 2 + random.below(4);
       segments[n] = random.pick(LOADABLE);
     }
+    if (bits === 16 && random.chance(10)) segments[1] = random.pick(STACKS_16);
     segments.forEach((selector, n) => void cases.setU16(index, CASE.CS + 2 * n, selector));
     const mask = bits === 64 ? 0xffffffffffffffffn : 0xffffffffn;
     for (let n = 0; n < 16; n++) cases.setU64(index, CASE.GPR + 8 * n, n < 8 || bits === 64 ? pools.integer() & mask : 0n);

@@ -22,6 +22,9 @@ const TSS = 0x22000;
 const HANDLERS = 0x23000;
 const HANDLER_BYTES = 16;
 const STACK = 0x30000;
+const WAY_OUT = 0x40000;
+/** Where the jump at LANDING leads. */
+const OUT = LANDING + 0x10;
 const UPPER = 0xffff8000_00000000n;
 const KERNEL_CODE = 0x10;
 const GDT_ENTRIES = 16;
@@ -100,6 +103,19 @@ export class Subject {
       if (page < PLACE.CODE + PLACE.CODE_BYTES) set(pages, index, BigInt(page) | 0x65n);
       else if (page >= PLACE.DATA) set(pages, index, BigInt(page) | noExecute | (page < PLACE.DATA + PLACE.WRITABLE_BYTES ? 0x67n : 0x65n));
     }
+    this.#wayOut(set);
+  }
+
+  /** The page at LANDING, with the same jump as in the native runner: a program may find the way there by itself, for it lies in its own code. */
+  #wayOut(set: (table: number, index: number, value: bigint) => void): void {
+    const [directory, pages] = [6, 7].map((n) => ROOT + n * PAGE_BYTES) as [number, number];
+    const index = (shift: number): number => Math.floor(LANDING / 2 ** shift) & 0x1ff;
+    set(ROOT + PAGE_BYTES, index(30), BigInt(directory) | 7n);
+    set(directory, index(21), BigInt(pages) | 7n);
+    set(pages, index(12), BigInt(WAY_OUT) | 0x65n);
+    this.#memory.slice(WAY_OUT, 6).set([0xff, 0x25, 2, 0, 0, 0]); // jmp [rip + 2]
+    this.#memory.view.setBigUint64(this.#memory.offset(WAY_OUT + 8), BigInt(OUT), true);
+    this.#memory.slice(WAY_OUT + OUT - LANDING, 1)[0] = 0xf4;
   }
 
   #descriptorTables(): void {
@@ -254,7 +270,7 @@ export class Subject {
 
   /**
    * Translated code is entered only when there is time for all of it, so the case is not stopped at its end: it runs on into the jump that leaves, and that
-   * arrives at a page that is not here.
+   * arrives where it may not go on.
    */
   #goOn(end: number, out: Records, at: number): void {
     const { state } = this.cpu;
@@ -300,12 +316,13 @@ export class Subject {
     this.#memoryChanges(out, at);
   }
 
-  /** An exception of the jump that leaves is the end of the case; and a program may find that jump's target by itself, for it lies in its own code. */
+  /** An exception of the jump that leaves, or beyond it, is the end of the case. */
   #recognizeEnd(out: Records, at: number): void {
     const rip = out.u64(at, OUTCOME.RIP);
-    const left =
-      rip === BigInt(LANDING) || (rip === BigInt(this.#end) && out.u64(at, OUTCOME.CR2) === BigInt(POINTER) && out.u32(at, OUTCOME.VECTOR) === 14);
-    if (!left) return;
+    const vector = out.u32(at, OUTCOME.VECTOR);
+    const landed = rip === BigInt(OUT) || (rip === BigInt(LANDING) && vector === 1); // by a trap
+    const left = rip === BigInt(this.#end) && vector === 14 && out.u64(at, OUTCOME.CR2) === BigInt(POINTER);
+    if (!landed && !left) return;
     out.setU32(at, OUTCOME.SIGNAL, SIGNAL.NONE);
     out.setU64(at, OUTCOME.RIP, BigInt(this.#end));
     out.setU16(at, OUTCOME.CS, this.#codeSelector);

@@ -49,6 +49,7 @@ export const LOCAL: readonly LocalDescriptor[] = [
   { base: PLACE.CODE, limit: 0x3fff, big: false, contents: 1 },
   // The end of its first 64 KiB, where 16-bit addresses wrap, is in the middle of the data.
   { base: PLACE.DATA + 0x1000 - 0x10000, limit: 0x11fff, big: true, contents: 0 },
+  { base: PLACE.DATA + 0x1000 - 0x10000, limit: 0xffff, big: false, contents: 0 },
 ];
 /** The selector of a local descriptor. */
 const local = (index: number): number => index * 8 + 7;
@@ -74,6 +75,11 @@ export const LOADABLE: readonly number[] = [
   SELECTOR.DATA,
   ...LOCAL.flatMap(({ absent, contents, restricted }, index) => (absent || (contents === 2 && restricted) ? [] : [local(index)])),
 ];
+
+/** Those that SS may hold when 16-bit code begins: both with a stack pointer of 16 bits and of 32. */
+export const STACKS_16: readonly number[] = LOCAL.flatMap(({ absent, contents, restricted }, index) =>
+  absent || contents === 2 || restricted ? [] : [local(index)],
+);
 
 /** What the segment registers hold when a case begins: CS, SS, DS, ES, FS, GS. */
 export const USUAL_SEGMENTS = {
