@@ -2,4 +2,6 @@
 //
 // The command line of chapters 5 and 6. What this chapter adds to it is installed here, before they read it.
 
+import '../linux/doors.ts';
+
 await import('../../06-virtio-rings/host/run.ts');
