@@ -13,6 +13,8 @@ export interface Timer {
   cancel(): void;
   /** When it will fire; null when it is not armed. */
   readonly at: number | null;
+  /** How many armed timers of its clock fire before it. */
+  readonly rank: number;
 }
 
 export interface Clock {
@@ -38,6 +40,9 @@ class QueuedTimer implements Timer {
   cancel(): void {
     this.#queue.remove(this);
   }
+  get rank(): number {
+    return this.at === null ? 0 : this.#queue.rankOf(this);
+  }
 }
 
 /** Timers over any source of time. Whoever owns the source calls {@link runDue} when {@link next} has come. */
@@ -60,6 +65,11 @@ export class TimerQueue implements Clock {
   /** The earliest armed moment, or null. */
   get next(): number | null {
     return this.#armed[0]?.at ?? null;
+  }
+
+  /** How many armed timers fire before this one. */
+  rankOf(timer: QueuedTimer): number {
+    return this.#armed.indexOf(timer);
   }
 
   /** How many timers are armed. */

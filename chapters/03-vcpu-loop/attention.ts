@@ -6,6 +6,7 @@
 
 import type { Vcpu } from '../02-kvm-objects/kvm.ts';
 import type { RunPage } from '../02-kvm-objects/run-page.ts';
+import { describe, field, kind, type SavedPart, savedPart } from './devices/state.ts';
 
 /** Vectors that wait at most. A guest can ask for more of them than it ever takes; an interrupt controller, which has one bit for each, loses those too. */
 const WAITING_LIMIT = 256;
@@ -69,5 +70,21 @@ export class Attention {
     if (this.requested && vcpu.page.readyForInterruptInjection) vcpu.interrupt(this.acknowledge());
     this.#asked = this.requested;
     vcpu.page.requestInterruptWindow = this.#asked;
+  }
+
+  static readonly STATE = describe<Attention>('attention', 1, {
+    waiting: field(
+      kind.record({ halted: kind.flag, vectors: kind.list(kind.u8, WAITING_LIMIT), nmi: kind.flag, asked: kind.flag }),
+      (a) => ({ halted: a.halted, vectors: a.#vectors, nmi: a.#nmi, asked: a.#asked }),
+      (a, v) => {
+        a.#vectors.splice(0, a.#vectors.length, ...v.vectors);
+        ({ halted: a.halted, nmi: a.#nmi, asked: a.#asked } = v);
+      },
+    ),
+  });
+
+  /** What is saved of it. */
+  savedPart(name: string): SavedPart {
+    return savedPart<Attention>(name, this, Attention.STATE);
   }
 }

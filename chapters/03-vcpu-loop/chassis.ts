@@ -10,21 +10,25 @@ import type { Vcpu } from '../02-kvm-objects/kvm.ts';
 import type { RunPage } from '../02-kvm-objects/run-page.ts';
 import { Attention } from './attention.ts';
 import { Bus, loadValue, PORT_COUNT, storeValue, type Width } from './devices/bus.ts';
+import { describe, field, kind, type SavedPart, type StateDescription, savedPart } from './devices/state.ts';
+
+const ENDS = [
+  'debug-exit', // the guest wrote its status to the debug-exit port
+  'halt', // every processor waits for an interrupt that nothing can send
+  'triple-fault',
+  'timeout', // the caller's limit
+  'stopped', // the caller asked
+  'shutdown', // the guest asked for power off, reset, or reported a crash
+  'reset',
+  'crash',
+  'fail-entry', // the hardware refused the guest's state
+  'internal-error', // the kernel gave up; `detail` says on what
+  'memory-fault',
+  'unexpected-exit', // an exit that this machine did not ask for
+] as const;
 
 /** How a machine's run can end. */
-export type End =
-  | 'debug-exit' // the guest wrote its status to the debug-exit port
-  | 'halt' // every processor waits for an interrupt that nothing can send
-  | 'triple-fault'
-  | 'timeout' // the caller's limit
-  | 'stopped' // the caller asked
-  | 'shutdown' // the guest asked for power off, reset, or reported a crash
-  | 'reset'
-  | 'crash'
-  | 'fail-entry' // the hardware refused the guest's state
-  | 'internal-error' // the kernel gave up; `detail` says on what
-  | 'memory-fault'
-  | 'unexpected-exit'; // an exit that this machine did not ask for
+export type End = (typeof ENDS)[number];
 
 /** What the loop is to do after an exit: go on, pass the turn on, wait for an interrupt, look at a debug stop, or end. */
 export type Outcome =
@@ -37,6 +41,13 @@ const HALTED: Outcome = { kind: 'halted' };
 const DEBUG: Outcome = { kind: 'debug' };
 
 export const ending = (end: End, detail: string, exitCode: number | null = null): Outcome => ({ kind: 'end', end, exitCode, detail });
+
+/** How a device wants the run to end. */
+interface Wish {
+  readonly end: End;
+  readonly detail: string;
+  readonly exitCode: number | null;
+}
 
 const isWidth = (bytes: number): bytes is Width => bytes === 1 || bytes === 2 || bytes === 4 || bytes === 8;
 
@@ -158,6 +169,38 @@ export abstract class Chassis {
       else storeValue(data, at, width, this.mmio.read(mmioAddress + at, width));
     }
   }
+
+  // ## What is saved
+  //
+  // Every device joins this list when it is put into the machine, with the table that says what its state is. Nobody else needs to know what there is.
+
+  readonly #saved: (() => readonly SavedPart[])[] = [];
+
+  /** Adds a device. No two have the same name. */
+  keep<O>(name: string, object: O, table: StateDescription<O>): void {
+    this.#saved.push(() => [savedPart(name, object, table)]);
+  }
+
+  /** Adds whatever somebody has, asked when it is needed. */
+  keepAll(parts: () => readonly SavedPart[]): void {
+    this.#saved.push(parts);
+  }
+
+  /** All of them, in the order of joining. */
+  get savedParts(): readonly SavedPart[] {
+    return [savedPart<Chassis>('chassis', this, Chassis.STATE), ...this.#saved.flatMap((parts) => parts())];
+  }
+
+  /** A wish that has not been granted yet is all that is left of an access that is over. */
+  static readonly STATE = describe<Chassis>('chassis', 1, {
+    wish: field(
+      kind.maybe(kind.record<Wish>({ end: kind.oneOf(ENDS), detail: kind.text(1024), exitCode: kind.maybe(kind.i32) })),
+      (chassis) => (chassis.#wish?.kind === 'end' ? chassis.#wish : null),
+      (chassis, wish) => {
+        chassis.#wish = wish && ending(wish.end, wish.detail, wish.exitCode);
+      },
+    ),
+  });
 }
 
 function systemEvent(page: RunPage): End {

@@ -34,6 +34,10 @@ export class Platform extends Chassis {
     this.ports.attach(INJECT_PORT, INJECT_PORTS, this.injector);
     this.ports.attach(SCRATCH_PORT, SCRATCH_PORTS, this.scratchPio);
     this.mmio.attach(SCRATCH_GPA, SCRATCH_BYTES, this.scratchMmio);
+    this.keep('serial', this.serial, Serial.STATE);
+    this.keep('debug-exit', this.debugExit, DebugExit.STATE);
+    this.keep('scratch-pio', this.scratchPio, Scratch.STATE);
+    this.keep('scratch-mmio', this.scratchMmio, Scratch.STATE);
   }
 
   override get console(): Uint8Array {

@@ -7,10 +7,12 @@
 // deterministic.
 
 import { GUESTDBG } from '../02-kvm-objects/abi/events.ts';
+import { EXIT } from '../02-kvm-objects/abi/exits.ts';
 import type { Vcpu } from '../02-kvm-objects/kvm.ts';
 import type { Attention } from './attention.ts';
 import { Board, type RunResult } from './board.ts';
 import { type Chassis, ending, type Outcome } from './chassis.ts';
+import { describe, index, type SavedPart, savedPart } from './devices/state.ts';
 import type { Platform } from './platform.ts';
 
 /** When to give up on a guest that does not end by itself, and what to do about one that wants to begin again. */
@@ -201,6 +203,60 @@ export class Machine<C extends Chassis = Platform> extends Board<C> {
     const attention = this.attention[id];
     if (!attention) throw new RangeError(`processor ${id} of ${this.vcpus.length}`);
     return attention;
+  }
+
+  // ## Between two turns
+  //
+  // A machine can be written down whenever its loop is between two turns, if one thing is done first. A processor may have left in the middle of an
+  // instruction: its access has been answered, and the instruction goes on with the answer at the next KVM_RUN. No register says so. So each
+  // processor is called once more, with the request to come back at once; a kernel finishes then what it has begun.
+
+  /** Finishes every access that is half done. */
+  settle(): void {
+    for (const vcpu of this.vcpus) {
+      vcpu.page.immediateExit = true;
+      try {
+        for (;;) {
+          const reason = vcpu.run();
+          if (reason === EXIT.KVM_EXIT_INTR) break;
+          const outcome = this.answer(vcpu, reason);
+          if (outcome.kind === 'end') this.platform.ask(outcome.end, outcome.detail, outcome.exitCode);
+        }
+      } finally {
+        vcpu.page.immediateExit = false;
+      }
+    }
+  }
+
+  // What is not in the table only says when to look again; a machine that has been written down, or restored, looks at once.
+
+  static readonly STATE = describe<Machine<Chassis>>(
+    'machine',
+    1,
+    {
+      turn: index(
+        (machine) => machine.vcpus.length,
+        (machine) => machine.#turn,
+        (machine, turn) => {
+          machine.#turn = turn;
+        },
+      ),
+    },
+    (machine) => {
+      machine.#interrupted = true;
+      machine.#asleep = 0;
+      machine.#asleepSince = 0;
+      machine.#idle = false;
+    },
+  );
+
+  /** Everything but memory, processors and what is in the kernel. */
+  get savedParts(): readonly SavedPart[] {
+    return [
+      savedPart<Machine<Chassis>>('machine', this as Machine<Chassis>, Machine.STATE),
+      ...this.attention.map((attention, id) => attention.savedPart(`attention ${id}`)),
+      ...this.platform.savedParts,
+    ];
   }
 }
 

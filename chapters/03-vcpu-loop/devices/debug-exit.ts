@@ -5,6 +5,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Registers } from './bus.ts';
+import { describe, kind, own } from './state.ts';
 
 export const DEBUG_EXIT_PORT = 0xf4;
 export const DEBUG_EXIT_PORTS = 4;
@@ -28,4 +29,6 @@ export class DebugExit implements Registers {
     this.status = (Number(value & 0x7fn) << 1) | 1; // an exit status has eight bits
     this.#trace?.emit({ kind: 'device', device: this.name, what: 'exit', value: this.status });
   }
+
+  static readonly STATE = describe<DebugExit>('debug-exit', 1, { status: own(kind.maybe(kind.u32), 'status') });
 }

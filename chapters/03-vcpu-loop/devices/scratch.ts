@@ -6,6 +6,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { loadValue, type Registers, storeValue, type Width } from './bus.ts';
+import { array, describe } from './state.ts';
 
 export const SCRATCH_PORT = 0x5e0;
 export const SCRATCH_PORTS = 16;
@@ -50,4 +51,6 @@ export class Scratch implements Registers {
     if (this.accesses.length < RECORD_LIMIT) this.accesses.push(access);
     this.#trace?.emit({ kind: 'device', device: this.name, what: `${access.rw}${8 * access.width} +${access.offset}`, value: Number(access.value) });
   }
+
+  static readonly STATE = describe<Scratch>('scratch', 1, { bytes: array((scratch) => scratch.bytes) });
 }

@@ -10,6 +10,7 @@
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Registers, Width } from './bus.ts';
+import { describe, field, kind, timer } from './state.ts';
 
 export const SERIAL_PORTS = 8;
 
@@ -62,6 +63,10 @@ interface Received {
   readonly byte: number;
   readonly error: number;
 }
+
+const RECEIVED = kind.record<Received>({ byte: kind.u8, error: kind.u8 });
+/** What may wait outside when the machine is saved. */
+const FROM_HOST_LIMIT = 1 << 24;
 
 export class Serial implements Registers {
   readonly name = 'serial';
@@ -375,4 +380,48 @@ export class Serial implements Registers {
     this.#refill();
     this.#update();
   }
+
+  // ## State
+  //
+  // What the guest has sent has left the machine; what it has not read yet is kept, in the chip and outside.
+
+  static readonly STATE = describe<Serial>('serial', 1, {
+    fromHost: field(
+      kind.list(RECEIVED, FROM_HOST_LIMIT),
+      (serial) => serial.#fromHost.slice(serial.#taken),
+      (serial, waiting) => {
+        serial.#fromHost = waiting;
+        serial.#taken = 0;
+      },
+    ),
+    received: field(
+      kind.list(RECEIVED, FIFO_BYTES),
+      (serial) => serial.#received,
+      (serial, received) => {
+        serial.#received = received;
+      },
+    ),
+    registers: field(
+      kind.record({ ier: kind.upTo(0x0f), lcr: kind.u8, mcr: kind.upTo(0x1f), scratch: kind.u8, divisor: kind.u16 }),
+      (s) => ({ ier: s.#ier, lcr: s.#lcr, mcr: s.#mcr, scratch: s.#scratch, divisor: s.#divisor }),
+      (s, v) => {
+        ({ ier: s.#ier, lcr: s.#lcr, mcr: s.#mcr, scratch: s.#scratch, divisor: s.#divisor } = v);
+      },
+    ),
+    receiver: field(
+      kind.record({ fifo: kind.flag, trigger: kind.between(1, FIFO_BYTES), timedOut: kind.flag, errors: kind.u8 }),
+      (s) => ({ fifo: s.#fifo, trigger: s.#trigger, timedOut: s.#timedOut, errors: s.#errors }),
+      (s, v) => {
+        ({ fifo: s.#fifo, trigger: s.#trigger, timedOut: s.#timedOut, errors: s.#errors } = v);
+      },
+    ),
+    outputs: field(
+      kind.record({ lines: kind.u8, deltas: kind.u8, emptied: kind.flag, level: kind.flag }),
+      (s) => ({ lines: s.#lines, deltas: s.#deltas, emptied: s.#emptied, level: s.#level }),
+      (s, v) => {
+        ({ lines: s.#lines, deltas: s.#deltas, emptied: s.#emptied, level: s.#level } = v);
+      },
+    ),
+    silence: timer((serial) => serial.#silence),
+  });
 }

@@ -7,6 +7,7 @@
 // A model does not count either. It knows when the count will reach zero, and works out the current count when somebody asks.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
+import { describe, field, kind, moment, timer } from '../../03-vcpu-loop/devices/state.ts';
 
 /** LVT timer, bits 18–17. */
 const TIMER_MODE = { ONE_SHOT: 0, PERIODIC: 1, TSC_DEADLINE: 2 } as const;
@@ -188,4 +189,23 @@ export class ApicTimer {
     }
     this.#onExpire();
   }
+
+  // ## State
+
+  static readonly STATE = describe<ApicTimer>('apic timer', 1, {
+    count: field(
+      kind.record({ mode: kind.upTo(3), divide: kind.between(1, 128), initial: kind.u32, period: kind.safe, deadline: kind.u64 }),
+      (t) => ({ mode: t.#mode, divide: t.#divide, initial: t.#initial, period: t.#period, deadline: t.#deadline }),
+      (t, v) => {
+        ({ mode: t.#mode, divide: t.#divide, initial: t.#initial, period: t.#period, deadline: t.#deadline } = v);
+      },
+    ),
+    target: moment(
+      (t) => t.#target,
+      (t, at) => {
+        t.#target = at;
+      },
+    ),
+    zero: timer((t) => t.#timer),
+  });
 }

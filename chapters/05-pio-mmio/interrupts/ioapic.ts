@@ -10,6 +10,7 @@
 import { bit, bitfield, bits } from '../../01-hardware-background/layout.ts';
 import { KvmIoapicState } from '../../02-kvm-objects/abi/irqchip.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { array, describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile, registerTable } from '../registers.ts';
 import type { ApicMessage } from './apic-message.ts';
 
@@ -217,4 +218,21 @@ export class IoApic {
     this.#high.fill(0);
     this.#onRoutes();
   }
+
+  static readonly STATE = describe<IoApic>(
+    'I/O APIC',
+    1,
+    {
+      window: field(
+        kind.record({ select: kind.u8, id: kind.upTo(15), levels: kind.word, told: kind.word }),
+        (a) => ({ select: a.#select, id: a.#id, levels: a.#levels, told: a.#told }),
+        (a, v) => {
+          ({ select: a.#select, id: a.#id, levels: a.#levels, told: a.#told } = v);
+        },
+      ),
+      low: array((ioapic) => ioapic.#low),
+      high: array((ioapic) => ioapic.#high),
+    },
+    (ioapic) => ioapic.#onRoutes(),
+  );
 }

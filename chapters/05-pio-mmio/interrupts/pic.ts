@@ -9,6 +9,7 @@
 
 import { KvmPicState } from '../../02-kvm-objects/abi/irqchip.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, parts } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile, registerTable } from '../registers.ts';
 
 export const PIC_REGISTERS = registerTable('8259A', 'Intel 8259A data sheet, "Programming the 8259A"', {
@@ -47,6 +48,20 @@ class Chip {
 
   constructor(elcrMask: number) {
     this.state = { ...BLANK, elcr_mask: elcrMask };
+  }
+
+  /** Takes a `struct kvm_pic_state`. Its bytes come from outside, so each field is cut to what the chip can hold. */
+  take(bytes: Uint8Array): void {
+    const { elcr_mask } = this.state;
+    const given = KvmPicState.decode(bytes);
+    this.state = {
+      ...given,
+      priority_add: given.priority_add & 7,
+      init_state: given.init_state & 3,
+      poll: given.poll ? 1 : 0,
+      elcr: given.elcr & elcr_mask,
+      elcr_mask,
+    };
   }
 
   // ## A request
@@ -97,6 +112,16 @@ class Chip {
     if (special_fully_nested_mode && master) busy &= ~(1 << CASCADE);
     return wanted < this.rank(busy) ? (wanted + priority_add) & 7 : -1;
   }
+
+  static readonly STATE = describe<Chip>('8259 chip', 1, {
+    state: field(
+      kind.bytes(KvmPicState.bytes),
+      (chip) => KvmPicState.encode(chip.state),
+      (chip, bytes) => {
+        chip.take(bytes);
+      },
+    ),
+  });
 }
 
 interface PicOptions {
@@ -325,18 +350,9 @@ export class Pic {
     return KvmPicState.encode(this.#chips[index].state);
   }
 
-  /** Takes such a structure. Its bytes come from outside, so each field is cut to what the chip can hold. */
+  /** Takes such a structure. */
   load(index: 0 | 1, bytes: Uint8Array): void {
-    const given = KvmPicState.decode(bytes);
-    const flag = (value: number): number => (value ? 1 : 0);
-    this.#chips[index].state = {
-      ...given,
-      priority_add: given.priority_add & 7,
-      init_state: given.init_state & 3,
-      poll: flag(given.poll),
-      elcr: given.elcr & ELCR_MASK[index],
-      elcr_mask: ELCR_MASK[index],
-    };
+    this.#chips[index].take(bytes);
     this.#update();
   }
 
@@ -345,4 +361,15 @@ export class Pic {
     for (const [index, chip] of this.#chips.entries()) chip.state = { ...BLANK, elcr_mask: ELCR_MASK[index] as number };
     this.#update();
   }
+
+  static readonly STATE = describe<Pic>('8259', 1, {
+    chips: parts((pic) => pic.#chips, Chip.STATE),
+    output: field(
+      kind.flag,
+      (pic) => pic.#output,
+      (pic, output) => {
+        pic.#output = output;
+      },
+    ),
+  });
 }

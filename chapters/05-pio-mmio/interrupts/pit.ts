@@ -10,6 +10,7 @@
 import { KvmPitChannelState, KvmPitState2, PIT_FLAGS } from '../../02-kvm-objects/abi/irqchip.ts';
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, parts, timer } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile, registerTable } from '../registers.ts';
 import { MIN_PERIOD_NS } from './apic-timer.ts';
 
@@ -269,6 +270,43 @@ class Counter {
     if (running && given.count > 0) this.load(given.count & 0xffff);
     if (running && given.count > 0) this.loadedAt ??= this.#now();
   }
+
+  static readonly STATE = describe<Counter>('8254 counter', 1, {
+    setting: field(
+      kind.record({ mode: kind.upTo(5), bcd: kind.upTo(1), rwMode: kind.upTo(3), count: kind.upTo(0x1_0000), gate: kind.flag }),
+      ({ mode, bcd, rwMode, count, gate }) => ({ mode, bcd, rwMode, count, gate }),
+      (counter, setting) => void Object.assign(counter, setting),
+    ),
+    progress: field(
+      kind.record({ loadedAt: kind.maybe(kind.safe), heldTicks: kind.maybe(kind.safe) }),
+      (c) => ({ loadedAt: c.loadedAt, heldTicks: c.#heldTicks }),
+      (c, v) => {
+        ({ loadedAt: c.loadedAt, heldTicks: c.#heldTicks } = v);
+      },
+    ),
+    access: field(
+      kind.record({
+        latched: kind.u32,
+        countLatched: kind.upTo(RW.BOTH_SECOND),
+        status: kind.maybe(kind.u8),
+        readState: kind.upTo(RW.BOTH_SECOND),
+        writeState: kind.upTo(RW.BOTH_SECOND),
+        writeLatch: kind.u8,
+      }),
+      (c) => ({
+        latched: c.#latched,
+        countLatched: c.#countLatched,
+        status: c.#status,
+        readState: c.#readState,
+        writeState: c.#writeState,
+        writeLatch: c.#writeLatch,
+      }),
+      (c, v) => {
+        ({ latched: c.#latched, countLatched: c.#countLatched, status: c.#status } = v);
+        ({ readState: c.#readState, writeState: c.#writeState, writeLatch: c.#writeLatch } = v);
+      },
+    ),
+  });
 }
 
 interface PitOptions {
@@ -461,4 +499,34 @@ export class Pit {
     this.#counters[0].gate = true;
     this.#counters[1].gate = true;
   }
+
+  // In user space it is saved whole, and goes on in the middle of a round. (Its counters count from the beginning of the machine's clock, and a machine is
+  // restored with the clock that it was saved with.)
+
+  static readonly STATE = describe<Pit>('8254', 1, {
+    counters: parts((pit) => pit.#counters, Counter.STATE),
+    output: field(
+      kind.record({
+        ticked: kind.safe,
+        owed: kind.safe,
+        acknowledged: kind.flag,
+        reinject: kind.flag,
+        speaker: kind.flag,
+        hpetLegacy: kind.flag,
+      }),
+      (p) => ({
+        ticked: p.#ticked,
+        owed: p.#owed,
+        acknowledged: p.#acknowledged,
+        reinject: p.#reinject,
+        speaker: p.#speaker,
+        hpetLegacy: p.#hpetLegacy,
+      }),
+      (p, v) => {
+        ({ ticked: p.#ticked, owed: p.#owed, acknowledged: p.#acknowledged } = v);
+        ({ reinject: p.#reinject, speaker: p.#speaker, hpetLegacy: p.#hpetLegacy } = v);
+      },
+    ),
+    tick: timer((pit) => pit.#timer),
+  });
 }

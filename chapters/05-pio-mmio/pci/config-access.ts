@@ -8,6 +8,7 @@
 // ::layout CONFIG_PORTS -- The two ports, with the reset control register in their midst.
 
 import type { Bus, Region, Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { registerTable } from '../registers.ts';
 import type { ConfigWidth } from './config-space.ts';
 import type { PciFunction } from './function.ts';
@@ -120,6 +121,16 @@ export class ConfigPorts implements Registers {
     this.#address = 0;
     this.#resetControl = 0;
   }
+
+  static readonly STATE = describe<ConfigPorts>('configuration ports', 1, {
+    registers: field(
+      kind.record({ address: kind.u32, resetControl: kind.u8 }),
+      (c) => ({ address: c.#address, resetControl: c.#resetControl }),
+      (c, v) => {
+        ({ address: c.#address, resetControl: c.#resetControl } = v);
+      },
+    ),
+  });
 }
 
 /** The memory window: the enhanced configuration access mechanism of PCI Express. */

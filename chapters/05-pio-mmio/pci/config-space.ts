@@ -4,6 +4,7 @@
 // only look at the rest. A driver sizes a BAR by writing all ones and seeing which stick; so the rules are as much part of the interface as the
 // values. They are kept as two more arrays of the same length, and a write is the same three lines for every byte of every device.
 
+import { describe, StateError } from '../../03-vcpu-loop/devices/state.ts';
 import type { RegisterTable } from '../registers.ts';
 
 /** Width of an access to configuration space. */
@@ -19,6 +20,9 @@ interface Hook {
   readonly to: number;
   readonly run: () => void;
 }
+
+/** Vendor and device. */
+const FIXED_BYTES = 4;
 
 export class ConfigSpace {
   readonly bytes: Uint8Array;
@@ -125,6 +129,32 @@ export class ConfigSpace {
     }
     for (const { from, to, run } of this.#hooks) if (offset < to && from < end) run();
   }
+
+  // ## State
+  //
+  // Rules are made with the device. What they protect from software is protected from a file too: who the device is, and which capabilities it has.
+
+  static readonly STATE = describe<ConfigSpace>(
+    'configuration space',
+    1,
+    {
+      bytes: {
+        text: 'as many as there are',
+        save: (space, out) => out.bytes(space.bytes),
+        load(space, from) {
+          const bytes = from.bytes(space.size);
+          for (const [at, byte] of bytes.entries()) {
+            const fixed = at < FIXED_BYTES ? 0xff : 0;
+            if ((byte ^ (space.bytes[at] as number)) & fixed) throw new StateError(`byte ${at} says that this is another device`);
+          }
+          return () => space.bytes.set(bytes);
+        },
+      },
+    },
+    (space) => {
+      for (const { run } of space.#hooks) run();
+    },
+  );
 }
 
 function get(bytes: Uint8Array, offset: number, width: ConfigWidth): number {

@@ -5,6 +5,7 @@
 // then only says `intx.set`, `signal`, or `dma.write`; whether these have any effect at the moment is the guest's decision, and is made here.
 
 import { assert, type Gpa } from '../../01-hardware-background/physical-memory.ts';
+import { describe, field, kind, part, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { DmaTarget, Wire } from '../wires.ts';
 import { Bar, type BarSpec, RomBar, type RomSpec } from './bars.ts';
 import { CONFIG_BYTES, ConfigSpace, EXTENDED_CONFIG_BYTES } from './config-space.ts';
@@ -295,5 +296,26 @@ export class PciFunction {
     this.#msix?.reset();
     this.config.reset();
     this.#onReset();
+  }
+
+  // ## State
+  //
+  // What a derived class adds are parts of their own.
+
+  static readonly STATE = describe<PciFunction>('PCI function', 1, {
+    config: part((fn) => fn.config, ConfigSpace.STATE),
+    msix: part((fn) => fn.#msix, MsiX.STATE),
+    pin: field(
+      kind.record({ asserted: kind.flag, driven: kind.flag }),
+      (fn) => ({ asserted: fn.#asserted, driven: fn.#driven }),
+      (fn, v) => {
+        ({ asserted: fn.#asserted, driven: fn.#driven } = v);
+      },
+    ),
+  });
+
+  /** What is saved of this function. `name` says where it is. */
+  savedParts(name: string): SavedPart[] {
+    return [savedPart<PciFunction>(name, this, PciFunction.STATE)];
   }
 }

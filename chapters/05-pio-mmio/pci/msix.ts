@@ -9,6 +9,7 @@
 // ::layout MSIX_ENTRY -- One entry of the table.
 
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { array, describe } from '../../03-vcpu-loop/devices/state.ts';
 import { registerTable } from '../registers.ts';
 import type { ConfigSpace } from './config-space.ts';
 import type { SendMessage } from './msi.ts';
@@ -181,4 +182,14 @@ export class MsiX {
       this.signal(vector);
     }
   }
+
+  static readonly STATE = describe<MsiX>(
+    'MSI-X',
+    1,
+    {
+      entries: array((msix) => msix.#entries),
+      pending: array((msix) => msix.#pending),
+    },
+    (msix) => msix.onChange(),
+  );
 }

@@ -6,6 +6,7 @@
 // second way is the bus of regions of chapter 3.
 
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
+import { array, describe, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { DmaTarget, MsiTarget } from '../wires.ts';
 import type { PciFunction } from './function.ts';
 
@@ -106,5 +107,14 @@ export class PciBus {
   /** Resets every function on this bus and below. */
   reset(): void {
     for (const fn of this.functions) fn.reset();
+  }
+
+  static readonly STATE = describe<PciBus>('PCI bus', 1, { asserted: array((bus) => bus.#asserted) });
+
+  /** What is saved of the bus, and of everything that is reached through it. */
+  savedParts(name: string): SavedPart[] {
+    const functions = this.functions.flatMap((fn) => fn.savedParts(`${name} ${fn.device.toString(16).padStart(2, '0')}.${fn.number}`));
+    const below = this.#below.flatMap(({ secondary }, index) => secondary.savedParts(`${name}.${index}`));
+    return [...functions, ...below, savedPart(name, this, PciBus.STATE)];
   }
 }

@@ -6,6 +6,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { array, describe, field, kind, parts } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile, registerTable } from '../registers.ts';
 
 /** The first chip; one port apart. */
@@ -91,6 +92,18 @@ class Controller {
     this.#upper = false;
     this.#mask = ALL_MASKED;
   }
+
+  static readonly STATE = describe<Controller>('8237', 1, {
+    address: array((controller) => controller.#address, kind.u16),
+    count: array((controller) => controller.#count, kind.u16),
+    mask: field(
+      kind.record({ mask: kind.u8, upper: kind.flag }),
+      (c) => ({ mask: c.#mask, upper: c.#upper }),
+      (c, v) => {
+        ({ mask: c.#mask, upper: c.#upper } = v);
+      },
+    ),
+  });
 }
 
 export class Dma8237 {
@@ -140,4 +153,9 @@ export class Dma8237 {
     for (const controller of this.#controllers) controller.clear();
     this.#pages.fill(0);
   }
+
+  static readonly STATE = describe<Dma8237>('dma', 1, {
+    controllers: parts((dma) => dma.#controllers, Controller.STATE),
+    pages: array((dma) => dma.#pages),
+  });
 }

@@ -9,6 +9,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, StateError } from '../../03-vcpu-loop/devices/state.ts';
 import { registerTable } from '../registers.ts';
 import type { DmaTarget } from '../wires.ts';
 
@@ -60,6 +61,13 @@ interface FileOptions {
   /** Called after each write by the guest. */
   readonly written?: (() => void) | null;
 }
+
+interface WrittenFile {
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}
+/** The most that a file can have that a guest may write. */
+const WRITABLE_LIMIT_BYTES = 1 << 24;
 
 export class FwCfg implements Registers {
   readonly name = 'fw_cfg';
@@ -235,6 +243,36 @@ export class FwCfg implements Registers {
     this.#offset = 0;
     this.#dmaHigh = 0;
   }
+
+  // ## State
+  //
+  // Items that only the host writes are made again by whoever restores the machine; what the guest may have written is kept.
+
+  static readonly STATE = describe<FwCfg>('fw_cfg', 1, {
+    position: field(
+      kind.record({ selected: kind.u16, offset: kind.upTo(Number.MAX_SAFE_INTEGER), dmaHigh: kind.u32 }),
+      (f) => ({ selected: f.#selected, offset: f.#offset, dmaHigh: f.#dmaHigh }),
+      (f, v) => {
+        ({ selected: f.#selected, offset: f.#offset, dmaHigh: f.#dmaHigh } = v);
+      },
+    ),
+    written: field(
+      kind.list(kind.record<WrittenFile>({ name: kind.text(FW_CFG_NAME_BYTES), bytes: kind.bytes(WRITABLE_LIMIT_BYTES) }), FILE_LIMIT),
+      (f) =>
+        f.fileNames.flatMap((name) => {
+          const item = f.#items.get(f.#files.get(name) as number);
+          return item?.writable ? [{ name, bytes: item.bytes }] : [];
+        }),
+      (f, files) => {
+        for (const { name, bytes } of files) {
+          const item = f.#items.get(f.#files.get(name) ?? -1);
+          if (!item?.writable || item.bytes.length !== bytes.length)
+            throw new StateError(`no file ${name} of ${bytes.length} bytes can be written here`);
+          item.bytes.set(bytes);
+        }
+      },
+    ),
+  });
 }
 
 // ## The map of memory

@@ -9,6 +9,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, part } from '../../03-vcpu-loop/devices/state.ts';
 import { registerTable } from '../registers.ts';
 import type { Wire } from '../wires.ts';
 import { Keyboard, Mouse, type Peripheral, toSet1 } from './ps2.ts';
@@ -54,6 +55,8 @@ interface I8042Options {
   readonly mouse?: boolean;
   readonly trace?: Trace | null;
 }
+
+const SAID = kind.record<{ byte: number; aux: boolean }>({ byte: kind.u8, aux: kind.flag });
 
 export class I8042 {
   /** One port at {@link I8042_DATA_PORT}. */
@@ -317,6 +320,44 @@ export class I8042 {
     this.#mouse?.reset();
     this.#update();
   }
+
+  // ## State
+
+  static readonly STATE = describe<I8042>('i8042', 1, {
+    registers: field(
+      kind.record({
+        config: kind.u8,
+        output: kind.u8,
+        passed: kind.flag,
+        lastWasCommand: kind.flag,
+        expecting: kind.u8,
+        last: kind.u8,
+        released: kind.flag,
+      }),
+      (c) => ({
+        config: c.#config,
+        output: c.#output,
+        passed: c.#passed,
+        lastWasCommand: c.#lastWasCommand,
+        expecting: c.#expecting,
+        last: c.#last,
+        released: c.#released,
+      }),
+      (c, v) => {
+        ({ config: c.#config, output: c.#output, passed: c.#passed, lastWasCommand: c.#lastWasCommand } = v);
+        ({ expecting: c.#expecting, last: c.#last, released: c.#released } = v);
+      },
+    ),
+    bytes: field(
+      kind.record({ own: kind.list(SAID, LOOP_LIMIT), buffer: kind.maybe(SAID) }),
+      (c) => ({ own: c.#own, buffer: c.#buffer }),
+      (c, v) => {
+        ({ own: c.#own, buffer: c.#buffer } = v);
+      },
+    ),
+    keyboard: part((c) => c.#keyboard, Keyboard.STATE),
+    mouse: part((c) => c.#mouse, Mouse.STATE),
+  });
 }
 
 /** In set 2: the next byte is a key let go. */

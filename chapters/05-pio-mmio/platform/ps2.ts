@@ -3,6 +3,8 @@
 // Two devices with a serial line each, and almost the same protocol: the host sends a byte, the device acknowledges it, and some commands have an
 // answer or a parameter. A driver's probe is a conversation of a dozen such bytes, and a device that answers one of them wrongly is not there.
 
+import { describe, field, kind, part } from '../../03-vcpu-loop/devices/state.ts';
+
 /** What sits at one of the controller's ports. */
 export interface Peripheral {
   /** A byte from the host. */
@@ -50,6 +52,16 @@ class Outbox {
   clear(): void {
     this.#bytes = [];
   }
+
+  static readonly STATE = describe<Outbox>('ps2 outbox', 1, {
+    bytes: field(
+      kind.record({ bytes: kind.list(kind.u8, 2 * QUEUE_LIMIT), last: kind.u8 }),
+      (outbox) => ({ bytes: outbox.#bytes, last: outbox.#last }),
+      (outbox, v) => {
+        ({ bytes: outbox.#bytes, last: outbox.#last } = v);
+      },
+    ),
+  });
 }
 
 // ## The keyboard
@@ -147,6 +159,17 @@ export class Keyboard implements Peripheral {
     this.#expecting = 0;
     this.#scanning = true;
   }
+
+  static readonly STATE = describe<Keyboard>('keyboard', 1, {
+    outbox: part((keyboard) => keyboard.#outbox, Outbox.STATE),
+    settings: field(
+      kind.record({ expecting: kind.u8, scanning: kind.flag, set: kind.u8, leds: kind.upTo(7) }),
+      (k) => ({ expecting: k.#expecting, scanning: k.#scanning, set: k.#set, leds: k.leds }),
+      (k, v) => {
+        ({ expecting: k.#expecting, scanning: k.#scanning, set: k.#set, leds: k.leds } = v);
+      },
+    ),
+  });
 }
 
 // biome-ignore format: table
@@ -308,6 +331,45 @@ export class Mouse implements Peripheral {
     this.#outbox.clear();
     this.#expecting = 0;
   }
+
+  static readonly STATE = describe<Mouse>('mouse', 1, {
+    outbox: part((mouse) => mouse.#outbox, Outbox.STATE),
+    settings: field(
+      kind.record({
+        expecting: kind.u8,
+        enabled: kind.flag,
+        remote: kind.flag,
+        wrap: kind.flag,
+        scaled: kind.flag,
+        resolution: kind.upTo(3),
+        rate: kind.u8,
+        id: kind.u8,
+        rates: kind.list(kind.u8, WHEEL_KNOCK.length),
+      }),
+      (m) => ({
+        expecting: m.#expecting,
+        enabled: m.#enabled,
+        remote: m.#remote,
+        wrap: m.#wrap,
+        scaled: m.#scaled,
+        resolution: m.#resolution,
+        rate: m.#rate,
+        id: m.#id,
+        rates: m.#rates,
+      }),
+      (m, v) => {
+        ({ expecting: m.#expecting, enabled: m.#enabled, remote: m.#remote, wrap: m.#wrap, scaled: m.#scaled } = v);
+        ({ resolution: m.#resolution, rate: m.#rate, id: m.#id, rates: m.#rates } = v);
+      },
+    ),
+    movement: field(
+      kind.record({ buttons: kind.upTo(7), dx: kind.between(-256, 255), dy: kind.between(-256, 255) }),
+      (m) => ({ buttons: m.#buttons, dx: m.#dx, dy: m.#dy }),
+      (m, v) => {
+        ({ buttons: m.#buttons, dx: m.#dx, dy: m.#dy } = v);
+      },
+    ),
+  });
 }
 
 /** As far as a packet can tell. */

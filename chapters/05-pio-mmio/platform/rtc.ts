@@ -9,6 +9,7 @@
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { array, describe, field, kind, moment, timer } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile, registerTable } from '../registers.ts';
 import type { Wire } from '../wires.ts';
 import { nsAtTick, ticksAt } from './ticks.ts';
@@ -407,4 +408,31 @@ export class Rtc implements Registers {
     this.#port = 0;
     this.#update();
   }
+
+  // ## State
+
+  static readonly STATE = describe<Rtc>('rtc', 1, {
+    bytes: array((rtc) => rtc.#bytes),
+    registers: field(
+      kind.record({ port: kind.u8, a: kind.u8, b: kind.u8, c: kind.u8, level: kind.flag }),
+      (r) => ({ port: r.#port, a: r.#a, b: r.#b, c: r.#c, level: r.#level }),
+      (r, v) => {
+        ({ port: r.#port, a: r.#a, b: r.#b, c: r.#c, level: r.#level } = v);
+      },
+    ),
+    origin: moment(
+      (rtc) => rtc.#origin,
+      (rtc, at) => {
+        rtc.#origin = at;
+      },
+    ),
+    time: field(
+      kind.record({ base: kind.safe, weekdayShift: kind.upTo(6), seenSeconds: kind.safe, seenPeriods: kind.safe }),
+      (r) => ({ base: r.#base, weekdayShift: r.#weekdayShift, seenSeconds: r.#seenSeconds, seenPeriods: r.#seenPeriods }),
+      (r, v) => {
+        ({ base: r.#base, weekdayShift: r.#weekdayShift, seenSeconds: r.#seenSeconds, seenPeriods: r.#seenPeriods } = v);
+      },
+    ),
+    next: timer((rtc) => rtc.#timer),
+  });
 }
