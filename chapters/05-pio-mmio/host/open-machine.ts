@@ -9,6 +9,8 @@ import type { Kernel } from '../../02-kvm-objects/kernel.ts';
 import type { RunResult } from '../../03-vcpu-loop/board.ts';
 import { HostMachine, LONGEST_TIMEOUT_MS } from '../../03-vcpu-loop/host/host-machine.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
+import type { BlockBackend } from '../block/block.ts';
+import { SnapshotBlock } from '../block/snapshot.ts';
 import { CHARDEV_INPUT_BYTES, Chardev } from '../machine/chardev.ts';
 import type { CompleteConfig } from '../machine/config.ts';
 import '../machine/devices.ts';
@@ -88,14 +90,14 @@ export class OpenMachine {
       path === undefined ? null : opened(() => readRegularFile(path, limitBytes));
     const ramBytes = config.memoryMiB * 2 ** 20;
     const [firmware, image, initrd] = [read(config.firmware, FIRMWARE_LIMIT_BYTES), read(config.kernel, ramBytes), read(config.initrd, ramBytes)];
-    const blocks = new Map<string, FileBlock>();
-    for (const { id, file, readonly } of config.drives) {
-      const block = opened(() => new FileBlock(file, { readOnly: readonly ?? false }));
+    const blocks = new Map<string, BlockBackend>();
+    for (const { id, file, readonly = false, snapshot = false } of config.drives) {
+      const block = opened(() => new FileBlock(file, { readOnly: readonly || snapshot }));
       closing.push(() => {
         block.flush();
         block.close();
       });
-      blocks.set(id, block);
+      blocks.set(id, snapshot && !readonly ? new SnapshotBlock(block) : block);
     }
     const sink = (stream: CompleteConfig['debugcon']): Sink => {
       const made = opened(() => openSink(stream));

@@ -13,6 +13,9 @@ interface TerminalEvents {
   readonly onQuit: () => void;
 }
 
+/** Said before the keys are the guest's. */
+const WAY_OUT = 'ringbook run: Control-A x ends the machine; Control-A Control-A is a Control-A';
+
 /** Takes standard input for the guest. Returns what gives it back. */
 export function takeTerminal({ onBytes, onEnd, onQuit }: TerminalEvents): () => void {
   const { stdin } = process;
@@ -35,6 +38,7 @@ export function takeTerminal({ onBytes, onEnd, onQuit }: TerminalEvents): () => 
     stdin.pause();
     stdin.unref?.();
   };
+  if (isTerminal && process.stderr.isTTY === true) process.stderr.write(`${WAY_OUT}\n`);
   raw(true);
   process.once('exit', giveBack);
   stdin.on('data', data);

@@ -18,6 +18,8 @@ export interface Drive {
   readonly file: string;
   readonly format?: 'raw';
   readonly readonly?: boolean;
+  /** What is written is forgotten at the end. */
+  readonly snapshot?: boolean;
 }
 
 export interface CharDevice {

@@ -111,14 +111,19 @@ const IDE_UNITS = 2;
 
 function addDrive(machine: Draft, text: string): void {
   const option = '-drive';
-  const known = ['file', 'if', 'index', 'bus', 'unit', 'id', 'format', 'readonly', 'media'] as const;
+  const known = ['file', 'if', 'index', 'bus', 'unit', 'id', 'format', 'readonly', 'snapshot', 'media'] as const;
   const given = pairs(option, text, known) as Partial<Record<(typeof known)[number], string>>;
   if (!given.file) throw new ConfigError('-drive needs a file=');
   if (given.format !== undefined) word(option, 'format', given.format, ['raw']);
   if (given.media !== undefined) word(option, 'media', given.media, ['disk']);
   const attach = word(option, 'if', given.if ?? 'ide', ['ide', 'none']);
   const id = given.id ?? `drive${machine.drives.length}`;
-  machine.drives.push({ id, file: given.file, ...(given.readonly !== undefined && { readonly: flag(option, 'readonly', given.readonly) }) });
+  machine.drives.push({
+    id,
+    file: given.file,
+    ...(given.readonly !== undefined && { readonly: flag(option, 'readonly', given.readonly) }),
+    ...(given.snapshot !== undefined && { snapshot: flag(option, 'snapshot', given.snapshot) }),
+  });
   const placed = given.index !== undefined || given.bus !== undefined || given.unit !== undefined;
   if (attach === 'none') {
     if (placed) throw new ConfigError('-drive: index, bus and unit are places at a controller, and if=none has none');
@@ -138,8 +143,7 @@ function addDrive(machine: Draft, text: string): void {
 }
 
 /** What a network is said to be: {@link parts}, of which those that its type has as lists may be said several times. */
-function netdevOf(machine: Draft, option: string, text: string): { readonly type: string; readonly id?: string } {
-  const said = parts(text, 'type');
+function netdevOf(machine: Draft, option: string, said: readonly (readonly [string, string])[]): { readonly type: string; readonly id?: string } {
   const type = said.find(([name]) => name === 'type')?.[1] ?? '';
   const { properties } = machine.registry.netdevs.get(type);
   const isList = ([name]: readonly [string, string]): boolean => Object.hasOwn(properties, name) && properties[name]?.kind === 'list';
@@ -153,9 +157,27 @@ function netdevOf(machine: Draft, option: string, text: string): { readonly type
 }
 
 function addNetdev(machine: Draft, text: string): void {
-  const { id, ...netdev } = netdevOf(machine, '-netdev', text);
+  const { id, ...netdev } = netdevOf(machine, '-netdev', parts(text, 'type'));
   if (!id) throw new ConfigError('-netdev needs an id=');
   machine.netdevs.push({ ...netdev, id });
+}
+
+/** A card and its network in one. Both are as `-netdev` and `-device` would make them. */
+function addNic(machine: Draft, text: string): void {
+  const option = '-nic';
+  if (text === 'none') return; // nothing is there unless it is asked for
+  const said = parts(text, 'type');
+  const ofCard = (name: string): string | undefined => {
+    const found = said.filter(([each]) => each === name);
+    if (found.length > 1) throw new ConfigError(`${option} says ${name} twice`);
+    return found[0]?.[1];
+  };
+  const { model = 'e1000', ...card } = Object.fromEntries(['model', 'mac', 'addr'].map((name) => [name, ofCard(name)]));
+  const rest = said.filter(([name]) => !['model', 'mac', 'addr'].includes(name));
+  const { id = `nic${machine.netdevs.length}`, ...netdev } = netdevOf(machine, option, rest);
+  machine.netdevs.push({ ...netdev, id });
+  const texts = Object.fromEntries(Object.entries(card).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
+  machine.devices.push(machine.registry.fromText(model, { netdev: id, ...texts }));
 }
 
 function addChardev(machine: Draft, text: string): void {
@@ -246,8 +268,9 @@ const OPTIONS: Readonly<Record<string, Option>> = {
       m.append = v;
     },
   },
-  drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off]', text: 'a disk', apply: addDrive },
+  drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off][,snapshot=on|off]', text: 'a disk', apply: addDrive },
   netdev: { takes: 'TYPE,id=ID[,PROPERTY=VALUE…]', text: 'what a network device is connected to', apply: addNetdev },
+  nic: { takes: 'TYPE[,model=DEVICE][,mac=MAC][,addr=SLOT][,PROPERTY=VALUE…]|none', text: 'a network card, an e1000 by default, and its network', apply: addNic },
   chardev: { takes: 'stdio|null|file,id=ID[,path=FILE]', text: 'what a console device leads to', apply: addChardev },
   device: { takes: 'TYPE[,PROPERTY=VALUE…]', text: 'a device; `help` lists them, `TYPE,help` one', apply: addDevice },
   serial: {
