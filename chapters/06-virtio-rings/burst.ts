@@ -112,7 +112,7 @@ function lateKernel(kernel: Kernel, { irqfd }: BurstMachine, clock: () => Pc['ti
 }
 
 function bringUp(pc: Pc, view: DataView, { eventIdx }: BurstMachine): void {
-  const { config } = pc.q35;
+  const { config } = pc.chipset;
   const fn = SLOT << 3;
   config.write(0, fn, 0x14, 4, MSIX_BAR);
   config.write(0, fn, 0x20, 4, MODERN_BAR);

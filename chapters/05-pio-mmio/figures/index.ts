@@ -41,7 +41,7 @@ export const asked = askTally(ASKED);
 export const card = moveCard();
 export const HEADER_0_BYTES = CONFIG_BYTES;
 export const ECAM_FUNCTION_BYTES = EXTENDED_CONFIG_BYTES;
-export const ecam = { base: first.pc.q35.ecam.base ?? 0, bytes: first.pc.q35.ecam.bytes };
+export const ecam = { base: first.pc.chipset.ecamPlan?.gpa ?? 0, bytes: (first.pc.chipset.ecamPlan?.buses ?? 0) << 20 };
 
 // ## Interrupts
 

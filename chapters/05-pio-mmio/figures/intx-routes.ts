@@ -10,7 +10,7 @@ const FIRST_GSI = 16;
 export function render(): string {
   const rows = DEVICES.map((device) => {
     const gsi = rootRoutes().find((route) => route.device === device && route.pin === 0)?.gsi ?? 0;
-    const letter = String.fromCharCode(0x41 + first.pc.q35.pirqs.pirqOf(device, 0));
+    const letter = String.fromCharCode(0x41 + first.pc.chipset.pirqs.pirqOf(device, 0));
     const register = gsi - FIRST_GSI < 4 ? 0x60 + gsi - FIRST_GSI : 0x68 + gsi - FIRST_GSI - 4;
     return [`00:${device.toString(16).padStart(2, '0')}`, `PIRQ${letter}`, String(gsi), `0x${register.toString(16)} of 00:1f.0`];
   });

@@ -15,7 +15,8 @@ import { CHARDEV_INPUT_BYTES, Chardev } from '../machine/chardev.ts';
 import type { CompleteConfig } from '../machine/config.ts';
 import '../machine/devices.ts';
 import { ConfigError } from '../machine/device-types.ts';
-import { Pc } from '../machine/pc.ts';
+import { buildMachine } from '../machine/machine-types.ts';
+import type { Mainboard } from '../machine/mainboard.ts';
 import { machineKernel } from '../machine/soft-machine.ts';
 import { FileBlock } from './file-block.ts';
 import { readRegularFile } from './read-file.ts';
@@ -55,15 +56,15 @@ interface Input {
 }
 
 /** Who has standard input. */
-function inputOf({ serial, chardevs: described }: CompleteConfig, pc: Pc, chardevs: ReadonlyMap<string, Chardev>): Input | null {
+function inputOf({ serial, chardevs: described }: CompleteConfig, pc: Mainboard, chardevs: ReadonlyMap<string, Chardev>): Input | null {
   const chardev = described.find(({ stream }) => stream === 'stdio');
   return (chardev ? chardevs.get(chardev.id) : pc.serials[serial.indexOf('stdio')]) ?? null;
 }
 
 export class OpenMachine {
-  readonly pc: Pc;
+  readonly pc: Mainboard;
   readonly #config: CompleteConfig;
-  readonly #machine: Machine<Pc> | HostMachine<Pc>;
+  readonly #machine: Machine<Mainboard> | HostMachine<Mainboard>;
   /** What standard input leads to. */
   readonly #input: Input | null;
   readonly #sinks: readonly Sink[];
@@ -126,19 +127,18 @@ export class OpenMachine {
       trace = fileTrace(file);
     }
     const kernel = openKernel(config, trace, closing);
-    const pc = opened(
-      () =>
-        new Pc({
-          kernel,
-          config,
-          firmware,
-          blocks,
-          chardevs,
-          trace,
-          ioThread: config.accel === 'soft' || config.cpus > 1,
-          onSerial: (port, byte) => serials[port]?.byte(byte),
-          onDebug: (byte) => debug.byte(byte),
-        }),
+    const pc = opened(() =>
+      buildMachine({
+        kernel,
+        config,
+        firmware,
+        blocks,
+        chardevs,
+        trace,
+        ioThread: config.accel === 'soft' || config.cpus > 1,
+        onSerial: (port, byte) => serials[port]?.byte(byte),
+        onDebug: (byte) => debug.byte(byte),
+      }),
     );
     // A thread for each processor means that every exit is handed to another thread and back. One processor does without.
     const machine = kernel instanceof HostKernel && config.cpus > 1 ? await HostMachine.create({ ...pc.board, kernel }) : new Machine(pc.board);
@@ -152,8 +152,8 @@ export class OpenMachine {
 
   private constructor(
     config: CompleteConfig,
-    pc: Pc,
-    machine: Machine<Pc> | HostMachine<Pc>,
+    pc: Mainboard,
+    machine: Machine<Mainboard> | HostMachine<Mainboard>,
     input: Input | null,
     sinks: readonly Sink[],
     closing: (() => void)[],
@@ -197,7 +197,7 @@ export class OpenMachine {
     }
   }
 
-  async #runThreads(machine: HostMachine<Pc>, timeoutMs: number, reboot: boolean): Promise<RunResult> {
+  async #runThreads(machine: HostMachine<Mainboard>, timeoutMs: number, reboot: boolean): Promise<RunResult> {
     let failed: unknown = null;
     const flushing = setInterval(() => {
       try {

@@ -9,7 +9,7 @@ import { UserController } from './user-space.ts';
 export function interruptController(arrangement: Arrangement, options: ControllerOptions): InterruptController {
   switch (arrangement) {
     case 'on':
-      return new KernelController();
+      return new KernelController(options);
     case 'split':
       return new SplitController(options);
     default:

@@ -48,6 +48,8 @@ export interface ControllerOptions {
   readonly clock: Clock;
   /** A processor that may be asleep has something to look at. */
   readonly onWake?: (vcpu: number) => void;
+  /** Without the 8259s and the 8254: a machine whose software knows only APICs. */
+  readonly apicsOnly?: boolean;
 }
 
 // ## Lines and pins

@@ -19,16 +19,16 @@ import type { Vcpu, Vm } from '../../02-kvm-objects/kvm.ts';
 import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
-import { GSIS, type InterruptController, ioapicPin, Lines, picInput, withApic } from './controller.ts';
+import { type ControllerOptions, GSIS, type InterruptController, ioapicPin, Lines, picInput, withApic } from './controller.ts';
 import { GsiTable } from './gsi-table.ts';
 import type { Route } from './routing-table.ts';
 
-/** The PC's lines, for a kernel that has the chips. Without it KVM connects line 0 to pin 0. */
-function pcRoutes(): Route[] {
+/** The PC's lines, for a kernel that has the chips. Without it KVM connects line 0 to pin 0. Without the 8259s a line is a pin. */
+function pcRoutes(apicsOnly: boolean): Route[] {
   const type = IRQ_ROUTING.KVM_IRQ_ROUTING_IRQCHIP;
   const routes: Route[] = [];
   for (let gsi = 0; gsi < GSIS; gsi++) {
-    const [input, pin] = [picInput(gsi), ioapicPin(gsi)];
+    const [input, pin] = apicsOnly ? [null, gsi] : [picInput(gsi), ioapicPin(gsi)];
     if (input !== null)
       routes.push({ gsi, type, irqchip: input < 8 ? IRQCHIP.KVM_IRQCHIP_PIC_MASTER : IRQCHIP.KVM_IRQCHIP_PIC_SLAVE, pin: input & 7 });
     if (pin !== null) routes.push({ gsi, type, irqchip: IRQCHIP.KVM_IRQCHIP_IOAPIC, pin });
@@ -65,20 +65,27 @@ export class KernelController implements InterruptController {
   readonly gsis = new GsiTable();
   readonly #lines = new Lines((gsi, level) => this.#vm?.ioctl('KVM_IRQ_LINE', KvmIrqLevel.encode({ irq: gsi, level: level ? 1 : 0 })));
   readonly #powerOn: (() => void)[] = [];
+  readonly #apicsOnly: boolean;
   #vm: Vm | null = null;
 
+  constructor({ apicsOnly = false }: Pick<ControllerOptions, 'apicsOnly'> = {}) {
+    this.#apicsOnly = apicsOnly;
+  }
+
+  // The kernel makes all chips or none: there will be 8259s that no line leads to, and that no table mentions.
   prepare(vm: Vm): void {
     this.#vm = vm;
     this.msi.prepare(vm);
     vm.ioctl('KVM_CREATE_IRQCHIP');
-    vm.ioctl('KVM_CREATE_PIT2', KvmPitConfig.encode({ flags: KVM_PIT_SPEAKER_DUMMY }));
+    if (!this.#apicsOnly) vm.ioctl('KVM_CREATE_PIT2', KvmPitConfig.encode({ flags: KVM_PIT_SPEAKER_DUMMY }));
     this.gsis.prepare(vm);
-    this.gsis.setLines(pcRoutes());
+    this.gsis.setLines(pcRoutes(this.#apicsOnly));
     for (const chip_id of Object.values(IRQCHIP)) {
       const state = KvmIrqchip.encode({ chip_id });
       vm.ioctl('KVM_GET_IRQCHIP', state);
       this.#powerOn.push(() => void vm.ioctl('KVM_SET_IRQCHIP', state.slice()));
     }
+    if (this.#apicsOnly) return;
     const pit = new Uint8Array(KvmPitState2.bytes);
     vm.ioctl('KVM_GET_PIT2', pit);
     this.#powerOn.push(() => void vm.ioctl('KVM_SET_PIT2', pit.slice()));

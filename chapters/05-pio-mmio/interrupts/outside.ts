@@ -16,6 +16,8 @@ interface OutsideOptions {
   readonly send: (message: ApicMessage) => number;
   readonly onPicOutput: (level: boolean) => void;
   readonly onRoutes?: () => void;
+  /** The 8259s and the 8254 are on no bus, and no line leads to them. */
+  readonly apicsOnly?: boolean;
 }
 
 export class OutsideChips {
@@ -23,12 +25,14 @@ export class OutsideChips {
   readonly ioapic: IoApic;
   readonly pit: Pit;
   readonly #lines: Lines;
+  readonly #apicsOnly: boolean;
 
-  constructor({ clock, send, onPicOutput, onRoutes = () => {} }: OutsideOptions) {
+  constructor({ clock, send, onPicOutput, onRoutes = () => {}, apicsOnly = false }: OutsideOptions) {
+    this.#apicsOnly = apicsOnly;
     this.pic = new Pic({ onOutput: onPicOutput });
     this.ioapic = new IoApic({ send, onRoutes, version: 0x20 });
     this.#lines = new Lines((gsi, level) => {
-      const [input, pin] = [picInput(gsi), ioapicPin(gsi)];
+      const [input, pin] = apicsOnly ? [null, gsi] : [picInput(gsi), ioapicPin(gsi)];
       if (input !== null) this.pic.setIrq(input, level);
       if (pin !== null) this.ioapic.setIrq(pin, level);
     });
@@ -41,10 +45,11 @@ export class OutsideChips {
   }
 
   attach(ports: Bus, mmio: Bus): void {
+    mmio.attach(IOAPIC_BASE, IOAPIC_BYTES, this.ioapic.registers);
+    if (this.#apicsOnly) return;
     for (const { port, bytes, registers } of this.pic.ports) ports.attach(port, bytes, registers);
     ports.attach(PIT_PORT, 4, this.pit.registers);
     ports.attach(SPEAKER_PORT, 1, this.pit.speakerRegisters);
-    mmio.attach(IOAPIC_BASE, IOAPIC_BYTES, this.ioapic.registers);
   }
 
   reset(): void {

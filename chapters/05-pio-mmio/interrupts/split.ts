@@ -54,10 +54,11 @@ export class SplitController implements InterruptController {
   #vm: Vm | null = null;
   #routed = '';
 
-  constructor({ clock, onWake = () => {} }: ControllerOptions) {
+  constructor({ clock, onWake = () => {}, apicsOnly = false }: ControllerOptions) {
     this.#onWake = onWake;
     this.chips = new OutsideChips({
       clock,
+      apicsOnly,
       send: (message) => this.#send(message),
       onPicOutput: (level) => level && this.#onWake(0),
       onRoutes: () => this.#route(),

@@ -143,6 +143,7 @@ export class UserController implements InterruptController {
     this.#options = options;
     this.chips = new OutsideChips({
       clock: options.clock,
+      apicsOnly: options.apicsOnly ?? false,
       send: (message) => this.#bus.deliver(message),
       onPicOutput: (level) => {
         if (level) options.onWake?.(0);

@@ -8,7 +8,9 @@
 // words; what it cannot say is checked here.
 
 import { type DoorName, doorNames } from '../../03-vcpu-loop/doors.ts';
+import './machines.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes, type NetdevConfig } from './device-types.ts';
+import { type MachineChoice, machineTypes } from './machine-types.ts';
 
 /** Where a character device's other end is. */
 export type Stream = 'stdio' | 'null' | { readonly file: string };
@@ -29,6 +31,7 @@ export interface CharDevice {
 
 /** The document. */
 export interface MachineConfig {
+  readonly machine?: MachineChoice;
   readonly accel?: 'soft' | 'kvm';
   readonly memory?: 'ept' | 'shadow';
   readonly translate?: boolean;
@@ -57,6 +60,7 @@ export type CompleteConfig = MachineConfig &
   Required<
     Pick<
       MachineConfig,
+      | 'machine'
       | 'accel'
       | 'memory'
       | 'translate'
@@ -75,6 +79,7 @@ export type CompleteConfig = MachineConfig &
   >;
 
 const DEFAULTS = {
+  machine: { type: 'q35' },
   accel: 'soft',
   memory: 'ept',
   translate: true,
@@ -113,7 +118,9 @@ export function completeConfig(document: MachineConfig, registry: DeviceRegistry
   return config;
 }
 
-function checkStart({ firmware, kernel, append, initrd, door, memoryMiB }: CompleteConfig): void {
+function checkStart({ machine, firmware, kernel, append, initrd, door, memoryMiB }: CompleteConfig): void {
+  const { takesFirmware } = machineTypes.check(machine);
+  if (firmware && !takesFirmware) throw new ConfigError(`${machine.type} has no firmware: a kernel (-kernel) starts it, not ${firmware}`);
   if (firmware && kernel) throw new ConfigError(`firmware ${firmware} and kernel ${kernel}: one of them starts the machine, not both`);
   if (!firmware && !kernel) throw new ConfigError('nothing to start: neither firmware (-bios) nor kernel (-kernel)');
   if (append !== undefined && !kernel) throw new ConfigError('append is the command line of a kernel, and there is none');

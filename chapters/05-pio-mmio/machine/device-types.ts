@@ -4,7 +4,7 @@
 // this list, so an unknown device or property is refused with the names that would have been understood.
 
 import type { Link } from '../net/link.ts';
-import type { Pc } from './pc.ts';
+import type { Mainboard } from './mainboard.ts';
 
 /** A description that is no machine. The message is one line. */
 export class ConfigError extends Error {
@@ -32,7 +32,7 @@ interface Property {
 }
 
 /** What devices and networks have in common: a name, and properties. */
-interface Described {
+export interface Described {
   readonly name: string;
   /** A phrase for the list. */
   readonly text: string;
@@ -43,7 +43,7 @@ export interface DeviceType extends Described {
   /** Places of which each takes one device. */
   places?(config: DeviceConfig): readonly string[];
   /** Builds the device and connects it. @throws ConfigError when the machine has no room for it */
-  plug(pc: Pc, config: DeviceConfig): void;
+  plug(pc: Mainboard, config: DeviceConfig): void;
 }
 
 /** A device's place on the PCI bus, `3` or `3.1`. */
@@ -70,7 +70,7 @@ export function slotPlaces({ addr }: DeviceConfig): readonly string[] {
 /** Reads a `mac` property. */
 export const macOf = (value: string): Uint8Array => Uint8Array.from(value.split(':'), (byte) => Number.parseInt(byte, 16));
 
-class TypeRegistry<T extends Described> {
+export class TypeRegistry<T extends Described> {
   readonly #types = new Map<string, T>();
   readonly #what: string;
 
@@ -139,7 +139,7 @@ export interface NetdevConfig {
 
 export interface NetdevType extends Described {
   /** Makes the network, and returns the end of the cable that goes into the card. @throws ConfigError */
-  connect(pc: Pc, config: NetdevConfig): Link;
+  connect(pc: Mainboard, config: NetdevConfig): Link;
 }
 
 export class DeviceRegistry extends TypeRegistry<DeviceType> {

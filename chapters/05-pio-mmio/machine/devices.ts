@@ -10,7 +10,7 @@ import { AtaDisk } from '../ide/disk.ts';
 import { memoryWire } from '../net/link.ts';
 import { ConfigError, type DeviceConfig, type DeviceType, deviceTypes, macOf, type NetdevType, slotOf, slotPlaces } from './device-types.ts';
 import { echoStation } from './echo-network.ts';
-import type { Pc } from './pc.ts';
+import type { Mainboard } from './mainboard.ts';
 
 const CHANNELS = ['ide.0', 'ide.1'] as const;
 
@@ -23,7 +23,7 @@ const idePlace = {
 const idePlaces = ({ bus, unit }: DeviceConfig): readonly string[] => (bus !== undefined && unit !== undefined ? [`IDE unit ${bus}/${unit}`] : []);
 
 /** Puts a drive at the place that was named, or at the first that is free. */
-function plugDrive(pc: Pc, { drive, bus, unit }: DeviceConfig, make: (isDevice1: boolean) => AtaDevice): void {
+function plugDrive(pc: Mainboard, { drive, bus, unit }: DeviceConfig, make: (isDevice1: boolean) => AtaDevice): void {
   for (const [channel, name] of CHANNELS.entries()) {
     for (const place of [0, 1] as const) {
       const drives = pc.ideDrives[channel as 0 | 1];

@@ -298,7 +298,7 @@ export class Mischief {
         this.#store(0xfee0_0380, random.pick([1, 1000, random.next()]));
         break;
       default: {
-        const { pmBase } = this.#hands.pc.q35.lpc;
+        const { pmBase } = this.#hands.pc.chipset;
         this.#config(0xf8, 0, 0x40, 0x600);
         this.#config(0xf8, 0, 0x44, 0x80);
         if (pmBase !== null) this.#out(pmBase + 2, 2, random.below(0x1_0000));

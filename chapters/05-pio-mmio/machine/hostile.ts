@@ -26,8 +26,8 @@ import { BRIDGE_CLASS, PciBridge } from '../pci/bridge.ts';
 import { PciFunction } from '../pci/function.ts';
 import { completeConfig } from './config.ts';
 import './devices.ts';
+import { ECAM_GPA } from '../pci/q35.ts';
 import { type Hands, hostileValue, MEMORY_MIB, Mischief, PLACES, RAM_BYTES } from './hostile-plans.ts';
-import { ECAM_GPA } from './memory.ts';
 import { Pc } from './pc.ts';
 import { machineKernel } from './soft-machine.ts';
 
@@ -348,7 +348,7 @@ export class HostileGuest implements Hands {
 
   /** All functions that are somewhere, whoever may reach them at the moment. */
   get functions(): PciFunction[] {
-    const { functions } = this.pc.q35.root;
+    const { functions } = this.pc.chipset.root;
     return functions.flatMap((fn) => (fn instanceof PciBridge ? [fn, ...fn.secondary.functions] : [fn]));
   }
 

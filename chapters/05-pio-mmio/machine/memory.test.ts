@@ -3,7 +3,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { softKernel } from '../../03-vcpu-loop/kernel/index.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
-import { PAM_AREAS, type PamArea } from '../pci/mch.ts';
+import { PAM_AREAS, type PamArea } from '../pci/pam.ts';
 import { PcMemory, SHADOW_WINDOW } from './memory.ts';
 
 const MIB = 1 << 20;

@@ -19,14 +19,11 @@ import { KVM_MEM } from '../../02-kvm-objects/abi/memory.ts';
 import type { BareBoard, MemoryLayout } from '../../03-vcpu-loop/board.ts';
 import { type Registers, storeValue } from '../../03-vcpu-loop/devices/bus.ts';
 import type { MemoryRange } from '../../03-vcpu-loop/handover.ts';
-import { PAM_AREAS, PAM_START, type PamArea, type PamMode } from '../pci/mch.ts';
+import { PAM_AREAS, PAM_START, type PamArea, type PamMode } from '../pci/pam.ts';
 import type { DmaTarget } from '../wires.ts';
 
-/** Where the device window begins: Q35 puts the configuration space of PCI Express here. */
+/** Where the device window begins unless the machine's type says otherwise. */
 const LOW_RAM_LIMIT = 0xb000_0000;
-/** Configuration space in memory begins where RAM below 4 GiB ends. */
-export const ECAM_GPA = LOW_RAM_LIMIT;
-export const ECAM_BUSES = 256;
 export const FOUR_GIB = 2 ** 32;
 const VGA_START = 0xa_0000;
 const MIB = 1 << 20;
@@ -70,6 +67,8 @@ interface MemorySize {
   readonly ramBytes: number;
   /** Firmware that ends at 4 GiB and shows at the end of the first megabyte; without one, RAM has no hole. */
   readonly rom?: Uint8Array | null;
+  /** Where RAM below 4 GiB ends at the latest. */
+  readonly lowLimit?: number;
 }
 
 /** All of a PC's memory: its slots, and the access that its devices have. */
@@ -87,13 +86,13 @@ export class PcMemory implements DmaTarget {
   #addedBytes = 0;
 
   /** @throws RangeError for a size that a PC cannot have */
-  constructor({ ramBytes, rom = null }: MemorySize) {
+  constructor({ ramBytes, rom = null, lowLimit = LOW_RAM_LIMIT }: MemorySize) {
     if (!Number.isSafeInteger(ramBytes) || ramBytes < 2 * MIB || ramBytes % MIB !== 0)
       throw new RangeError(`memory is a whole number of MiB, at least 2, not ${ramBytes / MIB}`);
     if (rom && (rom.length === 0 || rom.length > ROM_LIMIT || rom.length % PAGE_BYTES !== 0))
       throw new RangeError(`firmware is a whole number of ${PAGE_BYTES}-byte pages, at most ${ROM_LIMIT / MIB} MiB, not ${rom.length} bytes`);
     this.ramBytes = ramBytes;
-    this.lowBytes = Math.min(ramBytes, LOW_RAM_LIMIT);
+    this.lowBytes = Math.min(ramBytes, lowLimit);
     this.#rom = rom;
     this.layout = { bytes: ramBytes + (rom?.length ?? 0), lowBytes: this.lowBytes, slots: [] };
   }

@@ -22,6 +22,7 @@ describe('the command line', () => {
       trace: 't',
     });
     expect(config('--machine q35,kernel-irqchip=split,memory=shadow -kernel k -append x')).toEqual({
+      machine: { type: 'q35' },
       irqchip: 'split',
       memory: 'shadow',
       kernel: 'k',
@@ -50,8 +51,7 @@ describe('the command line', () => {
     ['-m 1000K', 'whole mebibytes'],
     ['-smp two', '-smp takes a number, not two'],
     ['-accel tcg', 'it is one of soft, kvm, not tcg'],
-    ['-machine pc', 'type is one of q35, not pc'],
-    ['-machine q35,usb=on', "-machine has no 'usb'; there are type, accel, kernel-irqchip, memory, translate"],
+    ['-machine isapc', 'no machine type isapc; there are q35, pc'],
     ['-drive file=a,cache=none', "-drive has no 'cache'"],
     ['-drive file=a,format=qcow2', 'format is one of raw, not qcow2'],
     ['-drive file=a,if=virtio', 'if is one of ide, none, not virtio'],
@@ -110,6 +110,7 @@ describe('a description', () => {
   it('is completed', () => {
     expect(complete('-kernel k')).toEqual({
       kernel: 'k',
+      machine: { type: 'q35' },
       accel: 'soft',
       memory: 'ept',
       translate: true,
@@ -126,6 +127,10 @@ describe('a description', () => {
       debugcon: 'null',
     });
   });
+  it('names its board, and the last one counts', () => {
+    expect(complete('-machine pc -machine accel=soft -kernel k').machine).toEqual({ type: 'pc' });
+    expect(complete('-machine pc -machine q35 -kernel k').machine).toEqual({ type: 'q35' });
+  });
   it('comes back from its own JSON', () => {
     const once = complete('-bios b -m 64 -smp 2 -drive file=d -serial null');
     expect(checkedConfig(JSON.parse(JSON.stringify(once)))).toEqual(once);
@@ -138,6 +143,7 @@ describe('a description', () => {
     ['-kernel k -m 1', 'memoryMiB (-m) must be >= 2'],
     ['-kernel k -m 64G', 'memoryMiB (-m) must be <= 3584'],
     ['-kernel k -smp 0', 'cpus (-smp) must be >= 1'],
+    ['-kernel k -machine pc,usb=on', 'pc has no property usb; there are none'],
     ['-kernel k -accel kvm -machine memory=shadow', 'memory=shadow is the soft kernel’s choice'.replace('’', "'")],
     ['-kernel k -serial stdio -debugcon stdio', 'stdio is taken by two devices'],
     ['-kernel k -serial file:x -trace x', 'two outputs write to x'],
@@ -152,7 +158,7 @@ describe('a description', () => {
     ['-kernel k -serial null -serial null -serial null -serial null -serial null', 'serial (-serial) must NOT have more than 4 items'],
   ])('%s is refused', (line, message) => expect(() => complete(line)).toThrow(message));
   it.each([
-    [{ kernel: 'k', colour: 'red' }, "the machine has no 'colour'; there are accel, translate"],
+    [{ kernel: 'k', colour: 'red' }, "the machine has no 'colour'; there are machine, accel, translate"],
     [{ kernel: 'k', irqchip: 'maybe' }, 'irqchip is one of on, split, off'],
     [{ kernel: 'k', drives: [{ file: 'x' }] }, "drives.0 must have required property 'id'"],
     [{ kernel: 3 }, 'kernel must be string'],

@@ -6,6 +6,7 @@
 import { type DoorName, doorNames } from '../../03-vcpu-loop/doors.ts';
 import type { CharDevice, Drive, MachineConfig, Stream } from './config.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes, type NetdevConfig } from './device-types.ts';
+import { type MachineChoice, machineTypes } from './machine-types.ts';
 
 /** What a command line asks for. */
 interface Asked {
@@ -27,6 +28,7 @@ interface Option {
 
 /** A document under construction. */
 interface Draft {
+  machine?: MachineChoice;
   accel?: MachineConfig['accel'];
   memory?: MachineConfig['memory'];
   translate?: boolean;
@@ -194,10 +196,17 @@ function addDevice(machine: Draft, text: string): void {
   machine.devices.push(machine.registry.fromText(type ?? '', properties));
 }
 
+/** What of `-machine` is the same for all types. */
+const COMMON = ['accel', 'kernel-irqchip', 'memory', 'translate'] as const;
+
 function setMachine(machine: Draft, text: string): void {
   const option = '-machine';
-  const given = pairs(option, text, ['type', 'accel', 'kernel-irqchip', 'memory', 'translate'], 'type');
-  if (given.type !== undefined) word(option, 'type', given.type, ['q35']);
+  const { type, ...given } = pairs(option, text, null, 'type');
+  const own = Object.fromEntries(Object.entries(given).filter(([name]) => !(COMMON as readonly string[]).includes(name)));
+  if (type !== undefined || Object.keys(own).length > 0) {
+    const before = machine.machine && (type === undefined || type === machine.machine.type) ? machine.machine : { type: type ?? 'q35' };
+    machine.machine = { ...before, ...machineTypes.fromText(before.type, own) } as MachineChoice;
+  }
   if (given.accel !== undefined) machine.accel = word(option, 'accel', given.accel, ['soft', 'kvm']);
   if (given['kernel-irqchip'] !== undefined) machine.irqchip = word(option, 'kernel-irqchip', given['kernel-irqchip'], ['on', 'split', 'off']);
   if (given.memory !== undefined) machine.memory = word(option, 'memory', given.memory, ['ept', 'shadow']);
@@ -206,8 +215,8 @@ function setMachine(machine: Draft, text: string): void {
 
 const OPTIONS: Readonly<Record<string, Option>> = {
   machine: {
-    takes: 'q35[,accel=soft|kvm][,kernel-irqchip=on|split|off][,memory=ept|shadow][,translate=on|off]',
-    text: 'what the machine is built on',
+    takes: 'TYPE[,PROPERTY=VALUE…][,accel=soft|kvm][,kernel-irqchip=on|split|off][,memory=ept|shadow][,translate=on|off]',
+    text: 'what the machine is built on; q35 by default, `help` lists the types',
     apply: setMachine,
   },
   accel: {
@@ -268,9 +277,17 @@ const OPTIONS: Readonly<Record<string, Option>> = {
       m.append = v;
     },
   },
-  drive: { takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off][,snapshot=on|off]', text: 'a disk', apply: addDrive },
+  drive: {
+    takes: 'file=FILE[,if=ide|none][,index=N | bus=N,unit=N][,id=ID][,format=raw][,readonly=on|off][,snapshot=on|off]',
+    text: 'a disk',
+    apply: addDrive,
+  },
   netdev: { takes: 'TYPE,id=ID[,PROPERTY=VALUE…]', text: 'what a network device is connected to', apply: addNetdev },
-  nic: { takes: 'TYPE[,model=DEVICE][,mac=MAC][,addr=SLOT][,PROPERTY=VALUE…]|none', text: 'a network card, an e1000 by default, and its network', apply: addNic },
+  nic: {
+    takes: 'TYPE[,model=DEVICE][,mac=MAC][,addr=SLOT][,PROPERTY=VALUE…]|none',
+    text: 'a network card, an e1000 by default, and its network',
+    apply: addNic,
+  },
   chardev: { takes: 'stdio|null|file,id=ID[,path=FILE]', text: 'what a console device leads to', apply: addChardev },
   device: { takes: 'TYPE[,PROPERTY=VALUE…]', text: 'a device; `help` lists them, `TYPE,help` one', apply: addDevice },
   serial: {

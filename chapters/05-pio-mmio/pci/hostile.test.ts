@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Bus, PORT_COUNT, type Registers, type Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { BRIDGE_CLASS, PciBridge } from './bridge.ts';
 import { PciFunction } from './function.ts';
+import { SharedLines } from './lines.ts';
 import { Q35 } from './q35.ts';
 
 const OPERATIONS = 200_000;
@@ -55,12 +56,12 @@ describe('a guest that writes anything anywhere', () => {
       memory,
       dma: { read: () => true, write: () => ++writes > 0 },
       msi: { send: () => void messages++ },
-      line: (gsi) => ({
+      lines: new SharedLines((gsi) => ({
         set(level) {
           if ((levels.get(gsi) ?? false) === level) wrong.push(`GSI ${gsi} set to ${level} twice`);
           levels.set(gsi, level);
         },
-      }),
+      })),
       onReset: () => q35.reset(),
     });
     q35.connectPm(strict('pm', 128, touched));

@@ -1,9 +1,8 @@
 // # The memory controller
 //
 // Device 0 of bus 0 is the chip that stands between the processor, the memory and everything else, and it decides which of them an address means.
-// Firmware meets two of its decisions at once. One is where configuration space appears in memory. The other is the stretch from {{hex(PAM_START)}} to
-// one megabyte, where a PC has had its firmware since 1981: after a reset reads there come from the ROM, and a BIOS that wants to be fast, or to
-// have variables, copies itself into the RAM that lies underneath and switches the stretch over, reads and writes apart, in {{PAM_AREAS.length}} pieces.
+// Firmware meets two of its decisions at once. One is where configuration space appears in memory. The other is the stretch below one megabyte,
+// where a PC has had its firmware since 1981: it is switched between ROM and RAM piece by piece.
 //
 // ::layout MCH_REGISTERS -- What firmware programs in the memory controller.
 
@@ -11,8 +10,7 @@ import { registerTable } from '../registers.ts';
 import type { Ecam } from './config-access.ts';
 import type { ConfigWidth } from './config-space.ts';
 import { PciFunction } from './function.ts';
-
-const PAM_REGISTERS = 6; // beside PAM0
+import { followPam, PAM_REGISTERS, type SwitchArea } from './pam.ts';
 
 // biome-ignore format: table
 export const MCH_REGISTERS = registerTable('82q35-mch', 'Intel 3 Series Express Chipset Family data sheet, DRAM Controller Registers (D0:F0)', {
@@ -31,29 +29,6 @@ export const MCH_REGISTERS = registerTable('82q35-mch', 'Intel 3 Series Express 
 
 const { rows: R } = MCH_REGISTERS;
 
-/** First address of the stretch that the PAM registers switch. */
-export const PAM_START = 0xc_0000;
-
-/** One piece of the stretch. */
-export interface PamArea {
-  readonly start: number;
-  readonly bytes: number;
-}
-
-/** Where a piece's reads come from and its writes go: RAM, or (false) the ROM, which ignores writes. */
-export interface PamMode {
-  readonly read: boolean;
-  readonly write: boolean;
-}
-
-const HALF_BYTES = 0x4000;
-
-/** The pieces, by address: two for each of six registers, and then the last. */
-export const PAM_AREAS: readonly PamArea[] = [
-  ...Array.from({ length: 2 * PAM_REGISTERS }, (_, half) => ({ start: PAM_START + half * HALF_BYTES, bytes: HALF_BYTES })),
-  { start: 0xf_0000, bytes: 0x1_0000 },
-];
-
 /** Where the chip's own registers are: no capability is put among them. */
 const OWN_REGISTERS = { from: 0x40, bytes: 0xa0 } as const;
 
@@ -64,24 +39,20 @@ const PCIEXBAR_LENGTHS = [0x1000_0000, 0x800_0000, 0x400_0000] as const; // the 
 
 interface MchOptions {
   readonly ecam: Ecam;
-  /** A piece below one megabyte has been switched. Called once for each at reset as far as it changes. */
-  readonly onPam: (area: PamArea, mode: PamMode) => void;
+  readonly onPam: SwitchArea;
 }
 
 export class MemoryController extends PciFunction {
   readonly #ecam: Ecam;
-  readonly #onPam: MchOptions['onPam'];
-  readonly #pam = new Uint8Array(PAM_AREAS.length); // two bits each, as last told
 
   constructor({ ecam, onPam }: MchOptions) {
     super({ name: 'mch', identity: { vendorId: 0x8086, deviceId: 0x29c0, revisionId: 2, classCode: 0x060000 } });
     this.#ecam = ecam;
-    this.#onPam = onPam;
     const { config } = this;
     config.declare(MCH_REGISTERS);
     this.reserve(OWN_REGISTERS.from, OWN_REGISTERS.bytes);
     config.on(R.PCIEXBAR.offset, 8, () => this.#placeWindow());
-    config.on(R.PAM0.offset, 1 + PAM_REGISTERS, () => this.#switchAreas());
+    followPam(config, R.PAM0.offset, onPam);
     config.on(R.SMRAM.offset, 1, () => this.#lock());
   }
 
@@ -93,28 +64,6 @@ export class MemoryController extends PciFunction {
     // A longer window has a coarser address: the bits below its length do not count.
     if (bytes !== undefined && low & PCIEXBAR_ENABLE) this.#ecam.place(base - (base % bytes), bytes);
     else this.#ecam.place(null, 0);
-  }
-
-  /** How a piece is switched now. */
-  pamMode(index: number): PamMode {
-    const bits = this.#pamBits(index);
-    return { read: (bits & 1) !== 0, write: (bits & 2) !== 0 };
-  }
-
-  // @clause q35.pam.modes
-  #pamBits(index: number): number {
-    const isLast = index === PAM_AREAS.length - 1;
-    const byte = this.config.load(isLast ? R.PAM0.offset : R.PAM.offset + (index >> 1), 1);
-    return (isLast || index & 1 ? byte >> 4 : byte) & 3;
-  }
-
-  #switchAreas(): void {
-    PAM_AREAS.forEach((area, index) => {
-      const bits = this.#pamBits(index);
-      if (bits === this.#pam[index]) return;
-      this.#pam[index] = bits;
-      this.#onPam(area, this.pamMode(index));
-    });
   }
 
   // Firmware closes system management memory before it starts anything that it does not trust, and the lock holds until a reset.

@@ -3,7 +3,8 @@ import { Bus, PORT_COUNT, type Registers, type Width } from '../../03-vcpu-loop/
 import { BRIDGE_CLASS, PciBridge } from './bridge.ts';
 import { PciFunction } from './function.ts';
 import { COMMAND } from './header.ts';
-import { PAM_AREAS } from './mch.ts';
+import { SharedLines } from './lines.ts';
+import { PAM_AREAS } from './pam.ts';
 import { rootRoutes } from './pirq.ts';
 import { Q35 } from './q35.ts';
 
@@ -16,7 +17,7 @@ function board() {
     memory,
     dma: { read: () => true, write: (gpa, from) => log.push(`write ${gpa.toString(16)} ${[...from]}`) > 0 },
     msi: { send: (address, data) => void log.push(`msi ${address.toString(16)} ${data}`) },
-    line: (gsi) => ({ set: (level) => void log.push(`${level ? '+' : '-'}${gsi}`) }),
+    lines: new SharedLines((gsi) => ({ set: (level) => void log.push(`${level ? '+' : '-'}${gsi}`) })),
     onPam: ({ start }, { read, write }) => void log.push(`pam ${start.toString(16)} ${read ? 'r' : ''}${write ? 'w' : ''}`),
     onReset: (kind) => void log.push(`reset ${kind}`),
   });

@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { Bus, PORT_COUNT, type Registers, type Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { BRIDGE_CLASS, PciBridge } from './bridge.ts';
 import { PciFunction } from './function.ts';
+import { SharedLines } from './lines.ts';
 import { Q35 } from './q35.ts';
 
 const QEMU = 'qemu-system-x86_64';
@@ -296,7 +297,7 @@ function ours(steps: readonly Step[]): Answer[] {
     memory,
     dma: { read: () => false, write: () => false },
     msi: { send: () => {} },
-    line: (gsi) => ({ set: (level) => void lines.push(`${level ? '+' : '-'}${gsi}`) }),
+    lines: new SharedLines((gsi) => ({ set: (level) => void lines.push(`${level ? '+' : '-'}${gsi}`) })),
   });
   q35.add(nic('nic'), 3);
   const bridge = q35.add(new PciBridge({ name: 'bridge', identity: { vendorId: 0x1b36, deviceId: 1, classCode: BRIDGE_CLASS } }), 5);

@@ -1,7 +1,8 @@
 // # Power management
 //
 // ACPI moved power off, sleep and the power button from the firmware into the operating system, and for that gave them registers with fixed
-// meanings at an address that a table tells. In Intel's ICH9 they are 128 ports, wherever PMBASE points. A guest uses four things of it: the
+// meanings at an address that a table tells. In Intel's ICH9 they are 128 ports, wherever PMBASE points; in the PIIX4 before it, 64 in nearly the
+// same order. A guest uses four things of it: the
 // *PM timer*, a counter that runs at {{PM_TIMER_HZ}} Hz whatever the processor does; the power button's status bit; the control
 // register's sleep type, which is how a machine switches itself off; and the line SCI, by which all of that interrupts.
 //
@@ -10,7 +11,7 @@
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
-import { RegisterFile, type RegisterRow, registerTable } from '../registers.ts';
+import { type RegisterActions, RegisterFile, type RegisterTable, registerTable } from '../registers.ts';
 import type { Wire } from '../wires.ts';
 import { nsAtTick, ticksAt } from './ticks.ts';
 
@@ -45,6 +46,33 @@ export const pmTable = registerTable('ich9-pm', 'Intel ICH9 data sheet, Power Ma
   TCO_TMR: { offset: 0x72, bytes: 2, access: 'rw', reset: 0x04, text: 'watchdog: from where it counts down' },
 });
 
+// ::layout piix4PmTable -- The older chip's block. Its general-purpose events have sixteen bits, and another place.
+
+export const piix4PmTable = registerTable('piix4-pm-io', 'Intel 82371AB (PIIX4) data sheet, Power Management I/O Registers', {
+  PM1_STS: { offset: 0x00, bytes: 2, access: 'rw1c', text: 'what has happened: timer carry, power button, wake' },
+  PM1_EN: { offset: 0x02, bytes: 2, access: 'rw', text: 'which of it raises SCI' },
+  PM1_CNT: { offset: 0x04, bytes: 2, access: 'rw', text: 'SCI_EN; sleep type, and the bit that starts it' },
+  PM1_TMR: { offset: 0x08, bytes: 4, access: 'ro', text: 'the PM timer' },
+  GPE0_STS: { offset: 0x0c, bytes: 2, access: 'rw1c', text: 'general-purpose events that have happened' },
+  GPE0_EN: { offset: 0x0e, bytes: 2, access: 'rw', text: 'which of them raise SCI' },
+  PCNTRL: { offset: 0x10, bytes: 4, access: 'rw', text: 'how to slow the processor down' },
+  PLVL2: { offset: 0x14, bytes: 1, access: 'ro', text: 'reading it would put the processor to sleep' },
+  PLVL3: { offset: 0x15, bytes: 1, access: 'ro', text: 'and deeper' },
+  GLBSTS: { offset: 0x18, bytes: 2, access: 'rw1c', text: 'causes of system management interrupts: never any' },
+  DEVSTS: { offset: 0x1c, bytes: 4, access: 'rw1c', text: 'devices that are idle: none is watched' },
+  GLBEN: { offset: 0x20, bytes: 2, access: 'rw', text: 'which causes count' },
+  GLBCTL: { offset: 0x28, bytes: 4, access: 'rw', text: 'system management interrupts' },
+  DEVCTL: { offset: 0x2c, bytes: 4, access: 'rw', text: 'which devices are watched' },
+  GPIREG: { offset: 0x30, bytes: 1, access: 'ro', count: 3, text: 'general-purpose pins: inputs' },
+  GPOREG: { offset: 0x34, bytes: 1, access: 'rw', count: 4, text: 'outputs' },
+});
+
+/** Which chip has the registers. */
+export type PmChip = 'ich9' | 'piix4';
+
+/** What both chips have, by whatever offset. */
+export const pmTables = { ich9: pmTable, piix4: piix4PmTable } as const satisfies Record<PmChip, RegisterTable>;
+
 const PM1 = { TMR: 0x0001, BM: 0x0010, GBL: 0x0020, PWRBTN: 0x0100, SLPBTN: 0x0200, RTC: 0x0400, WAK: 0x8000 } as const;
 const PM1_STATUS_BITS = PM1.TMR | PM1.BM | PM1.GBL | PM1.PWRBTN | PM1.SLPBTN | PM1.RTC | PM1.WAK;
 const PM1_ENABLE_BITS = PM1.TMR | PM1.GBL | PM1.PWRBTN | PM1.SLPBTN | PM1.RTC;
@@ -69,12 +97,13 @@ interface PowerOptions {
   readonly sci: Wire;
   /** The guest has switched itself off. */
   readonly onPowerOff: () => void;
+  readonly chip?: PmChip;
   readonly timerBits?: 24 | 32;
   readonly trace?: Trace | null;
 }
 
 export class PowerManagement {
-  /** The 128 ports at PMBASE. */
+  /** The ports at PMBASE. */
   readonly registers: Registers;
   /** Two ports at {@link APM_PORT}. */
   readonly apm: Registers;
@@ -91,10 +120,11 @@ export class PowerManagement {
   #gpeStatus = [0, 0];
   #gpeEnable = [0, 0];
   #apm = [0, 0];
-  #kept: Record<string, number[]> = {};
+  /** Registers that only remember. */
+  readonly #kept = new Map<string, { readonly values: number[]; readonly reset: number }>();
   #level = false;
 
-  constructor({ clock, sci, onPowerOff, timerBits = 24, trace = null }: PowerOptions) {
+  constructor({ clock, sci, onPowerOff, chip = 'ich9', timerBits = 24, trace = null }: PowerOptions) {
     this.#clock = clock;
     this.#sci = sci;
     this.#onPowerOff = onPowerOff;
@@ -102,35 +132,28 @@ export class PowerManagement {
     this.#trace = trace;
     this.#carry = clock.timer(() => this.#update());
     this.#carries = this.#carriesNow;
-    // Registers without a consequence remember what was written.
-    const kept = (name: keyof typeof pmTable.rows) => {
-      const row: RegisterRow = pmTable.rows[name];
-      const values = Array.from({ length: row.count ?? 1 }, () => row.reset ?? 0);
-      this.#kept[name] = values;
-      return {
-        read: (index: number) => values[index] as number,
-        write: (value: number, index: number) => {
-          values[index] = value;
-        },
-      };
-    };
-    this.registers = new RegisterFile(pmTable, {
+    const actions: Record<string, RegisterActions> = {
       PM1_STS: { read: () => this.#readStatus(), write: (value) => this.#clearStatus(value) },
       PM1_EN: { read: () => this.#enable, write: (value) => this.#setEnable(value) },
       PM1_CNT: { read: () => this.#control, write: (value) => this.#setControl(value) },
       PM1_TMR: { read: () => this.timer },
       GPE0_STS: { read: (index) => this.#gpeStatus[index] as number, write: (value, index) => this.#clearGpe(value, index) },
       GPE0_EN: { read: (index) => this.#gpeEnable[index] as number, write: (value, index) => this.#enableGpe(value, index) },
-      TCO_RLD: kept('TCO_RLD'),
-      TCO_DAT_IN: kept('TCO_DAT_IN'),
-      TCO_DAT_OUT: kept('TCO_DAT_OUT'),
-      TCO1_CNT: kept('TCO1_CNT'),
-      TCO2_CNT: kept('TCO2_CNT'),
-      TCO_MESSAGE: kept('TCO_MESSAGE'),
-      TCO_WDCNT: kept('TCO_WDCNT'),
-      SW_IRQ_GEN: kept('SW_IRQ_GEN'),
-      TCO_TMR: kept('TCO_TMR'),
-    });
+    };
+    // Registers without a consequence remember what was written.
+    const table: RegisterTable = pmTables[chip];
+    for (const [name, { access, count = 1, reset = 0 }] of Object.entries(table.rows)) {
+      if (access !== 'rw' || actions[name]) continue;
+      const values = Array.from({ length: count }, () => reset);
+      this.#kept.set(name, { values, reset });
+      actions[name] = {
+        read: (index) => values[index] as number,
+        write: (value, index) => {
+          values[index] = value;
+        },
+      };
+    }
+    this.registers = new RegisterFile(table, actions);
     this.apm = {
       name: 'apm',
       read: (offset, width) =>
@@ -195,7 +218,7 @@ export class PowerManagement {
     this.#control = value & CNT_KEPT;
     const type = (value & CNT.SLP_TYP) >> 10;
     if (value & CNT.SLP_EN) {
-      this.#trace?.emit({ kind: 'device', device: pmTable.device, what: 'sleep', value: type });
+      this.#trace?.emit({ kind: 'device', device: this.registers.name, what: 'sleep', value: type });
       if (SLEEP_TYPES_OFF.includes(type)) this.#onPowerOff();
     }
     this.#update();
@@ -244,10 +267,7 @@ export class PowerManagement {
     this.#gpeStatus = [0, 0];
     this.#gpeEnable = [0, 0];
     this.#apm = [0, 0];
-    for (const [name, values] of Object.entries(this.#kept)) {
-      const row: RegisterRow = pmTable.rows[name as keyof typeof pmTable.rows];
-      values.fill(row.reset ?? 0);
-    }
+    for (const { values, reset } of this.#kept.values()) values.fill(reset);
     this.#update();
   }
 }

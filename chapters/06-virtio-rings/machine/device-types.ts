@@ -5,7 +5,7 @@
 
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import { ConfigError, type DeviceConfig, type DeviceType, deviceTypes } from '../../05-pio-mmio/machine/device-types.ts';
-import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
+import type { Mainboard } from '../../05-pio-mmio/machine/mainboard.ts';
 import { BalloonModel } from '../devices/balloon.ts';
 import { BLOCK_DEFAULTS, BlockModel } from '../devices/block.ts';
 import { CONSOLE_DEFAULTS, CONSOLE_PORTS_LIMIT, ConsoleModel } from '../devices/console.ts';
@@ -89,7 +89,7 @@ const serial: VirtioType = {
 };
 
 /** The hub that a port is plugged into: the one that is named, or the first. @throws ConfigError */
-function hubOf(pc: Pc, { type, bus }: DeviceConfig): ConsoleModel {
+function hubOf(pc: Mainboard, { type, bus }: DeviceConfig): ConsoleModel {
   for (const [config, { model }] of virtioDevices(pc)) {
     if (!(model instanceof ConsoleModel)) continue;
     if (bus === undefined || bus === `${config.id}.0` || bus === config.id) return model;

@@ -71,7 +71,7 @@ export function wiredPc(how: Bell, { properties = {}, irqchip = 'on', kernel, io
   const config = completeConfig({ kernel: 'test', memoryMiB: 4, irqchip, devices: [device] }, registry);
   const pc = new Pc({ kernel: kernel ?? machineKernel(config), config, registry, ...(ioThread !== undefined && { ioThread }) });
   const virtio = [...virtioDevices(pc).values()][0] as VirtioDevice;
-  const { config: pci } = pc.q35;
+  const { config: pci } = pc.chipset;
   /** The driver's work before the first kick. */
   const bringUp = (): void => {
     if (how !== 'mmio') {

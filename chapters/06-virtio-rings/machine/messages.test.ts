@@ -133,9 +133,9 @@ describe.each(['on', 'split'] as const)('messages through counters, irqchip=%s',
   });
   it('need a bus master, MSI-X and a device in use', () => {
     const { pc, messages, virtio, msix } = machine({ irqchip });
-    pc.q35.config.write(0, SLOT << 3, 4, 2, 3);
+    pc.chipset.config.write(0, SLOT << 3, 4, 2, 3);
     expect(messages.tied).toBe(0);
-    pc.q35.config.write(0, SLOT << 3, 4, 2, 7);
+    pc.chipset.config.write(0, SLOT << 3, 4, 2, 7);
     expect(messages.tied).toBe(1);
     msix(false);
     expect(messages.tied).toBe(0);

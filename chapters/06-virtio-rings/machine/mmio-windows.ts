@@ -6,7 +6,7 @@
 // DSDT, under the identifier that Linux knows.
 
 import { ConfigError } from '../../05-pio-mmio/machine/device-types.ts';
-import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
+import type { Mainboard } from '../../05-pio-mmio/machine/mainboard.ts';
 import * as aml from '../../05-pio-mmio/platform/acpi/aml.ts';
 import type { VirtioDevice } from '../device.ts';
 import { MMIO_BYTES, VirtioMmio } from '../transport/mmio.ts';
@@ -23,9 +23,9 @@ const windowGpa = (index: number): number => MMIO_GPA + index * MMIO_BYTES;
 
 class MmioWindows {
   readonly windows: (VirtioMmio | null)[] = new Array<VirtioMmio | null>(MMIO_WINDOWS).fill(null);
-  readonly #pc: Pc;
+  readonly #pc: Mainboard;
 
-  constructor(pc: Pc) {
+  constructor(pc: Mainboard) {
     this.#pc = pc;
     for (let index = 0; index < MMIO_WINDOWS; index++) {
       const empty = new VirtioMmio({ device: null, line: { set() {} } });
@@ -45,7 +45,7 @@ class MmioWindows {
     const index = wanted ?? this.windows.indexOf(null);
     if (index < 0) throw new ConfigError(`all ${MMIO_WINDOWS} windows of virtio-mmio are taken`);
     if (this.windows[index]) throw new ConfigError(`virtio-mmio-bus.${index} is taken`);
-    const window = new VirtioMmio({ device, legacy, line: this.#pc.q35.lines.source(MMIO_GSI + index) });
+    const window = new VirtioMmio({ device, legacy, line: this.#pc.lines.source(MMIO_GSI + index) });
     this.windows[index] = window;
     return { window, gpa: windowGpa(index) };
   }
@@ -62,11 +62,11 @@ function description(index: number): aml.Aml {
   );
 }
 
-const machines = new WeakMap<Pc, MmioWindows>();
+const machines = new WeakMap<Mainboard, MmioWindows>();
 
 /** Puts a device into a window, the first free one unless another is named. @throws ConfigError */
 export function plugMmio(
-  pc: Pc,
+  pc: Mainboard,
   device: VirtioDevice,
   { legacy = false, window = null }: { legacy?: boolean; window?: number | null } = {},
 ): { readonly window: VirtioMmio; readonly gpa: number } {

@@ -7,8 +7,8 @@
 
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, type DeviceType, slotOf, slotPlaces } from '../../05-pio-mmio/machine/device-types.ts';
-import type { Pc } from '../../05-pio-mmio/machine/pc.ts';
-import { isInterrupt } from '../../05-pio-mmio/pci/q35.ts';
+import type { Mainboard } from '../../05-pio-mmio/machine/mainboard.ts';
+import { isInterrupt } from '../../05-pio-mmio/pci/chipset.ts';
 import { type DeviceModel, VirtioDevice, type VirtioOptions } from '../device.ts';
 import { F, features } from '../features.ts';
 import { type AreaSource, Areas } from '../rings/area.ts';
@@ -32,7 +32,7 @@ export interface VirtioType {
   /** MSI-X vectors when nothing is said. */
   readonly vectors: (model: DeviceModel) => number;
   /** @throws ConfigError */
-  readonly model: (pc: Pc, config: DeviceConfig) => DeviceModel;
+  readonly model: (pc: Mainboard, config: DeviceConfig) => DeviceModel;
 }
 
 // ## What may be offered
@@ -85,7 +85,7 @@ const eitherProperties: DeviceType['properties'] = {
 };
 
 /** The device of a description, not yet on any transport. */
-function virtioDevice(pc: Pc, type: VirtioType, config: DeviceConfig, memory: VirtioDevice['memory']): VirtioDevice {
+function virtioDevice(pc: Mainboard, type: VirtioType, config: DeviceConfig, memory: VirtioDevice['memory']): VirtioDevice {
   const ringOf: VirtioOptions['makeRing'] = (memory, place, features) =>
     makeRing(memory, place, features, { areas: observers.get(pc)?.(new Areas(memory)) ?? new Areas(memory) });
   const device = new VirtioDevice(type.model(pc, config), { memory, makeRing: ringOf, offer: offerOf(config), trace: pc.trace });
@@ -94,22 +94,22 @@ function virtioDevice(pc: Pc, type: VirtioType, config: DeviceConfig, memory: Vi
   return device;
 }
 
-const observers = new WeakMap<Pc, (areas: AreaSource) => AreaSource>();
+const observers = new WeakMap<Mainboard, (areas: AreaSource) => AreaSource>();
 
 /** Every access of this machine's devices to the areas of their rings goes through what `through` makes of them: for rings that are set up from now on. */
-export const observeRings = (pc: Pc, through: (areas: AreaSource) => AreaSource): void => void observers.set(pc, through);
+export const observeRings = (pc: Mainboard, through: (areas: AreaSource) => AreaSource): void => void observers.set(pc, through);
 
 // ## Which device is which
 //
 // Whoever works on a machine from outside (a monitor, a test) names a device by its place in the description, or by its `id`.
 
-const plugged = new WeakMap<Pc, Map<DeviceConfig, VirtioDevice>>();
+const plugged = new WeakMap<Mainboard, Map<DeviceConfig, VirtioDevice>>();
 
 /** The device that a part of a machine's description has become; null when it is no virtio device. */
-export const virtioOf = (pc: Pc, config: DeviceConfig): VirtioDevice | null => plugged.get(pc)?.get(config) ?? null;
+export const virtioOf = (pc: Mainboard, config: DeviceConfig): VirtioDevice | null => plugged.get(pc)?.get(config) ?? null;
 
 /** All virtio devices of a machine, in the order in which they were plugged in. */
-export const virtioDevices = (pc: Pc): ReadonlyMap<DeviceConfig, VirtioDevice> => plugged.get(pc) ?? new Map();
+export const virtioDevices = (pc: Mainboard): ReadonlyMap<DeviceConfig, VirtioDevice> => plugged.get(pc) ?? new Map();
 
 // ## Wires past the registers
 //
@@ -117,7 +117,7 @@ export const virtioDevices = (pc: Pc): ReadonlyMap<DeviceConfig, VirtioDevice> =
 // controllers have to be in the kernel.
 
 /** Wires a device's doorbells, where the description, the kernel and the arrangement allow it. */
-function wire(pc: Pc, config: DeviceConfig, device: VirtioDevice, places: (queue: number) => readonly DoorbellPlace[]): DoorbellWires | null {
+function wire(pc: Mainboard, config: DeviceConfig, device: VirtioDevice, places: (queue: number) => readonly DoorbellPlace[]): DoorbellWires | null {
   if (config.ioeventfd === false || !pc.hasIoThread || pc.interrupts.arrangement !== 'on') return null;
   const wires = new DoorbellWires(device, places);
   pc.onPrepare(({ vm }) => wires.connect(vm));
@@ -132,7 +132,7 @@ const wired = new WeakMap<VirtioDevice, DoorbellWires>();
 export const wiresOf = (device: VirtioDevice): DoorbellWires | null => wired.get(device) ?? null;
 
 /** Wires a function's messages, where the local APICs are in the kernel. */
-function wireMessages(pc: Pc, fn: VirtioPci): MessageWires | null {
+function wireMessages(pc: Mainboard, fn: VirtioPci): MessageWires | null {
   const { gsis } = pc.interrupts;
   const { msix, virtio } = fn;
   if (!gsis || !msix) return null;
@@ -165,7 +165,7 @@ const answersAt = (bus: Bus, address: number, { name }: { readonly name: string 
 };
 
 /** Where the doorbells of a function's queue are. */
-function pciDoorbells(pc: Pc, fn: VirtioPci): (queue: number) => DoorbellPlace[] {
+function pciDoorbells(pc: Mainboard, fn: VirtioPci): (queue: number) => DoorbellPlace[] {
   const place = (bar: number, offset: number, bus: 'mmio' | 'pio', bytes: 0 | 2, value: number | null): DoorbellPlace[] => {
     const region = fn.bars[bar];
     if (region?.placed == null) return [];

@@ -72,10 +72,10 @@ describe.each(['modern', 'port', 'legacy', 'mmio'] as const)('kicks by %s regist
 describe('a wire', () => {
   it('follows the BAR, and is not there while it is nowhere', () => {
     const { pc, wires, virtio, offer, run, used } = machine('modern');
-    pc.q35.config.write(0, SLOT << 3, 4, 2, 4);
+    pc.chipset.config.write(0, SLOT << 3, 4, 2, 4);
     expect(wires?.wired).toBe(0);
-    pc.q35.config.write(0, SLOT << 3, 0x20, 4, BAR + 0x10_0000);
-    pc.q35.config.write(0, SLOT << 3, 4, 2, 7);
+    pc.chipset.config.write(0, SLOT << 3, 0x20, 4, BAR + 0x10_0000);
+    pc.chipset.config.write(0, SLOT << 3, 4, 2, 7);
     expect(wires?.wired).toBe(1);
     offer();
     expect(run([store(BAR + PLACE.NOTIFY, 0), store(BAR + 0x10_0000 + PLACE.NOTIFY, 0)]).exits.KVM_EXIT_MMIO).toBe(1);

@@ -4,7 +4,7 @@
 // is in memory; DSDT is the program; FACS is a place for firmware and system to leave each other notes; RSDT and XSDT list the others, with
 // narrow and with wide pointers.
 
-import { ACPI_DISABLE, ACPI_ENABLE, APM_PORT, PM_BASE, pmTable, SCI_GSI, SLEEP_TYPE_OFF } from '../pm.ts';
+import { ACPI_DISABLE, ACPI_ENABLE, APM_PORT, PM_BASE, type PmChip, pmTables, SCI_GSI, SLEEP_TYPE_OFF } from '../pm.ts';
 import { CMOS } from '../rtc.ts';
 import { type Aml, littleEndian } from './aml.ts';
 import { type DsdtOptions, dsdtBody } from './dsdt.ts';
@@ -13,6 +13,8 @@ import { TABLES_ALIGNMENT, TableSet, type UnplacedTables } from './tables.ts';
 interface AcpiOptions extends Partial<DsdtOptions> {
   readonly apicIds: readonly number[];
   readonly ioApic?: { readonly id: number; readonly gpa: number };
+  /** Whose registers of power management there are. */
+  readonly pmChip?: PmChip;
   /** Whether the PM timer has 32 bits. */
   readonly timer32?: boolean;
   /** ISA interrupts that PCI devices may share: level, high. */
@@ -44,7 +46,7 @@ export function acpiTables(options: AcpiOptions): UnplacedTables {
   const facs = set.raw(facsBytes(), TABLES_ALIGNMENT);
   const dsdt = set.table('DSDT', 2, dsdtBody(dsdtOptions));
   const listed = [
-    set.table('FACP', 5, fadtBody(dsdtOptions, options.timer32 ?? false), [
+    set.table('FACP', 5, fadtBody(dsdtOptions, options), [
       { at: 0, bytes: 4, target: facs },
       { at: 4, bytes: 4, target: dsdt },
       { at: 104, bytes: 8, target: dsdt },
@@ -79,12 +81,12 @@ function address(port: number, bits: number, access: 8 | 16 | 32): number[] {
 
 // The power button is "fixed": a status bit and no device in the DSDT. A flag says so by being clear.
 // @clause acpi.fadt
-function fadtBody({ pmBase, i8042 }: DsdtOptions, timer32: boolean): Aml {
+function fadtBody({ pmBase, i8042 }: DsdtOptions, { pmChip = 'ich9', timer32 = false }: AcpiOptions): Aml {
   const body = new Uint8Array(FADT_BODY_BYTES);
   // Offsets as the specification counts them, from the start of the header.
   const set = (at: number, bytes: readonly number[]) => body.set(bytes, at - 36);
   const u32 = (at: number, value: number) => set(at, littleEndian(value, 4));
-  const rows = pmTable.rows;
+  const { rows } = pmTables[pmChip];
   const [event, control, timer, gpe] = [rows.PM1_STS, rows.PM1_CNT, rows.PM1_TMR, rows.GPE0_STS].map((row) => pmBase + row.offset) as [
     number,
     number,

@@ -28,6 +28,10 @@ export interface DsdtOptions {
     /** Memory that leads to the bus. */
     readonly windows: readonly Window[];
     readonly lastBus: number;
+    /** Whether the bus is PCI Express; it is, unless something else is said. */
+    readonly express?: boolean;
+    /** Slot of the bridge to the devices of the first PC; 31 when absent. */
+    readonly isaBridge?: number;
   } | null;
   /** Configuration space in memory: reserved here, announced in MCFG. */
   readonly ecam: { readonly gpa: number; readonly buses: number } | null;
@@ -63,13 +67,15 @@ const processorName = (uid: number) => `C${uid.toString(16).toUpperCase().padSta
 
 // ## The PCI bus
 
+const ICH9_BRIDGE = 31;
+
 // @clause acpi.dsdt.pci-windows
 function hostBridge(options: DsdtOptions, pci: NonNullable<DsdtOptions['pci']>): Aml {
+  const { express = true, isaBridge = ICH9_BRIDGE } = pci;
   const lowMemory = [aml.memoryWindow(0xa0000, 0xbffff, true)]; // where a VGA card keeps its picture
   return aml.device(
     'PCI0',
-    aml.name('_HID', aml.eisaId('PNP0A08')),
-    aml.name('_CID', aml.eisaId('PNP0A03')),
+    ...(express ? [aml.name('_HID', aml.eisaId('PNP0A08')), aml.name('_CID', aml.eisaId('PNP0A03'))] : [aml.name('_HID', aml.eisaId('PNP0A03'))]),
     aml.name('_UID', aml.integer(0)),
     aml.name('_BBN', aml.integer(0)),
     aml.name(
@@ -84,8 +90,8 @@ function hostBridge(options: DsdtOptions, pci: NonNullable<DsdtOptions['pci']>):
       ),
     ),
     routing(pci.routes),
-    operatingSystemCapabilities(),
-    aml.device('ISA', aml.name('_ADR', aml.integer(0x001f0000)), ...legacyDevices(options)),
+    ...(express ? [operatingSystemCapabilities()] : []),
+    aml.device('ISA', aml.name('_ADR', aml.integer(isaBridge * 0x10000)), ...legacyDevices(options)),
   );
 }
 
