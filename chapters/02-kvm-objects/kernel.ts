@@ -28,6 +28,8 @@ export interface KernelClock {
   alarm(at: number | null): void;
   /** Waits until then, or until something may have happened before. */
   sleep(until: number): void;
+  /** Goes on from a later moment as if that were now: for a machine that is restored. A clock that is not the machine's own cannot. */
+  forward?(until: number): void;
 }
 
 /** One kernel's system-call layer. No method throws for an error that Linux reports with errno; a failure is `-errno`. */
@@ -59,6 +61,11 @@ export interface Kernel {
   /** Set by a program that calls {@link stored} for every store of its own: then what is decoded need not be compared with memory at each KVM_RUN. */
   tellsStores?: boolean;
   readonly clock: KernelClock;
+  /**
+   * Throws away whatever the kernel and its processor could make again: second-stage tables, what is in the TLB. A kernel whose runs are all alike offers it,
+   * for a machine that goes on after it has been saved and one that is restored elsewhere have to go on alike.
+   */
+  forget?(): void;
   /** `eventfd(initial, flags)`: a descriptor of a counter. -EINVAL for unknown EFD flags. */
   eventfd(initial: number, flags: number): number;
   /** `read(fd, bytes, bytes.length)`: the number of bytes read. Of an eventfd 8, or -EAGAIN when its counter is 0. */

@@ -230,6 +230,12 @@ export class Hardware {
     this.vmx.vmwrite32(field, value >>> 0);
   }
 
+  /** The host's own timer need not fire any more for a guest that is not running. */
+  forget(): void {
+    this.#timerPending = false;
+    this.cpu.eventsChanged();
+  }
+
   /** INVEPT, single context: what the processor has cached of these second-stage tables is void. */
   inveptContext(root: Hpa): void {
     if (this.enabled) this.vmx.invept(INVEPT_SINGLE_CONTEXT, eptPointer(root));

@@ -14,6 +14,8 @@ export interface VcpuInterruptController {
   takeInterrupt(): number;
   /** KVM_INTERRUPT: a vector of 8259s that are not in the kernel. 0, or -errno. */
   queueExternal(vector: number): number;
+  /** Such a vector that no entry has taken yet; -1: none. */
+  queuedExternal: number;
   /** There is room for such a vector, and the processor listens. Linux: `kvm_cpu_accept_dm_intr()`. */
   readonly acceptsExternal: boolean;
   /** The 8259s are in the kernel, too. */

@@ -87,6 +87,7 @@ export class SoftKernel implements Kernel {
     this.#installCapabilities();
     this.#installSystemRequests();
     this.#installVmRequests();
+    this.#installVmOptions();
     installVcpuRequests(this.vcpuRequests);
   }
 
@@ -139,6 +140,16 @@ export class SoftKernel implements Kernel {
   stored(hva: number, bytes: number): void {
     const hpa = this.hardware.ram.hpaOf(hva, bytes);
     if (hpa >= 0) this.hardware.wroteRange(hpa, bytes);
+  }
+
+  // The guest cannot see these, but the trace can: a table that is there spares an exit.
+
+  forget(): void {
+    this.hardware.forget();
+    for (const vm of this.#vms) {
+      vm.mmu.zapAll();
+      for (const { vpid } of vm.vcpus.values()) this.hardware.flushGuestTlb(vpid);
+    }
   }
 
   eventfd(initial: number, flags: number): number {
@@ -300,6 +311,20 @@ export class SoftKernel implements Kernel {
       vm.identityMapAddr = Number(view.getBigUint64(0, true));
       return 0;
     });
+  }
+
+  // Two parts of a vCPU's events were added to the interface later, and a VMM has to say that it knows them.
+
+  // @clause kvm.events.valid
+  #installVmOptions(): void {
+    const switched = (what: 'exceptionPayload' | 'tripleFaultEvent') => (vm: SoftVm, args: readonly bigint[]) => {
+      vm[what] = args[0] === 1n;
+      return (args[0] as bigint) > 1n ? -ERRNO.EINVAL : 0;
+    };
+    this.vmOptions.set(CAP.KVM_CAP_EXCEPTION_PAYLOAD, switched('exceptionPayload'));
+    this.vmOptions.set(CAP.KVM_CAP_X86_TRIPLE_FAULT_EVENT, switched('tripleFaultEvent'));
+    this.capabilities.set(CAP.KVM_CAP_EXCEPTION_PAYLOAD, 1);
+    this.capabilities.set(CAP.KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
   }
 
   #createVcpu(vm: SoftVm, id: number): number {

@@ -3,7 +3,8 @@
 // Registers in groups, each group a structure. None of these runs anything; they are the VMM's hands inside a stopped processor. Each request first
 // takes the processor for this vCPU, because the fields that it wants are those of the *current* VMCS.
 
-import { OFFSET, SLOT } from '../../01-hardware-background/state.ts';
+import { VECTOR } from '../../01-hardware-background/faults.ts';
+import { FLAG, OFFSET, SLOT } from '../../01-hardware-background/state.ts';
 import { readFxImage, writeFxImage } from '../../01-hardware-background/system/fx-image.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { KvmMpState, KvmVcpuEvents, MP_STATE, VCPUEVENT } from '../abi/events.ts';
@@ -157,55 +158,75 @@ const STI = 1; // interruptibility bits, as the VMCS has them
 const MOV_SS = 2;
 const NMI_BLOCKED = 8;
 
+// An exception that is *pending* has not happened yet for the guest: what it will leave in CR2 or DR6 travels with it. To a VMM that has not said that it
+// knows this, it is shown as injected. A *software* exception is not shown at all: RIP is still at its instruction, and the length that its delivery
+// needs has no place in the structure; so it will be executed again.
+
 // @clause kvm.events.round-trip
 function getVcpuEvents(vcpu: SoftVcpu, bytes: Uint8Array, view: DataView): number {
-  const { exception, interrupt, nmi } = vcpu.events;
+  const { exception, interrupt, nmi, tripleFault } = vcpu.events;
+  const { exceptionPayload, tripleFaultEvent } = vcpu.vm;
   const shadow = vcpu.vm.hardware.read32(FIELD.GUEST_INTERRUPTIBILITY_INFO);
   bytes.fill(0, 0, KvmVcpuEvents.bytes);
-  const live = exception.pending || exception.injected;
+  const shown = !SOFTWARE.includes(exception.vector);
+  // A vector that KVM_INTERRUPT has queued and no entry has taken yet is as good as injected: it was queued because the guest would take it.
+  const queued = interrupt.injected ? -1 : (vcpu.interruptController?.queuedExternal ?? -1);
   KvmVcpuEvents.store(view, 0, {
-    // Without exception payloads enabled, a pending exception is shown as injected: old VMMs know no other state.
-    exception_injected: live ? 1 : 0,
-    exception_pending: 0,
+    exception_injected: shown && (exception.injected || (!exceptionPayload && exception.pending)) ? 1 : 0,
+    exception_pending: shown && exceptionPayload && exception.pending ? 1 : 0,
     exception_nr: exception.vector,
     exception_has_error_code: exception.hasErrorCode ? 1 : 0,
     exception_error_code: exception.errorCode,
-    interrupt_injected: interrupt.injected && !interrupt.soft ? 1 : 0,
-    interrupt_nr: interrupt.vector,
+    exception_has_payload: exceptionPayload && exception.hasPayload ? 1 : 0,
+    exception_payload: exceptionPayload ? exception.payload : 0n,
+    interrupt_injected: (interrupt.injected && !interrupt.soft) || queued >= 0 ? 1 : 0,
+    interrupt_nr: queued >= 0 ? queued : interrupt.vector,
     interrupt_shadow: (shadow & MOV_SS ? 1 : 0) | (shadow & STI ? 2 : 0), // INTERRUPT_SHADOW
     nmi_injected: nmi.injected ? 1 : 0,
     nmi_pending: nmi.pending,
     nmi_masked: shadow & NMI_BLOCKED ? 1 : 0,
-    flags: VCPUEVENT.KVM_VCPUEVENT_VALID_NMI_PENDING | VCPUEVENT.KVM_VCPUEVENT_VALID_SHADOW | VCPUEVENT.KVM_VCPUEVENT_VALID_SMM,
+    triple_fault_pending: tripleFaultEvent && tripleFault ? 1 : 0,
+    flags:
+      VCPUEVENT.KVM_VCPUEVENT_VALID_NMI_PENDING |
+      VCPUEVENT.KVM_VCPUEVENT_VALID_SHADOW |
+      VCPUEVENT.KVM_VCPUEVENT_VALID_SMM |
+      (exceptionPayload ? VCPUEVENT.KVM_VCPUEVENT_VALID_PAYLOAD : 0) |
+      (tripleFaultEvent ? VCPUEVENT.KVM_VCPUEVENT_VALID_TRIPLE_FAULT : 0),
   });
   return 0;
 }
 
-const KNOWN_FLAGS =
-  VCPUEVENT.KVM_VCPUEVENT_VALID_NMI_PENDING |
-  VCPUEVENT.KVM_VCPUEVENT_VALID_SIPI_VECTOR |
-  VCPUEVENT.KVM_VCPUEVENT_VALID_SHADOW |
-  VCPUEVENT.KVM_VCPUEVENT_VALID_SMM;
+const KNOWN_FLAGS = Object.values(VCPUEVENT).reduce((all, flag) => all | flag, 0);
 const NMI_VECTOR = 2;
+const SOFTWARE: readonly number[] = [VECTOR.BP, VECTOR.OF];
+const SINGLE_STEP = 1n << 14n; // of the pending debug exceptions
 
 // @clause kvm.events.valid
 function setVcpuEvents(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): number {
   const e = KvmVcpuEvents.load(view);
-  if (e.flags & ~KNOWN_FLAGS) return -ERRNO.EINVAL;
-  // Without exception payloads, "pending" is not part of the interface and "injected" means both.
-  if (e.exception_injected && (e.exception_nr > 31 || e.exception_nr === NMI_VECTOR)) return -ERRNO.EINVAL;
+  const { exceptionPayload, tripleFaultEvent } = vcpu.vm;
+  const withPayload = (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_PAYLOAD) !== 0;
+  const withTripleFault = (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_TRIPLE_FAULT) !== 0;
+  // @clause kvm.events.valid
+  if (e.flags & ~KNOWN_FLAGS || (withPayload && !exceptionPayload) || (withTripleFault && !tripleFaultEvent)) return -ERRNO.EINVAL;
+  const pending = withPayload && e.exception_pending !== 0;
+  const injected = e.exception_injected !== 0 && !pending;
+  if ((pending || injected) && (e.exception_nr > 31 || e.exception_nr === NMI_VECTOR)) return -ERRNO.EINVAL;
   if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_SMM && (e.smi_smm || e.smi_pending)) return -ERRNO.EINVAL;
+  const hasPayload = pending && e.exception_has_payload !== 0;
   vcpu.events.exception = {
-    pending: false,
-    injected: e.exception_injected !== 0,
+    pending,
+    injected,
     vector: e.exception_nr,
     hasErrorCode: e.exception_has_error_code !== 0,
     errorCode: e.exception_error_code,
-    hasPayload: false,
-    payload: 0n,
+    hasPayload,
+    payload: hasPayload ? e.exception_payload : 0n,
   };
   vcpu.events.interrupt = { injected: e.interrupt_injected !== 0, vector: e.interrupt_nr, soft: e.interrupt_soft !== 0 };
+  if (vcpu.interruptController) vcpu.interruptController.queuedExternal = -1; // there is one place, and what is in it has just been said
   vcpu.events.nmi.injected = e.nmi_injected !== 0;
+  if (withTripleFault) vcpu.events.tripleFault = e.triple_fault_pending !== 0;
   if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_NMI_PENDING) vcpu.events.nmi.pending = Math.min(e.nmi_pending, 2);
   if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_SIPI_VECTOR && vcpu.interruptController) vcpu.interruptController.sipiVector = e.sipi_vector;
   const { hardware } = vcpu.vm;
@@ -213,6 +234,9 @@ function setVcpuEvents(vcpu: SoftVcpu, _bytes: Uint8Array, view: DataView): numb
   if (e.nmi_masked) shadow |= NMI_BLOCKED;
   if (e.flags & VCPUEVENT.KVM_VCPUEVENT_VALID_SHADOW) {
     shadow = (shadow & NMI_BLOCKED) | (e.interrupt_shadow & 1 ? MOV_SS : 0) | (e.interrupt_shadow & 2 ? STI : 0);
+    // A trap that waits behind the shadow is in no structure. Of its causes one can be told from the flags, and VM entry insists that it is there.
+    const stepping = (shadow & (MOV_SS | STI)) !== 0 && (vcpu.rflags & BigInt(FLAG.TF)) !== 0n;
+    hardware.write(FIELD.GUEST_PENDING_DBG_EXCEPTIONS, stepping ? SINGLE_STEP : 0n);
   }
   hardware.write32(FIELD.GUEST_INTERRUPTIBILITY_INFO, shadow);
   return 0;

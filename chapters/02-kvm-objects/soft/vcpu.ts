@@ -62,12 +62,15 @@ interface Events {
   exception: { pending: boolean; injected: boolean; vector: number; hasErrorCode: boolean; errorCode: number; hasPayload: boolean; payload: bigint };
   interrupt: { injected: boolean; vector: number; soft: boolean };
   nmi: { injected: boolean; pending: number };
+  /** An exception in the delivery of a double fault: the processor shuts down instead of its next entry. */
+  tripleFault: boolean;
 }
 
 const noEvents = (): Events => ({
   exception: { pending: false, injected: false, vector: 0, hasErrorCode: false, errorCode: 0, hasPayload: false, payload: 0n },
   interrupt: { injected: false, vector: 0, soft: false },
   nmi: { injected: false, pending: 0 },
+  tripleFault: false,
 });
 
 export class SoftVcpu {

@@ -44,6 +44,11 @@ export class VirtualClock implements KernelClock {
     this.timers.runDue();
   }
 
+  /** The clock of a machine that is restored goes on where the saved one's stood. */
+  forward(until: number): void {
+    this.advance(until);
+  }
+
   // ## For the loop around VM entry
 
   /** When something will happen by itself: the next timer or the alarm; null: never. */

@@ -37,6 +37,9 @@ export class SoftVm {
   readonly buses: IoBuses = { mmio: new IoBus(), pio: new IoBus(), fastMmio: new IoBus() };
   /** MSRs besides this chapter's own. */
   readonly msrs: ReadonlyMap<number, MsrRegister>;
+  /** KVM_CAP_EXCEPTION_PAYLOAD and KVM_CAP_X86_TRIPLE_FAULT_EVENT: what the VMM knows of a vCPU's events. */
+  exceptionPayload = false;
+  tripleFaultEvent = false;
   /** The vCPU that starts by itself (KVM_SET_BOOT_CPU_ID). */
   bootVcpuId = 0;
   readonly #onDestroy: () => void;

@@ -48,8 +48,6 @@ export class VcpuRun {
   /** For the handlers of `vm.mmu`. */
   readonly services: ExitServices;
   completion: Completion | null = null;
-  /** A queued exception has become a triple fault. */
-  #tripleFault = false;
   /** The turn that was left in the middle. */
   #paused: Turn | null = null;
 
@@ -61,7 +59,7 @@ export class VcpuRun {
 
   /** Notes the result of queueing an exception, and goes on: a triple fault is found before the next entry. */
   queue(queued: boolean): 1 {
-    if (!queued) this.#tripleFault = true;
+    if (!queued) this.vcpu.events.tripleFault = true;
     return 1;
   }
 
@@ -256,8 +254,8 @@ export class VcpuRun {
     const { pacer } = this.loop;
     const { hardware } = vcpu.vm;
     const { trace } = vcpu;
-    if (this.#tripleFault) {
-      this.#tripleFault = false;
+    if (vcpu.events.tripleFault) {
+      vcpu.events.tripleFault = false;
       vcpu.exitReason = EXIT.KVM_EXIT_SHUTDOWN;
       return 0;
     }

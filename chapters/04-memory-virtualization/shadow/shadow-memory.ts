@@ -403,6 +403,10 @@ export class ShadowMemory implements MemoryVirtualization {
   zapAll(): void {
     this.mmu.pages.zapAll();
     this.interpreter.view.zapAll();
+    for (const shadowed of this.#vcpus.values()) {
+      shadowed.once = false;
+      shadowed.repeats = 0;
+    }
   }
 
   get tables(): number {

@@ -46,7 +46,7 @@ export class VcpuApic implements VcpuInterruptController {
   readonly page: KernelDevice;
   readonly #irqchip: KernelIrqchip;
   /** KVM_INTERRUPT's vector, from 8259s in user space. */
-  #external: number = NONE;
+  queuedExternal: number = NONE;
   #init = false;
   #sipi = false;
   sipiVector = 0;
@@ -106,7 +106,7 @@ export class VcpuApic implements VcpuInterruptController {
 
   /** Linux: `kvm_cpu_has_extint()`. */
   get #hasExternal(): boolean {
-    const raised = this.#irqchip.chips ? this.#irqchip.chips.pic.output : this.#external !== NONE;
+    const raised = this.#irqchip.chips ? this.#irqchip.chips.pic.output : this.queuedExternal !== NONE;
     return raised && this.apic.acceptsExtInt();
   }
 
@@ -118,21 +118,21 @@ export class VcpuApic implements VcpuInterruptController {
   takeInterrupt(): number {
     if (!this.#hasExternal) return this.apic.acknowledge();
     if (this.#irqchip.chips) return this.#irqchip.chips.pic.acknowledge();
-    const vector = this.#external;
-    this.#external = NONE;
+    const vector = this.queuedExternal;
+    this.queuedExternal = NONE;
     return vector;
   }
 
   // @clause kvm.interrupt.with-irqchip
   queueExternal(vector: number): number {
     if (this.picInKernel) return -ERRNO.ENXIO;
-    if (this.#external !== NONE) return -ERRNO.EEXIST;
-    this.#external = vector;
+    if (this.queuedExternal !== NONE) return -ERRNO.EEXIST;
+    this.queuedExternal = vector;
     return 0;
   }
 
   get acceptsExternal(): boolean {
-    return this.#external === NONE && this.apic.acceptsExtInt();
+    return this.queuedExternal === NONE && this.apic.acceptsExtInt();
   }
 
   get cr8(): bigint {
