@@ -17,6 +17,7 @@ import { DEBUGCON_PORT, DebugConsole } from '../../03-vcpu-loop/devices/debugcon
 import { INJECT_PORT, INJECT_PORTS, Injector } from '../../03-vcpu-loop/devices/injector.ts';
 import { SCRATCH_BYTES, SCRATCH_GPA, SCRATCH_PORT, SCRATCH_PORTS, Scratch } from '../../03-vcpu-loop/devices/scratch.ts';
 import { COM_PORTS, SERIAL_PORTS, Serial } from '../../03-vcpu-loop/devices/serial.ts';
+import { type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { Firmware } from '../../03-vcpu-loop/doors.ts';
 import type { BlockBackend } from '../block/block.ts';
 import type { AtaDevice } from '../ide/device.ts';
@@ -76,6 +77,13 @@ export interface BoardPlan {
 /** Drives of the two channels of an IDE function. */
 export type IdeDrives = [[AtaDevice | null, AtaDevice | null], [AtaDevice | null, AtaDevice | null]];
 
+/** A way out of the machine, to something that keeps its own time. */
+export interface Outside {
+  readonly expectsInput: boolean;
+  /** Settles when it is open. @throws Error in one line */
+  opened(): Promise<void>;
+}
+
 export abstract class Mainboard extends Chassis {
   readonly config: CompleteConfig;
   readonly kernel: Kernel;
@@ -93,8 +101,10 @@ export abstract class Mainboard extends Chassis {
   readonly injector: Injector | null = null;
   /** Whether {@link Kernel.watch} is of use here. */
   readonly hasIoThread: boolean;
-  /** Set by whoever can still send something: a terminal, a socket. */
+  /** Set while whoever is at the terminal can still send something. */
   inputOpen = false;
+  /** Called by an {@link Outside} when something has come. Set by whoever runs the machine. */
+  onArrival: () => void = () => {};
   protected readonly hasFirmware: boolean;
   /** What devices say of themselves to an operating system: terms for the DSDT. */
   protected readonly descriptions: Aml[] = [];
@@ -104,6 +114,7 @@ export abstract class Mainboard extends Chassis {
   readonly #resets: (() => void)[] = [];
   readonly #preparations: ((board: BareBoard) => void)[] = [];
   readonly #disposals: (() => void)[] = [];
+  readonly #outsides: Outside[] = [];
   #macs = 0;
   #answering = 0;
 
@@ -136,6 +147,7 @@ export abstract class Mainboard extends Chassis {
       const wire = this.lines.source(irq);
       const serial = new Serial({ trace, clock, onByte: (byte) => onSerial?.(index, byte), onInterrupt: (level) => wire.set(level) });
       ports.attach(port, SERIAL_PORTS, serial);
+      this.keep(`serial ${index}`, serial, Serial.STATE);
       return serial;
     });
 
@@ -144,6 +156,7 @@ export abstract class Mainboard extends Chassis {
     ports.attach(DEBUGCON_PORT, 1, this.debugcon);
     this.debugExit = new DebugExit({ trace });
     ports.attach(DEBUG_EXIT_PORT, DEBUG_EXIT_PORTS, this.debugExit);
+    this.keep('debug-exit', this.debugExit, DebugExit.STATE);
     if (firmware) return;
     this.scratchPio = new Scratch('scratch-pio', SCRATCH_PORTS, { trace });
     this.scratchMmio = new Scratch('scratch-mmio', SCRATCH_BYTES, { trace });
@@ -152,6 +165,8 @@ export abstract class Mainboard extends Chassis {
     ports.attach(SCRATCH_PORT, SCRATCH_PORTS, this.scratchPio);
     mmio.attach(SCRATCH_GPA, SCRATCH_BYTES, this.scratchMmio);
     ports.attach(INJECT_PORT, INJECT_PORTS, this.injector);
+    this.keep('scratch-pio', this.scratchPio, Scratch.STATE);
+    this.keep('scratch-mmio', this.scratchMmio, Scratch.STATE);
   }
 
   /** Plugs in what the description asks for, those with a place of their own first: when the board is ready for it. @throws ConfigError */
@@ -222,6 +237,11 @@ export abstract class Mainboard extends Chassis {
     this.#disposals.push(dispose);
   }
 
+  /** For a device, or what one is plugged into, that leads out of the machine. */
+  addOutside(outside: Outside): void {
+    this.#outsides.push(outside);
+  }
+
   /** Tells the operating system of a device that it cannot find: terms for the DSDT, under `\\_SB`. While devices are being plugged in. */
   describeDevice(term: Aml): void {
     this.descriptions.push(term);
@@ -236,6 +256,9 @@ export abstract class Mainboard extends Chassis {
 
   /** What a reset does to the devices of the board. */
   protected abstract resetPlatform(): void;
+
+  /** Somebody presses the button. What comes of it is the guest's decision. */
+  abstract pressPowerButton(): void;
 
   /** In place of firmware, at every start. */
   protected prepareChipset(): void {}
@@ -290,7 +313,17 @@ export abstract class Mainboard extends Chassis {
   }
 
   override get expectsInput(): boolean {
-    return this.inputOpen;
+    return this.inputOpen || this.expectsOutside;
+  }
+
+  /** Whether a network, say, may bring something at any moment that nothing in the machine causes. */
+  get expectsOutside(): boolean {
+    return this.#outsides.some(({ expectsInput }) => expectsInput);
+  }
+
+  /** Settles when everything is open that leads outside. */
+  async outsidesOpened(): Promise<void> {
+    await Promise.all(this.#outsides.map((outside) => outside.opened()));
   }
 
   override get sleepsInKernel(): boolean {
@@ -330,5 +363,16 @@ export abstract class Mainboard extends Chassis {
 
   override dispose(): void {
     for (const dispose of this.#disposals.splice(0).reverse()) dispose();
+  }
+
+  // Lines and interrupt controllers come last: nobody may move them after they are in place.
+
+  override get savedParts(): readonly SavedPart[] {
+    return [
+      ...super.savedParts,
+      savedPart('lines', this.lines, SharedLines.STATE),
+      ...this.interrupts.savedParts(),
+      savedPart('memory', this.memory, PcMemory.STATE),
+    ];
   }
 }

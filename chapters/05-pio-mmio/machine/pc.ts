@@ -107,6 +107,12 @@ export class Pc extends Mainboard {
     const irqs = [lines.source(IDE_IRQS[0]), lines.source(IDE_IRQS[1])] as const;
     this.ide = this.chipset.add(new PiixIde({ primary, secondary, irqs, trace }), device, number);
     this.ide.attach(ports);
+    this.keepAll(() => this.chipset.savedParts());
+    this.keep('power management', this.pm, PowerManagement.STATE);
+    this.keep('rtc', this.rtc, Rtc.STATE);
+    this.keep('i8042', this.i8042, I8042.STATE);
+    this.keep('dma', this.dma, Dma8237.STATE);
+    this.keep('fw_cfg', this.fwCfg, FwCfg.STATE);
     this.#describe();
     if (!firmware) this.prepareChipset();
   }
@@ -133,6 +139,10 @@ export class Pc extends Mainboard {
   //
   // Firmware reads it from fw_cfg, and from the battery-backed memory where some of it has been since the AT. The ACPI tables are built here;
   // firmware only decides where they go.
+
+  override pressPowerButton(): void {
+    this.pm.pressPowerButton();
+  }
 
   protected override tables(): UnplacedTables {
     const { routes, ecamPlan, isaBridge, pmChip } = this.chipset;

@@ -3,5 +3,7 @@
 // The command line of chapters 5 and 6. What this chapter adds to it is installed here, before they read it.
 
 import '../linux/doors.ts';
+import '../network/host/install.ts';
+import '../microvm/microvm.ts';
 
 await import('../../06-virtio-rings/host/run.ts');

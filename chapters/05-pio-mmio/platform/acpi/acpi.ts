@@ -10,15 +10,22 @@ import { type Aml, littleEndian } from './aml.ts';
 import { type DsdtOptions, dsdtBody } from './dsdt.ts';
 import { TABLES_ALIGNMENT, TableSet, type UnplacedTables } from './tables.ts';
 
-interface AcpiOptions extends Partial<DsdtOptions> {
+/** What there is to take interrupts, and to send them. */
+export interface MadtOptions {
   readonly apicIds: readonly number[];
   readonly ioApic?: { readonly id: number; readonly gpa: number };
+  /** ISA interrupts that PCI devices may share: level, high. */
+  readonly levelIrqs?: readonly number[];
+  /** Without 8259s: a line is an input of the I/O APIC, and nothing has to be said of any. */
+  readonly apicsOnly?: boolean;
+}
+
+interface AcpiOptions extends Partial<DsdtOptions>, MadtOptions {
+  readonly apicIds: readonly number[];
   /** Whose registers of power management there are. */
   readonly pmChip?: PmChip;
   /** Whether the PM timer has 32 bits. */
   readonly timer32?: boolean;
-  /** ISA interrupts that PCI devices may share: level, high. */
-  readonly levelIrqs?: readonly number[];
 }
 
 const LOCAL_APIC_GPA = 0xfee0_0000;
@@ -54,6 +61,11 @@ export function acpiTables(options: AcpiOptions): UnplacedTables {
     set.table('APIC', 4, madtBody(options)),
   ];
   if (dsdtOptions.ecam) listed.push(set.table('MCFG', 1, mcfgBody(dsdtOptions.ecam)));
+  return listedTables(set, listed);
+}
+
+/** Makes the tables at these offsets findable. */
+export function listedTables(set: TableSet, listed: readonly number[]): UnplacedTables {
   const list = (bytes: 4 | 8) =>
     [listed.flatMap((target) => littleEndian(target, bytes)), listed.map((target, index) => ({ at: index * bytes, bytes, target }))] as const;
   const rsdt = set.table('RSDT', 1, ...list(4));
@@ -128,20 +140,24 @@ const TIMER_GSI = 2; // the PIT's line goes to input 2, because input 0 is for t
 const LAST_XAPIC_ID = 254;
 
 // @clause acpi.madt
-function madtBody({ apicIds, ioApic = { id: 0, gpa: IO_APIC_GPA }, levelIrqs = [5, 10, 11] }: AcpiOptions): Aml {
+export function madtBody({ apicIds, ioApic = { id: 0, gpa: IO_APIC_GPA }, levelIrqs = [5, 10, 11], apicsOnly = false }: MadtOptions): Aml {
   const override = (source: number, gsi: number, flags: number) => [MADT.OVERRIDE, 10, 0, source, ...littleEndian(gsi, 4), ...littleEndian(flags, 2)];
   return [
     ...littleEndian(LOCAL_APIC_GPA, 4),
-    ...littleEndian(HAS_8259, 4),
+    ...littleEndian(apicsOnly ? 0 : HAS_8259, 4),
     ...apicIds.flatMap((id, uid) =>
       id <= LAST_XAPIC_ID && uid < ALL_PROCESSORS
         ? [MADT.LOCAL_APIC, 8, uid, id, ...littleEndian(ENABLED, 4)]
         : [MADT.LOCAL_X2APIC, 16, 0, 0, ...littleEndian(id, 4), ...littleEndian(ENABLED, 4), ...littleEndian(uid, 4)],
     ),
     ...[MADT.IO_APIC, 12, ioApic.id, 0, ...littleEndian(ioApic.gpa, 4), ...littleEndian(0, 4)],
-    ...override(0, TIMER_GSI, BUS_DEFAULT),
-    ...override(SCI_GSI, SCI_GSI, LEVEL_HIGH),
-    ...levelIrqs.flatMap((irq) => override(irq, irq, LEVEL_HIGH)),
+    ...(apicsOnly
+      ? []
+      : [
+          override(0, TIMER_GSI, BUS_DEFAULT),
+          override(SCI_GSI, SCI_GSI, LEVEL_HIGH),
+          ...levelIrqs.map((irq) => override(irq, irq, LEVEL_HIGH)),
+        ].flat()),
     ...[MADT.LOCAL_APIC_NMI, 6, ALL_PROCESSORS, 0, 0, 1], // NMI arrives at LINT1 of each
   ];
 }

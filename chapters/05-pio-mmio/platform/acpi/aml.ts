@@ -88,9 +88,23 @@ export const method = (at: string, args: number, serialized: boolean, ...terms: 
   ...withLength([...path(at), args | (serialized ? 8 : 0), ...terms.flat()]),
 ];
 
+// ## Registers
+//
+// A program in byte code can touch the hardware: a stretch of memory or of ports gets a name, and then each register in it.
+
+const MEMORY_SPACE = 0;
+/** How a field is accessed: dwords, the rest of the dword kept. */
+const DWORD_ACCESS = 3;
+
+/** Names a stretch of memory, and each of its dwords. */
+export const dwordRegisters = (at: string, gpa: number, names: readonly string[]): Aml => [
+  ...[0x5b, 0x80, ...path(at), MEMORY_SPACE, ...integer(gpa), ...integer(4 * names.length)],
+  ...[0x5b, 0x81, ...withLength([...path(at), DWORD_ACCESS, ...names.flatMap((each) => [...path(each), 32])])],
+];
+
 // ## What computes
 //
-// Little is needed: one method of this machine has anything to decide.
+// Little is needed: few methods have anything to decide.
 
 export const arg = (index: number): Aml => [0x68 + index];
 export const local = (index: number): Aml => [0x60 + index];
@@ -103,6 +117,10 @@ export const equal = (a: Aml, b: Aml): Aml => [0x93, ...a, ...b];
 export const not = (a: Aml): Aml => [0x92, ...a];
 export const when = (condition: Aml, ...terms: Aml[]): Aml => [0xa0, ...withLength([...condition, ...terms.flat()])];
 export const otherwise = (...terms: Aml[]): Aml => [0xa1, ...withLength(terms.flat())];
+/** No place for a result: only its value counts. */
+export const nowhere: Aml = [0];
+/** Tells the driver of a device that something happened to it. */
+export const notify = (at: string, what: number): Aml => [0x86, ...path(at), ...integer(what)];
 /** Names four bytes of a buffer. */
 export const dwordField = (source: Aml, byte: number, at: string): Aml => [0x8a, ...source, ...integer(byte), ...path(at)];
 

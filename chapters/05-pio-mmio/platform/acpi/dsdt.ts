@@ -52,7 +52,7 @@ export function dsdtBody(options: DsdtOptions): Aml {
   return [
     ...aml.scope(
       '_SB',
-      ...options.apicIds.map((_, uid) => aml.device(processorName(uid), aml.name('_HID', aml.text('ACPI0007')), aml.name('_UID', aml.integer(uid)))),
+      ...processors(options.apicIds.length),
       ...(options.pci ? [hostBridge(options, options.pci)] : legacyDevices(options)),
       reserved(options),
       ...(options.fwCfg ? [fwCfg()] : []),
@@ -62,6 +62,12 @@ export function dsdtBody(options: DsdtOptions): Aml {
     ...aml.name('_S5', aml.pack(aml.integer(options.sleepTypeOff), aml.integer(options.sleepTypeOff), aml.integer(0), aml.integer(0))),
   ];
 }
+
+/** A device for each processor. */
+export const processors = (count: number): Aml[] =>
+  Array.from({ length: count }, (_, uid) =>
+    aml.device(processorName(uid), aml.name('_HID', aml.text('ACPI0007')), aml.name('_UID', aml.integer(uid))),
+  );
 
 const processorName = (uid: number) => `C${uid.toString(16).toUpperCase().padStart(3, '0')}`;
 
@@ -138,7 +144,7 @@ function operatingSystemCapabilities(): Aml {
 
 // ## Devices that nobody can find
 
-function legacyDevices({ serialPorts, rtc, i8042 }: DsdtOptions): Aml[] {
+export function legacyDevices({ serialPorts, rtc, i8042 }: Pick<DsdtOptions, 'serialPorts' | 'rtc' | 'i8042'>): Aml[] {
   const legacy = (at: string, id: string, ...items: Aml[]) =>
     aml.device(at, aml.name('_HID', aml.eisaId(id)), aml.name('_CRS', aml.resources(...items)));
   return [
