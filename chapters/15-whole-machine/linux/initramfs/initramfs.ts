@@ -1,0 +1,59 @@
+// # A first file system
+//
+// A kernel that has started looks for a program called `/init`, and everything after that is the program's. Ours is a shell script of BusyBox, one binary that
+// is two hundred commands under as many names: it mounts the file systems in which the kernel shows itself, loads the modules that were packed, and then
+// does what it is told, or asks.
+
+import { type Entry, packCpio } from './cpio.ts';
+
+/** Where things are in it. */
+const BUSYBOX = 'bin/busybox';
+const MODULES = 'lib/modules';
+const MODULE_LIST = 'etc/modules';
+const SCRIPT = 'script';
+
+const INIT = `#!/${BUSYBOX} sh
+export PATH=/bin HOME=/ TERM=\${TERM:-linux}
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run /mnt
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+while read -r module; do
+  insmod "/${MODULES}/$module.ko" || echo "init: module $module is not loaded" >/dev/console
+done </${MODULE_LIST}
+if [ -f /${SCRIPT} ]; then
+  sh /${SCRIPT} </dev/console >/dev/console 2>&1
+  sync
+  poweroff -f
+fi
+echo
+echo "This is BusyBox on Linux $(uname -r), $(cut -d' ' -f1 /proc/uptime) s after its start. 'poweroff -f' ends the machine."
+while true; do setsid cttyhack sh; done
+`;
+
+interface Contents {
+  /** The BusyBox binary; static, because there is no library. */
+  readonly busybox: Uint8Array;
+  /** In the order in which they are loaded. */
+  readonly modules?: ReadonlyMap<string, Uint8Array>;
+  /** A shell script to run in place of the shell; the machine is switched off after it. */
+  readonly script?: string;
+  /** Anything else, by name. */
+  readonly files?: ReadonlyMap<string, Uint8Array>;
+}
+
+/** The archive, not yet compressed. */
+export function makeInitramfs({ busybox, modules = new Map(), script, files = new Map() }: Contents): Uint8Array {
+  const text = new TextEncoder();
+  const entries = new Map<string, Entry>([
+    ['dev/console', { kind: 'character', major: 5, minor: 1 }], // before there is a /dev, the kernel opens this for init
+    ['init', { kind: 'file', bytes: text.encode(INIT), executable: true }],
+    [BUSYBOX, { kind: 'file', bytes: busybox, executable: true }],
+    [MODULE_LIST, { kind: 'file', bytes: text.encode([...modules.keys()].map((name) => `${name}\n`).join('')) }],
+  ]);
+  for (const [name, bytes] of modules) entries.set(`${MODULES}/${name}.ko`, { kind: 'file', bytes });
+  for (const [name, bytes] of files) entries.set(name, { kind: 'file', bytes });
+  if (script !== undefined) entries.set(SCRIPT, { kind: 'file', bytes: text.encode(script) });
+  return packCpio(entries);
+}
