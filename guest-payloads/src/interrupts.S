@@ -82,6 +82,16 @@ after_int:
   mov rax, [rdi + 24]
   sub rax, offset rb_ist_stack
   OBS aligned.rsp, rax
+.irp distance, 1, 8, 15
+  mov rbx, rsp
+  mov eax, offset odd_stack - \distance
+  mov rsp, rax
+  int 0x20
+  mov rsp, rbx
+  mov rax, offset odd_stack
+  sub rax, [frame]
+  OBS aligned.\distance, rax
+.endr
 
 // The interrupt-stack table gives a gate a stack of its own even within ring 0.
 
@@ -191,6 +201,9 @@ handler:
   IRET
 
 .bss
+.balign 256
+  .skip 128
+odd_stack: .skip 8
 .balign 8
 frame: .skip 8
 frame_ip: .skip 8

@@ -37,8 +37,11 @@ main:
   WRITE_MSR SYSENTER_EIP, "offset entry"
 
   STAGE call
+  mov al, 0xff // no interrupts from outside: IF will be set
+  out 0x21, al
+  out 0xa1, al
   PROBE
-  TO_RING3
+  TO_RING3 0x202
   mov xcx, xsp
   mov edx, offset returned
   sysenter

@@ -57,7 +57,7 @@ const CAPABILITIES = [
     'user-mode',
     'single-step',
   ],
-  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'mmx', 'sse', 'sse4', 'bmi', 'cx16', 'xsave', 'vme', 'pcid'], // of this model
+  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'mmx', 'sse', 'sse4', 'bmi', 'cx16', 'xsave', 'vme', 'pcid', 'mtrr'], // of this model
 ];
 
 const OURS = "the device is this suite's own, to observe accesses with; Bochs has none there";

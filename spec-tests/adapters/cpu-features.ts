@@ -19,6 +19,8 @@ const FEATURES: Readonly<Record<string, readonly Bit[]>> = {
   vme: [[1, 'edx', 1]],
   pcid: [[1, 'ecx', 17], [7, 'ebx', 10]], // PCID, INVPCID
   la57: [[7, 'ecx', 16]],
+  mtrr: [[1, 'edx', 12]],
+  rdrand: [[1, 'ecx', 30], [7, 'ebx', 18]], // RDRAND, RDSEED
 };
 
 /** Looks a bit up; undefined where the processor has no such leaf. */

@@ -59,7 +59,7 @@ const CAPABILITIES = [
     'user-mode',
     'single-step',
   ],
-  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'mmx', 'sse', 'sse4', 'bmi', 'cx16', 'xsave', 'la57'],
+  ...['pae', 'nx', 'huge-pages', 'syscall', 'sysenter', 'x87', 'mmx', 'sse', 'sse4', 'bmi', 'cx16', 'xsave', 'la57', 'mtrr', 'rdrand'],
 ];
 
 const OURS = "the device is this suite's own, to observe accesses with; QEMU has none there";

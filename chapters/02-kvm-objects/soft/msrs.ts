@@ -8,6 +8,7 @@
 // A VMM restores a machine by writing all of them, in the order that `KVM_GET_MSR_INDEX_LIST` gave. So anything a guest can change must be in that
 // list, or migration silently loses it.
 
+import { PHYSICAL_ADDRESS_BITS } from '../../01-hardware-background/mmu/paging.ts';
 import { EFER, OFFSET } from '../../01-hardware-background/state.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { KvmMsrEntry, KvmMsrs } from '../abi/registers.ts';
@@ -73,6 +74,11 @@ const fixedMtrr = (value: bigint): boolean => {
 };
 
 const SUPPORTED_VARIABLE_MTRRS = 8;
+const MTRR_MASK_VALID = 0x800n;
+const MTRR_FRAME = (1n << BigInt(PHYSICAL_ADDRESS_BITS)) - 0x1000n;
+/** Base and mask of a range take turns. Linux: `kvm_mtrr_valid()`. */
+const variableMtrr = (value: bigint, isMask: boolean): boolean =>
+  isMask ? (value & ~(MTRR_FRAME | MTRR_MASK_VALID)) === 0n : (value & ~(MTRR_FRAME | 0xffn)) === 0n && memoryType(value & 0xffn);
 
 const EFER_REGISTER: MsrRegister = {
   get: (vcpu) => vcpu.efer,
@@ -154,7 +160,11 @@ const registers = new Map<number, MsrRegister>([
   [MSR.MCG_CAP, readOnly(0n)],
   [MSR.MCG_STATUS, inKernel(MSR.MCG_STATUS, 0n)],
 ]);
-for (let n = 0; n < 2 * SUPPORTED_VARIABLE_MTRRS; n++) registers.set(MSR.MTRR_PHYS_BASE0 + n, inKernel(MSR.MTRR_PHYS_BASE0 + n, 0n));
+for (let n = 0; n < 2 * SUPPORTED_VARIABLE_MTRRS; n++)
+  registers.set(
+    MSR.MTRR_PHYS_BASE0 + n,
+    inKernel(MSR.MTRR_PHYS_BASE0 + n, 0n, (value) => variableMtrr(value, n % 2 === 1)),
+  );
 for (const index of [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f])
   registers.set(index, inKernel(index, 0n, fixedMtrr));
 
