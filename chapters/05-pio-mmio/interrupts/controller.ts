@@ -12,6 +12,7 @@ import type { Vcpu, Vm } from '../../02-kvm-objects/kvm.ts';
 import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import type { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
+import type { SavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
 import type { GsiTable } from './gsi-table.ts';
 
@@ -41,6 +42,8 @@ export interface InterruptController {
   readonly gsis: GsiTable | null;
   /** As at power-on. No processor may be running. */
   reset(): void;
+  /** What is saved of the chips in user space. */
+  savedParts(): SavedPart[];
 }
 
 export interface ControllerOptions {

@@ -18,6 +18,7 @@ import {
 import type { Vcpu, Vm } from '../../02-kvm-objects/kvm.ts';
 import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import { Attention } from '../../03-vcpu-loop/attention.ts';
+import type { SavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
 import { type ControllerOptions, GSIS, type InterruptController, ioapicPin, Lines, picInput, withApic } from './controller.ts';
 import { GsiTable } from './gsi-table.ts';
@@ -114,5 +115,10 @@ export class KernelController implements InterruptController {
 
   reset(): void {
     for (const restore of this.#powerOn) restore();
+  }
+
+  // The kernel is asked.
+  savedParts(): SavedPart[] {
+    return [];
   }
 }

@@ -4,6 +4,7 @@
 
 import type { Clock } from '../../02-kvm-objects/clock.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
+import { type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { Wire } from '../wires.ts';
 import type { ApicMessage } from './apic-message.ts';
 import { ioapicPin, Lines, picInput } from './controller.ts';
@@ -56,5 +57,10 @@ export class OutsideChips {
     this.pic.reset();
     this.ioapic.reset();
     this.pit.reset();
+  }
+
+  /** What is saved of them. */
+  savedParts(): SavedPart[] {
+    return [savedPart('8259', this.pic, Pic.STATE), savedPart('8254', this.pit, Pit.STATE), savedPart('I/O APIC', this.ioapic, IoApic.STATE)];
   }
 }

@@ -13,6 +13,7 @@ import type { Vcpu, Vm } from '../../02-kvm-objects/kvm.ts';
 import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
+import type { SavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { Wire } from '../wires.ts';
 import { type ApicMessage, messageAsMsi } from './apic-message.ts';
 import { type ControllerOptions, type InterruptController, withApic } from './controller.ts';
@@ -121,5 +122,9 @@ export class SplitController implements InterruptController {
   reset(): void {
     this.chips.reset();
     for (const restore of this.#powerOn) restore();
+  }
+
+  savedParts(): SavedPart[] {
+    return this.chips.savedParts();
   }
 }

@@ -12,6 +12,7 @@ import type { RunPage } from '../../02-kvm-objects/run-page.ts';
 import type { CpuidEntry } from '../../02-kvm-objects/vcpu-state.ts';
 import { Attention } from '../../03-vcpu-loop/attention.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, part, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { MsiTarget, Wire } from '../wires.ts';
 import { ApicBus } from './apic-bus.ts';
 import { msiMessage } from './apic-message.ts';
@@ -126,6 +127,22 @@ class ApicAttention extends Attention {
     this.halted = this.#parked;
     this.lapic.reset();
   }
+
+  static readonly STATE_WITH_APIC = describe<ApicAttention>('local APIC and attention', 1, {
+    attention: part<ApicAttention, Attention>((attention) => attention, Attention.STATE),
+    startup: field(
+      kind.record({ init: kind.flag, parked: kind.flag, sipi: kind.maybe(kind.u8) }),
+      (a) => ({ init: a.#init, parked: a.#parked, sipi: a.#sipi }),
+      (a, v) => {
+        ({ init: a.#init, parked: a.#parked, sipi: a.#sipi } = v);
+      },
+    ),
+    lapic: part((attention) => attention.lapic, LocalApic.STATE),
+  });
+
+  override savedPart(name: string): SavedPart {
+    return savedPart<ApicAttention>(name, this, ApicAttention.STATE_WITH_APIC);
+  }
 }
 
 export class UserController implements InterruptController {
@@ -196,5 +213,10 @@ export class UserController implements InterruptController {
   // The local APICs are reset with what else waits for their processors.
   reset(): void {
     this.chips.reset();
+  }
+
+  // The local APICs are saved with what else waits for their processors.
+  savedParts(): SavedPart[] {
+    return this.chips.savedParts();
   }
 }

@@ -18,6 +18,7 @@ import { type Gpa, type Hva, PAGE_BYTES } from '../../01-hardware-background/phy
 import { KVM_MEM } from '../../02-kvm-objects/abi/memory.ts';
 import type { BareBoard, MemoryLayout } from '../../03-vcpu-loop/board.ts';
 import { type Registers, storeValue } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, StateError } from '../../03-vcpu-loop/devices/state.ts';
 import type { MemoryRange } from '../../03-vcpu-loop/handover.ts';
 import { PAM_AREAS, PAM_START, type PamArea, type PamMode } from '../pci/pam.ts';
 import type { DmaTarget } from '../wires.ts';
@@ -296,6 +297,19 @@ export class PcMemory implements DmaTarget {
     if (this.highBytes > 0) map.push({ start: FOUR_GIB, bytes: this.highBytes, type: USABLE });
     return map;
   }
+
+  // What RAM holds is saved apart. Memory that was added to the running machine is not: a machine without it cannot take the state, and one with it does not
+  // know where it would be.
+
+  static readonly STATE = describe<PcMemory>('memory', 1, {
+    added: {
+      text: 'nothing',
+      save(memory) {
+        if (memory.#added > 0) throw new StateError('memory was added to the running machine; that is not saved');
+      },
+      load: () => () => {},
+    },
+  });
 }
 
 /** Where {@link PcMemory.shadowWindow} is attached to the memory bus. */

@@ -8,6 +8,7 @@
 // firmware would program where there is none, and what an operating system has to be told.
 
 import type { Bus, Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { PmChip } from '../platform/pm.ts';
 import type { DmaTarget, MsiTarget, Wire } from '../wires.ts';
 import { CONFIG_PORT, CONFIG_PORT_COUNT, ConfigPorts, ConfigRoot, type ResetKind } from './config-access.ts';
@@ -103,5 +104,18 @@ export abstract class Chipset {
   reset(): void {
     this.#ports.reset();
     this.root.reset();
+  }
+
+  // ## State
+  //
+  // Configuration space comes first: what is placed by it moves wires, and what the wires say is put right afterwards.
+
+  /** What is saved of the chipset and of all that is PCI. */
+  savedParts(): SavedPart[] {
+    return [
+      ...this.root.savedParts('pci'),
+      savedPart('configuration ports', this.#ports, ConfigPorts.STATE),
+      savedPart('PIRQs', this.pirqs, PirqRouter.STATE),
+    ];
   }
 }

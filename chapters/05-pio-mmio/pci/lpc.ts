@@ -9,6 +9,8 @@
 // ::layout CHIPSET_REGISTERS -- The block in memory, where it is used.
 
 import type { Bus, Region, Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
+import { PM_PORTS } from '../platform/pm.ts';
 import { type RegisterActions, RegisterFile, type RegisterRow, registerTable } from '../registers.ts';
 import type { Wire } from '../wires.ts';
 import { PciFunction } from './function.ts';
@@ -66,13 +68,12 @@ const RCBA_BYTES = 0x4000;
 
 type ChipsetRegister = keyof (typeof CHIPSET_REGISTERS)['rows'];
 
+const CHIPSET_NAMES = Object.keys(CHIPSET_REGISTERS.rows) as ChipsetRegister[];
+
 const { rows: R } = LPC_REGISTERS;
 
 const ACPI_ENABLE = 1 << 7;
 const SCI_LINES = [9, 10, 11, null, 20, 21, null, null] as const; // by the selection in ACPI_CNTL
-
-/** Size of the power management block. */
-const PM_BYTES = 128;
 
 interface LpcOptions {
   readonly lines: SharedLines;
@@ -129,7 +130,7 @@ export class LpcBridge extends PciFunction {
 
   // @clause ich9.pmbase.place
   #placePm(): void {
-    this.#pm?.place(this.pmBase, PM_BYTES);
+    this.#pm?.place(this.pmBase, PM_PORTS.ich9);
     this.#sci.connect(SCI_LINES[this.config.load(R.ACPI_CNTL.offset, 1) & 7] ?? null);
   }
 
@@ -162,5 +163,22 @@ export class LpcBridge extends PciFunction {
   #resetChipset(): void {
     this.#values.clear();
     for (let device = 25; device < 32; device++) this.#pirqs.routeDevice(device, DEVICE_ROUTE_RESET);
+  }
+
+  // ## State
+
+  static readonly STATE_OF_CHIPSET = describe<LpcBridge>('chipset registers', 1, {
+    values: field(
+      kind.list(kind.record({ name: kind.oneOf(CHIPSET_NAMES), value: kind.u32 }), CHIPSET_NAMES.length),
+      (lpc) => [...lpc.#values].map(([name, value]) => ({ name, value })),
+      (lpc, values) => {
+        lpc.#values.clear();
+        for (const { name, value } of values) lpc.#values.set(name, value);
+      },
+    ),
+  });
+
+  override savedParts(name: string): SavedPart[] {
+    return [...super.savedParts(name), savedPart(`${name} registers`, this, LpcBridge.STATE_OF_CHIPSET)];
   }
 }

@@ -6,6 +6,7 @@
 // goes to an input of the I/O APIC of its own, and also, if its routing register says so, to one of the sixteen lines of 1984, for an operating system
 // that has only those.
 
+import { array, describe } from '../../03-vcpu-loop/devices/state.ts';
 import type { MovableWire, SharedLines } from './lines.ts';
 import { DEVICES, PINS } from './pci-bus.ts';
 
@@ -125,4 +126,10 @@ export class PirqRouter {
     this.#apic[pirq]?.set(sources > 0);
     this.#isa[pirq]?.set(sources > 0);
   }
+
+  static readonly STATE = describe<PirqRouter>('PIRQs', 1, {
+    asserted: array((router) => router.#asserted),
+    pirq: array((router) => router.#pirq),
+    sources: array((router) => router.#sources),
+  });
 }

@@ -11,6 +11,7 @@
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { array, describe, field, kind, timer } from '../../03-vcpu-loop/devices/state.ts';
 import { type RegisterActions, RegisterFile, type RegisterTable, registerTable } from '../registers.ts';
 import type { Wire } from '../wires.ts';
 import { nsAtTick, ticksAt } from './ticks.ts';
@@ -70,6 +71,9 @@ export const piix4PmTable = registerTable('piix4-pm-io', 'Intel 82371AB (PIIX4) 
 /** Which chip has the registers. */
 export type PmChip = 'ich9' | 'piix4';
 
+/** How many ports each has. */
+export const PM_PORTS: Readonly<Record<PmChip, number>> = { ich9: 128, piix4: 64 };
+
 /** What both chips have, by whatever offset. */
 export const pmTables = { ich9: pmTable, piix4: piix4PmTable } as const satisfies Record<PmChip, RegisterTable>;
 
@@ -101,6 +105,9 @@ interface PowerOptions {
   readonly timerBits?: 24 | 32;
   readonly trace?: Trace | null;
 }
+
+/** Registers without a consequence, and items of one of them, at most. */
+const KEPT_LIMIT = 64;
 
 export class PowerManagement {
   /** The ports at PMBASE. */
@@ -270,4 +277,30 @@ export class PowerManagement {
     for (const { values, reset } of this.#kept.values()) values.fill(reset);
     this.#update();
   }
+
+  // ## State
+  //
+  // The counter is the clock's, and needs no saving.
+
+  static readonly STATE = describe<PowerManagement>('power management', 1, {
+    pm1: field(
+      kind.record({ status: kind.u16, enable: kind.u16, control: kind.u16, carries: kind.safe, level: kind.flag }),
+      (p) => ({ status: p.#status, enable: p.#enable, control: p.#control, carries: p.#carries, level: p.#level }),
+      (p, v) => {
+        ({ status: p.#status, enable: p.#enable, control: p.#control, carries: p.#carries, level: p.#level } = v);
+      },
+    ),
+    gpeStatus: array((p) => p.#gpeStatus, kind.u32),
+    gpeEnable: array((p) => p.#gpeEnable, kind.u32),
+    apm: array((p) => p.#apm, kind.u8),
+    kept: field(
+      kind.list(kind.list(kind.u32, KEPT_LIMIT), KEPT_LIMIT),
+      (p) => [...p.#kept.values()].map(({ values }) => values),
+      (p, kept) => {
+        for (const [index, { values }] of [...p.#kept.values()].entries())
+          values.splice(0, values.length, ...values.map((_, n) => kept[index]?.[n] ?? 0));
+      },
+    ),
+    carry: timer((p) => p.#carry),
+  });
 }
