@@ -28,6 +28,8 @@ export interface KernelClock {
   alarm(at: number | null): void;
   /** Waits until then, or until something may have happened before. */
   sleep(until: number): void;
+  /** How much of the time that has passed nobody lived through, because there was nothing to do and the clock was put forward. */
+  readonly skippedNs?: number;
   /** Goes on from a later moment as if that were now: for a machine that is restored. A clock that is not the machine's own cannot. */
   forward?(until: number): void;
 }

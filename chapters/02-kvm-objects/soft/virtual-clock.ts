@@ -33,6 +33,10 @@ export class VirtualClock implements KernelClock {
     return this.#hardware.ticks * NS_PER_TICK;
   }
 
+  get skippedNs(): number {
+    return this.#hardware.idleTicks * NS_PER_TICK;
+  }
+
   alarm(at: number | null): void {
     this.#alarm = at;
   }

@@ -27,6 +27,8 @@ import { takeTerminal } from './terminal.ts';
 const SLICE_MS = 10;
 /** A machine in virtual time that is ahead of a person's waits so long at most before it looks again. */
 const WAIT_MS = 50;
+/** While something outside is expected, a guest that sleeps is looked at so often. */
+const LOOK_NS = 5e6;
 const NS_PER_MS = 1e6;
 /** More than any firmware that a PC can hold; an image of a kernel has to fit the machine's memory. */
 const FIRMWARE_LIMIT_BYTES = 64 << 20;
@@ -147,6 +149,9 @@ export class OpenMachine {
       const { door, append: commandLine = '' } = config;
       opened(() => machine.load(image, { ...pc.handover, ...(door !== undefined && { door }), ...(initrd && { initrd }), commandLine }));
     }
+    await pc.outsidesOpened().catch((error: Error) => {
+      throw new ConfigError(error.message);
+    });
     return new OpenMachine(config, pc, machine, inputOf(config, pc, chardevs), [...serials, debug, ...outputs], closing);
   }
 
@@ -219,15 +224,31 @@ export class OpenMachine {
   // The soft machine's time is virtual, and a guest that only waits makes it fly. A person at a terminal wants a second to last a second, so there the machine
   // is held back when it is ahead. Where nobody watches it is not, and a run ends as soon as it can.
 
+  // Nor may a guest be allowed to fly that waits for somebody outside: it would have given up before the answer was under way. What it has slept
+  // through is then waited for, until something comes; what it computes is not.
+
   #interlude(deadline: number): (idle: boolean) => Promise<void> | undefined {
     const { clock } = this.pc.kernel;
     const paced = this.#config.accel === 'soft' && this.pc.inputOpen && process.stdin.isTTY === true;
     const [startMs, startNs] = [performance.now(), clock.now()];
     let next = 0;
+    const { pc } = this;
+    const look = pc.timers.timer(() => {});
+    let slept = clock.skippedNs ?? 0;
+    pc.onArrival = () => this.#arrived();
     return (idle) => {
       const now = performance.now();
       // A guest that sleeps although so much waits for it already is not woken by more.
-      if (idle) return this.pc.inputOpen && !this.#held ? this.#wait(deadline - now) : undefined;
+      if (idle) return (pc.inputOpen && !this.#held) || pc.expectsOutside ? this.#wait(deadline - now) : undefined;
+      const skipped = clock.skippedNs ?? 0;
+      if (!pc.expectsOutside) slept = skipped;
+      else if (look.at === null) look.arm(clock.now() + LOOK_NS);
+      const sleptMs = (skipped - slept) / NS_PER_MS;
+      if (sleptMs >= 1) {
+        slept = skipped;
+        next = now + SLICE_MS;
+        return this.#wait(Math.min(sleptMs, WAIT_MS));
+      }
       if (now < next) return undefined;
       next = now + SLICE_MS;
       this.#flush();
