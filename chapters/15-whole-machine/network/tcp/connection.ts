@@ -129,10 +129,6 @@ export class Connection {
   finish(): void {
     if (this.#finishing || this.state === 'CLOSED') return;
     this.#finishing = true;
-    if (this.state === 'LISTEN' || this.state === 'SYN-SENT') {
-      this.abort();
-      return;
-    }
     this.#sender.finish();
     if (this.state === 'ESTABLISHED') this.state = 'FIN-WAIT-1';
     else if (this.state === 'CLOSE-WAIT') this.state = 'LAST-ACK';
