@@ -16,7 +16,8 @@ import { Machine } from '../../03-vcpu-loop/vmm.ts';
 import { MemoryBlock } from '../block/block.ts';
 import { completeConfig, type MachineConfig } from '../machine/config.ts';
 import '../machine/devices.ts';
-import { Pc } from '../machine/pc.ts';
+import { buildMachine } from '../machine/machine-types.ts';
+import type { Mainboard } from '../machine/mainboard.ts';
 import { machineKernel } from '../machine/soft-machine.ts';
 
 const FIRMWARE = '/usr/share/seabios/bios-256k.bin';
@@ -57,7 +58,7 @@ describe.skipIf(absent !== '')(`SeaBIOS${absent}`, () => {
     undo = [];
   });
 
-  const machineOf = (kernel: Kernel, config: MachineConfig): { pc: Pc; log: number[] } => {
+  const machineOf = (kernel: Kernel, config: MachineConfig): { pc: Mainboard; log: number[] } => {
     const log: number[] = [];
     const complete = completeConfig({
       firmware: FIRMWARE,
@@ -68,7 +69,7 @@ describe.skipIf(absent !== '')(`SeaBIOS${absent}`, () => {
       devices: [{ type: 'ide-hd', drive: 'disk', bus: 'ide.0', unit: 0 }, { type: 'e1000' }],
       ...config,
     });
-    const pc = new Pc({
+    const pc = buildMachine({
       kernel,
       config: complete,
       firmware: new Uint8Array(readFileSync(FIRMWARE)),
@@ -111,6 +112,8 @@ describe.skipIf(absent !== '')(`SeaBIOS${absent}`, () => {
       it(`boots a disk on ${cpus} processor(s), interrupt controllers in the kernel: ${irqchip}`, () => judge(boot({ irqchip, cpus }), cpus), 60_000);
     }
   }
+  for (const cpus of [1, 2])
+    it(`boots a disk on the older board, ${cpus} processor(s)`, () => judge(boot({ machine: { type: 'pc' }, cpus }), cpus), 60_000);
   it('boots a disk under shadow paging', () => judge(boot({ memory: 'shadow', irqchip: irqchips[0] as 'on' | 'off' }), 1), 120_000);
   it('does the same twice', () => {
     const [once, again] = [boot({ cpus: 2, irqchip: 'off' }), boot({ cpus: 2, irqchip: 'off' })];

@@ -10,7 +10,7 @@
 // ::layout PIIX4_PM_REGISTERS -- Function 3, power management.
 
 import type { Bus, Region, Registers } from '../../03-vcpu-loop/devices/bus.ts';
-import { PM_BASE } from '../platform/pm.ts';
+import { PM_BASE, PM_PORTS } from '../platform/pm.ts';
 import { registerTable } from '../registers.ts';
 import type { Wire } from '../wires.ts';
 import type { ConfigRoot } from './config-access.ts';
@@ -69,8 +69,6 @@ export const PIIX4_PM_REGISTERS = registerTable('piix4-pm', 'Intel 82371AB (PIIX
 });
 
 const PM = PIIX4_PM_REGISTERS.rows;
-/** Size of the block of ports. */
-const PM_BYTES = 64;
 /** The line of the system control interrupt; here no register moves it. */
 const SCI_LINE = 9;
 const PM_IO = 1;
@@ -109,7 +107,7 @@ export class Piix4Pm extends PciFunction {
 
   // @clause piix4.pmba.place
   #placePm(): void {
-    this.#pm?.place(this.pmBase, PM_BYTES);
+    this.#pm?.place(this.pmBase, PM_PORTS.piix4);
   }
 }
 

@@ -1,14 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { TimerQueue } from '../../02-kvm-objects/clock.ts';
-import { PM_TIMER_HZ, PowerManagement } from './pm.ts';
+import { PM_TIMER_HZ, type PmChip, PowerManagement } from './pm.ts';
 import { nsAtTick, ticksAt } from './ticks.ts';
 
-function block(timerBits: 24 | 32 = 24) {
+function block(timerBits: 24 | 32 = 24, chip: PmChip = 'ich9') {
   let now = 0;
   let off = 0;
   const clock = new TimerQueue(() => now);
   const levels: boolean[] = [];
-  const pm = new PowerManagement({ clock, sci: { set: (level) => levels.push(level) }, onPowerOff: () => void off++, timerBits });
+  const pm = new PowerManagement({ clock, sci: { set: (level) => levels.push(level) }, onPowerOff: () => void off++, timerBits, chip });
   return {
     pm,
     levels,
@@ -149,5 +149,32 @@ describe('the rest of the block', () => {
     const { pm } = block();
     pm.apm.write(0, 2, 0x1234n);
     expect([pm.apm.read(0, 1), pm.apm.read(1, 1), pm.apm.read(0, 2)]).toEqual([0x34n, 0x12n, 0x1234n]);
+  });
+});
+
+describe('the older chip', () => {
+  it('has its events in sixteen bits, elsewhere', () => {
+    const machine = block(24, 'piix4');
+    machine.set(4, 1);
+    machine.pm.raiseGpe(3);
+    machine.set(0x0e, 0xffff);
+    expect([machine.get(0x0c), machine.get(0x0c, 4), machine.get(0x20), machine.levels]).toEqual([8, 0xffff_0008, 0, [true]]);
+    machine.set(0x0c, 8);
+    expect([machine.get(0x0c), machine.levels]).toEqual([0, [true, false]]);
+  });
+  it('counts, and goes off, where the younger does', () => {
+    const machine = block(24, 'piix4');
+    machine.at(nsAtTick(1000, PM_TIMER_HZ));
+    expect(machine.get(8, 4)).toBe(1000);
+    machine.set(4, 0x2000);
+    expect([machine.off, machine.get(4)]).toEqual([1, 0]);
+  });
+  it('keeps what has no consequence, until a reset', () => {
+    const machine = block(24, 'piix4');
+    machine.set(0x28, 0x1234_5678, 4);
+    machine.set(0x36, 0x5a, 1);
+    expect([machine.get(0x28, 4), machine.get(0x34, 4), machine.get(0x30, 1)]).toEqual([0x1234_5678, 0x005a_0000, 0]);
+    machine.pm.reset();
+    expect([machine.get(0x28, 4), machine.get(0x34, 4)]).toEqual([0, 0]);
   });
 });

@@ -237,6 +237,21 @@ describe('ACPI tables placed by the monitor', () => {
     expect(ram.number(fadt + 120, 8)).toBe(0xcf9);
     expect(ram.number(fadt + 112, 4) & 0x510).toBe(0x400); // reset register; a fixed power button; a timer of 24 bits
   });
+  it('say where it is on the older chip', () => {
+    const options = { ...OPTIONS, ecam: null, pmChip: 'piix4', pci: { ...OPTIONS.pci, express: false, isaBridge: 1 } } as const;
+    const { ram, fadt, tables } = walk(placeTables(acpiTables(options), PLACE), PLACE.rsdpGpa);
+    expect([...tables.keys()]).toEqual(['FACP', 'APIC', 'DSDT']);
+    expect([56, 64, 76, 80].map((at) => ram.number(fadt + at, 4))).toEqual([0x600, 0x604, 0x608, 0x60c]);
+    expect([88, 89, 91, 92].map((at) => ram.number(fadt + at, 1))).toEqual([4, 2, 4, 4]);
+    const program = parseAml(body(tables, 'DSDT'));
+    expect(find(program, '_SB_', 'MRES', '_CRS').children[0]?.name.slice(0, 16)).toBe('4701000600060140');
+    const names = find(program, '_SB_', 'PCI0').children.map(({ name }) => name);
+    expect([names.includes('_OSC'), names.includes('_CID'), find(program, '_SB_', 'PCI0', 'ISA_', '_ADR').children[0]?.value]).toEqual([
+      false,
+      false,
+      0x1_0000,
+    ]);
+  });
   it('list processors and overrides', () => {
     const { tables } = walk(placeTables(acpiTables(OPTIONS), PLACE), PLACE.rsdpGpa);
     const madt = tables.get('APIC')?.bytes as Uint8Array;

@@ -4,7 +4,7 @@
 // is in memory; DSDT is the program; FACS is a place for firmware and system to leave each other notes; RSDT and XSDT list the others, with
 // narrow and with wide pointers.
 
-import { ACPI_DISABLE, ACPI_ENABLE, APM_PORT, PM_BASE, type PmChip, pmTables, SCI_GSI, SLEEP_TYPE_OFF } from '../pm.ts';
+import { ACPI_DISABLE, ACPI_ENABLE, APM_PORT, PM_BASE, PM_PORTS, type PmChip, pmTables, SCI_GSI, SLEEP_TYPE_OFF } from '../pm.ts';
 import { CMOS } from '../rtc.ts';
 import { type Aml, littleEndian } from './aml.ts';
 import { type DsdtOptions, dsdtBody } from './dsdt.ts';
@@ -42,6 +42,7 @@ export function acpiTables(options: AcpiOptions): UnplacedTables {
     ecam: null,
     serialPorts: [],
     pmBase: PM_BASE,
+    pmPorts: PM_PORTS[options.pmChip ?? 'ich9'],
     sleepTypeOff: SLEEP_TYPE_OFF,
     rtc: true,
     i8042: true,

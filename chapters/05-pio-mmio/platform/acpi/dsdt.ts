@@ -37,6 +37,8 @@ export interface DsdtOptions {
   readonly ecam: { readonly gpa: number; readonly buses: number } | null;
   readonly serialPorts: readonly { readonly port: number; readonly irq: number }[];
   readonly pmBase: number;
+  /** How many ports there are from it. */
+  readonly pmPorts: number;
   readonly sleepTypeOff: number;
   readonly rtc: boolean;
   readonly i8042: boolean;
@@ -162,13 +164,13 @@ export function legacyDevices({ serialPorts, rtc, i8042 }: Pick<DsdtOptions, 'se
 }
 
 /** Addresses that no driver may hand out to somebody else. Linux uses ECAM only where it is reserved so. */
-function reserved({ ecam, pmBase }: DsdtOptions): Aml {
+function reserved({ ecam, pmBase, pmPorts }: DsdtOptions): Aml {
   return aml.device(
     'MRES',
     aml.name('_HID', aml.eisaId('PNP0C02')),
     aml.name(
       '_CRS',
-      aml.resources(aml.io(pmBase, 0x80), aml.io(0xb2, 2), aml.io(0x92, 1), ...(ecam ? [aml.memory32(ecam.gpa, ecam.buses * 2 ** 20)] : [])),
+      aml.resources(aml.io(pmBase, pmPorts), aml.io(0xb2, 2), aml.io(0x92, 1), ...(ecam ? [aml.memory32(ecam.gpa, ecam.buses * 2 ** 20)] : [])),
     ),
   );
 }
