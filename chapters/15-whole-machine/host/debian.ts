@@ -12,6 +12,7 @@ import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { readLinux } from '../linux/header.ts';
 import { type ModuleSource, moduleName } from '../linux/initramfs/modules.ts';
 import { ArchiveError, readAr, TarReader } from '../linux/initramfs/packages.ts';
+import { isLz4, unpackLz4 } from '../linux/lz4.ts';
 
 const run = promisify(execFile);
 
@@ -28,10 +29,11 @@ export const cacheFolder = (): string => join(process.env.XDG_CACHE_HOME ?? join
 // ## Unpacking
 
 /** What a compressed file is inflated by, from its first bytes. */
-function decompressor(bytes: Uint8Array): 'xz' | 'zstd' | 'gzip' | null {
+function decompressor(bytes: Uint8Array): 'xz' | 'zstd' | 'gzip' | 'lz4' | null {
   const starts = (...magic: readonly number[]): boolean => magic.every((byte, at) => bytes[at] === byte);
   if (starts(0xfd, 0x37, 0x7a, 0x58, 0x5a)) return 'xz';
   if (starts(0x28, 0xb5, 0x2f, 0xfd)) return 'zstd';
+  if (isLz4(bytes)) return 'lz4';
   return starts(0x1f, 0x8b) ? 'gzip' : null;
 }
 
@@ -48,6 +50,8 @@ export function inflated(bytes: Uint8Array): Uint8Array {
       if (error || stdout.length === 0) throw new Unavailable(`xz is needed to unpack this, and could not: ${error?.message ?? 'it wrote nothing'}`);
       return stdout;
     }
+    case 'lz4':
+      return unpackLz4(bytes, LIMIT_BYTES);
     default:
       return bytes;
   }
