@@ -331,7 +331,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   /** The same in one call, if nobody watches and the handler is reached without complications. */
   #deliverOrdinary({ vector, errorCode, cr2 }: Fault): boolean {
     const { state } = this;
-    if (state.get32(OFFSET.WATCH) & (WATCH.TRACE | WATCH.HYPERVISOR) || TRAPS.has(vector)) return false;
+    const watched = WATCH.TRACE | (vector === VECTOR.PF ? WATCH.PAGE_FAULTS : WATCH.HYPERVISOR);
+    if (state.get32(OFFSET.WATCH) & watched || TRAPS.has(vector)) return false;
     if (!this.engine.library.deliver(vector, DELIVERY.RESUME, errorCode ?? -1, state.slot(SLOT.RIP))) return false;
     if (cr2 !== null) state.set64(OFFSET.CR2, BigInt.asUintN(64, cr2));
     this.eventDelivered();
@@ -443,6 +444,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const alignedUser = (cr0 & CR0.AM) !== 0 && (flags & FLAG.AC) !== 0;
     state.set32(OFFSET.BANK_SUPERVISOR, this.mmu.bank(false, this.#breakpoints.data));
     state.set32(OFFSET.BANK_USER, this.mmu.bank(true, this.#breakpoints.data || alignedUser));
+    state.set32(OFFSET.WALKER, this.trace ? 0 : this.mmu.ordinary);
     this.#watch();
     if (this.trace && mode !== before && modeName(mode) !== modeName(before)) {
       this.#tick();
@@ -457,6 +459,8 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
     const watch =
       (this.trace ? WATCH.TRACE : 0) |
       (intercepts ? WATCH.HYPERVISOR : 0) |
+      (intercepts && intercepts.watchesPageFaults !== false ? WATCH.PAGE_FAULTS : 0) |
+      (intercepts && intercepts.watchesTranslations !== false ? WATCH.TRANSLATIONS : 0) |
       (pending ? WATCH.PENDING : 0) |
       (this.#breakpoints.ports ? WATCH.PORTS : 0);
     this.state.set32(OFFSET.WATCH, watch);
@@ -545,7 +549,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
   }
 
   protectCode(hpa: number): void {
-    this.mmu.tlb.protect(hpa - (hpa % 4096));
+    this.mmu.protectCode(hpa - (hpa % 4096));
   }
 
   // ## Services for the MMU and for VMX

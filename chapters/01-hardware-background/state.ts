@@ -40,6 +40,8 @@ export const OFFSET = {
   CANONICAL_SHIFT: 0x224, // 64 minus the number of linear-address bits in force: 16, or 7 with CR4.LA57
   WATCH: 0x240, // who wants to know of system instructions: see WATCH
   BANK_SUPERVISOR: 0x244, BANK_USER: 0x248, // TLB banks for CPL 0 to 2 and for CPL 3, as things are
+  WALKER: 0x24c, // buffer offset of what an ordinary page walk needs (mmu/ordinary-walk.ts); 0: the MMU makes them all
+  CODE_BYTES: 0x258, // buffer offset of the accounts of pages that hold code (engine/code-bytes.ts)
   RESUME_AT: 0x250, // 64-bit: likewise for RFLAGS.RF
   // 64-bit
   ICOUNT: 0x228, // instructions retired: virtual time
@@ -111,8 +113,9 @@ export const MODE = {
   USER: 1 << 7, // CPL = 3
 } as const;
 
-/** Bits of OFFSET.WATCH. A trace listens; a hypervisor is to be asked; an interrupt or a window may be taken as soon as IF allows it; ports have breakpoints. */
-export const WATCH = { TRACE: 1, HYPERVISOR: 2, PENDING: 4, PORTS: 8 } as const;
+/** Bits of OFFSET.WATCH. A trace listens; a hypervisor is to be asked; an interrupt or a window may be taken as soon as IF allows it; ports have breakpoints;
+ * the hypervisor wants page faults; or loads and stores of CR3, or INVLPG. */
+export const WATCH = { TRACE: 1, HYPERVISOR: 2, PENDING: 4, PORTS: 8, PAGE_FAULTS: 16, TRANSLATIONS: 32 } as const;
 
 type Word64 = number; // a byte offset from OFFSET, of a 64-bit field
 type Word32 = number; // likewise of a 32-bit field

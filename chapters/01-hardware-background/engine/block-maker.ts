@@ -6,32 +6,27 @@
 import { generalProtection } from '../faults.ts';
 import { Builder, type Micro } from '../isa/builder.ts';
 import { decode, LONGEST } from '../isa/decoder.ts';
+import { type Instruction, NONE } from '../isa/instruction.ts';
+import type { SystemOp } from '../isa/system-ops.ts';
 import { PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
-import { type Block, type CodeCache, SHORT_BLOCK_INSTRUCTIONS } from './code-cache.ts';
+import type { Block, CodeCache } from './code-cache.ts';
+import { Draft } from './draft.ts';
+import { InstructionShapes, isPlain } from './instruction-shapes.ts';
 import { RECORD_BYTES } from './interpreter.ts';
-import { KnownInstructions } from './known-instructions.ts';
 import { microOp, ONCE } from './micro-ops.ts';
 import { ACCESS, type EngineHost } from './surroundings.ts';
-import type { Decoded } from './translator/region.ts';
+import type { Decoded as Step } from './translator/region.ts';
 
 /** Records of the longest single instruction: ENTER with 31 levels. */
 const SCRATCH_RECORDS = 512;
 /** The parts of MODE that change what bytes mean. The others change only what may be accessed. */
 const DECODING_MODE = MODE.CODE | MODE.STACK32 | MODE.FLAT;
 const NEXT_PAGE = BigInt(PAGE_BYTES);
+type Decoded = Exclude<ReturnType<typeof decode>, string>;
 
-/** Code that has no block yet. `single`: only one instruction is wanted. */
-interface Wanted {
-  /** Buffer offset of the first byte. */
-  readonly place: number;
-  readonly linear: bigint;
-  readonly mode: number;
-  readonly single: boolean;
-}
-
-/** What a block is filed under. */
-export const blockKey = (place: number, mode: number, single: boolean): number => place * 64 + (mode & DECODING_MODE) * 2 + Number(single);
+/** What a block is filed under in its page. */
+export const blockKey = (place: number, mode: number, single: boolean): number => (place % PAGE_BYTES) * 64 + (mode & DECODING_MODE) * 2 + Number(single);
 export const isCode64 = (state: CpuState): boolean => (state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
 export const isCanonical = (state: CpuState, address: bigint): boolean =>
   BigInt.asUintN(64, BigInt.asIntN(64 - state.get32(OFFSET.CANONICAL_SHIFT), address)) === address;
@@ -50,7 +45,8 @@ export class BlockMaker {
   readonly #once = new Set([...ONCE].map(microOp));
   readonly #systemOp = microOp('system');
   readonly #tooLong = microOp('raise.gp');
-  readonly #known = new KnownInstructions();
+  readonly #shapes = new InstructionShapes(this.#once);
+  readonly #draft = new Draft(this.#once);
 
   /** `ordinary`: whether system instructions get the micro-operations of their ordinary case. */
   constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, cache: CodeCache, ordinary: boolean) {
@@ -63,78 +59,85 @@ export class BlockMaker {
   }
 
   /** Decodes a block, and files it as checked in this memory epoch. Null: its first instruction continues on a page that is not RAM. */
-  make(wanted: Wanted, epoch: number): Block | null {
-    const { place, mode, single } = wanted;
+  make(place: number, mode: number, single: boolean, epoch: number): Block | null {
     const key = blockKey(place, mode, single);
     const { u8 } = this.#memory;
     const pageEnd = (Math.floor(place / PAGE_BYTES) + 1) * PAGE_BYTES;
-    const micros: Micro[] = [];
+    const draft = this.#draft.clear();
+    let loose = NOTHING;
+    const patches = this.#cache.patchesAround(place);
+    const shapeMode = mode & DECODING_MODE;
     let at = place;
     let system = -1;
     let ended = false;
     const most = single ? 1 : this.#cache.roomAt(place);
-    const restless = most === SHORT_BLOCK_INSTRUCTIONS;
     for (let n = 0; n < most && !ended && at < pageEnd; n++) {
-      const known = restless ? this.#known.find(u8, at, pageEnd, mode & DECODING_MODE) : null;
-      if (known) {
-        this.#append(micros, known.micros);
-        ended = known.ended;
-        at += known.length;
+      const shape = this.#shapes.find(u8, at, pageEnd, shapeMode);
+      if (shape?.template && !(patches && isPatched(patches, at + shape.length, shape.immediateBytes))) {
+        this.#shapes.write(shape, u8, at, draft);
+        ended = shape.ended;
+        at += shape.length;
         continue;
       }
       const decoded = decode(u8, at, pageEnd, mode);
       if (decoded === 'more' || decoded === 'too-many') {
         if (n > 0) break; // it gets a block of its own, and may fault only when it is reached
-        if (decoded === 'more') return this.#across(wanted, epoch);
-        micros.push(...this.#overlong(mode));
-        return this.#file({ key, place, code: u8.subarray(place, place + LONGEST), firstBytes: LONGEST, second: -1, micros, system }, epoch);
+        if (decoded === 'more') return this.#across(place, mode, single, epoch);
+        draft.append(this.#overlong(mode));
+        return this.#cache.add({ key, place, code: u8, start: place, end: place + LONGEST, firstBytes: LONGEST, second: -1, loose, draft, system }, epoch);
       }
-      const own: Micro[] = [];
-      ({ ended, system } = this.#translate(decoded, mode, own));
-      if (restless && system < 0) this.#known.add(u8, at, mode & DECODING_MODE, decoded, own, ended);
-      this.#append(micros, own);
-      at += decoded.insn.length;
+      const { length } = decoded.insn;
+      const immediate = looseIn(decoded, at, patches);
+      if (immediate >= 0) loose = [...loose, immediate, at + length];
+      const made = this.#translate(decoded, mode, immediate);
+      draft.append(made.micros);
+      ({ ended, system } = made);
+      if (immediate < 0) {
+        this.#shapes.learn(u8, at, shapeMode, decoded, ended, shape, (insn, encoding) => this.#translate({ insn, encoding }, mode, NONE).micros);
+      }
+      at += length;
     }
-    if (!ended) micros.push(plain(this.#sequel));
-    return this.#file({ key, place, code: u8.subarray(place, at), firstBytes: at - place, second: -1, micros, system }, epoch);
+    if (!ended) draft.add(plain(this.#sequel));
+    return this.#cache.add({ key, place, code: u8, start: place, end: at, firstBytes: at - place, second: -1, loose, draft, system }, epoch);
   }
 
   /** A block that is one instruction, partly on the next page. */
-  #across({ place, linear, mode, single }: Wanted, epoch: number): Block | null {
+  #across(place: number, mode: number, single: boolean, epoch: number): Block | null {
     const key = blockKey(place, mode, single);
     const { u8 } = this.#memory;
     const firstBytes = PAGE_BYTES - (place % PAGE_BYTES);
-    const second = this.fetchNextPage(linear);
+    const second = this.fetchNextPage(this.#linear());
     if (second < 0) return null;
     const bytes = new Uint8Array(firstBytes + LONGEST);
     bytes.set(u8.subarray(place, place + firstBytes));
     bytes.set(u8.subarray(second, second + LONGEST), firstBytes);
     const check = this.#crossing[isCode64(this.#state) ? 8 : 4];
-    const micros: Micro[] = [{ ...plain(check), imm: BigInt(second) }];
+    const draft = this.#draft.clear();
+    draft.add({ ...plain(check), imm: BigInt(second) });
     const decoded = decode(bytes, 0, bytes.length, mode);
     let system = -1;
     let length = LONGEST;
-    if (decoded === 'too-many' || decoded === 'more') micros.push(...this.#overlong(mode));
+    if (decoded === 'too-many' || decoded === 'more') draft.append(this.#overlong(mode));
     else {
-      const { ended, system: index } = this.#translate(decoded, mode, micros);
-      system = index;
+      const made = this.#translate(decoded, mode, NONE);
+      draft.append(made.micros);
+      system = made.system;
       length = decoded.insn.length;
-      if (!ended) micros.push(plain(this.#sequel));
+      if (!made.ended) draft.add(plain(this.#sequel));
     }
-    return this.#file({ key, place, code: bytes.subarray(0, length), firstBytes, second, micros, system }, epoch);
+    return this.#cache.add({ key, place, code: bytes, start: 0, end: length, firstBytes, second, loose: NOTHING, draft, system }, epoch);
   }
 
-  #file(decoding: Parameters<CodeCache['add']>[0], epoch: number): Block {
-    const { block, newPages } = this.#cache.add(decoding, epoch);
-    for (const page of newPages) this.#host.protectCode(page - this.#memory.ramOffset);
-    return block;
+  #linear(): bigint {
+    const rip = this.#state.slot(SLOT.RIP);
+    return isCode64(this.#state) ? rip : BigInt.asUintN(32, rip + this.#state.segBase(SEG.CS));
   }
 
   /** Code that is not in RAM is fetched byte by byte, decoded one instruction at a time, and not kept. Returns where its records are. */
   uncached(linear: bigint, mode: number, place: number | null): number {
     const state = this.#state;
     const bytes = new Uint8Array(LONGEST + 1);
-    const micros: Micro[] = [];
+    const draft = this.#draft.clear();
     this.#cache.freeSystem(this.#scratchSystem);
     this.#scratchSystem = -1;
     for (let n = 0; ; n++) {
@@ -148,13 +151,14 @@ export class BlockMaker {
         bytes[n] = inFirst ? (this.#memory.u8[place + n] as number) : this.#fetchByte(here);
         continue;
       }
-      if (decoded === 'too-many') micros.push(...this.#overlong(mode));
+      if (decoded === 'too-many') draft.append(this.#overlong(mode));
       else {
-        const { ended, system } = this.#translate(decoded, mode, micros);
+        const { micros, ended, system } = this.#translate(decoded, mode, NONE);
+        draft.append(micros);
         this.#scratchSystem = system;
-        if (!ended) micros.push(plain(this.#sequel));
+        if (!ended) draft.add(plain(this.#sequel));
       }
-      this.#cache.writeRecords(this.#scratch, micros);
+      this.#cache.writeRecords(this.#scratch, draft);
       return this.#scratch;
     }
   }
@@ -163,31 +167,21 @@ export class BlockMaker {
     return place < 0 ? Number(this.#host.readSlow(linear, 1, ACCESS.READ)) : (this.#memory.u8[place] as number);
   }
 
-  /** Appends the records of one instruction. */
-  #translate(decoded: Exclude<ReturnType<typeof decode>, string>, mode: number, micros: Micro[]): { ended: boolean; system: number } {
+  /** The records of one instruction. `immediateAt`: see Builder. */
+  #translate(decoded: Pick<Decoded, 'insn' | 'encoding'>, mode: number, immediateAt: number): { micros: Micro[]; ended: boolean; system: number } {
     const { insn, encoding } = decoded;
-    micros.push(this.#begin(mode, insn.length));
     const { build, system: op } = encoding.definition;
-    if (op) {
-      if (this.#ordinary && build) {
-        const ordinary = new Builder(insn, encoding, mode);
-        build(ordinary);
-        micros.push(...ordinary.micros);
-      }
-      const system = this.#cache.addSystem({ op, insn });
-      micros.push({ ...plain(this.#systemOp), imm: BigInt(system) });
-      return { ended: true, system };
-    }
-    const builder = new Builder(insn, encoding, mode);
+    const micros = [this.#begin(mode, insn.length)];
+    if (op && !(this.#ordinary && build)) return this.#asSystem(op, insn, micros);
+    const builder = new Builder(insn, encoding, mode, immediateAt);
     build?.(builder);
-    this.#append(micros, builder.micros);
-    return { ended: builder.ended, system: -1 };
+    for (const micro of builder.micros) micros.push(micro);
+    return op ? this.#asSystem(op, insn, micros) : { micros, ended: builder.ended, system: -1 };
   }
-  /** Appends records, but for those that a block needs once and has. */
-  #append(micros: Micro[], more: readonly Micro[]): void {
-    for (const micro of more) {
-      if (!this.#once.has(micro.op) || !micros.some(({ op }) => op === micro.op)) micros.push(micro);
-    }
+  #asSystem(op: SystemOp, insn: Instruction, micros: Micro[]): { micros: Micro[]; ended: boolean; system: number } {
+    const system = this.#cache.addSystem({ op, insn });
+    micros.push({ ...plain(this.#systemOp), imm: BigInt(system) });
+    return { micros, ended: true, system };
   }
   // @clause x86.exception.instruction-length
   #overlong(mode: number): Micro[] {
@@ -200,13 +194,14 @@ export class BlockMaker {
   }
 
   /** One instruction as the translator wants it. Null: there is none in these bytes, or TypeScript executes it. */
-  instruction(place: number, end: number, mode: number): Decoded | null {
+  instruction(place: number, end: number, mode: number): Step | null {
     const decoded = decode(this.#memory.u8, place, end, mode);
     if (typeof decoded === 'string' || decoded.encoding.definition.system) return null;
     const { insn, encoding } = decoded;
-    const builder = new Builder(insn, encoding, mode);
+    const immediate = looseIn(decoded, place, this.#cache.patchesAround(place));
+    const builder = new Builder(insn, encoding, mode, immediate);
     encoding.definition.build?.(builder);
-    return { length: insn.length, micros: builder.micros, ended: builder.ended };
+    return { length: insn.length, fixed: immediate < 0 ? insn.length : immediate - place, micros: builder.micros, ended: builder.ended };
   }
 
   /** Translates the page after the one of `linear`, for the instruction that continues there. */
@@ -224,3 +219,18 @@ export class BlockMaker {
 }
 
 const plain = (op: number): Micro => ({ op, d: 0, a: 0, b: 0, imm: 0n });
+const NOTHING: readonly number[] = [];
+
+/** Is the immediate that takes up the last `bytes` before `end` one that the program rewrites all the time? */
+function isPatched(patches: ReadonlyMap<number, number>, end: number, bytes: number): boolean {
+  for (let at = end - bytes; at < end; at++) {
+    const written = patches.get(at % PAGE_BYTES);
+    if (written !== undefined && at + written <= end) return true;
+  }
+  return false;
+}
+/** Where the immediate of such an instruction stands, otherwise NONE. */
+function looseIn({ insn, encoding, immediateBytes }: Decoded, at: number, patches: ReadonlyMap<number, number> | null): number {
+  const end = at + insn.length;
+  return patches && isPlain(encoding) && isPatched(patches, end, immediateBytes) ? end - immediateBytes : NONE;
+}

@@ -15,21 +15,26 @@
 // when at that moment it holds none that is decoded; and after {{REWRITTEN}} times its blocks are cut short, to {{SHORT_BLOCK_INSTRUCTIONS}} instructions, so that
 // little has to be decoded again. When {{IDLE_WRITES}} writes have come and nobody wanted the code, the page is forgotten.
 //
+// What such a program writes is mostly an immediate: a number in an instruction. After the same {{REWRITTEN}} times it is noted which bytes were written, and an
+// instruction of which these are the immediate becomes a *loose* one. Its records load the number from the code, where the processor would find it, so its bytes
+// are data like others, and a store to them withdraws nothing.
+//
 // ## Room
 //
 // Records live in an arena of fixed size, cut into {{GENERATIONS}} parts that are filled in turn. When all are full the oldest part is emptied. That is not the
 // best possible choice of what to forget, but it costs nothing until then.
 
-import type { Micro } from '../isa/builder.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { assert, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
-import { RECORD, RECORD_BYTES } from './interpreter.ts';
+import type { CodeBytes } from './code-bytes.ts';
+import { type Draft, RECORD_WORDS } from './draft.ts';
+import { RECORD_BYTES } from './interpreter.ts';
 import { INSN_OPS, microOp } from './micro-ops.ts';
 
 /** The most instructions in a block. */
 export const BLOCK_INSTRUCTIONS = 64;
-export const SHORT_BLOCK_INSTRUCTIONS = 4;
+export const SHORT_BLOCK_INSTRUCTIONS = 16;
 /** What is overwritten oftener than this has short blocks. */
 export const REWRITTEN = 8;
 /** Writes to a page without decoded code before it counts as data. */
@@ -53,6 +58,8 @@ export interface Block {
   /** Bytes that lie in the first page; the rest starts at `second`, the buffer offset of another page. */
   readonly firstBytes: number;
   readonly second: number;
+  /** The bytes that must not change, as buffer offsets: first one, the one after the last, and so on. Immediates that are loaded each time are not among them. */
+  readonly ranges: readonly number[];
   /** Buffer offset of the first record, and how many there are. */
   readonly record: number;
   readonly records: number;
@@ -67,65 +74,92 @@ export interface Block {
 
 /** A page that holds, or lately held, decoded code. */
 interface CodePage {
-  readonly blocks: Set<Block>;
-  /** The same by the pieces of the page in which they have bytes, so that a write need not look at all of them. */
-  readonly pieces: Set<Block>[];
+  /** Blocks that begin here, by their keys. */
+  readonly starts: Map<number, Block>;
+  /** How many blocks there are, */
+  blocks: number;
+  /** and which, by the pieces of the page in which they have bytes, so that a write need not look at all of them. */
+  readonly pieces: (Block[] | undefined)[];
   /** Blocks that had to go because they were overwritten. */
   rewritten: number;
   /** Writes since there was a block. */
   idle: number;
+  /** Where in the page overwritten code was written to, and how many bytes, since it happens often. */
+  readonly patched: Map<number, number>;
 }
 
 /** What decoding produced, before it has a place in the arena. */
 interface Decoding {
   readonly key: number;
   readonly place: number;
+  /** The bytes are those from `start` to `end` of `code`. */
   readonly code: Uint8Array;
+  readonly start: number;
+  readonly end: number;
   readonly firstBytes: number;
   readonly second: number;
-  readonly micros: readonly Micro[];
+  /** Immediates that may change, as buffer offsets: first byte, the one after the last, and so on. */
+  readonly loose: readonly number[];
+  readonly draft: Draft;
   readonly system: number;
 }
 
-const PIECE_BYTES = 64;
-const pageOf = (place: number): number => Math.floor(place / PAGE_BYTES);
+const PAGE_SHIFT = 12;
+/** Pieces of a page: 64 bytes. */
+const PIECE_SHIFT = 6;
+/** Places of writes that are remembered for a page. */
+const MOST_PATCHED = 64;
+// Buffer offsets are below 4 GiB, so these operators are exact, and V8 needs no floating-point numbers for them.
+const pageOf = (place: number): number => place >>> PAGE_SHIFT;
+const inPage = (place: number): number => place & (PAGE_BYTES - 1);
+/** Of an offset in a page. */
+const pieceOf = (offset: number): number => offset >> PIECE_SHIFT;
 
-/** The pieces of one page in which a block has bytes. */
-function piecesOf({ pieces }: CodePage, page: number, { place, second, bytes, firstBytes }: Block): Set<Block>[] {
-  const isFirst = pageOf(place) === page;
-  const start = isFirst ? place % PAGE_BYTES : second % PAGE_BYTES;
-  const length = isFirst ? firstBytes : bytes - firstBytes;
-  return pieces.slice(Math.floor(start / PIECE_BYTES), Math.floor((start + Math.max(length, 1) - 1) / PIECE_BYTES) + 1);
+/** What is left of some bytes when the loose ones are taken out. */
+function rangesOf(place: number, firstBytes: number, second: number, bytes: number, loose: readonly number[]): number[] {
+  const ranges = [place];
+  for (const at of loose) ranges.push(at); // loose bytes begin where a range ends, and end where one begins
+  ranges.push(place + firstBytes);
+  if (second >= 0) ranges.push(second, second + bytes - firstBytes);
+  return ranges;
+}
+
+/** What the cache asks of its owner. */
+interface CacheHost {
+  /** Records are about to be reused: whoever remembers records must forget them. */
+  onReuse(): void;
+  /** A page (a buffer offset) holds code now. */
+  onNewPage(page: number): void;
 }
 
 export class CodeCache {
   readonly #memory: PhysicalMemory;
-  readonly #view: DataView;
   readonly #arena: number;
   readonly #partBytes: number;
-  readonly #blocks = new Map<number, Block>();
   readonly #byPage = new Map<number, CodePage>();
   readonly #parts: Block[][] = Array.from({ length: GENERATIONS }, () => []);
   #part = 0;
   #at: number;
   readonly #system: (SystemCall | null)[] = [];
   readonly #freeSystem: number[] = [];
-  readonly #insnOps = new Set(INSN_OPS.map(microOp));
+  /** By micro-operation: 1 if an instruction begins with it. */
+  readonly #begins = new Uint8Array(1 << 16);
   readonly #stale = microOp('stale');
-  /** Called when records are about to be reused: whoever remembers records must forget them. */
-  readonly #onReuse: () => void;
+  readonly #host: CacheHost;
+  readonly #bytes: CodeBytes;
 
-  constructor(memory: PhysicalMemory, arenaBytes: number, onReuse: () => void) {
+  constructor(memory: PhysicalMemory, arenaBytes: number, bytes: CodeBytes, host: CacheHost) {
     this.#memory = memory;
-    this.#view = memory.view;
+    this.#bytes = bytes;
     this.#partBytes = Math.floor(arenaBytes / GENERATIONS / RECORD_BYTES) * RECORD_BYTES;
     this.#arena = memory.reserve(this.#partBytes * GENERATIONS, RECORD_BYTES);
     this.#at = this.#arena;
-    this.#onReuse = onReuse;
+    this.#host = host;
+    for (const name of INSN_OPS) this.#begins[microOp(name)] = 1;
   }
 
-  find(key: number): Block | undefined {
-    return this.#blocks.get(key);
+  find(place: number, key: number): Block | undefined {
+    return this.#byPage.get(pageOf(place))?.starts.get(key);
   }
   holdsCode(place: number): boolean {
     return this.#byPage.has(pageOf(place));
@@ -149,46 +183,67 @@ export class CodeCache {
   }
 
   /** Writes records to memory. */
-  writeRecords(at: number, micros: readonly Micro[]): void {
-    const view = this.#view;
-    micros.forEach(({ op, d, a, b, imm }, index) => {
-      const record = at + index * RECORD_BYTES;
-      view.setUint16(record + RECORD.OP, op, true);
-      view.setUint16(record + RECORD.D, d, true);
-      view.setUint16(record + RECORD.A, a, true);
-      view.setUint16(record + RECORD.B, b, true);
-      view.setBigInt64(record + RECORD.IMM, imm, true); // wraps
-    });
+  writeRecords(at: number, { words, count }: Draft): void {
+    const { i32 } = this.#memory;
+    for (let n = 0; n < count * RECORD_WORDS; n++) i32[(at >> 2) + n] = words[n] as number;
   }
 
-  /** Files a decoding. Returns the block, and the pages that had no code before (as buffer offsets). */
-  add(decoding: Decoding, epoch: number): { block: Block; newPages: number[] } {
-    const { micros, code, key, place, firstBytes, second, system } = decoding;
-    const records = micros.length;
-    const bytes = code.length;
-    const record = this.#allocate(records * RECORD_BYTES + Math.ceil(bytes / RECORD_BYTES) * RECORD_BYTES);
-    this.writeRecords(record, micros);
+  /** Files a decoding. */
+  add(decoding: Decoding, epoch: number): Block {
+    const { draft, code, start, end, key, place, firstBytes, second, system, loose } = decoding;
+    const records = draft.count;
+    const bytes = end - start;
+    const record = this.#allocate(records * RECORD_BYTES + ((bytes + RECORD_BYTES - 1) & -RECORD_BYTES));
+    this.writeRecords(record, draft);
     const copy = record + records * RECORD_BYTES;
-    this.#memory.u8.set(code, copy);
-    const block: Block = { key, place, bytes, copy, firstBytes, second, record, records, system, checked: epoch, valid: true, heat: -1 };
-    const newPages: number[] = [];
-    for (const page of this.#pagesOf(block)) {
-      let known = this.#byPage.get(page);
-      if (!known) {
-        known = { blocks: new Set(), pieces: Array.from({ length: PAGE_BYTES / PIECE_BYTES }, () => new Set()), rewritten: 0, idle: 0 };
-        this.#byPage.set(page, known);
-        newPages.push(page * PAGE_BYTES);
-      }
-      known.blocks.add(block);
-      for (const piece of piecesOf(known, page, block)) piece.add(block);
-      known.idle = 0;
-    }
-    this.#blocks.set(block.key, block);
+    const { u8 } = this.#memory;
+    for (let n = 0; n < bytes; n++) u8[copy + n] = code[start + n] as number;
+    const ranges = rangesOf(place, firstBytes, second, bytes, loose);
+    const block: Block = { key, place, bytes, copy, firstBytes, second, ranges, record, records, system, checked: epoch, valid: true, heat: -1 };
+    const known = this.#enter(block, place, firstBytes);
+    known.starts.set(key, block);
+    if (second >= 0) this.#enter(block, second, bytes - firstBytes);
+    for (let n = 0; n < ranges.length; n += 2) this.#bytes.add(ranges[n] as number, ranges[n + 1] as number);
     (this.#parts[this.#part] as Block[]).push(block);
-    return { block, newPages };
+    return block;
   }
-  #pagesOf(block: Block): number[] {
-    return block.second < 0 ? [pageOf(block.place)] : [pageOf(block.place), pageOf(block.second)];
+  /** Enters a block in a page, in the pieces where it has bytes. */
+  #enter(block: Block, start: number, bytes: number): CodePage {
+    const page = pageOf(start);
+    let known = this.#byPage.get(page);
+    if (!known) {
+      known = { starts: new Map(), blocks: 0, pieces: [], rewritten: 0, idle: 0, patched: new Map() };
+      this.#byPage.set(page, known);
+      this.#host.onNewPage(page * PAGE_BYTES);
+    }
+    if (known.blocks++ === 0) this.#bytes.setPatience(page);
+    known.idle = 0;
+    const { pieces } = known;
+    const first = inPage(start);
+    const last = pieceOf(first + bytes - 1);
+    for (let piece = pieceOf(first); piece <= last; piece++) {
+      const there = pieces[piece];
+      if (there) there.push(block);
+      else pieces[piece] = [block];
+    }
+    return known;
+  }
+  #leave(block: Block, start: number, bytes: number): void {
+    const page = pageOf(start);
+    const known = this.#byPage.get(page);
+    if (!known) return;
+    const first = inPage(start);
+    const last = pieceOf(first + bytes - 1);
+    for (let piece = pieceOf(first); piece <= last; piece++) {
+      const there = known.pieces[piece] as Block[];
+      const at = there.indexOf(block);
+      if (at < 0) continue;
+      const other = there.pop() as Block;
+      if (at < there.length) there[at] = other;
+    }
+    if (--known.blocks > 0) return;
+    if (known.rewritten === 0) this.#forget(page);
+    else this.#bytes.setPatience(page, IDLE_WRITES);
   }
 
   #allocate(bytes: number): number {
@@ -199,7 +254,7 @@ export class CodeCache {
       const evicted = this.#parts[this.#part] as Block[];
       this.#parts[this.#part] = [];
       for (const block of evicted) this.withdraw(block);
-      this.#onReuse();
+      this.#host.onReuse();
     }
     const at = this.#at;
     this.#at += bytes;
@@ -211,19 +266,22 @@ export class CodeCache {
   withdraw(block: Block): void {
     if (!block.valid) return;
     block.valid = false;
-    this.#blocks.delete(block.key);
-    for (const page of this.#pagesOf(block)) {
-      const known = this.#byPage.get(page);
-      if (!known) continue;
-      known.blocks.delete(block);
-      for (const piece of piecesOf(known, page, block)) piece.delete(block);
-      if (known.blocks.size === 0 && known.rewritten === 0) this.#byPage.delete(page);
-    }
-    for (let n = 0; n < block.records; n++) {
-      const record = block.record + n * RECORD_BYTES;
-      if (this.#insnOps.has(this.#view.getUint16(record + RECORD.OP, true))) this.#view.setUint16(record + RECORD.OP, this.#stale, true);
+    const { ranges, second, place, key, firstBytes, bytes } = block;
+    for (let n = 0; n < ranges.length; n += 2) this.#bytes.remove(ranges[n] as number, ranges[n + 1] as number);
+    this.#byPage.get(pageOf(place))?.starts.delete(key);
+    this.#leave(block, place, firstBytes);
+    if (second >= 0) this.#leave(block, second, bytes - firstBytes);
+    const { i32 } = this.#memory;
+    const end = (block.record >> 2) + block.records * RECORD_WORDS;
+    for (let record = block.record >> 2; record < end; record += RECORD_WORDS) {
+      const word = i32[record] as number;
+      if (this.#begins[word & 0xffff]) i32[record] = (word & ~0xffff) | this.#stale;
     }
     this.freeSystem(block.system);
+  }
+  #forget(page: number): void {
+    this.#byPage.delete(page);
+    this.#bytes.forget(page);
   }
 
   /** The most instructions of a block that begins at `place`. */
@@ -231,10 +289,35 @@ export class CodeCache {
     return (this.#byPage.get(pageOf(place))?.rewritten ?? 0) > REWRITTEN ? SHORT_BLOCK_INSTRUCTIONS : BLOCK_INSTRUCTIONS;
   }
 
+  /** Where in the page of `place` code is overwritten all the time: how many bytes, by their offsets. Null: nowhere. */
+  patchesAround(place: number): ReadonlyMap<number, number> | null {
+    const patched = this.#byPage.get(pageOf(place))?.patched;
+    return patched && patched.size > 0 ? patched : null;
+  }
+
   /** Offsets, in the page of `place`, where blocks begin. */
   startsOnPage(place: number): number[] {
-    const page = pageOf(place);
-    return [...(this.#byPage.get(page)?.blocks ?? [])].filter((block) => pageOf(block.place) === page).map((block) => block.place % PAGE_BYTES);
+    const offsets = new Set<number>();
+    for (const block of this.#byPage.get(pageOf(place))?.starts.values() ?? []) offsets.add(inPage(block.place));
+    return [...offsets];
+  }
+
+  /** Gives the account of a page's bytes what is decoded there. */
+  account(page: number): void {
+    const known = this.#byPage.get(page);
+    if (!known) return;
+    const seen = new Set<Block>();
+    for (const piece of known.pieces) {
+      for (const block of piece ?? []) {
+        if (seen.has(block)) continue;
+        seen.add(block);
+        const { ranges } = block;
+        for (let n = 0; n < ranges.length; n += 2) {
+          if (pageOf(ranges[n] as number) === page) this.#bytes.add(ranges[n] as number, ranges[n + 1] as number);
+        }
+      }
+    }
+    if (known.blocks === 0) this.#bytes.setPatience(page, IDLE_WRITES);
   }
 
   /** The bytes at buffer offset `place` are being overwritten. Returns whether a block had to go. */
@@ -246,30 +329,43 @@ export class CodeCache {
       if (!known) continue;
       const start = Math.max(place - page * PAGE_BYTES, 0);
       const end = Math.min(place + bytes - page * PAGE_BYTES, PAGE_BYTES);
-      for (let n = Math.floor(start / PIECE_BYTES); n * PIECE_BYTES < end; n++) {
-        for (const block of known.pieces[n] as Set<Block>) {
-          if (!this.#covers(block, place, bytes)) continue;
-          known.rewritten++;
+      for (let piece = pieceOf(start); piece <= pieceOf(end - 1); piece++) {
+        const there = known.pieces[piece];
+        if (!there) continue;
+        for (let at = there.length - 1; at >= 0; at--) {
+          const block = there[at] as Block;
+          if (!covers(block, place, bytes)) continue;
+          if (++known.rewritten > REWRITTEN) notePatch(known, block, place, bytes);
           this.withdraw(block);
           any = true;
         }
       }
-      if (known.blocks.size === 0 && ++known.idle > IDLE_WRITES) this.#byPage.delete(page);
+      if (known.blocks === 0 && (++known.idle > IDLE_WRITES || this.#bytes.lostPatience(page))) this.#forget(page);
     }
     return any;
   }
-  #covers({ place, firstBytes, second, bytes: length }: Block, at: number, bytes: number): boolean {
-    const overlaps = (start: number, length: number): boolean => at < start + length && start < at + bytes;
-    return overlaps(place, firstBytes) || (second >= 0 && overlaps(second, length - firstBytes));
-  }
 
   /** True when memory still holds the bytes that the block was decoded from. */
-  intact({ place, bytes, copy, firstBytes, second }: Block): boolean {
+  intact({ place, copy, firstBytes, second, ranges }: Block): boolean {
     const { u8 } = this.#memory;
-    for (let i = 0; i < bytes; i++) {
-      const at = i < firstBytes ? place + i : second + i - firstBytes;
-      if (u8[at] !== u8[copy + i]) return false;
+    for (let n = 0; n < ranges.length; n += 2) {
+      const from = ranges[n] as number;
+      const shift = second >= 0 && n === ranges.length - 2 ? copy + firstBytes - second : copy - place;
+      for (let at = from; at < (ranges[n + 1] as number); at++) if (u8[at] !== u8[at + shift]) return false;
     }
     return true;
   }
+}
+
+function covers({ ranges }: Block, at: number, bytes: number): boolean {
+  for (let n = 0; n < ranges.length; n += 2) if (at < (ranges[n + 1] as number) && (ranges[n] as number) < at + bytes) return true;
+  return false;
+}
+
+// A write that covers the beginning of a block is not one of a number in it.
+
+function notePatch({ patched }: CodePage, block: Block, place: number, bytes: number): void {
+  if (bytes > 8 || (place <= block.place && block.place < place + bytes)) return;
+  if (patched.size >= MOST_PATCHED) patched.clear();
+  patched.set(inPage(place), bytes);
 }

@@ -210,7 +210,7 @@ describe('code that changes', () => {
     expect(m.engine.holdsCode(0x1000)).toBe(false);
   });
   it('more code than the arena holds', () => {
-    const m = new FlatMachine(64, 4 << 20);
+    const m = new FlatMachine(64, 4 << 20, { arenaBytes: 1 << 20 });
     // 40,000 times `inc eax; jmp +0`, each in its own blocks; twice round.
     const count = 40_000;
     const code = m.memory.slice(0x10000, count * 4 + 1);
@@ -380,8 +380,8 @@ describe('segments', () => {
 });
 
 it('the jump cache is indexed alike from both sides', () => {
-  expect(jumpIndex(0x1234567n)).toBe((0x1234567 ^ 0x1234) & (JUMP_ENTRY.COUNT - 1));
-  expect(() => jumpIndex((1n << 64n) - 1n)).not.toThrow();
+  expect(jumpIndex(0x1234567)).toBe((0x1234567 ^ 0x1234) & (JUMP_ENTRY.COUNT - 1));
+  expect(jumpIndex(-1)).toBe((-1 ^ 0xfffff) & (JUMP_ENTRY.COUNT - 1));
 });
 
 it('a broken host is our fault, not the guest’s', () => {

@@ -4,9 +4,10 @@
 // back. What it does not know -- page tables, descriptors, interrupts -- it asks of its host, the rest of the processor.
 
 import { Fault, generalProtection, stackFault, VmExit } from '../faults.ts';
-import { lowHalf, PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
+import { PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { BlockMaker, blockKey, isCanonical, isCode64 } from './block-maker.ts';
+import { CodeBytes } from './code-bytes.ts';
 import { type Block, CodeCache } from './code-cache.ts';
 import {
   CONTEXT_EPOCH_AT,
@@ -20,7 +21,7 @@ import {
   RECORD_BYTES,
   TRANSLATED,
 } from './interpreter.ts';
-import { WORD, WORD_BYTES } from './micro-ops.ts';
+import { STATUS, WORD, WORD_BYTES } from './micro-ops.ts';
 import { ACCESS, type EngineHost, type EngineOptions, type Stop } from './surroundings.ts';
 import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';
 
@@ -36,7 +37,6 @@ interface Library {
  * better compiled code only when it is entered again.
  */
 const SLICE = 1 << 18;
-const NEXT_PAGE = BigInt(PAGE_BYTES);
 /** Place of the interpreter in the table of functions that run code. */
 const INTERPRETER = 0;
 /** A block is translated after it has been interpreted so often: by then that has cost about as much as the translation will. */
@@ -56,6 +56,7 @@ export class Engine {
   readonly #memory: PhysicalMemory;
   readonly #state: CpuState;
   readonly #host: EngineHost;
+  readonly #codeBytes: CodeBytes;
   readonly #cache: CodeCache;
   readonly #maker: BlockMaker;
   readonly #words: number;
@@ -67,6 +68,9 @@ export class Engine {
   readonly #heat: number;
   #attempts: Attempt[] = [];
   #attemptsAt = -1;
+  /** RIP as a linear address, in halves. See `#locate`. */
+  #low = 0;
+  #high = 0;
   /** Counts occasions on which decoded or translated code had to go. */
   #withdrawn = 0;
   #parked: Fault | VmExit | null = null;
@@ -76,13 +80,17 @@ export class Engine {
   readonly library: Library;
 
   constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, options: EngineOptions = {}) {
-    const { arenaBytes = 2 << 20, translate = true, heat = HEAT, ordinary = true } = options;
+    const { arenaBytes = 8 << 20, translate = true, heat = HEAT, ordinary = true } = options;
     this.#memory = memory;
     this.#state = state;
     this.#host = host;
     this.#words = memory.reserve(WORD_BYTES);
     this.#jumpCache = memory.reserve(JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
-    this.#cache = new CodeCache(memory, arenaBytes, () => this.#nextEpoch());
+    this.#codeBytes = new CodeBytes(memory);
+    this.#cache = new CodeCache(memory, arenaBytes, this.#codeBytes, {
+      onReuse: () => this.#nextEpoch(),
+      onNewPage: (page) => host.protectCode(page - memory.ramOffset),
+    });
     this.#maker = new BlockMaker(memory, state, host, this.#cache, ordinary);
     this.#clearJumpCache();
     const pages = memory.buffer.byteLength / 65536;
@@ -97,11 +105,11 @@ export class Engine {
     this.translator = new Translator({
       memory,
       machine: { pages, shared, state: state.base, words: this.#words },
+      codeBytes: this.#codeBytes,
       install: (slot, run) => this.#install(slot, run),
       imports: {
         ...exports,
         memory: memory.wasm,
-        miss: (linear: bigint, info: number, count: number) => this.#missInRegion(linear, info, count),
         allowsSegment: (segment: number, offset: bigint, bytes: number, access: number) =>
           Number(!this.#segmentAllows(segment, offset, bytes, access)),
       },
@@ -118,7 +126,8 @@ export class Engine {
    */
   run(): Stop {
     const state = this.#state;
-    state.setSlot(SLOT.NEXT_RIP, state.slot(SLOT.RIP));
+    state.setSlotHalves(SLOT.NEXT_RIP, state.slot32(SLOT.RIP), state.slotHigh(SLOT.RIP));
+    state.set32(OFFSET.CODE_BYTES, this.#codeBytes.base); // a reset clears the register file
     this.#refresh();
     let left: number = LEFT.BOUNDARY;
     for (;;) {
@@ -126,7 +135,7 @@ export class Engine {
       let start: { func: number; argument: number };
       try {
         this.#checkTarget();
-        state.setSlot(SLOT.RIP, state.slot(SLOT.NEXT_RIP));
+        state.setSlotHalves(SLOT.RIP, state.slot32(SLOT.NEXT_RIP), state.slotHigh(SLOT.NEXT_RIP));
         if (reason) return reason;
         start = this.#find(left === LEFT.INTERPRET);
       } catch (thrown) {
@@ -136,9 +145,9 @@ export class Engine {
       this.#setLimit();
       left = this.#enter(start.func, start.argument);
       if (left === LEFT.ABORT) {
-        const thrown = this.#parked;
+        const thrown = this.#word32(WORD.STATUS) === STATUS.PAGE_FAULT ? (this.#host.mmu?.ordinaryFault() ?? null) : this.#parked;
         this.#parked = null;
-        this.#setWord32(WORD.STATUS, 0);
+        this.#setWord32(WORD.STATUS, STATUS.NONE);
         return this.#stopFor(thrown);
       }
       if (left === LEFT.FAULT) {
@@ -177,8 +186,9 @@ export class Engine {
   /** A jump has left NEXT_RIP unchecked and RIP at itself; here is where a target outside the code segment or the address space becomes its fault. */
   #checkTarget(): void {
     const state = this.#state;
-    const next = state.slot(SLOT.NEXT_RIP);
-    const fine = isCode64(state) ? isCanonical(state, next) : next <= BigInt(state.segLimit(SEG.CS));
+    const high = state.slotHigh(SLOT.NEXT_RIP);
+    const shift = state.get32(OFFSET.CANONICAL_SHIFT);
+    const fine = isCode64(state) ? (high << shift) >> shift === (high | 0) : high === 0 && state.slot32(SLOT.NEXT_RIP) <= state.segLimit(SEG.CS);
     if (!fine) throw generalProtection();
   }
 
@@ -230,9 +240,9 @@ export class Engine {
 
   #park(thrown: unknown): void {
     if (!(thrown instanceof Fault || thrown instanceof VmExit)) throw thrown;
-    if (this.#word32(WORD.STATUS) !== 0) return; // of an access in two parts the first has failed already
+    if (this.#word32(WORD.STATUS) !== STATUS.NONE) return; // of an access in two parts the first has failed already
     this.#parked = thrown;
-    this.#setWord32(WORD.STATUS, 1);
+    this.#setWord32(WORD.STATUS, STATUS.PARKED);
   }
 
   #imports(): InterpreterImports {
@@ -280,6 +290,28 @@ export class Engine {
         this.#park(segment === SEG.SS ? stackFault() : generalProtection());
         return 1;
       },
+      deviceRead: (bytes) => {
+        try {
+          return this.#host.mmu?.readDevice(bytes) ?? 0;
+        } catch (thrown) {
+          this.#park(thrown);
+          return 0;
+        } finally {
+          this.#setLimit();
+        }
+      },
+      deviceWrite: (bytes, value) => {
+        try {
+          this.#host.mmu?.writeDevice(bytes, value >>> 0);
+          return 0;
+        } catch (thrown) {
+          this.#park(thrown);
+          return 1;
+        } finally {
+          this.#setLimit();
+        }
+      },
+      missInRegion: (linear, info, count) => this.#missInRegion(linear, info, count),
       portRead: (port, bytes) => this.#host.portRead(port, bytes),
       portWrite: (port, bytes, value) => this.#host.portWrite(port, bytes, value >>> 0),
       system: (index) => {
@@ -324,18 +356,17 @@ export class Engine {
   #find(interpret: boolean): { func: number; argument: number } {
     const state = this.#state;
     const mode = state.get32(OFFSET.MODE);
-    const rip = state.slot(SLOT.RIP);
-    const linear = isCode64(state) ? rip : BigInt.asUintN(32, rip + state.segBase(SEG.CS));
-    const place = this.#fetch(rip, linear);
-    if (place < 0) return interpreting(this.#maker.uncached(linear, mode, null));
+    this.#locate();
+    const place = this.#fetch();
+    if (place < 0) return interpreting(this.#maker.uncached(this.#linear(), mode, null));
     // Single steps get blocks of their own, so that they do not leave short blocks behind for those who run on.
     const single = state.getNumber(OFFSET.DEADLINE) - state.getNumber(OFFSET.ICOUNT) === 1;
-    const known = this.#cache.find(blockKey(place, mode, single));
-    const block = known && this.#stillGood(known, linear) ? known : this.#maker.make({ place, linear, mode, single }, this.#memoryEpoch);
-    if (!block) return interpreting(this.#maker.uncached(linear, mode, place));
+    const known = this.#cache.find(place, blockKey(place, mode, single));
+    const block = known && this.#stillGood(known) ? known : this.#maker.make(place, mode, single, this.#memoryEpoch);
+    if (!block) return interpreting(this.#maker.uncached(this.#linear(), mode, place));
     if (!single) {
-      const translation = this.#translation(rip, block);
-      this.#remember(rip, block, translation);
+      const translation = this.#translation(block);
+      this.#remember(block, translation);
       const time = this.#state.getNumber(OFFSET.DEADLINE) - this.#state.getNumber(OFFSET.ICOUNT);
       if (translation && !interpret && time >= MARGIN) return { func: translation.translation.slot, argument: translation.entry };
     }
@@ -344,13 +375,13 @@ export class Engine {
   }
 
   /** The translation of a block; made now if the block has become hot. */
-  #translation(rip: bigint, block: Block): { translation: Translation; entry: number } | null {
+  #translation(block: Block): { translation: Translation; entry: number } | null {
     const { translator } = this;
     if (!translator || block.second >= 0) return null;
     const mode = this.#state.get32(OFFSET.MODE);
     if (!(isCode64(this.#state) || mode & MODE.FLAT)) return null;
     const circumstances = { mode, bank: this.#state.get32(OFFSET.TLB) };
-    const found = translator.find(block.place, rip, circumstances);
+    const found = translator.holdsCode(block.place) ? translator.find(block.place, this.#state.slot(SLOT.RIP), circumstances) : null;
     if (found) {
       if (found.translation.checked === this.#memoryEpoch) return found;
       if (translator.intact(found.translation)) {
@@ -359,8 +390,11 @@ export class Engine {
       }
       translator.withdraw(found.translation);
     }
-    if (!this.#isHot(rip, block)) return null;
-    const made = translator.translate(block.place, rip, circumstances, this.#cache.startsOnPage(block.place), this.#memoryEpoch);
+    return this.#isHot(block) ? this.#translate(translator, block, circumstances) : null;
+  }
+  #translate(translator: Translator, block: Block, circumstances: { mode: number; bank: number }): { translation: Translation; entry: number } | null {
+    const known = this.#cache.startsOnPage(block.place);
+    const made = translator.translate(block.place, this.#state.slot(SLOT.RIP), circumstances, known, this.#memoryEpoch);
     if (!made) {
       block.heat = 0; // never again
       return null;
@@ -368,19 +402,17 @@ export class Engine {
     return { translation: made, entry: made.entries.get(block.place % PAGE_BYTES) as number };
   }
   /** True when the interpreter came back because the block's heat was used up. */
-  #isHot(rip: bigint, block: Block): boolean {
+  #isHot(block: Block): boolean {
     if (this.#heat === 0) return block.heat !== 0;
     if (block.heat < 0) {
       this.#setHeat(block);
       return false;
     }
     if (block.heat === 0) return false;
-    const entry = this.#entryOf(rip);
-    const { view } = this.#memory;
-    const isOurs =
-      view.getUint32(entry + JUMP_ENTRY.RECORD, true) === block.record &&
-      view.getInt32(entry + JUMP_ENTRY.CONTEXT, true) === this.#word32(WORD.CONTEXT);
-    if (!isOurs || view.getUint32(entry + JUMP_ENTRY.HEAT, true) !== 0) return false;
+    const entry = this.#entry();
+    const { i32 } = this.#memory;
+    const isOurs = i32[entry + (JUMP_ENTRY.RECORD >> 2)] === (block.record | 0) && i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] === this.#word32(WORD.CONTEXT);
+    if (!isOurs || i32[entry + (JUMP_ENTRY.HEAT >> 2)] !== 0) return false;
     // The page may have become a restless one meanwhile: then the block has to be hotter than it was told.
     const told = block.heat;
     this.#setHeat(block);
@@ -390,9 +422,9 @@ export class Engine {
     const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
     block.heat = Number.isFinite(times) ? times : 0;
   }
-  #entryOf(rip: bigint): number {
-    const linear = BigInt.asUintN(64, rip + this.#memory.view.getBigUint64(this.#words + WORD.CODE_BASE, true));
-    return this.#jumpCache + jumpIndex(linear) * JUMP_ENTRY.BYTES;
+  /** Index of the first word of the jump-cache entry for the code at RIP. */
+  #entry(): number {
+    return (this.#jumpCache + jumpIndex(this.#low) * JUMP_ENTRY.BYTES) >> 2;
   }
   #forgetSlot(slot: number): void {
     const { i32 } = this.#memory;
@@ -455,24 +487,39 @@ export class Engine {
     const blocks = this.#cache.written(place, bytes);
     const regions = this.translator?.written(place, bytes) ?? false;
     if (blocks || regions) this.#withdrawn++;
+    const page = Math.floor(place / PAGE_BYTES);
+    if (!this.#codeBytes.stored(page)) return;
+    this.#cache.account(page);
+    this.translator?.account(page);
   }
 
+  /** Works out where RIP is before it is cut to 32 bits, which is what the jump cache and the fetch page go by: RIP plus the base of the code. */
+  #locate(): void {
+    const low = this.#state.slot32(SLOT.RIP) + (this.#word32(WORD.CODE_BASE) >>> 0);
+    this.#low = low | 0;
+    this.#high = (this.#state.slotHigh(SLOT.RIP) + this.#word32(WORD.CODE_BASE + 4) + Number(low >= 2 ** 32)) | 0;
+  }
+  #linear(): bigint {
+    const low = BigInt(this.#low >>> 0);
+    return isCode64(this.#state) ? (BigInt(this.#high >>> 0) << 32n) | low : low;
+  }
   /** Buffer offset of the code at RIP. The TLB is consulted only if this is not the page that the last instruction came from. */
-  #fetch(rip: bigint, linear: bigint): number {
-    const { view } = this.#memory;
-    const page = BigInt.asUintN(64, rip + view.getBigUint64(this.#words + WORD.CODE_BASE, true)) & -NEXT_PAGE;
-    const low = lowHalf(linear);
-    if (view.getBigUint64(this.#words + WORD.FETCH_PAGE, true) === BigInt.asUintN(64, page)) return (low + this.#word32(WORD.FETCH_ADDEND)) >>> 0;
+  #fetch(): number {
+    const page = this.#low & -PAGE_BYTES;
+    if (this.#word32(WORD.FETCH_PAGE) === page && this.#word32(WORD.FETCH_PAGE + 4) === this.#high) {
+      return (this.#low + this.#word32(WORD.FETCH_ADDEND)) >>> 0;
+    }
     this.#forgetFetchPage();
-    const place = this.#host.fetch(linear);
+    const place = this.#host.fetch(this.#linear());
     if (place >= 0) {
-      view.setBigInt64(this.#words + WORD.FETCH_PAGE, BigInt.asIntN(64, page), true);
-      this.#setWord32(WORD.FETCH_ADDEND, (place - low) | 0);
+      this.#setWord32(WORD.FETCH_PAGE, page);
+      this.#setWord32(WORD.FETCH_PAGE + 4, this.#high);
+      this.#setWord32(WORD.FETCH_ADDEND, (place - this.#low) | 0);
     }
     return place;
   }
 
-  #stillGood(block: Block, linear: bigint): boolean {
+  #stillGood(block: Block): boolean {
     if (block.checked !== this.#memoryEpoch) {
       if (!this.#cache.intact(block)) {
         this.#cache.withdraw(block);
@@ -480,7 +527,7 @@ export class Engine {
       }
       block.checked = this.#memoryEpoch;
     }
-    if (block.second >= 0 && this.#maker.fetchNextPage(linear) !== block.second) {
+    if (block.second >= 0 && this.#maker.fetchNextPage(this.#linear()) !== block.second) {
       this.#cache.withdraw(block);
       return false;
     }
@@ -488,17 +535,17 @@ export class Engine {
   }
 
   /** Puts a block into the jump cache. */
-  #remember(rip: bigint, block: Block, found: { translation: Translation; entry: number } | null): void {
-    const { view } = this.#memory;
-    const linear = BigInt.asUintN(64, rip + view.getBigUint64(this.#words + WORD.CODE_BASE, true));
-    const entry = this.#entryOf(rip);
-    view.setBigUint64(entry + JUMP_ENTRY.LINEAR, linear, true);
-    view.setInt32(entry + JUMP_ENTRY.CONTEXT, this.#word32(WORD.CONTEXT), true);
-    view.setUint32(entry + JUMP_ENTRY.PLACE, block.place, true);
-    view.setUint32(entry + JUMP_ENTRY.RECORD, block.record, true);
-    view.setUint32(entry + JUMP_ENTRY.FUNC, found ? found.translation.slot : INTERPRETER, true);
-    view.setUint32(entry + JUMP_ENTRY.ARGUMENT, found ? found.entry : 0, true);
-    view.setUint32(entry + JUMP_ENTRY.HEAT, found ? 0 : Math.max(block.heat, 0), true);
+  #remember(block: Block, found: { translation: Translation; entry: number } | null): void {
+    const { i32 } = this.#memory;
+    const entry = this.#entry();
+    i32[entry] = this.#low;
+    i32[entry + 1] = this.#high;
+    i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] = this.#word32(WORD.CONTEXT);
+    i32[entry + (JUMP_ENTRY.PLACE >> 2)] = block.place;
+    i32[entry + (JUMP_ENTRY.RECORD >> 2)] = block.record;
+    i32[entry + (JUMP_ENTRY.FUNC >> 2)] = found ? found.translation.slot : INTERPRETER;
+    i32[entry + (JUMP_ENTRY.ARGUMENT >> 2)] = found ? found.entry : 0;
+    i32[entry + (JUMP_ENTRY.HEAT >> 2)] = found ? 0 : Math.max(block.heat, 0);
   }
   #clearJumpCache(): void {
     this.#memory.u8.fill(0xff, this.#jumpCache, this.#jumpCache + JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);

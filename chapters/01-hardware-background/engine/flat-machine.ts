@@ -8,6 +8,7 @@ import { Fault, undefinedOpcode, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
 import { PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
+import { INFO, TLB } from '../mmu/tlb.ts';
 import { AR, CpuState, CR4, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { ACCESS, Engine, type EngineHost, type EngineOptions, type Stop } from './engine.ts';
 import { writeFlags } from './flags.ts';
@@ -35,7 +36,7 @@ export class FlatMachine implements EngineHost {
   readonly #tlb: number;
 
   constructor(bits: 16 | 32 | 64 = 64, ramBytes = 1 << 20, options: EngineOptions = {}) {
-    this.memory = new PhysicalMemory({ ramBytes, privateBytes: 4 << 20 });
+    this.memory = new PhysicalMemory({ ramBytes, privateBytes: 16 << 20 });
     this.state = new CpuState(this.memory);
     this.#tlb = this.memory.reserve(TLB_ENTRY.BYTES * TLB_ENTRY.COUNT, PAGE_BYTES);
     this.limit = ramBytes;
@@ -96,6 +97,7 @@ export class FlatMachine implements EngineHost {
     const writable = access !== ACCESS.READ && !this.engine.holdsCode(physical);
     view.setBigInt64(entry + TLB_ENTRY.WRITE, writable ? page : -1n, true);
     view.setInt32(entry + TLB_ENTRY.ADDEND, ramOffset, true);
+    view.setInt32(entry + TLB.INFO, Number(page) >= this.readOnlyBelow ? INFO.MAY_WRITE : 0, true);
     return ramOffset + physical;
   }
   readSlow(linear: bigint, bytes: number, access: number): bigint {

@@ -3,6 +3,8 @@
 // Two kinds of thing are too long to stand at each place where they are needed, and too much a part of the engine to be in the library: the way into memory when the
 // TLB does not know, and arithmetic wider than WebAssembly's.
 
+import { WALKED } from '../mmu/ordinary-walk.ts';
+import { STATUS } from './micro-ops.ts';
 import {
   brIf,
   type Code,
@@ -15,6 +17,7 @@ import {
   type Local,
   loop,
   ret,
+  select,
   set,
   tee,
   unreachable,
@@ -33,8 +36,9 @@ export type Width = keyof typeof loadUnsigned;
 
 // ## The slow way into memory
 //
-// On a TLB miss the engine is asked for a translation. It either has one, and the access is made here after all; or the page is not ordinary
-// memory (or there are two of them) and TypeScript makes the access byte by byte; or there is a fault.
+// On a TLB miss there is first the ordinary walk. It may do, and the access is made here after all; or find a fault, or a device. If it declines, the engine is asked
+// for a translation. Either it has one; or the page is not ordinary memory (or there are two of them) and TypeScript makes the access byte by byte; or there
+// is a fault.
 
 export interface Memory {
   readonly loadMiss: Func;
@@ -42,24 +46,48 @@ export interface Memory {
   readonly loadVectorMiss: Func;
   readonly storeVectorMiss: Func;
 }
-export function memoryFunctions(module: WasmModule, imports: { translate: Func; readSlow: Func; writeSlow: Func }): Memory {
+interface MemoryImports {
+  readonly translate: Func;
+  readonly readSlow: Func;
+  readonly writeSlow: Func;
+  readonly deviceRead: Func;
+  readonly deviceWrite: Func;
+}
+/** `walk`: the library's function; `status`: the place of WORD.STATUS. */
+export function memoryFunctions(module: WasmModule, imports: MemoryImports, walk: Func, status: number): Memory {
   const bySize = (bytes: Local, make: (size: Width) => Code): Code =>
     ([8, 4, 2, 1] as const).map((size) => when(i32.eq(get(bytes), i32.const(size)), make(size)));
   const found = (at: Local): Code => i32.gt_u(get(at), i32.const(TRANSLATED.ABORT));
+  /** Walks. `use` a buffer offset, or a `device` of up to 4 bytes; leave with `refused` after a fault; go on when it is not as simple as that. */
+  const walked = (at: Local, linear: Local, bytes: Code, access: Code, use: Code, device: Code, refused: Code): Code => [
+    set(at, call(walk, get(linear), bytes, access)),
+    when(get(at), [
+      when(i32.gt_u(get(at), i32.const(WALKED.DEVICE)), [use, unreachable]),
+      when(i32.eq(get(at), i32.const(WALKED.FAULT)), [i32.store(i32.const(0), i32.const(STATUS.PAGE_FAULT), status), ret(refused)]),
+      device,
+    ]),
+  ];
+  const isSmall = (bytes: Local): Code => i32.le_u(get(bytes), i32.const(4));
   const loadMiss = module.function(['i64', 'i32', 'i32', 'i32'], ['i64'], (body, linear, bytes, access, stack) => {
     const at = body.local('i32');
+    const use = bySize(bytes as Local, (size) => ret(loadUnsigned[size](get(at))));
+    const device = when(isSmall(bytes as Local), ret(i64.extend_i32_u(call(imports.deviceRead, get(bytes as Local)))));
     return [
+      walked(at, linear as Local, get(bytes as Local), get(access as Local), use, device, i64.const(0n)),
       set(at, call(imports.translate, get(linear as Local), get(bytes as Local), get(access as Local), get(stack as Local))),
-      when(found(at), [bySize(bytes as Local, (size) => ret(loadUnsigned[size](get(at)))), unreachable]),
+      when(found(at), [use, unreachable]),
       when(i32.eqz(get(at)), ret(call(imports.readSlow, get(linear as Local), get(bytes as Local), get(access as Local)))),
       i64.const(0n),
     ];
   });
   const storeMiss = module.function(['i64', 'i32', 'i64', 'i32'], ['i32'], (body, linear, bytes, value, stack) => {
     const at = body.local('i32');
+    const use = bySize(bytes as Local, (size) => [storeBytes[size](get(at), get(value as Local)), ret(i32.const(0))]);
+    const device = when(isSmall(bytes as Local), ret(call(imports.deviceWrite, get(bytes as Local), i32.wrap_i64(get(value as Local)))));
     return [
+      walked(at, linear as Local, get(bytes as Local), i32.const(1), use, device, i32.const(1)),
       set(at, call(imports.translate, get(linear as Local), get(bytes as Local), i32.const(1), get(stack as Local))),
-      when(found(at), [bySize(bytes as Local, (size) => [storeBytes[size](get(at), get(value as Local)), ret(i32.const(0))]), unreachable]),
+      when(found(at), [use, unreachable]),
       when(i32.eqz(get(at)), ret(call(imports.writeSlow, get(linear as Local), get(bytes as Local), get(value as Local)))),
       i32.const(1),
     ];
@@ -72,6 +100,7 @@ export function memoryFunctions(module: WasmModule, imports: { translate: Func; 
     const [from, isStack] = [get(linear as Local), get(stack as Local)];
     const low = body.local('i64');
     return [
+      walked(at, linear as Local, i32.const(16), READ, ret(v128.load(get(at))), [], v128.const(0n, 0n)),
       set(at, call(imports.translate, from, i32.const(16), READ, isStack)),
       when(found(at), ret(v128.load(get(at)))),
       when(i32.ne(get(at), i32.const(TRANSLATED.SLOW)), ret(v128.const(0n, 0n))),
@@ -85,6 +114,7 @@ export function memoryFunctions(module: WasmModule, imports: { translate: Func; 
     const aborted = i32.eq(get(at), i32.const(TRANSLATED.ABORT));
     const WRITE = i32.const(1);
     return [
+      walked(at, linear as Local, i32.const(16), WRITE, [v128.store(get(at), what), ret(i32.const(0))], [], i32.const(1)),
       set(at, call(imports.translate, to, i32.const(16), WRITE, isStack)),
       when(found(at), [v128.store(get(at), what), ret(i32.const(0))]),
       when(aborted, ret(i32.const(1))),
@@ -97,6 +127,19 @@ export function memoryFunctions(module: WasmModule, imports: { translate: Func; 
     ];
   });
   return { loadMiss, storeMiss, loadVectorMiss, storeVectorMiss };
+}
+
+/** The same question by translated code: (linear, bytes | access << 8 | stack << 16, time) -> buffer offset, or 0: the instruction is left to the interpreter. */
+export function missFunction(module: WasmModule, walk: Func, ask: Func): Func {
+  return module.function(['i64', 'i32', 'f64'], ['i32'], (body, linear, info, count) => {
+    const at = body.local('i32');
+    const [bytes, access] = [0, 8].map((shift) => i32.and(i32.shr_u(get(info as Local), i32.const(shift)), i32.const(0xff))) as [Code, Code];
+    return [
+      set(at, call(walk, get(linear as Local), bytes, access)),
+      when(i32.eqz(get(at)), ret(call(ask, get(linear as Local), get(info as Local), get(count as Local)))),
+      select(get(at), i32.const(0), i32.gt_u(get(at), i32.const(WALKED.DEVICE))),
+    ];
+  });
 }
 
 // ## Wide multiplication and division

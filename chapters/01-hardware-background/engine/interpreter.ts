@@ -6,12 +6,26 @@
 //
 // Decoded code is a row of records of {{RECORD_BYTES}} bytes: the number of the micro-operation, up to three operands, an immediate.
 
-import { MODE, OFFSET, SLOT } from '../state.ts';
-import { divide, loadSigned, loadUnsigned, type Memory, memoryFunctions, multiplyHigh, storeBytes, type Width } from './interpreter-functions.ts';
-import { type Emitter, type Helpers, LIBRARY, MICRO_OPS, type Operand, OUTLINED, type StateAccess, WORD } from './micro-ops.ts';
+import { VECTOR } from '../faults.ts';
+import { ORDINARY, WALKED } from '../mmu/ordinary-walk.ts';
+import { MODE, OFFSET, SLOT, WATCH } from '../state.ts';
+import {
+  divide,
+  loadSigned,
+  loadUnsigned,
+  type Memory,
+  memoryFunctions,
+  missFunction,
+  multiplyHigh,
+  storeBytes,
+  type Width,
+} from './interpreter-functions.ts';
+import { arrive, DELIVERY } from './micro-ops/system.ts';
+import { type Emitter, type Helpers, LIBRARY, MICRO_OPS, type Operand, OUTLINED, STATUS, type StateAccess, WORD } from './micro-ops.ts';
 import {
   block,
   br,
+  brIf,
   brTable,
   type Code,
   call,
@@ -50,7 +64,7 @@ export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, C
  * function that is its translation (0: there is none) and that function's argument; how many more times it may be interpreted before it is called hot.
  */
 // biome-ignore format: table
-export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 8192 } as const;
+export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 32768 } as const;
 
 /** Translated code is entered only when it may run this many instructions: the end of a slice is interpreted, and stops where it must. */
 export const MARGIN = 1024;
@@ -88,6 +102,11 @@ export interface InterpreterImports extends WebAssembly.ModuleImports {
   system(index: number): number;
   portRead(port: number, bytes: number): number;
   portWrite(port: number, bytes: number, value: number): void;
+  /** At the device that a walk has found. Both return 0, and `deviceWrite` 1, when something has been parked. */
+  deviceRead(bytes: number): number;
+  deviceWrite(bytes: number, value: number): number;
+  /** For translated code, after a walk that has declined: a buffer offset, or 0. */
+  missInRegion(linear: bigint, info: number, count: number): number;
 }
 
 // ## Operands in memory
@@ -151,6 +170,7 @@ class InterpretedOperands extends ModuleState implements Emitter {
   readonly foresight = null;
   readonly next: Label = new Label();
   readonly found: Label = new Label();
+  readonly aborted: Label = new Label();
   readonly #memory: Memory;
   readonly #pc: Local;
   readonly #outlined: boolean;
@@ -372,7 +392,10 @@ class InterpretedOperands extends ModuleState implements Emitter {
     return this.#return(LEFT.BOUNDARY);
   }
   get abort(): Code {
-    return this.#return(LEFT.ABORT);
+    return this.#outlined ? this.#return(LEFT.ABORT) : br(this.aborted);
+  }
+  get giveUp(): Code {
+    return ret(i32.const(LEFT.ABORT));
   }
   #return(left: number): Code {
     return ret(i32.const(this.#outlined ? left + 1 : left));
@@ -398,12 +421,18 @@ function findCode(s: ModuleState, places: Places, leave: Code, found: (entry: Lo
   const word = (at: number): Code => i64.load(i32.const(0), places.words + at);
   const word32 = (at: number): Code => i32.load(i32.const(0), places.words + at);
   const inEntry = (at: number): Code => i32.load(get(entry), places.jumpCache + at);
+  const mode = s.field32(OFFSET.MODE);
   return [
     set(linear, i64.add(s.field(8 * SLOT.NEXT_RIP), word(WORD.CODE_BASE))),
     set(page, i64.and(get(linear), i64.const(-4096n))),
     when(i64.ne(get(page), word(WORD.FETCH_PAGE)), [
       set(entry, tlbEntry(s.field32(OFFSET.TLB), get(linear))),
-      when(i64.ne(i64.load(get(entry), TLB_ENTRY.EXEC), get(page)), leave),
+      when(i64.ne(i64.load(get(entry), TLB_ENTRY.EXEC), get(page)), [
+        // A walk, if this instruction is to be executed in any case, and its address needs no more than a look.
+        when(i64.ge_s(s.field(OFFSET.ICOUNT), word(WORD.LIMIT)), leave),
+        when(i32.and(i32.eqz(i32.and(mode, i32.const(MODE.FLAT))), i32.ne(i32.and(mode, i32.const(MODE.CODE)), i32.const(MODE.CODE64))), leave),
+        when(i32.le_u(s.call('walk', get(linear), i32.const(1), i32.const(FETCH)), i32.const(WALKED.DEVICE)), leave),
+      ]),
       i64.store(i32.const(0), get(page), places.words + WORD.FETCH_PAGE),
       i32.store(i32.const(0), i32.load(get(entry), TLB_ENTRY.ADDEND), places.words + WORD.FETCH_ADDEND),
     ]),
@@ -414,6 +443,7 @@ function findCode(s: ModuleState, places: Places, leave: Code, found: (entry: Lo
     found(entry),
   ];
 }
+const FETCH = 3;
 /** Address of the TLB entry of `linear`: its page number, modulo the number of entries, times their size. */
 function tlbEntry(bank: Code, linear: Code): Code {
   const shift = 12n - BigInt(Math.log2(TLB_ENTRY.BYTES));
@@ -469,9 +499,29 @@ function dispatch(e: InterpretedOperands, pc: Local, places: Places, type: numbe
   ];
 }
 
-/** Index of a linear address in the jump cache; the same function as above, in TypeScript. */
-export function jumpIndex(linear: bigint): number {
-  return Number((linear ^ (BigInt.asUintN(64, linear) >> 12n)) & BigInt(JUMP_ENTRY.COUNT - 1));
+// ## Page faults
+//
+// Programs fault by the million. If the handler can be reached in the ordinary way, there is no need to leave.
+
+/** Delivers the page fault that a walk has found, if that is why an instruction was abandoned, and falls through. Leaves if there is more to it. */
+function deliverPageFault(e: InterpretedOperands): Code {
+  const walker = e.local('i32');
+  const watched = i32.and(e.field32(OFFSET.WATCH), i32.const(WATCH.TRACE | WATCH.PAGE_FAULTS));
+  const code = i32.load(get(walker), ORDINARY.FAULT_CODE);
+  return [
+    when(i32.ne(e.word32(WORD.STATUS), i32.const(STATUS.PAGE_FAULT)), e.giveUp),
+    when(watched, e.giveUp),
+    set(walker, e.field32(OFFSET.WALKER)),
+    when(i32.eqz(e.call('deliver', i32.const(VECTOR.PF), i32.const(DELIVERY.RESUME), code, e.slotUnsigned(SLOT.RIP, 8))), e.giveUp),
+    e.setWord32(WORD.STATUS, i32.const(STATUS.NONE)),
+    e.setField(OFFSET.CR2, i64.load(get(walker), ORDINARY.FAULT_LINEAR)),
+    arrive(e),
+  ];
+}
+
+/** Index of a linear address in the jump cache, by its lower half; the same function as above, in TypeScript. */
+export function jumpIndex(low: number): number {
+  return (low ^ (low >>> 12)) & (JUMP_ENTRY.COUNT - 1);
 }
 
 /** Puts the interpreter together. Its export `run(record offset)` executes decoded code from there and returns one of {@link LEFT}. */
@@ -481,7 +531,10 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
     translate: module.import('translate', ['i64', 'i32', 'i32', 'i32'], ['i32']),
     readSlow: module.import('readSlow', ['i64', 'i32', 'i32'], ['i64']),
     writeSlow: module.import('writeSlow', ['i64', 'i32', 'i64'], ['i32']),
+    deviceRead: module.import('deviceRead', ['i32'], ['i32']),
+    deviceWrite: module.import('deviceWrite', ['i32', 'i32'], ['i32']),
   };
+  const missInRegion = module.import('missInRegion', ['i64', 'i32', 'f64'], ['i32']);
   const checkSegment = module.import('checkSegment', ['i32', 'i64', 'i32', 'i32'], ['i32']);
   const system = module.import('system', ['i32'], ['i32']);
   const portRead = module.import('portRead', ['i32', 'i32'], ['i32']);
@@ -497,7 +550,9 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
     library.set(name, func);
     module.export(name, func);
   }
-  const surroundings: Surroundings = { places, memory: memoryFunctions(module, imports), helpers, library };
+  const walk = library.get('walk') as Func;
+  const surroundings: Surroundings = { places, memory: memoryFunctions(module, imports, walk, places.words + WORD.STATUS), helpers, library };
+  module.export('miss', missFunction(module, walk, missInRegion));
   const outlined = new Map(
     [...OUTLINED].map((name) => {
       const meaning = MICRO_OPS.get(name) as (e: Emitter) => Code;
@@ -513,15 +568,18 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
     const e = new InterpretedOperands(surroundings, body, pc, false);
     const status = body.local('i32');
     const labels = [...MICRO_OPS.keys()].map(() => new Label());
+    const { aborted } = e;
     let code: Code = [brTable(i32.load16_u(get(pc), RECORD.OP), labels, labels[0] as Label)];
     [...MICRO_OPS].forEach(([name, meaning], index) => {
       e.begin();
       const func = outlined.get(name);
-      const does = func ? when(tee(status, call(func, get(pc))), ret(i32.sub(get(status), i32.const(1)))) : meaning(e);
+      const left = i32.sub(get(status), i32.const(1));
+      const outside = (): Code => when(tee(status, call(func as Func, get(pc))), [brIf(aborted, i32.eq(left, i32.const(LEFT.ABORT))), ret(left)]);
+      const does = func ? outside() : meaning(e);
       code = [block(labels[index] as Label, code), does, e.advance(i32.const(RECORD_BYTES)), br(e.next)];
     });
     e.begin();
-    return [e.reload(), loop(e.next, [block(e.found, code), dispatch(e, pc, places, type)]), unreachable];
+    return [e.reload(), loop(e.next, [block(e.found, [block(aborted, code), deliverPageFault(e)]), dispatch(e, pc, places, type)]), unreachable];
   });
   module.export('run', run);
   // Where translated code comes when it does not know how to go on. `interpret`: not to a translation, and in particular not back to its own.

@@ -18,8 +18,11 @@ import './micro-ops/strings.ts';
 import './micro-ops/system.ts';
 import './micro-ops/system-calls.ts';
 import './micro-ops/transfers.ts';
+import './micro-ops/beside-code.ts';
+import './micro-ops/walk.ts';
+import './micro-ops/translations.ts';
 
-export { define, type Emitter, type Helpers, MICRO_OPS, ONCE, type Operand, OUTLINED, WORD, WORD_BYTES } from './micro-ops/emitter.ts';
+export { define, type Emitter, type Helpers, MICRO_OPS, ONCE, type Operand, OUTLINED, STATUS, WORD, WORD_BYTES } from './micro-ops/emitter.ts';
 export { defineFunction, LIBRARY, type StateAccess } from './micro-ops/library.ts';
 export { INSN_OPS } from './micro-ops/transfers.ts';
 export { CONDITIONS } from './micro-ops/vocabulary.ts';

@@ -10,6 +10,15 @@ import type { SystemOp } from '../isa/system-ops.ts';
 /** Kinds of access, as the MMU is asked for them. A read-modify-write faults as a write. */
 export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2 } as const;
 
+/** What the interpreter's own walks of the page tables may come to, besides RAM. */
+interface WalkEnds {
+  /** The page fault that has been found. */
+  ordinaryFault(): Fault;
+  /** An access of up to 4 bytes at the device address that has been found. Values are unsigned. */
+  readDevice(bytes: number): number;
+  writeDevice(bytes: number, value: number): void;
+}
+
 /**
  * What the engine needs from the rest of the processor. Methods may throw Fault or VmExit: the instruction is abandoned, and `Engine.run` returns the
  * thrown value. While they run, RIP is the current instruction and NEXT_RIP the one that follows; a control transfer assigns NEXT_RIP.
@@ -35,6 +44,8 @@ export interface EngineHost {
   /** A port that the program may use, and that nobody wants to be asked about. Values are unsigned. */
   portRead(port: number, bytes: number): number;
   portWrite(port: number, bytes: number, value: number): void;
+  /** Who goes on where an ordinary walk ends. A host that leaves `OFFSET.WALKER` 0 needs none. */
+  readonly mmu?: WalkEnds;
   /** The RAM page at `hpa` has just come to hold decoded code: invalidate the write tag of every TLB entry (both banks) that maps it. */
   protectCode(hpa: number): void;
 }

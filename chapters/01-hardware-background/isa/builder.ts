@@ -52,11 +52,14 @@ export class Builder {
   /** True once a micro-operation has been emitted after which control never reaches the next record. */
   ended = false;
   #temporaries = 0;
+  readonly #immediateAt: number;
 
-  constructor(insn: Instruction, encoding: Encoding, mode: number) {
+  /** @param immediateAt buffer offset of an immediate that is to be loaded from the code each time, because the program rewrites it */
+  constructor(insn: Instruction, encoding: Encoding, mode: number, immediateAt = NONE) {
     this.insn = insn;
     this.operands = encoding.operands;
     this.mode = mode;
+    this.#immediateAt = immediateAt;
   }
 
   get code64(): boolean {
@@ -198,6 +201,11 @@ export class Builder {
 
   read(n: number, bytes = this.bytes(n)): Source {
     const spec = this.operands[n] as OperandSpec;
+    if (spec.kind === 'I' && this.#immediateAt !== NONE) {
+      const d = this.temporary();
+      this.emit(`code.${this.bytes(n)}`, { d, imm: BigInt(this.#immediateAt) });
+      return { at: d };
+    }
     if (spec.kind === 'I' || spec.kind === 'J') return { imm: this.insn.imm };
     if (spec.kind === 'k') return { imm: 1n };
     const register = this.registerOf(n);

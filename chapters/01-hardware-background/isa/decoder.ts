@@ -13,7 +13,16 @@ import { INSTRUCTION_SET, UNDEFINED } from './instruction-set.ts';
 export const LONGEST = 15;
 
 /** What the decoder found. `length`, when there is no instruction: 'more' bytes are needed than were given, or there are 'too-many'. */
-type Decoded = { readonly insn: Instruction; readonly encoding: Encoding } | 'more' | 'too-many';
+type Decoded =
+  | {
+      readonly insn: Instruction;
+      readonly encoding: Encoding;
+      /** How many bytes the displacement (or direct offset) takes, and how many the immediates behind it: they come last. */
+      readonly displacementBytes: number;
+      readonly immediateBytes: number;
+    }
+  | 'more'
+  | 'too-many';
 
 /** Encodings by opcode; those that demand a prefix come first. */
 const TABLE = new Map<number, Encoding[]>();
@@ -252,16 +261,22 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
   // Control and debug registers ignore mod: there is no memory form.
   const alwaysRegister = operands.some(({ kind }) => kind === 'C' || kind === 'D');
   let memory: MemoryOperand = { base: NONE, index: NONE, scale: 0, disp: 0n, stack: false };
+  let displacementBytes = 0;
   if (isMemory && !alwaysRegister && encoding !== UNDEFINED_ENCODING) {
+    const before = reader.length + Number(addressSize > 2 && (modrm & 7) === 4); // a SIB byte
     memory = addressSize === 2 ? memoryOperand16(reader, mod, modrm & 7) : memoryOperand32(reader, mod, modrm & 7, rex, codeSize);
+    displacementBytes = reader.length - before;
   }
 
   let imm = 0n;
   let selector = 0;
   let immediates = 0;
+  const behind = reader.length;
   for (const spec of operands) {
-    if (spec.kind === 'O') memory.disp = addressSize === 2 ? BigInt(reader.u16()) : addressSize === 4 ? BigInt(reader.u32()) : reader.i64();
-    else if (spec.kind === 'A') {
+    if (spec.kind === 'O') {
+      memory.disp = addressSize === 2 ? BigInt(reader.u16()) : addressSize === 4 ? BigInt(reader.u32()) : reader.i64();
+      displacementBytes = addressSize;
+    } else if (spec.kind === 'A') {
       imm = operandSize === 2 ? BigInt(reader.u16()) : BigInt(reader.u32());
       selector = reader.u16();
     } else if (spec.kind === 'I' || spec.kind === 'J') {
@@ -308,7 +323,8 @@ function decodeWith(reader: Reader, codeSize: Size): Decoded {
     immediate: operands.some(({ kind }) => kind === 'I'),
     selector,
   };
-  return { insn, encoding: chosen };
+  const immediateBytes = displacementBytes > 0 && !isMemory ? 0 : insn.length - behind; // a direct offset stands alone
+  return { insn, encoding: chosen, displacementBytes, immediateBytes };
 }
 
 /** Which segment register POP and LES and its relatives load: it is in the opcode. */

@@ -2,6 +2,7 @@
 //
 // What they do is TypeScript and comes later in this chapter; here is only how to recognise them.
 
+import { OFFSET } from '../state.ts';
 import type { Builder } from './builder.ts';
 import { systemInstruction } from './encoding.ts';
 
@@ -32,6 +33,18 @@ function popFlags(b: Builder): void {
   declineAt(b, change);
 }
 const port = (name: string) => (b: Builder) => b.emit(`${name}.${b.insn.bytes}`, { imm: b.insn.immediate ? b.insn.imm & 0xffn : -1n });
+const controlRegister: Readonly<Record<number, number>> = { 0: OFFSET.CR0, 2: OFFSET.CR2, 3: OFFSET.CR3, 4: OFFSET.CR4 };
+function loadCr(b: Builder): void {
+  if (b.insn.reg === 3) b.emit(`system.setCr3.${b.code64 ? 8 : 4}`, { a: 8 * b.insn.rm });
+}
+function readCr(b: Builder): void {
+  const at = controlRegister[b.insn.reg];
+  if (at !== undefined) b.emit(`system.getCr.${b.code64 ? 8 : 4}`, { d: 8 * b.insn.rm, imm: BigInt(at) });
+}
+function invlpg(b: Builder): void {
+  const { segment, addressSize } = b.insn;
+  if (b.isDirect(segment, addressSize, 0)) b.emit('system.invlpg', { a: b.offset() });
+}
 const returnToLong = (b: Builder): void => {
   if (b.insn.operandSize === 8) b.emit('system.sysret');
 };
@@ -59,8 +72,8 @@ export const SYSTEM = [
   systemInstruction('LES LDS LSS LFS LGS', 'C4 Gv,M no64; C5 Gv,M no64; 0FB2 Gv,M; 0FB4 Gv,M; 0FB5 Gv,M', 'loadFarPointer'),
 
   // Control and debug registers
-  systemInstruction('MOV CR', '0F22 Cv f64', 'movToCr'), // loads a control register
-  systemInstruction('MOV from CR', '0F20 Cv f64', 'movFromCr'), // stores a control register
+  systemInstruction('MOV CR', '0F22 Cv f64', 'movToCr', loadCr), // loads a control register
+  systemInstruction('MOV from CR', '0F20 Cv f64', 'movFromCr', readCr), // stores a control register
   systemInstruction('MOV DR', '0F23 Dv f64', 'movToDr'), // loads a debug register
   systemInstruction('MOV from DR', '0F21 Dv f64', 'movFromDr'), // stores a debug register
   systemInstruction('CLTS', '0F06', 'clts'), // clears CR0.TS
@@ -83,7 +96,7 @@ export const SYSTEM = [
   systemInstruction('ARPL', '63 Ew,Gw no64', 'arpl'), // raises a selector's RPL to another's
 
   // Translation and caches
-  systemInstruction('INVLPG', '0F01/7 M', 'invlpg'), // forgets a page's translations
+  systemInstruction('INVLPG', '0F01/7 M', 'invlpg', invlpg), // forgets a page's translations
   systemInstruction('INVPCID', '66.0F3882 Gy,M INVPCID', 'invpcid'), // forgets translations by address space
   systemInstruction('INVD', '0F08', 'invd'), // empties the caches
   systemInstruction('WBINVD', '0F09', 'wbinvd'), // writes the caches back and empties them

@@ -2,7 +2,8 @@
 //
 // Segmentation has produced a linear address; what remains is to find the byte. The interpreter looks into the TLB by itself and comes here when it
 // misses. So everything in this file may take its time, and can be written for the eye: find the entry at each level, stop at
-// the first that is absent or malformed, combine the rights, judge, and only then mark the path as used.
+// the first that is absent or malformed, combine the rights, judge, and only then mark the path as used. (Walks without surprises need not even come here:
+// `engine/micro-ops/walk.ts` is the same once more, for machines in a hurry, and knows when to leave off.)
 //
 // ::figure page-walk -- One walk, reference by reference, as the trace records it.
 
@@ -12,6 +13,7 @@ import { assert, highHalf, lowHalf, type PhysicalMemory } from '../physical-memo
 import { type CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
 import type { Trace } from '../trace.ts';
 import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker, type SecondStage } from './ept.ts';
+import { ORDINARY, STAGE2 } from './ordinary-walk.ts';
 import { canonicalHigh, ENTRY, FORMAT, type Format, NX_HIGH, PDPTE_RESERVED, PF, PHYSICAL_ADDRESS_BITS, PSE36_MASK, PSE36_SHIFT } from './paging.ts';
 import { BANK, TLB, Tlb } from './tlb.ts';
 
@@ -58,7 +60,10 @@ const PAIR = { ROOT: BANK.SUPERVISOR, GUEST: BANK.GUEST } as const;
 export class Mmu {
   readonly tlb: Tlb;
   /** PAE's four directory-pointer entries, as MOV to CR3 loaded them. */
-  readonly pdptes = new BigUint64Array(4);
+  readonly pdptes: BigUint64Array;
+  /** Buffer offset of what the interpreter needs to make ordinary walks by itself: see {@link ORDINARY}. */
+  readonly ordinary: number;
+  readonly #codePages: Uint8Array;
   readonly #host: MmuHost;
   readonly #memory: PhysicalMemory;
   readonly #state: CpuState;
@@ -89,6 +94,16 @@ export class Mmu {
     this.#state = host.state;
     this.tlb = new Tlb(host.memory);
     this.#ept = secondStage;
+    const { memory } = host;
+    this.ordinary = memory.reserve(ORDINARY.BYTES);
+    this.pdptes = new BigUint64Array(memory.buffer, this.ordinary + ORDINARY.PDPTES, 4);
+    const pages = memory.ramBytes / 4096;
+    const codePages = memory.reserve(pages);
+    this.#codePages = new Uint8Array(memory.buffer, codePages, pages);
+    memory.view.setInt32(this.ordinary + ORDINARY.EMPTY_BANK, this.tlb.offset(BANK.EMPTY), true);
+    memory.view.setInt32(this.ordinary + ORDINARY.RAM_OFFSET, memory.ramOffset, true);
+    memory.view.setBigInt64(this.ordinary + ORDINARY.RAM_BYTES, BigInt(memory.ramBytes), true);
+    memory.view.setInt32(this.ordinary + ORDINARY.CODE_PAGES, codePages, true);
   }
 
   // ## What the interpreter asks
@@ -129,8 +144,18 @@ export class Mmu {
   #mayWrite(lo: number, hi: number, user: boolean): number {
     const bank = this.#bank(user);
     const at = this.tlb.mayWrite(bank, lo, hi);
-    if (at >= 0 && !this.#host.holdsCode(at - this.#memory.ramOffset)) this.tlb.unprotect(bank, lo, hi);
+    const hpa = at - this.#memory.ramOffset;
+    if (at >= 0 && !this.#host.holdsCode(hpa)) {
+      this.tlb.unprotect(bank, lo, hi);
+      this.#codePages[Math.floor(hpa / 4096)] = 0;
+    }
     return at;
+  }
+
+  /** The RAM page at host physical address `page` has come to hold decoded code: writes to it must come by here. */
+  protectCode(page: number): void {
+    this.#codePages[page / 4096] = 1;
+    this.tlb.protect(page);
   }
 
   // A write tag says more than "writable": that D is set, here and in the second stage, and that no decoded code would become stale.
@@ -563,7 +588,43 @@ export class Mmu {
       this.tlb.flushBank(PAIR.GUEST);
       this.#smapTouched = false;
     }
+    this.#describeStages();
     return this.bank(user, slow);
+  }
+
+  /** Tells the interpreter's walk which second stage there is. */
+  #describeStages(): void {
+    const { view } = this.#memory;
+    const ept = this.#host.ept();
+    let stage: number = STAGE2.NONE;
+    if (ept) stage = !(this.#ept instanceof EptWalker) || !ept.executeOnly ? STAGE2.FOREIGN : ept.accessedDirty ? STAGE2.EPT_MARKS : STAGE2.EPT;
+    view.setInt32(this.ordinary + ORDINARY.STAGE2, stage, true);
+    if (!ept) return;
+    view.setInt32(this.ordinary + ORDINARY.EPT_ROOT, ept.root | 0, true);
+    view.setInt32(this.ordinary + ORDINARY.EPT_ROOT + 4, Math.floor(ept.root / 2 ** 32), true);
+  }
+
+  /** The page fault that the interpreter's walk has found. */
+  ordinaryFault(): Fault {
+    const { view } = this.#memory;
+    return new Fault(
+      VECTOR.PF,
+      view.getInt32(this.ordinary + ORDINARY.FAULT_CODE, true),
+      view.getBigUint64(this.ordinary + ORDINARY.FAULT_LINEAR, true),
+    );
+  }
+
+  /** A read of up to 4 bytes, by the interpreter's walk, where no RAM is. */
+  readDevice(bytes: number): number {
+    return Number(this.#host.bus.read(this.#deviceAddress(), bytes));
+  }
+  writeDevice(bytes: number, value: number): void {
+    this.#host.bus.write(this.#deviceAddress(), bytes, BigInt(value));
+  }
+  #deviceAddress(): number {
+    const { view } = this.#memory;
+    const at = this.ordinary + ORDINARY.DEVICE;
+    return view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
   }
 
   /** The bank for a privilege in the present world, as OFFSET.TLB would hold it. */

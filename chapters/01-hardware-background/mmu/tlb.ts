@@ -16,6 +16,9 @@
 // privilege changes banks. The processor's root and non-root operation have a pair each, so a short visit to the hypervisor costs the guest nothing.
 // And there is one bank that stays empty for ever. Selecting it sends every access to the slow path, where rare conditions are
 // tested that would be too dear to test always: alignment checks and data breakpoints.
+//
+// Behind its entries each bank keeps the accounts that make forgetting cheap. They lie in the same memory, because entries are filled by two: by the code in
+// this file, and by the interpreter, which makes ordinary walks by itself (`engine/micro-ops/walk.ts`).
 
 import { layout, u32le, u64le } from '../layout.ts';
 import type { PhysicalMemory } from '../physical-memory.ts';
@@ -40,8 +43,32 @@ const BANKS = 5;
 const BANK_BYTES = TLB.ENTRIES * TLB.ENTRY_BYTES;
 
 /** The information word: what invalidation needs to know of an entry. */
-const INFO = { GLOBAL: 1, MAY_WRITE: 2, SHIFT_AT: 8 } as const;
+export const INFO = { GLOBAL: 1, MAY_WRITE: 2, SHIFT_AT: 8 } as const;
 const SMALL_PAGE_SHIFT = 12;
+
+// A flush has to find what was filled, hence a log of slots. INVLPG has to find all parts of a large page, hence a note of where large pages have been: one bit
+// for each 4 MiB of a 32-bit address space, on which addresses above it are folded. A bit may be set for nothing; then a scan finds nothing.
+
+const LARGE_UNIT_SHIFT = 22;
+const LARGE_UNITS = 1024;
+const LOG_AT = BANK_BYTES;
+const HEAD_AT = LOG_AT + 2 * TLB.ENTRIES;
+/** What follows the entries of a bank, as offsets from its beginning. */
+export const ACCOUNT = {
+  LOG: LOG_AT, // slots filled since the last flush, 16 bits each
+  FILLED: HEAD_AT, // how many; past the end of the log means "too many: clear all"
+  HAS_LARGE: HEAD_AT + 4, // 1: a bit below may be set; 2: there is a page larger than a unit
+  LARGE: HEAD_AT + 64,
+  UNIT_SHIFT: LARGE_UNIT_SHIFT,
+  UNITS: LARGE_UNITS,
+} as const;
+const BANK_STRIDE = HEAD_AT + 4096;
+const [FILLED, HAS_LARGE, LARGE] = [ACCOUNT.FILLED >> 2, ACCOUNT.HAS_LARGE >> 2, ACCOUNT.LARGE >> 2];
+/** The bit of a linear address. */
+const unitOf = (lo: number, hi: number): number => {
+  const unit = (lo >>> LARGE_UNIT_SHIFT) | (hi << (32 - LARGE_UNIT_SHIFT));
+  return (unit ^ (unit >>> 10)) & (LARGE_UNITS - 1);
+};
 
 /** What a fill stores. */
 interface Translation {
@@ -57,33 +84,20 @@ interface Translation {
   readonly shift: number;
 }
 
-/** A large page: the bits of its linear address above its size, in two halves. */
-interface LargePage {
-  readonly number: number;
-  readonly hi: number;
-  readonly shift: number;
-}
-const LARGE_PAGES_LISTED = 32;
-
 /** The banks, in the private area of the machine's memory. */
 export class Tlb {
   readonly #words: Int32Array;
   readonly #ramOffset: number;
   readonly #banks: number[] = [];
-  // The slots filled since the last flush, so that flushing a nearly empty bank is cheap; `#filled` past the end means "too many: clear all".
-  readonly #log: Uint16Array[] = [];
-  readonly #filled = new Int32Array(BANKS);
-  // Large pages of which the bank holds, or has held, a part. A superset will do; null when there were too many to list.
-  readonly #large: (LargePage[] | null)[] = [];
+  readonly #logs: Uint16Array[] = [];
 
   constructor(memory: PhysicalMemory) {
     this.#words = memory.i32;
     this.#ramOffset = memory.ramOffset;
-    const start = memory.reserve(BANKS * BANK_BYTES, 4096);
+    const start = memory.reserve(BANKS * BANK_STRIDE, 4096);
     for (let bank = 0; bank < BANKS; bank++) {
-      this.#banks.push(start + bank * BANK_BYTES);
-      this.#log.push(new Uint16Array(TLB.ENTRIES));
-      this.#large.push([]);
+      this.#banks.push(start + bank * BANK_STRIDE);
+      this.#logs.push(new Uint16Array(memory.buffer, start + bank * BANK_STRIDE + ACCOUNT.LOG, TLB.ENTRIES));
       this.#clear(bank);
     }
   }
@@ -116,27 +130,38 @@ export class Tlb {
   fill(bank: number, lo: number, hi: number, t: Translation): void {
     const words = this.#words;
     const at = this.#at(bank, lo);
-    const count = this.#filled[bank] as number;
-    if (count < TLB.ENTRIES) (this.#log[bank] as Uint16Array)[count] = (lo >>> 12) & (TLB.ENTRIES - 1);
-    this.#filled[bank] = count + 1;
+    const account = this.#start(bank) + FILLED;
+    const count = words[account] as number;
+    if (count < TLB.ENTRIES) (this.#logs[bank] as Uint16Array)[count] = (lo >>> 12) & (TLB.ENTRIES - 1);
+    words[account] = count + 1;
     const page = lo & -4096;
     this.#tag(at + (TLB.READ_TAG >> 2), page, hi, t.readable);
     this.#tag(at + (TLB.WRITE_TAG >> 2), page, hi, t.writable);
     this.#tag(at + (TLB.EXEC_TAG >> 2), page, hi, t.executable);
     words[at + (TLB.ADDEND >> 2)] = (this.#ramOffset + t.page - page) | 0;
     words[at + (TLB.INFO >> 2)] = (t.global ? INFO.GLOBAL : 0) | (t.mayWrite ? INFO.MAY_WRITE : 0) | (t.shift << INFO.SHIFT_AT);
-    if (t.shift > SMALL_PAGE_SHIFT) this.#noteLarge(bank, lo >>> t.shift, hi | 0, t.shift);
+    if (t.shift > SMALL_PAGE_SHIFT) this.#noteLarge(bank, lo, hi, t.shift);
   }
 
-  #noteLarge(bank: number, number: number, hi: number, shift: number): void {
-    const list = this.#large[bank];
-    if (!list || list.some((page) => page.number === number && page.hi === hi && page.shift === shift)) return;
-    if (list.length === LARGE_PAGES_LISTED) this.#large[bank] = null;
-    else list.push({ number, hi, shift });
+  #noteLarge(bank: number, lo: number, hi: number, shift: number): void {
+    const words = this.#words;
+    const start = this.#start(bank);
+    const unit = unitOf(lo, hi);
+    words[start + HAS_LARGE] = (words[start + HAS_LARGE] as number) | (shift > LARGE_UNIT_SHIFT ? 2 : 1);
+    words[start + LARGE + (unit >> 5)] = (words[start + LARGE + (unit >> 5)] as number) | (1 << (unit & 31));
   }
-  #inLarge(bank: number, lo: number, hi: number): boolean {
-    const list = this.#large[bank];
-    return !list || list.some((page) => page.number === lo >>> page.shift && page.hi === (hi | 0));
+  #noteEntry(bank: number, at: number, shift: number): void {
+    const tag = this.#anyTag(at);
+    this.#noteLarge(bank, this.#words[tag] as number, this.#words[tag + 1] as number, shift);
+  }
+  /** The word where a tag of a non-empty entry begins: a page without read permission has an execute tag. */
+  #anyTag(at: number): number {
+    return this.#words[at] === -1 && this.#words[at + 1] === -1 ? at + 4 : at;
+  }
+  #inLarge(start: number, lo: number, hi: number): boolean {
+    const words = this.#words;
+    const unit = unitOf(lo, hi);
+    return (words[start + HAS_LARGE] as number) > 1 || (((words[start + LARGE + (unit >> 5)] as number) >> (unit & 31)) & 1) === 1;
   }
 
   #tag(word: number, page: number, hi: number, valid: boolean): void {
@@ -145,7 +170,11 @@ export class Tlb {
   }
 
   #at(bank: number, lo: number): number {
-    return ((this.#banks[bank] as number) >> 2) + ((lo >>> 12) & (TLB.ENTRIES - 1)) * (TLB.ENTRY_BYTES >> 2);
+    return this.#start(bank) + ((lo >>> 12) & (TLB.ENTRIES - 1)) * (TLB.ENTRY_BYTES >> 2);
+  }
+  /** Index of a bank's first word. */
+  #start(bank: number): number {
+    return (this.#banks[bank] as number) >> 2;
   }
 
   /** Forgets every entry of the pair that begins with `bank`. */
@@ -156,24 +185,32 @@ export class Tlb {
 
   /** Forgets every entry of one bank. */
   flushBank(bank: number): void {
-    const count = this.#filled[bank] as number;
+    const words = this.#words;
+    const start = this.#start(bank);
+    const count = words[start + FILLED] as number;
     if (count >= TLB.ENTRIES) this.#clear(bank);
     else {
-      const log = this.#log[bank] as Uint16Array;
-      const start = (this.#banks[bank] as number) >> 2;
+      const log = this.#logs[bank] as Uint16Array;
       for (let i = 0; i < count; i++) this.#drop(start + (log[i] as number) * (TLB.ENTRY_BYTES >> 2));
     }
-    this.#filled[bank] = 0;
-    if (this.#large[bank]?.length !== 0) this.#large[bank] = [];
+    words[start + FILLED] = 0;
+    this.#forgetLarge(start);
+  }
+  #forgetLarge(start: number): void {
+    const words = this.#words;
+    if (words[start + HAS_LARGE] === 0) return;
+    words.fill(0, start + LARGE, start + LARGE + (LARGE_UNITS >> 5));
+    words[start + HAS_LARGE] = 0;
   }
 
   #clear(bank: number): void {
-    const start = (this.#banks[bank] as number) >> 2;
+    const start = this.#start(bank);
     this.#words.fill(-1, start, start + (BANK_BYTES >> 2));
   }
 
   #drop(at: number): void {
-    this.#words.fill(-1, at, at + 6);
+    const words = this.#words;
+    for (let n = 0; n < 6; n++) words[at + n] = -1;
   }
 
   // A global page is one that every address space has: the kernel's. MOV to CR3 leaves its entries alone, which is the point of the bit.
@@ -181,20 +218,23 @@ export class Tlb {
   /** Forgets the entries of a pair that are not global. */
   flushNonGlobal(pair: number): void {
     for (const bank of [pair, pair + 1]) {
-      const log = this.#log[bank] as Uint16Array;
-      const start = (this.#banks[bank] as number) >> 2;
-      const count = this.#filled[bank] as number;
+      const log = this.#logs[bank] as Uint16Array;
+      const start = this.#start(bank);
+      const count = this.#words[start + FILLED] as number;
       const all = count >= TLB.ENTRIES;
+      this.#forgetLarge(start);
       let kept = 0;
       for (let i = 0; i < (all ? TLB.ENTRIES : count); i++) {
         const slot = all ? i : (log[i] as number);
         const at = start + slot * (TLB.ENTRY_BYTES >> 2);
         const word = this.#words[at + (TLB.INFO >> 2)] as number;
         if (this.#empty(at)) continue;
-        if (word & INFO.GLOBAL) log[kept++] = slot;
-        else this.#drop(at);
+        if (word & INFO.GLOBAL) {
+          log[kept++] = slot;
+          if (word >> INFO.SHIFT_AT > SMALL_PAGE_SHIFT) this.#noteEntry(bank, at, word >> INFO.SHIFT_AT);
+        } else this.#drop(at);
       }
-      this.#filled[bank] = kept;
+      this.#words[start + FILLED] = kept;
     }
   }
 
@@ -212,13 +252,13 @@ export class Tlb {
     for (const bank of [pair, pair + 1]) {
       const at = this.#at(bank, lo);
       this.#drop(at);
-      if (!this.#inLarge(bank, lo, hi)) continue;
-      const start = (this.#banks[bank] as number) >> 2;
+      const start = this.#start(bank);
+      if (!this.#inLarge(start, lo, hi)) continue;
       for (let entry = start; entry < start + (BANK_BYTES >> 2); entry += TLB.ENTRY_BYTES >> 2) {
         if (this.#empty(entry)) continue;
         const shift = (words[entry + (TLB.INFO >> 2)] as number) >> INFO.SHIFT_AT;
         if (shift <= SMALL_PAGE_SHIFT) continue;
-        const tag = words[entry] === -1 && words[entry + 1] === -1 ? entry + 4 : entry; // a page without read permission has an execute tag
+        const tag = this.#anyTag(entry);
         if ((words[tag + 1] as number) === (hi | 0) && (words[tag] as number) >>> shift === lo >>> shift) this.#drop(entry);
       }
     }
@@ -229,11 +269,11 @@ export class Tlb {
     const words = this.#words;
     const target = (this.#ramOffset + page) | 0;
     for (let bank = 0; bank < BANK.EMPTY; bank++) {
-      const count = this.#filled[bank] as number;
-      const start = (this.#banks[bank] as number) >> 2;
+      const start = this.#start(bank);
+      const count = words[start + FILLED] as number;
       const all = count >= TLB.ENTRIES;
       for (let i = 0; i < (all ? TLB.ENTRIES : count); i++) {
-        const at = start + (all ? i : ((this.#log[bank] as Uint16Array)[i] as number)) * (TLB.ENTRY_BYTES >> 2);
+        const at = start + (all ? i : ((this.#logs[bank] as Uint16Array)[i] as number)) * (TLB.ENTRY_BYTES >> 2);
         const write = at + (TLB.WRITE_TAG >> 2);
         const tag = words[write] as number;
         if (tag === -1 && words[write + 1] === -1) continue;

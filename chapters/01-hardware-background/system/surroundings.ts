@@ -52,6 +52,8 @@ export interface CpuOptions {
   readonly translate?: boolean;
   /** How often a block is interpreted before it is translated. */
   readonly heat?: number;
+  /** How much memory decoded code may take. */
+  readonly arenaBytes?: number;
   /** Initial APIC id: 0 is the bootstrap processor. */
   readonly apicId?: number;
   /** 57: the processor offers 5-level paging. */

@@ -131,6 +131,12 @@ export class VmxIntercepts implements Intercepts {
   get externalInterruptExiting(): boolean {
     return (this.#pin & PIN.mask.EXT_INTR_EXITING) !== 0;
   }
+  get watchesPageFaults(): boolean {
+    return ((this.#exceptions >>> VECTOR.PF) & 1) === 1 || this.#pageFaultMask !== 0 || this.#pageFaultMatch !== 0;
+  }
+  get watchesTranslations(): boolean {
+    return (this.#primary & (C.CR3_LOAD_EXITING | C.CR3_STORE_EXITING | C.INVLPG_EXITING)) !== 0;
+  }
   /** Boundaries must be looked at because a window is awaited. */
   get awaitsWindow(): boolean {
     return (this.#primary & (C.INTR_WINDOW_EXITING | C.NMI_WINDOW_EXITING)) !== 0;

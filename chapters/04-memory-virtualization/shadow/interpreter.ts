@@ -27,6 +27,8 @@ import type { ShadowContext } from './mmu.ts';
 /** In protected mode the hardware can probably take over soon: look after so many instructions. */
 const BURST = 16;
 const HOST_TIMER_VECTOR = 0xec;
+/** Memory for decoded code: what runs here is short. */
+const ARENA_BYTES = 1 << 20;
 
 /** The software processor: one for a kernel, like the hardware that it stands in for. */
 class SoftwareProcessor {
@@ -35,7 +37,7 @@ class SoftwareProcessor {
   #timerPending = false;
 
   constructor({ memory, cpu }: Hardware) {
-    this.cpu = new Cpu({ memory, ...(cpu.trace && { trace: cpu.trace }) });
+    this.cpu = new Cpu({ memory, arenaBytes: ARENA_BYTES, ...(cpu.trace && { trace: cpu.trace }) });
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.cpu.setInterruptSource({

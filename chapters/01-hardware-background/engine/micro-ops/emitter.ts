@@ -13,7 +13,7 @@ export const WORD = {
   CODE_BASE: 8, // added to NEXT_RIP to give a linear address: the base of CS, 0 in 64-bit code
   REP_BUDGET: 16, // iterations that the current REP instruction may still do before the next boundary
   CONTEXT: 24, // 32 bits: what must be equal for a jump-cache entry to be valid
-  STATUS: 28, // 32 bits: non-zero when a call into TypeScript has parked a Fault or VmExit
+  STATUS: 28, // 32 bits: one of STATUS
   VECTOR: 32, ERROR_CODE: 36, // 32 bits: a fault that a micro-operation raised; error code -1 when it has none
   ONE_ITERATION: 40, // 32 bits: REP instructions do a single iteration
   FETCH_ADDEND: 44, // 32 bits: what to add to a linear address in FETCH_PAGE to get a buffer offset
@@ -21,6 +21,9 @@ export const WORD = {
   FUNC: 56, ARGUMENT: 60, // 32 bits: what to call next, where there are no tail calls
 } as const;
 export const WORD_BYTES = 64;
+
+/** Nothing has happened; a call into TypeScript has parked a Fault or VmExit; a walk has found a page fault, which nobody knows yet. */
+export const STATUS = { NONE: 0, PARKED: 1, PAGE_FAULT: 2 } as const;
 
 /** Functions that micro-operations call because they are too long to write out at each place. */
 export interface Helpers {

@@ -12,6 +12,9 @@ for (const bytes of SIZES) {
   define(`mov.${bytes}`, (e) => e.set('d', bytes, e.getUnsigned('a', bytes)));
   define(`mov.${bytes}.i`, (e) => e.set('d', bytes, e.imm));
 }
+// An immediate that the program rewrites all the time is loaded from the code: the operand imm is its buffer offset.
+const loadSigned = { 1: i64.load8_s, 2: i64.load16_s, 4: i64.load32_s, 8: i64.load } as const;
+for (const bytes of SIZES) define(`code.${bytes}`, (e) => e.set('d', 8, loadSigned[bytes](i32.wrap_i64(e.imm))));
 for (const from of [1, 2, 4] as const) {
   for (const to of WIDE.filter((bytes) => bytes > from)) {
     define(`movzx.${from}.${to}`, (e) => e.set('d', to, e.getUnsigned('a', from)));

@@ -23,6 +23,8 @@ const MOST_ENTRIES = 250;
 /** An instruction as the engine decodes it. Null: there is none here that could be translated. */
 export interface Decoded {
   readonly length: number;
+  /** Bytes that must stay what they are: all, or all but an immediate that is loaded each time. */
+  readonly fixed: number;
   readonly micros: readonly Micro[];
   /** It ends in a micro-operation after which the next record is not reached. */
   readonly ended: boolean;
@@ -42,6 +44,7 @@ export interface Step {
   readonly rip: bigint;
   readonly next: bigint;
   readonly length: number;
+  readonly fixed: number;
   readonly micros: readonly Micro[];
   readonly transfer: Transfer;
 }
@@ -167,7 +170,7 @@ export function formRegion({ place, rip, mode, decode, translatable, known }: Su
           refused.add(offset);
           break;
         }
-        const { length, micros } = decoded;
+        const { length, fixed, micros } = decoded;
         const here = wrap(base + BigInt(offset));
         const next = wrap(here + BigInt(length));
         const transfer = micros.every(({ op }) => translatable(op)) ? transferOf(decoded, next) : null;
@@ -179,7 +182,7 @@ export function formRegion({ place, rip, mode, decode, translatable, known }: Su
           enter(after);
           break;
         }
-        steps.set(offset, { offset, rip: here, next, length, micros, transfer });
+        steps.set(offset, { offset, rip: here, next, length, fixed, micros, transfer });
         if (transfer.kind === 'next') {
           if (after < 0) break;
           offset = after;
@@ -252,10 +255,10 @@ export function formRegion({ place, rip, mode, decode, translatable, known }: Su
 
 function rangesOf(steps: ReadonlyMap<number, Step>): [number, number][] {
   const out: [number, number][] = [];
-  for (const { offset, length } of [...steps.values()].sort((a, b) => a.offset - b.offset)) {
+  for (const { offset, fixed } of [...steps.values()].sort((a, b) => a.offset - b.offset)) {
     const last = out[out.length - 1];
-    if (last && offset <= last[1]) last[1] = Math.max(last[1], offset + length);
-    else out.push([offset, offset + length]);
+    if (last && offset <= last[1]) last[1] = Math.max(last[1], offset + fixed);
+    else out.push([offset, offset + fixed]);
   }
   return out;
 }

@@ -8,6 +8,7 @@
 // waits longer each time; after {{PATIENCE}} times it is left to the interpreter.
 
 import { PAGE_BYTES, type PhysicalMemory } from '../../physical-memory.ts';
+import type { CodeBytes } from '../code-bytes.ts';
 import { compileRegion, isTranslatable, type Machine, Refusal } from './compile.ts';
 import { type Decoded, formRegion, type Region } from './region.ts';
 
@@ -26,6 +27,7 @@ export type CodeFunction = (argument: number) => number;
 interface TranslatorHost {
   readonly memory: PhysicalMemory;
   readonly machine: Machine;
+  readonly codeBytes: CodeBytes;
   /** Puts a function that runs code into a slot of the table (1 and up), or takes it out: then nothing may remember the slot any more. */
   install(slot: number, run: CodeFunction | null): void;
   /** What modules import: memory, library, and the ways back. */
@@ -87,6 +89,7 @@ export class Translator {
   /** The translation that can be entered at a place, and the number of the entry. */
   find(place: number, rip: bigint, circumstances: Circumstances): { translation: Translation; entry: number } | null {
     const offset = place % PAGE_BYTES;
+    if (!this.#byPage.has(place - offset)) return null;
     const known = this.#byKey.get(this.#key(place - offset, BigInt.asUintN(64, rip - BigInt(offset)), circumstances));
     if (!known) return null;
     for (let n = known.length - 1; n >= 0; n--) {
@@ -159,12 +162,21 @@ export class Translator {
     const onPage = this.#byPage.get(translation.page);
     if (onPage) onPage.add(translation);
     else this.#byPage.set(translation.page, new Set([translation]));
+    this.#accountFor(translation, 'add');
+  }
+  #accountFor({ page, ranges }: Translation, change: 'add' | 'remove'): void {
+    for (const [from, to] of ranges) this.#host.codeBytes[change](page + from, page + to);
+  }
+  /** Gives the account of a page's bytes what is translated there. */
+  account(page: number): void {
+    for (const translation of this.#byPage.get(page) ?? []) this.#accountFor(translation, 'add');
   }
 
   withdraw(translation: Translation): void {
     if (!this.#all.delete(translation)) return;
     const { key, page, slot } = translation;
     this.#bytes -= translation.bytes;
+    this.#accountFor(translation, 'remove');
     const left = (this.#byKey.get(key) ?? []).filter((other) => other !== translation);
     if (left.length > 0) this.#byKey.set(key, left);
     else this.#byKey.delete(key);
@@ -187,11 +199,11 @@ export class Translator {
         this.withdraw(translation);
         any = true;
       }
-      if (any) this.#account(page);
+      if (any) this.#blame(page);
     }
     return any;
   }
-  #account(page: number): void {
+  #blame(page: number): void {
     if (this.#withdrawals.size >= MOST_ACCOUNTS) this.#withdrawals.clear();
     this.#withdrawals.set(page, (this.#withdrawals.get(page) ?? 0) + 1);
   }

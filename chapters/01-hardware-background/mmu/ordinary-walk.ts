@@ -1,0 +1,38 @@
+// # What an ordinary walk needs to know
+//
+// The interpreter makes walks of the page tables by itself when nothing about them is unusual. Control registers it finds in the register file; the rest stands in a
+// block of memory that the MMU keeps up to date.
+
+/** Fields of the block, and its size. 32-bit unless noted. */
+export const ORDINARY = {
+  /** Buffer offset of the TLB bank that stays empty: with it in force every access is to be looked at. */
+  EMPTY_BANK: 0,
+  RAM_OFFSET: 4,
+  RAM_BYTES: 8, // 64-bit
+  /** Buffer offset of a byte for each page of RAM: not 0, if decoded code may have been made of it. */
+  CODE_PAGES: 16,
+  /** One of {@link STAGE2}. */
+  STAGE2: 20,
+  EPT_ROOT: 24, // 64-bit
+  PDPTES: 32, // four, 64-bit
+  /** What a walk leaves: error code and address of a page fault; the physical address of a device. */
+  FAULT_CODE: 64,
+  FAULT_LINEAR: 72, // 64-bit
+  DEVICE: 80, // 64-bit
+  /** What the second stage allows at the address translated last: bits of an EPT entry. */
+  ALLOWED: 88,
+  BYTES: 128,
+} as const;
+
+/** Which second stage is in force: none, one that only TypeScript can walk, Intel's, Intel's with accessed and dirty bits. */
+export const STAGE2 = { NONE: 0, FOREIGN: 1, EPT: 2, EPT_MARKS: 3 } as const;
+
+/** What a walk comes to. Anything larger is the buffer offset of the byte. */
+export const WALKED = {
+  /** It is unusual: TypeScript makes it, from the beginning. */
+  DECLINED: 0,
+  /** A page fault. Nothing has been changed. */
+  FAULT: 1,
+  /** There is no RAM at the address. */
+  DEVICE: 2,
+} as const;
