@@ -74,9 +74,13 @@ function linux32(image: LinuxImage, options: DoorOptions): BootPlan {
 /** Why a kernel has no such door; null when it has. */
 type Missing = (image: LinuxImage) => string | null;
 
-const no64: Missing = ({ has64BitEntry, version }) =>
+const ZIMAGE = 'it is a zImage, which only its own real-mode code can start';
+
+const no64: Missing = ({ has64BitEntry, version, loadedHigh }) =>
   has64BitEntry
-    ? null
+    ? loadedHigh
+      ? null
+      : ZIMAGE
     : knows(version, 'xloadflags')
       ? 'its xloadflags have no XLF_KERNEL_64: it is a 32-bit kernel'
       : `it follows boot protocol ${versionName(version)}, and the 64-bit entry came with 2.12`;
@@ -86,7 +90,7 @@ const no32: Missing = ({ version, loadedHigh }) =>
     ? `it follows boot protocol ${versionName(version)}, and a page of parameters came with 2.02`
     : loadedHigh
       ? null
-      : 'it is a zImage, which only its own real-mode code can start';
+      : ZIMAGE;
 
 const door = (name: string, missing: Missing, plan: (image: LinuxImage, options: DoorOptions) => BootPlan): Door => ({
   name,
