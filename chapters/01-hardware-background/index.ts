@@ -260,7 +260,10 @@ export function smallestProgram(): SmallestProgram {
 // what it runs and looks at the world whenever it comes back.
 //
 // ::include engine/code-cache.ts
-// ::include engine/known-instructions.ts
+// ::include engine/code-bytes.ts
+// ::include engine/micro-ops/beside-code.ts
+// ::include engine/draft.ts
+// ::include engine/instruction-shapes.ts
 // ::include engine/interpreter-functions.ts
 // ::include engine/interpreter.ts
 // ::include engine/surroundings.ts

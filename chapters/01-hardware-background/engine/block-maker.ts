@@ -26,7 +26,8 @@ const NEXT_PAGE = BigInt(PAGE_BYTES);
 type Decoded = Exclude<ReturnType<typeof decode>, string>;
 
 /** What a block is filed under in its page. */
-export const blockKey = (place: number, mode: number, single: boolean): number => (place % PAGE_BYTES) * 64 + (mode & DECODING_MODE) * 2 + Number(single);
+export const blockKey = (place: number, mode: number, single: boolean): number =>
+  (place % PAGE_BYTES) * 64 + (mode & DECODING_MODE) * 2 + Number(single);
 export const isCode64 = (state: CpuState): boolean => (state.get32(OFFSET.MODE) & MODE.CODE) === MODE.CODE64;
 export const isCanonical = (state: CpuState, address: bigint): boolean =>
   BigInt.asUintN(64, BigInt.asIntN(64 - state.get32(OFFSET.CANONICAL_SHIFT), address)) === address;
@@ -84,7 +85,10 @@ export class BlockMaker {
         if (n > 0) break; // it gets a block of its own, and may fault only when it is reached
         if (decoded === 'more') return this.#across(place, mode, single, epoch);
         draft.append(this.#overlong(mode));
-        return this.#cache.add({ key, place, code: u8, start: place, end: place + LONGEST, firstBytes: LONGEST, second: -1, loose, draft, system }, epoch);
+        return this.#cache.add(
+          { key, place, code: u8, start: place, end: place + LONGEST, firstBytes: LONGEST, second: -1, loose, draft, system },
+          epoch,
+        );
       }
       const { length } = decoded.insn;
       const immediate = looseIn(decoded, at, patches);

@@ -27,8 +27,9 @@ import { type CodeFunction, type Translation, Translator } from './translator/tr
 
 export { ACCESS, type EngineHost, type EngineOptions, type Stop } from './surroundings.ts';
 
-/** What TypeScript calls of the library. See micro-ops/system.ts. */
+/** What TypeScript calls of the library. See micro-ops/system.ts and walk.ts. */
 interface Library {
+  walk(linear: bigint, bytes: number, access: number): number;
   deliver(vector: number, kind: number, errorCode: number, returnTo: bigint): number;
 }
 
@@ -392,7 +393,11 @@ export class Engine {
     }
     return this.#isHot(block) ? this.#translate(translator, block, circumstances) : null;
   }
-  #translate(translator: Translator, block: Block, circumstances: { mode: number; bank: number }): { translation: Translation; entry: number } | null {
+  #translate(
+    translator: Translator,
+    block: Block,
+    circumstances: { mode: number; bank: number },
+  ): { translation: Translation; entry: number } | null {
     const known = this.#cache.startsOnPage(block.place);
     const made = translator.translate(block.place, this.#state.slot(SLOT.RIP), circumstances, known, this.#memoryEpoch);
     if (!made) {
@@ -411,7 +416,8 @@ export class Engine {
     if (block.heat === 0) return false;
     const entry = this.#entry();
     const { i32 } = this.#memory;
-    const isOurs = i32[entry + (JUMP_ENTRY.RECORD >> 2)] === (block.record | 0) && i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] === this.#word32(WORD.CONTEXT);
+    const isOurs =
+      i32[entry + (JUMP_ENTRY.RECORD >> 2)] === (block.record | 0) && i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] === this.#word32(WORD.CONTEXT);
     if (!isOurs || i32[entry + (JUMP_ENTRY.HEAT >> 2)] !== 0) return false;
     // The page may have become a restless one meanwhile: then the block has to be hotter than it was told.
     const told = block.heat;

@@ -13,6 +13,7 @@ import type { Micro } from '../isa/builder.ts';
 import type { decode } from '../isa/decoder.ts';
 import type { Encoding } from '../isa/encoding.ts';
 import type { Instruction } from '../isa/instruction.ts';
+import { assert } from '../physical-memory.ts';
 import { Draft, RECORD_WORDS } from './draft.ts';
 
 /** An instruction, as the decoder gives it. */
@@ -111,7 +112,9 @@ export class InstructionShapes {
       const record = start + blank.at;
       const end = at + shape.length;
       const value =
-        blank.source === IMMEDIATE ? signedBefore(code, end, shape.immediateBytes) : signedBefore(code, end - shape.immediateBytes, shape.displacementBytes);
+        blank.source === IMMEDIATE
+          ? signedBefore(code, end, shape.immediateBytes)
+          : signedBefore(code, end - shape.immediateBytes, shape.displacementBytes);
       out[record + 2] = (value + blank.plus) | 0;
       if (blank.form === WIDE) out[record + 3] = value >> 31;
     }
@@ -159,6 +162,7 @@ export class InstructionShapes {
         this.#next[entry] = fresh;
       }
       node = this.#next[entry] as number;
+      assert(node < LEAF, 'one instruction is the beginning of another');
     }
     return node * FAN + (code[at + length - 1] as number);
   }
