@@ -15,9 +15,11 @@ class NodeStream implements HostStream {
   onEnd: () => void = () => {};
   onClose: (whole: boolean) => void = () => {};
   readonly #socket: Socket;
+  readonly #arrived: () => void;
 
   constructor(socket: Socket, arrived: () => void) {
     this.#socket = socket;
+    this.#arrived = arrived;
     let [ended, failed] = [false, false];
     socket.setNoDelay(true);
     socket.on('connect', () => {
@@ -43,7 +45,9 @@ class NodeStream implements HostStream {
   }
   write(bytes: Uint8Array, done: () => void): void {
     this.#socket.write(bytes, (error) => {
-      if (!error) done();
+      if (error) return; // which ends it, and is told there
+      done();
+      this.#arrived();
     });
   }
   end(): void {

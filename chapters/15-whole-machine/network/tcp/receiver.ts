@@ -64,12 +64,12 @@ export class Receiver {
     return positionOf(sequence, this.start, this.next);
   }
 
-  // A scaled field counts in units, so the edge that it tells lies on one. Rounding down could take a few bytes back; then it is rounded up.
+  // A scaled field counts in units, and is rounded down. The edge that it tells may then lie a few bytes before one that was told earlier; those bytes are
+  // taken all the same (RFC 7323). Rounded up, the edge would creep a little with every segment, past what there is room for.
   /** Makes a promise: the value for the window field. A SYN's is never scaled. */
   promise(isSyn = false): number {
     const scale = isSyn ? 0 : this.#scale;
-    const room = Math.max(0, this.#capacity - this.#held);
-    const value = Math.min(0xffff, Math.max(room >> scale, Math.ceil(this.window / 2 ** scale)));
+    const value = Math.min(0xffff, (this.#capacity - this.#held) >> scale);
     this.#edge = Math.max(this.#edge, this.next + value * 2 ** scale);
     return value;
   }
