@@ -197,8 +197,10 @@ conforming_entry:
   TRY gate.dpl, FAR_CALL RPL3(GATE)
   CALL_GATE GATE, door, KCODE, GATE_TYPE
   PROBE
-1: FAR_CALL RPL3(GATE) // ring 0 itself, in the name of ring 3
-  CAUGHT gate.rpl
+  FAR_CALL RPL3(GATE) // ring 0 itself, in the name of ring 3
+  RESUME
+  OBS gate.rpl.vector, [trap_vector]
+  OBS gate.rpl.error, [trap_error]
   CALL_GATE GATE, door, KCODE, GATE_TYPE | 0x60
   and byte ptr [rb_gdt + GATE + 5], 0x7f
   TRY gate.absent, FAR_CALL RPL3(GATE)
