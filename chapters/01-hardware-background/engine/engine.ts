@@ -22,7 +22,7 @@ import {
   TRANSLATED,
 } from './interpreter.ts';
 import { STATUS, WORD, WORD_BYTES } from './micro-ops.ts';
-import { ACCESS, type EngineHost, type EngineOptions, type Stop } from './surroundings.ts';
+import { ACCESS, type EngineHost, type EngineOptions, type EngineSizes, type Stop } from './surroundings.ts';
 import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';
 
 export { ACCESS, type EngineHost, type EngineOptions, type Stop } from './surroundings.ts';
@@ -561,6 +561,13 @@ export class Engine {
     this.#epoch = (this.#epoch + 1) % EPOCHS;
     if (this.#epoch === 0) this.#clearJumpCache();
     this.#refresh();
+  }
+
+  /** How much is kept of decoded and translated code: counts, but for `records` and `modules`, which are bytes. */
+  get sizes(): EngineSizes {
+    const { blocks, codePages, records } = this.#cache;
+    const { regions = 0, bytes = 0, compiled = 0 } = this.translator ?? {};
+    return { blocks, codePages, records, shapes: this.#maker.shapes, regions, modules: bytes, compiled, slots: this.#functions.length };
   }
 
   // ## What others must tell
