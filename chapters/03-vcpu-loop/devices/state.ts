@@ -39,19 +39,24 @@ export class StateWriter {
   }
 
   u8(value: number): void {
-    this.#view.setUint8(this.#grow(1), value);
+    const at = this.#grow(1); // may have moved everything
+    this.#view.setUint8(at, value);
   }
   u32(value: number): void {
-    this.#view.setUint32(this.#grow(4), value, true);
+    const at = this.#grow(4);
+    this.#view.setUint32(at, value, true);
   }
   f64(value: number): void {
-    this.#view.setFloat64(this.#grow(8), value, true);
+    const at = this.#grow(8);
+    this.#view.setFloat64(at, value, true);
   }
   u64(value: bigint): void {
-    this.#view.setBigUint64(this.#grow(8), value, true);
+    const at = this.#grow(8);
+    this.#view.setBigUint64(at, value, true);
   }
   bytes(value: Uint8Array): void {
-    this.#bytes.set(value, this.#grow(value.length));
+    const at = this.#grow(value.length);
+    this.#bytes.set(value, at);
   }
   /** The length, and the bytes. */
   blob(value: Uint8Array): void {
@@ -101,8 +106,12 @@ export class StateReader {
     return this.#view.getBigUint64(this.#take(8), true);
   }
   bytes(length: number): Uint8Array {
+    return this.view(length).slice();
+  }
+  /** The bytes where they are. */
+  view(length: number): Uint8Array {
     const at = this.#take(length);
-    return this.#bytes.slice(at, at + length);
+    return this.#bytes.subarray(at, at + length);
   }
   blob(most: number): Uint8Array {
     const length = this.u32();
