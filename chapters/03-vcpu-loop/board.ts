@@ -59,6 +59,8 @@ export interface BoardOptions<C extends Chassis = Platform> {
   readonly prepare?: (board: BareBoard) => void;
   /** What CPUID says to processor `id`, from what it would say. */
   readonly cpuid?: (entries: readonly CpuidEntry[], id: number, count: number) => readonly CpuidEntry[];
+  /** Called for each processor whenever a program is loaded, before it gets the program's state: what firmware would have set in it. */
+  readonly start?: (vcpu: Vcpu) => void;
   /** Whether {@link Board.reset} will be used: the state at power-on is then kept. */
   readonly resettable?: boolean;
   /** The devices' timers, over the kernel's clock. */
@@ -115,6 +117,7 @@ export class Board<C extends Chassis = Platform> {
   /** What waits for each processor. */
   protected readonly attention: readonly Attention[];
   readonly #lowBytes: number;
+  readonly #start: (vcpu: Vcpu) => void;
   readonly #powerOn: readonly (() => void)[];
   #plan: BootPlan | null = null;
   #alarm: number | null = null;
@@ -132,6 +135,7 @@ export class Board<C extends Chassis = Platform> {
     this.trace = trace;
     this.timers = options.timers ?? null;
     this.#lowBytes = layout.lowBytes;
+    this.#start = options.start ?? (() => {});
     const small = options.chassis ? null : new Platform({ trace, onByte });
     this.platform = options.chassis ?? (small as Chassis as C); // C is what the caller gave, and without one it is Platform
     small?.serial.send(input);
@@ -185,6 +189,7 @@ export class Board<C extends Chassis = Platform> {
       this.kernel.stored?.(this.hva + gpa, memoryBytes);
     }
     for (const vcpu of this.vcpus) {
+      this.#start(vcpu);
       vcpu.setSregs(plan.sregs);
       vcpu.setRegs(vcpu.id === 0 ? plan.regs : { ...plan.regs, rdx: SECOND_PROCESSOR | BigInt(vcpu.id) });
     }

@@ -57,6 +57,7 @@ const FEATURE_7_EBX = {
   SMAP: 20,
 } as const;
 const FEATURE_7_ECX = { UMIP: 2, LA57: 16 } as const;
+const FEATURE_7_EDX = { ARCH_CAPABILITIES: 29 } as const;
 const FEATURE_D1_EAX = { XSAVEOPT: 0 } as const;
 const FEATURE_EXT1_EDX = { SYSCALL: 11, NX: 20, PAGE1GB: 26, RDTSCP: 27, LM: 29 } as const;
 const FEATURE_EXT1_ECX = { LAHF64: 0, LZCNT: 5 } as const;
@@ -91,7 +92,7 @@ export function modelCpuid(cpu: Cpu, leaf: number, subleaf: number): CpuidResult
     case 5:
       return [64, 64, 0, 0]; // MONITOR's line, smallest and largest
     case 7:
-      return subleaf === 0 ? [0, set(FEATURE_7_EBX), features7Ecx(cpu), 0] : NOTHING;
+      return subleaf === 0 ? [0, set(FEATURE_7_EBX), features7Ecx(cpu), set(FEATURE_7_EDX)] : NOTHING;
     // The components of XCR0, the bytes of a block with those that are enabled, and with all. The two that there are were FXSAVE's, and have their place always.
     // @clause x86.cpuid.xsave
     case 0xd:

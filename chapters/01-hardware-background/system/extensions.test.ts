@@ -246,6 +246,15 @@ describe('MTRRs', () => {
   ])('%s', (_name, index, value, exception) => expect(write(index, value)).toBe(exception));
 });
 
+it('says that it does not speculate, and nobody can write that', () => {
+  const lab = new Lab('long', 0);
+  expect((modelCpuid(lab.cpu, 7, 0)[3] >>> 29) & 1).toBe(1);
+  // RDCL_NO, MDS_NO, and not what was never asked for: IBRS_ALL, which speaks of a register that is not here.
+  expect([0, 5, 1].map((bit) => (lab.cpu.readMsr(0x10a) >> BigInt(bit)) & 1n)).toEqual([1n, 1n, 0n]);
+  lab.state.setSlotNumber(SLOT.RCX, 0x10a);
+  expect(lab.firstException([0x0f, 0x30])).toBe('#GP(0)');
+});
+
 describe('RDRAND and RDSEED', () => {
   const draw = (code: readonly number[]): { values: bigint[]; flags: number } => {
     const lab = new Lab('long', 0);

@@ -10,6 +10,7 @@
 
 import { PHYSICAL_ADDRESS_BITS } from '../../01-hardware-background/mmu/paging.ts';
 import { EFER, OFFSET } from '../../01-hardware-background/state.ts';
+import { ARCH_CAPABILITIES } from '../../01-hardware-background/system/msrs.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { KvmMsrEntry, KvmMsrs } from '../abi/registers.ts';
 import { ERRNO } from '../errno.ts';
@@ -18,7 +19,7 @@ import type { SoftVcpu } from './vcpu.ts';
 
 // biome-ignore format: table
 export const MSR = {
-  TSC: 0x10, APIC_BASE: 0x1b, FEATURE_CONTROL: 0x3a, TSC_ADJUST: 0x3b, UCODE_REV: 0x8b, MTRR_CAP: 0xfe, SYSENTER_CS: 0x174, SYSENTER_ESP: 0x175,
+  TSC: 0x10, APIC_BASE: 0x1b, FEATURE_CONTROL: 0x3a, TSC_ADJUST: 0x3b, UCODE_REV: 0x8b, MTRR_CAP: 0xfe, ARCH_CAPABILITIES: 0x10a, SYSENTER_CS: 0x174, SYSENTER_ESP: 0x175,
   SYSENTER_EIP: 0x176, MCG_CAP: 0x179, MCG_STATUS: 0x17a, MISC_ENABLE: 0x1a0, DEBUGCTL: 0x1d9, MTRR_PHYS_BASE0: 0x200, PAT: 0x277, MTRR_DEF_TYPE: 0x2ff,
   EFER: 0xc0000080, STAR: 0xc0000081, LSTAR: 0xc0000082, CSTAR: 0xc0000083, SFMASK: 0xc0000084, FS_BASE: 0xc0000100, GS_BASE: 0xc0000101,
   KERNEL_GS_BASE: 0xc0000102, TSC_AUX: 0xc0000103,
@@ -134,6 +135,16 @@ const UCODE_REGISTER: MsrRegister = {
   },
 };
 
+// What the processor is spared, a guest is told, unless its VMM strikes it out: the guest may move to a processor that is not.
+
+const ARCH_CAPABILITIES_REGISTER: MsrRegister = {
+  get: (vcpu) => vcpu.msrs.get(MSR.ARCH_CAPABILITIES) ?? ARCH_CAPABILITIES,
+  set(vcpu, value, host) {
+    if (host) vcpu.msrs.set(MSR.ARCH_CAPABILITIES, value);
+    return host;
+  },
+};
+
 const registers = new Map<number, MsrRegister>([
   [MSR.SYSENTER_CS, inVmcs(FIELD.GUEST_SYSENTER_CS, (value) => value < 1n << 32n)],
   [MSR.SYSENTER_ESP, inVmcs(FIELD.GUEST_SYSENTER_ESP, canonical)],
@@ -149,6 +160,7 @@ const registers = new Map<number, MsrRegister>([
   [MSR.TSC_ADJUST, TSC_ADJUST_REGISTER],
   [MSR.MISC_ENABLE, inKernel(MSR.MISC_ENABLE, 1n)],
   [MSR.UCODE_REV, UCODE_REGISTER],
+  [MSR.ARCH_CAPABILITIES, ARCH_CAPABILITIES_REGISTER],
   [MSR.DEBUGCTL, inVmcs(FIELD.GUEST_IA32_DEBUGCTL, (value) => value < 4n)],
   [MSR.EFER, EFER_REGISTER],
   [MSR.FS_BASE, inVmcs(FIELD.GUEST_FS_BASE, canonical)],
@@ -185,10 +197,11 @@ export const setMsr = (vcpu: SoftVcpu, index: number, value: bigint, host: boole
 // the *system* descriptor, before there is a vCPU, to decide what the vCPU shall be.
 
 /** KVM_GET_MSR_FEATURE_INDEX_LIST. */
-export const MSR_FEATURES: readonly number[] = [MSR.UCODE_REV];
+export const MSR_FEATURES: readonly number[] = [MSR.UCODE_REV, MSR.ARCH_CAPABILITIES];
 
 /** A feature MSR of the host; null for an index that is none. */
-export const featureMsr = (index: number): bigint | null => (index === MSR.UCODE_REV ? UCODE_REVISION : null);
+export const featureMsr = (index: number): bigint | null =>
+  index === MSR.UCODE_REV ? UCODE_REVISION : index === MSR.ARCH_CAPABILITIES ? ARCH_CAPABILITIES : null;
 
 // ## Lists of MSRs
 

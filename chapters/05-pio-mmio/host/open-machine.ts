@@ -12,7 +12,7 @@ import { Machine } from '../../03-vcpu-loop/vmm.ts';
 import type { BlockBackend } from '../block/block.ts';
 import { SnapshotBlock } from '../block/snapshot.ts';
 import { CHARDEV_INPUT_BYTES, Chardev } from '../machine/chardev.ts';
-import type { CompleteConfig } from '../machine/config.ts';
+import { type CompleteConfig, startOf } from '../machine/config.ts';
 import '../machine/devices.ts';
 import { ConfigError } from '../machine/device-types.ts';
 import { buildMachine } from '../machine/machine-types.ts';
@@ -128,7 +128,8 @@ export class OpenMachine {
       });
       trace = fileTrace(file);
     }
-    const kernel = openKernel(config, trace, closing);
+    const startTime = startTimeOf(config);
+    const kernel = openKernel(config, trace, startTime, closing);
     const pc = opened(() =>
       buildMachine({
         kernel,
@@ -310,9 +311,18 @@ export class OpenMachine {
   }
 }
 
+// A run that nobody watches is to be the same each time, date and all. A person at a terminal expects today's.
+
+/** The date when the machine is switched on; undefined is every machine's own. */
+function startTimeOf({ rtc, accel }: CompleteConfig): number | undefined {
+  const asked = rtc === undefined ? undefined : startOf(rtc);
+  const isToday = asked === null || (asked === undefined && (accel === 'kvm' || process.stdin.isTTY === true));
+  return isToday ? Math.floor(Date.now() / 1000) : (asked ?? undefined);
+}
+
 /** @throws ConfigError when the host has no KVM to give */
-function openKernel(config: CompleteConfig, trace: Trace | null, closing: (() => void)[]): Kernel {
-  if (config.accel === 'soft') return machineKernel(config, { trace });
+function openKernel(config: CompleteConfig, trace: Trace | null, startTime: number | undefined, closing: (() => void)[]): Kernel {
+  if (config.accel === 'soft') return machineKernel(config, { trace, startTime });
   const here = hostKernelAvailable();
   if (!here.available) throw new ConfigError(here.reason);
   const kernel = new HostKernel();

@@ -53,6 +53,8 @@ export interface MachineConfig {
   readonly debugcon?: Stream;
   readonly trace?: string;
   readonly timeoutS?: number;
+  /** The date when the machine is switched on: the host's, or a given one, in UTC. */
+  readonly rtc?: string;
 }
 
 /** The document with nothing left open. */
@@ -95,6 +97,8 @@ const DEFAULTS = {
   serial: ['stdio'],
   debugcon: 'null',
 } as const satisfies MachineConfig;
+/** Where seconds since 1970 leave 32 bits. */
+const LAST_SECOND = 2 ** 32;
 /** Firmware needs room for itself and for what it leaves behind. */
 const FIRMWARE_LEAST_MIB = 8;
 
@@ -112,6 +116,7 @@ export function completeConfig(document: MachineConfig, registry: DeviceRegistry
   const said = Object.fromEntries(Object.entries(document).filter(([, value]) => value !== undefined)) as MachineConfig;
   const config: CompleteConfig = { ...DEFAULTS, ...said };
   checkStart(config);
+  if (config.rtc !== undefined) startOf(config.rtc);
   checkNames(config);
   checkStreams(config);
   checkDevices(config, registry);
@@ -129,6 +134,15 @@ function checkStart({ machine, firmware, kernel, append, initrd, door, memoryMiB
   if (door !== undefined && !kernel) throw new ConfigError('door says how a kernel is started, and there is none');
   if (firmware && memoryMiB < FIRMWARE_LEAST_MIB)
     throw new ConfigError(`${memoryMiB} MiB of memory are too few for firmware; it needs ${FIRMWARE_LEAST_MIB}`);
+}
+
+/** What `rtc` says, in seconds since 1970: null is the host's date. @throws ConfigError */
+export function startOf(rtc: string): number | null {
+  if (rtc === 'utc') return null;
+  const ms = /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2})?$/.test(rtc) ? Date.parse(rtc.includes('T') ? `${rtc}Z` : rtc) : Number.NaN;
+  const seconds = ms / 1000;
+  if (!(seconds >= 0 && seconds < LAST_SECOND)) throw new ConfigError(`rtc is utc, or a date as in 2006-06-17T16:01:21, not ${rtc}`);
+  return seconds;
 }
 
 function checkNames({ drives, netdevs, chardevs }: CompleteConfig): void {

@@ -33,12 +33,15 @@ import type { Chardev } from './chardev.ts';
 import type { CompleteConfig } from './config.ts';
 import { ConfigError, type DeviceConfig, type DeviceRegistry, deviceTypes } from './device-types.ts';
 import { PcMemory } from './memory.ts';
+import { setMemoryTypes } from './memory-types.ts';
 import { withTopology } from './topology.ts';
 
 /** Where a loader leaves the ACPI tables: above conventional memory, where firmware would be. */
 const RSDP_GPA = 0xe_0000;
 const TABLES_GPA = 0xe_0040;
 const RESERVED = 2; // in the map of memory
+const CPUID_WIDTHS = 0x8000_0008;
+const LEAST_PHYSICAL_BITS = 36; // of a processor that does not say
 
 /** A machine's description, with what it names opened. */
 export interface MainboardOptions {
@@ -115,6 +118,8 @@ export abstract class Mainboard extends Chassis {
   readonly #preparations: ((board: BareBoard) => void)[] = [];
   readonly #disposals: (() => void)[] = [];
   readonly #outsides: Outside[] = [];
+  readonly #windowStart: number;
+  #physicalBits = LEAST_PHYSICAL_BITS;
   #macs = 0;
   #answering = 0;
 
@@ -136,6 +141,7 @@ export abstract class Mainboard extends Chassis {
       () => kernel.clock.now(),
       () => this.onTimers(),
     );
+    this.#windowStart = plan.lowLimit;
     const { timers: clock, ports, mmio } = this;
     const { apicsOnly = false, serialPorts = true } = plan;
     this.interrupts = interruptController(config.irqchip, { clock, onWake: (vcpu) => this.onWake(vcpu), apicsOnly });
@@ -297,12 +303,17 @@ export abstract class Mainboard extends Chassis {
       trace: this.trace,
       resettable: this.config.reboot,
       prepare: (board) => this.#prepare(board),
+      start: (vcpu) => {
+        if (!this.hasFirmware) setMemoryTypes(vcpu, this.#windowStart, this.#physicalBits);
+      },
       cpuid: (entries: readonly CpuidEntry[], id: number, count: number) => withTopology(this.interrupts.cpuid(entries), id, count),
     };
   }
 
   #prepare(board: BareBoard): void {
     this.memory.install(board);
+    const widths = board.kvm.getSupportedCpuid().find(({ function: leaf }) => leaf === CPUID_WIDTHS);
+    if (widths) this.#physicalBits = widths.eax & 0xff;
     this.#standIn();
     this.interrupts.prepare(board.vm);
     for (const prepare of this.#preparations) prepare(board);

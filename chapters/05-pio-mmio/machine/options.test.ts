@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { checkedConfig } from '../host/checked-config.ts';
-import type { MachineConfig } from './config.ts';
+import { type MachineConfig, startOf } from './config.ts';
 import './devices.ts';
 import { mergeConfigs, optionHelp, readOptions } from './options.ts';
 
@@ -127,6 +127,11 @@ describe('a description', () => {
       debugcon: 'null',
     });
   });
+  it('may say a date', () => {
+    expect(startOf(complete('-kernel k -rtc base=2006-06-17T16:01:21').rtc ?? '')).toBe(1_150_560_081);
+    expect(startOf(complete('-kernel k -rtc base=1999-12-31').rtc ?? '')).toBe(946_598_400);
+    expect(startOf('utc')).toBe(null);
+  });
   it('names its board, and the last one counts', () => {
     expect(complete('-machine pc -machine accel=soft -kernel k').machine).toEqual({ type: 'pc' });
     expect(complete('-machine pc -machine q35 -kernel k').machine).toEqual({ type: 'q35' });
@@ -143,6 +148,8 @@ describe('a description', () => {
     ['-kernel k -m 1', 'memoryMiB (-m) must be >= 2'],
     ['-kernel k -m 64G', 'memoryMiB (-m) must be <= 3584'],
     ['-kernel k -smp 0', 'cpus (-smp) must be >= 1'],
+    ['-kernel k -rtc base=yesterday', 'rtc is utc, or a date as in 2006-06-17T16:01:21, not yesterday'],
+    ['-kernel k -rtc base=2006-13-17', 'rtc is utc, or a date'],
     ['-kernel k -machine pc,usb=on', 'pc has no property usb; there are none'],
     ['-kernel k -accel kvm -machine memory=shadow', 'memory=shadow is the soft kernel’s choice'.replace('’', "'")],
     ['-kernel k -serial stdio -debugcon stdio', 'stdio is taken by two devices'],

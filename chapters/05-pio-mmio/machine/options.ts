@@ -50,6 +50,7 @@ interface Draft {
   debugcon?: Stream;
   trace?: string;
   timeoutS?: number;
+  rtc?: string;
   registry: DeviceRegistry;
   /** Where the next drive without an index goes. */
   nextIndex: number;
@@ -309,6 +310,15 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     text: 'firmware uses the first serial port as its screen',
     apply: (m) => {
       m.nographic = true;
+    },
+  },
+  rtc: {
+    takes: 'base=utc|DATE',
+    text: 'the date when it is switched on, such as 2006-06-17T16:01:21; at a terminal the host’s, otherwise the same each time',
+    apply: (m, v) => {
+      const { base } = pairs('-rtc', v, ['base']);
+      if (base === undefined) throw new ConfigError('-rtc needs a base=');
+      m.rtc = base;
     },
   },
   'no-reboot': {

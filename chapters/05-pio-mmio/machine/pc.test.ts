@@ -1,6 +1,7 @@
 // The machine as a whole, with its interrupt controllers in each of the three places: time, sleep, input, reset, the end.
 
 import { afterEach, describe, expect, it } from 'vitest';
+import { ARCH_CAPABILITIES } from '../../01-hardware-background/system/msrs.ts';
 import type { Board } from '../../03-vcpu-loop/board.ts';
 import { Machine } from '../../03-vcpu-loop/vmm.ts';
 import { completeConfig, type MachineConfig } from './config.ts';
@@ -129,6 +130,16 @@ for (const irqchip of ['on', 'split', 'off'] as const) {
       expect(machine.run({ reboot: true })).toMatchObject({ end: 'halt' });
     });
 
+    it('finds memory types and what the processor is spared, as firmware would leave them, after a reset too', () => {
+      const { machine } = boot('fa f4 eb fd', '', { reboot: true, cpus: 2 });
+      const types = (): bigint[][] => machine.vcpus.map((vcpu) => vcpu.getMsrs([0x2ff, 0x200, 0x201, 0x202, 0x203, 0x204, 0x250, 0x259]));
+      const expected = [0xc06n, 0xc000_0000n, 0xff_c000_0800n, 0xb000_0000n, 0xff_f000_0800n, 0n, 0x0606_0606_0606_0606n, 0n];
+      expect(types()).toEqual([expected, expected]);
+      machine.vcpus[1]?.setMsrs([{ index: 0x2ff, data: 0n }]);
+      machine.reset();
+      expect(types()).toEqual([expected, expected]);
+      expect(machine.vcpus[0]?.getMsrs([0x10a])).toEqual([ARCH_CAPABILITIES]);
+    });
     it('runs the same twice', () => {
       const once = (): number => {
         const { pc, machine } = boot(`${setUp(0)} ${PIT} ${SLEEP}`, `fe 06 00 06 80 3e 00 06 03 75 06 b0 07 e6 f4 f4 90 ${EOI_RETURN}`);

@@ -34,12 +34,14 @@ interface MachineKernelOptions {
   readonly instructionBound?: number;
   /** How often a piece of guest code is interpreted before it is translated. */
   readonly heat?: number | undefined;
+  /** The date when the machine is switched on, in seconds since 1970. */
+  readonly startTime?: number | undefined;
 }
 
 /** A kernel that can hold the machine. */
 export function machineKernel(
   { memoryMiB, cpus, memory, translate = true }: MachineSize,
-  { trace = null, instructionBound, heat }: MachineKernelOptions = {},
+  { trace = null, instructionBound, heat, startTime }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
   return platformKernel({
@@ -50,5 +52,6 @@ export function machineKernel(
     heat,
     instructionBound: instructionBound ?? boundFor(cpus),
     accessTicks: ACCESS_TICKS,
+    ...(startTime !== undefined && { epochSeconds: startTime }),
   });
 }

@@ -100,7 +100,7 @@ function eventDevice(): Aml {
       1,
       true,
       aml.store(aml.ref('ESEL'), aml.local(0)),
-      aml.when(aml.and(aml.local(0), aml.integer(EVENT.POWER_BUTTON), aml.nowhere), aml.notify('\\_SB.PWRB', PRESSED)),
+      aml.when(aml.and(aml.local(0), aml.integer(EVENT.POWER_BUTTON), aml.nowhere), aml.notify('PWRB', PRESSED)),
     ),
   );
 }
