@@ -14,6 +14,7 @@ const rooms = {
   start: ['site/start.ts', 'run the suite on the embedded machine, build the site with the results, serve it'],
   run: ['chapters/15-whole-machine/host/run.ts', 'run a virtual machine; options as QEMU has them'],
   initramfs: ['chapters/15-whole-machine/host/initramfs.ts', 'make an initramfs from Debian’s busybox; fetch kernels'],
+  boots: ['spec-tests/linux/boots.ts', 'boot Debian’s kernels through every door'],
   test: ['spec-tests/test.ts', 'the checks, then every test'],
   check: ['spec-tests/check.ts', 'the drift checks: clauses, figures, numbers in prose, prefixes, types, lint'],
   conform: ['spec-tests/conform.ts', 'run the conformance suite against an implementation'],

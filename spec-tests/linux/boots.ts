@@ -1,0 +1,61 @@
+// # The matrix of boots
+//
+// `ringbook boots` starts Debian's kernels through every door and on every machine that is asked for, and prints a line for each: how it ended, what it
+// took, and what the kernel had against it. Its exit status is the number of boots that did not end well.
+
+import { parseArgs } from 'node:util';
+import { boot, COMMAND_LINE, complaints, MARK, SHOW_MESSAGES } from './boot.ts';
+import { debianLinux, type Flavour, imageFor, initramfsFile } from './debian.ts';
+
+const { values } = parseArgs({
+  options: {
+    kernels: { type: 'string', default: 'cloud-amd64' },
+    doors: { type: 'string', default: 'linux64,linux32,linux16,pvh' },
+    machines: { type: 'string', default: 'q35' },
+    memory: { type: 'string', default: 'ept' },
+    cpus: { type: 'string', default: '1' },
+    ram: { type: 'string', default: '256M' },
+    modules: { type: 'string', default: '' },
+    append: { type: 'string', default: 'quiet' },
+    timeout: { type: 'string', default: '900' },
+    console: { type: 'boolean', default: false },
+  },
+});
+const list = (text: string): string[] => text.split(',').filter((word) => word !== '');
+
+let bad = 0;
+for (const flavour of list(values.kernels) as Flavour[]) {
+  const linux = await debianLinux(flavour);
+  if ('reason' in linux) {
+    console.log(`${flavour}: not run: ${linux.reason}`);
+    continue;
+  }
+  const initramfs = initramfsFile(linux, { script: SHOW_MESSAGES, modules: list(values.modules) });
+  try {
+    for (const machine of list(values.machines))
+      for (const memory of list(values.memory))
+        for (const cpus of list(values.cpus))
+          for (const door of list(values.doors)) {
+            if (flavour === '686-pae' && door === 'linux64') continue; // a 32-bit kernel has none
+            const what = [flavour, machine, memory, `${cpus} cpu`, door].join(' ');
+            const options = ['-machine', `${machine},memory=${memory}`, '-smp', cpus, '-m', values.ram, '-door', door];
+            const ended = await boot(
+              ['-kernel', imageFor(linux, door), '-initrd', initramfs.path, '-append', `${COMMAND_LINE} ${values.append}`, ...options],
+              { timeoutS: Number(values.timeout) },
+            );
+            const found = complaints(ended.console);
+            const reached = ended.console.includes(MARK);
+            const well = ended.status === 0 && reached && found.length === 0;
+            if (!well) bad++;
+            console.log(
+              `${well ? 'ok' : 'NOT OK'} ${what}: status ${ended.status}, ${ended.seconds.toFixed(0)} s${reached ? '' : ', no first program'}`,
+            );
+            if (ended.errors) console.log(`  ${ended.errors.trim()}`);
+            for (const line of found) console.log(`  ${line}`);
+            if (values.console) console.log(ended.console);
+          }
+  } finally {
+    initramfs.remove();
+  }
+}
+process.exitCode = Math.min(bad, 100);
