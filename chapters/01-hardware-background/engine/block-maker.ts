@@ -59,6 +59,11 @@ export class BlockMaker {
     this.#scratch = memory.reserve(SCRATCH_RECORDS * RECORD_BYTES);
   }
 
+  /** Kinds of instruction that are known. */
+  get shapes(): number {
+    return this.#shapes.size;
+  }
+
   /** Decodes a block, and files it as checked in this memory epoch. Null: its first instruction continues on a page that is not RAM. */
   make(place: number, mode: number, single: boolean, epoch: number): Block | null {
     const key = blockKey(place, mode, single);

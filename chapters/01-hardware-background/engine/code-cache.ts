@@ -161,6 +161,16 @@ export class CodeCache {
   find(place: number, key: number): Block | undefined {
     return this.#byPage.get(pageOf(place))?.starts.get(key);
   }
+  /** Blocks that are kept, valid or not; pages that hold code; bytes for records. */
+  get blocks(): number {
+    return this.#parts.reduce((sum, part) => sum + part.length, 0);
+  }
+  get codePages(): number {
+    return this.#byPage.size;
+  }
+  get records(): number {
+    return this.#partBytes * GENERATIONS;
+  }
   holdsCode(place: number): boolean {
     return this.#byPage.has(pageOf(place));
   }

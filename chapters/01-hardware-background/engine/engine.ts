@@ -201,12 +201,14 @@ export class Engine {
   #setWord32(at: number, value: number): void {
     this.#memory.i32[(this.#words + at) >> 2] = value;
   }
+  #isUrgent(): boolean {
+    return this.#state.get32(OFFSET.STOP) !== 0 || this.#state.get32(OFFSET.EVENTS) !== 0;
+  }
   /** Sets LIMIT: to this very moment when something cannot wait for the end of the block. */
   #setLimit(): void {
     const state = this.#state;
     const count = state.getNumber(OFFSET.ICOUNT);
-    const urgent = state.get32(OFFSET.STOP) !== 0 || state.get32(OFFSET.EVENTS) !== 0;
-    const limit = urgent ? count : Math.min(Math.max(state.getNumber(OFFSET.DEADLINE), count), count + SLICE);
+    const limit = this.#isUrgent() ? count : Math.min(Math.max(state.getNumber(OFFSET.DEADLINE), count), count + SLICE);
     this.#setWord32(WORD.LIMIT, limit | 0);
     this.#setWord32(WORD.LIMIT + 4, Math.floor(limit / 2 ** 32));
   }
@@ -247,6 +249,7 @@ export class Engine {
   }
 
   #imports(): InterpreterImports {
+    const { mmu } = this.#host;
     return {
       memory: this.#memory.wasm,
       code: this.#code,
@@ -292,25 +295,25 @@ export class Engine {
         return 1;
       },
       deviceRead: (bytes) => {
+        let value = 0;
         try {
-          return this.#host.mmu?.readDevice(bytes) ?? 0;
+          value = mmu?.readDevice(bytes) ?? 0;
         } catch (thrown) {
           this.#park(thrown);
-          return 0;
-        } finally {
-          this.#setLimit();
         }
+        if (this.#isUrgent()) this.#setLimit();
+        return value;
       },
       deviceWrite: (bytes, value) => {
+        let parked = 0;
         try {
-          this.#host.mmu?.writeDevice(bytes, value >>> 0);
-          return 0;
+          mmu?.writeDevice(bytes, value >>> 0);
         } catch (thrown) {
           this.#park(thrown);
-          return 1;
-        } finally {
-          this.#setLimit();
+          parked = 1;
         }
+        if (this.#isUrgent()) this.#setLimit();
+        return parked;
       },
       missInRegion: (linear, info, count) => this.#missInRegion(linear, info, count),
       portRead: (port, bytes) => this.#host.portRead(port, bytes),

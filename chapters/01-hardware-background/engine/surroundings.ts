@@ -58,6 +58,18 @@ export type Stop =
   | { readonly kind: 'fault'; readonly fault: Fault }
   | { readonly kind: 'vmexit'; readonly exit: VmExit };
 
+/** What an engine keeps of decoded and translated code. Bytes: `records`, `modules`. `compiled` counts all regions that there have been. */
+export interface EngineSizes {
+  readonly blocks: number;
+  readonly codePages: number;
+  readonly records: number;
+  readonly shapes: number;
+  readonly regions: number;
+  readonly modules: number;
+  readonly compiled: number;
+  readonly slots: number;
+}
+
 /** Options of {@link Engine}. `arenaBytes` bounds the memory for decoded code, taken from the private area. */
 export interface EngineOptions {
   readonly arenaBytes?: number;
