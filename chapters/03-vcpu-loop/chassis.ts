@@ -181,6 +181,22 @@ export abstract class Chassis {
     this.#saved.push(() => [savedPart(name, object, table)]);
   }
 
+  readonly #busy: (() => string | null)[] = [];
+
+  /** Adds somebody who may be in the middle of something that cannot be written down. A machine is saved when nobody is. */
+  mayBeBusy(busy: () => string | null): void {
+    this.#busy.push(busy);
+  }
+
+  /** What somebody is in the middle of; null: the machine can be saved now. */
+  get busyNow(): string | null {
+    for (const busy of this.#busy) {
+      const what = busy();
+      if (what !== null) return what;
+    }
+    return null;
+  }
+
   /** Adds whatever somebody has, asked when it is needed. */
   keepAll(parts: () => readonly SavedPart[]): void {
     this.#saved.push(parts);

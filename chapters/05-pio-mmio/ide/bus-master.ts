@@ -13,6 +13,7 @@
 import { layout, u16le, u32le } from '../../01-hardware-background/layout.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, parts } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile, registerTable } from '../registers.ts';
 import type { DmaTarget } from '../wires.ts';
 import type { AtaChannel } from './channel.ts';
@@ -161,6 +162,21 @@ class Engine {
   #fault(): void {
     this.status = (this.status & ~BM_STATUS.ACTIVE) | BM_STATUS.ERROR;
   }
+
+  static readonly STATE = describe<Engine>('bus master engine', 1, {
+    registers: field(
+      kind.record({ command: kind.u8, status: kind.u8, prdt: kind.u32 }),
+      ({ command, status, prdt }) => ({ command, status, prdt }),
+      (engine, v) => void Object.assign(engine, v),
+    ),
+    progress: field(
+      kind.record({ entries: kind.upTo(TABLE_ENTRIES), address: kind.safe, left: kind.upTo(BLOCK_BYTES), last: kind.flag }),
+      (e) => ({ entries: e.#entries, address: e.#address, left: e.#left, last: e.#last }),
+      (e, v) => {
+        ({ entries: e.#entries, address: e.#address, left: e.#left, last: e.#last } = v);
+      },
+    ),
+  });
 }
 
 /** Both channels' engines, as the 16 ports of the function's BAR 4. */
@@ -187,4 +203,6 @@ export class BusMaster {
   reset(): void {
     for (const engine of this.#engines) engine.reset();
   }
+
+  static readonly STATE = describe<BusMaster>('bus master', 1, { engines: parts((master) => master.#engines, Engine.STATE) });
 }

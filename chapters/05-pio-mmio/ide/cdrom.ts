@@ -6,6 +6,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Clock } from '../../02-kvm-objects/clock.ts';
+import { describe, field, kind, part, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { type BlockBackend, SECTOR_BYTES } from '../block/block.ts';
 import { AtaDevice } from './device.ts';
 import { storeString } from './identify.ts';
@@ -315,5 +316,23 @@ export class AtapiCdrom extends AtaDevice {
       this.offer(piece, () => this.busy(moved < total ? block : () => this.#good(), SECTOR_NS));
     };
     this.busy(block, SECTOR_NS);
+  }
+
+  // ## State
+
+  static readonly STATE_OF_CDROM = describe<AtapiCdrom>('ATAPI CD-ROM', 1, {
+    device: part<AtapiCdrom, AtaDevice>((drive) => drive, AtaDevice.STATE),
+    packet: field(
+      kind.record({ key: kind.u8, code: kind.u8, dmaAsked: kind.flag }),
+      (drive) => ({ key: drive.#sense[0], code: drive.#sense[1], dmaAsked: drive.#dmaAsked }),
+      (drive, { key, code, dmaAsked }) => {
+        drive.#sense = [key, code];
+        drive.#dmaAsked = dmaAsked;
+      },
+    ),
+  });
+
+  override savedPart(name: string): SavedPart {
+    return savedPart<AtapiCdrom>(name, this, AtapiCdrom.STATE_OF_CDROM);
   }
 }

@@ -5,6 +5,7 @@
 // reading the registers of a drive that is not there gives those of the one that is.
 
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile } from '../registers.ts';
 import type { Wire } from '../wires.ts';
 import type { AtaDevice, DmaPhase } from './device.ts';
@@ -206,5 +207,26 @@ export class AtaChannel {
     for (let word = 0; word < words; word++) {
       if (this.#status & STATUS.DRQ) this.#selected?.writeData(Number((value >> BigInt(16 * word)) & 0xffffn));
     }
+  }
+
+  static readonly STATE = describe<AtaChannel>('ATA channel', 1, {
+    registers: field(
+      kind.record({ unit: kind.upTo(1), controlBits: kind.u8, level: kind.flag }),
+      (c) => ({ unit: c.#unit, controlBits: c.#controlBits, level: c.#level }),
+      (c, v) => {
+        ({ unit: c.#unit, controlBits: c.#controlBits, level: c.#level } = v);
+      },
+    ),
+  });
+
+  /** One of its drives is in the middle of a command. */
+  get busyNow(): boolean {
+    return this.#devices.some((device) => device?.busyNow);
+  }
+
+  /** What is saved of it and of its drives. */
+  savedParts(name: string): SavedPart[] {
+    const drives = this.#devices.flatMap((device, unit) => (device ? [device.savedPart(`${name} drive ${unit}`)] : []));
+    return [...drives, savedPart(name, this, AtaChannel.STATE)];
   }
 }

@@ -4,6 +4,7 @@
 // *idle* with a result. This class is those motions. What the commands mean is its subclasses' business.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
+import { describe, field, kind, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { COMMAND_NS, RESET_NS, STATUS } from './task-file.ts';
 
 /** The bytes of one command that go by direct memory access. */
@@ -47,6 +48,8 @@ interface PioPhase {
   at: number;
   readonly then: () => void;
 }
+
+const TASK = kind.record<TaskFile>({ features: kind.u8, count: kind.u8, low: kind.u8, mid: kind.u8, high: kind.u8 });
 
 export abstract class AtaDevice {
   readonly task = emptyTaskFile();
@@ -236,5 +239,40 @@ export abstract class AtaDevice {
     this.dma = phase;
     this.status = STATUS.DRDY | STATUS.DSC | STATUS.DRQ;
     this.#cable?.dmaRequested();
+  }
+
+  // ## State
+  //
+  // What a command does next is a function, and no function can be written down. A device is busy for a few microseconds at a time, so whoever saves
+  // the machine lets it go on until the command is over.
+
+  /** In the middle of a command. */
+  get busyNow(): boolean {
+    return this.engaged || this.#timer.at !== null || this.#pio !== null || this.dma !== null;
+  }
+
+  static readonly STATE = describe<AtaDevice>('ATA device', 1, {
+    registers: field(
+      kind.record({ deviceHead: kind.u8, status: kind.u8, error: kind.u8, intrq: kind.flag }),
+      ({ deviceHead, status, error, intrq }) => ({ deviceHead, status, error, intrq }),
+      (device, v) => {
+        ({ deviceHead: device.deviceHead, status: device.status, error: device.error, intrq: device.intrq } = v);
+      },
+    ),
+    task: field(
+      TASK,
+      ({ task }) => task,
+      ({ task }, v) => void Object.assign(task, v),
+    ),
+    previous: field(
+      TASK,
+      ({ previous }) => previous,
+      ({ previous }, v) => void Object.assign(previous, v),
+    ),
+  });
+
+  /** What is saved of it. */
+  savedPart(name: string): SavedPart {
+    return savedPart<AtaDevice>(name, this, AtaDevice.STATE);
   }
 }

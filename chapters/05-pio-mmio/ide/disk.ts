@@ -6,6 +6,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Clock } from '../../02-kvm-objects/clock.ts';
+import { describe, field, kind, part, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { type BlockBackend, SECTOR_BYTES } from '../block/block.ts';
 import { AtaDevice, type DmaPhase } from './device.ts';
 import { CHS_LIMIT, defaultGeometry, type Geometry, identifyDisk, LBA28_LIMIT, MULTIPLE_LIMIT, TRANSFER_LIMIT } from './identify.ts';
@@ -468,6 +469,30 @@ export class AtaDisk extends AtaDevice {
         this.finish();
       },
     };
+  }
+
+  // ## State
+
+  static readonly STATE_OF_DISK = describe<AtaDisk>('ATA disk', 1, {
+    device: part<AtaDisk, AtaDevice>((disk) => disk, AtaDevice.STATE),
+    geometry: field(
+      kind.record<Geometry>({ cylinders: kind.u16, heads: kind.between(1, 16), sectorsPerTrack: kind.between(1, 255) }),
+      (disk) => disk.#current,
+      (disk, current) => {
+        disk.#current = current;
+      },
+    ),
+    settings: field(
+      kind.record({ multiple: kind.upTo(MULTIPLE_LIMIT), transferMode: kind.u8, writeCache: kind.flag, spinning: kind.flag, asleep: kind.flag }),
+      (d) => ({ multiple: d.#multiple, transferMode: d.#transferMode, writeCache: d.#writeCache, spinning: d.#spinning, asleep: d.#asleep }),
+      (d, v) => {
+        ({ multiple: d.#multiple, transferMode: d.#transferMode, writeCache: d.#writeCache, spinning: d.#spinning, asleep: d.#asleep } = v);
+      },
+    ),
+  });
+
+  override savedPart(name: string): SavedPart {
+    return savedPart<AtaDisk>(name, this, AtaDisk.STATE_OF_DISK);
   }
 }
 

@@ -11,6 +11,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Bus } from '../../03-vcpu-loop/devices/bus.ts';
+import { type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { PciFunction } from '../pci/function.ts';
 import { registerTable } from '../registers.ts';
 import type { Wire } from '../wires.ts';
@@ -43,6 +44,7 @@ interface PiixIdeOptions {
 
 export class PiixIde extends PciFunction {
   readonly channels: readonly [AtaChannel, AtaChannel];
+  readonly #busMaster: BusMaster;
 
   constructor({ primary, secondary, irqs, trace = null }: PiixIdeOptions) {
     const channels = [new AtaChannel(primary, irqs[0]), new AtaChannel(secondary, irqs[1])] as const;
@@ -62,6 +64,7 @@ export class PiixIde extends PciFunction {
       },
     });
     this.channels = channels;
+    this.#busMaster = busMaster;
     this.reserve(PIIX_IDE_CONFIG.rows.IDETIM.offset, 8);
     this.config.declare(PIIX_IDE_CONFIG);
   }
@@ -73,5 +76,17 @@ export class PiixIde extends PciFunction {
       io.attach(command, 8, channel.command);
       io.attach(control, 1, channel.control);
     });
+  }
+
+  override get busyNow(): string | null {
+    return this.channels.some((channel) => channel.busyNow) ? 'an IDE drive is in the middle of a command' : null;
+  }
+
+  override savedParts(name: string): SavedPart[] {
+    return [
+      ...super.savedParts(name),
+      ...this.channels.flatMap((channel, index) => channel.savedParts(`ide.${index}`)),
+      savedPart('ide bus master', this.#busMaster, BusMaster.STATE),
+    ];
   }
 }

@@ -108,6 +108,7 @@ export class Pc extends Mainboard {
     this.ide = this.chipset.add(new PiixIde({ primary, secondary, irqs, trace }), device, number);
     this.ide.attach(ports);
     this.keepAll(() => this.chipset.savedParts());
+    this.mayBeBusy(() => this.chipset.root.busyNow);
     this.keep('power management', this.pm, PowerManagement.STATE);
     this.keep('rtc', this.rtc, Rtc.STATE);
     this.keep('i8042', this.i8042, I8042.STATE);

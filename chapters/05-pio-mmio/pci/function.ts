@@ -314,6 +314,11 @@ export class PciFunction {
     ),
   });
 
+  /** What it is in the middle of that cannot be written down; null: nothing. */
+  get busyNow(): string | null {
+    return null;
+  }
+
   /** What is saved of this function. `name` says where it is. */
   savedParts(name: string): SavedPart[] {
     return [savedPart<PciFunction>(name, this, PciFunction.STATE)];

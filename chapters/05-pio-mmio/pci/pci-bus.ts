@@ -111,6 +111,13 @@ export class PciBus {
 
   static readonly STATE = describe<PciBus>('PCI bus', 1, { asserted: array((bus) => bus.#asserted) });
 
+  /** What somebody on it, or behind it, is in the middle of. */
+  get busyNow(): string | null {
+    for (const fn of this.functions) if (fn.busyNow !== null) return fn.busyNow;
+    for (const { secondary } of this.#below) if (secondary.busyNow !== null) return secondary.busyNow;
+    return null;
+  }
+
   /** What is saved of the bus, and of everything that is reached through it. */
   savedParts(name: string): SavedPart[] {
     const functions = this.functions.flatMap((fn) => fn.savedParts(`${name} ${fn.device.toString(16).padStart(2, '0')}.${fn.number}`));

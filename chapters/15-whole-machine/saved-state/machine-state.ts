@@ -124,6 +124,25 @@ function placeRest<C extends Chassis>(machine: AnyMachine<C>, prepared: Prepared
   machine.kernel.forget?.();
 }
 
+// ## A quiet moment
+//
+// A drive in the middle of a command does next what some function says, and that cannot be written down. QEMU waits until all requests are done before it
+// saves; here the guest goes on meanwhile, since it may be the guest that has to fetch the next word.
+
+const QUIET_TURNS = 100_000;
+
+/** Lets the machine go on until it can be written down. @throws StateError when that does not come about */
+function comeToRest<C extends Chassis>(machine: AnyMachine<C>): void {
+  for (let turn = 0; ; turn++) {
+    machine.settle();
+    const { busyNow } = machine.platform;
+    if (busyNow === null) return;
+    const outcome = turn < QUIET_TURNS ? machine.advance() : null;
+    if (outcome === null) throw new StateError(`the machine cannot be saved: ${busyNow}`);
+    if (outcome.kind === 'end') throw new StateError(`the machine came to its end before it could be saved: ${outcome.detail}`);
+  }
+}
+
 // ## The two functions
 
 /**
@@ -132,7 +151,7 @@ function placeRest<C extends Chassis>(machine: AnyMachine<C>, prepared: Prepared
  */
 export async function saveMachine<C extends Chassis>(machine: AnyMachine<C>, options: PagesOptions = {}): Promise<Uint8Array> {
   askForEvents(machine.vm);
-  machine.settle();
+  comeToRest(machine);
   const sections = saveAllButMemory(machine);
   placeRest(machine, prepare(machine, sections), 0);
   const now = machine.kernel.clock.now();
