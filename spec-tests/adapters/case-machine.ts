@@ -13,7 +13,9 @@ import type { Chassis } from '../../chapters/03-vcpu-loop/chassis.ts';
 import { MemoryBlock, SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
 import { completeConfig, type MachineConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
-import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
+import { buildMachine } from '../../chapters/05-pio-mmio/machine/machine-types.ts';
+import type { Mainboard } from '../../chapters/05-pio-mmio/machine/mainboard.ts';
+import '../../chapters/15-whole-machine/microvm/microvm.ts';
 import type { WireDevice } from '../device-script/wire.ts';
 import { caseDevices } from './case-devices.ts';
 
@@ -30,6 +32,17 @@ const DESCRIPTION: MachineConfig & Required<Pick<MachineConfig, 'devices' | 'dri
 };
 const DISK_SECTORS = 128;
 
+// Other boards than the usual one: a PC with the older chipset, and one without PCI, which then has neither disk nor card. That one has what it can have of
+// the rest, so that cases about timers have something to look at.
+
+/** The board of a case, by what the target is called after. */
+export const BOARDS = {
+  q35: DESCRIPTION,
+  pc: { ...DESCRIPTION, machine: { type: 'pc' } },
+  microvm: { ...DESCRIPTION, machine: { type: 'microvm', pit: true, rtc: true }, drives: [], netdevs: [], devices: [] },
+} as const satisfies Record<string, typeof DESCRIPTION>;
+export type BoardName = keyof typeof BOARDS;
+
 export interface CaseMachine {
   readonly vcpus: number;
   readonly memoryMiB: number;
@@ -40,31 +53,33 @@ export interface CaseMachine {
   readonly devices?: readonly WireDevice[];
   /** Starts from a disk with this image, by firmware; null: the image is loaded directly. */
   readonly disk?: { readonly image: Uint8Array; readonly firmware: Uint8Array } | null;
+  readonly boardName?: BoardName;
 }
 
 /** What to make a machine of, and the PC that it will be; null when it is chapter 3's. */
 export interface CaseBoard {
-  readonly pc: Pc | null;
+  readonly pc: Mainboard | null;
   readonly board: BoardOptions<Chassis>;
 }
 
 /** The machine for a guest on a kernel. */
 export function caseBoard(
   kernel: Kernel,
-  { vcpus, memoryMiB, needs, input, devices = [], disk = null }: CaseMachine,
+  { vcpus, memoryMiB, needs, input, devices = [], disk = null, boardName = 'q35' }: CaseMachine,
   trace: Trace | null,
 ): CaseBoard {
   // Only a machine without local APICs can start its second processor at once: chapter 3's.
   if (needs.includes('smp2-shared')) return { pc: null, board: { kernel, ramBytes: memoryMiB << 20, vcpus, trace, input } };
   const start: MachineConfig = disk ? { firmware: 'firmware' } : { kernel: 'the image' };
   const virtio = caseDevices(devices);
-  const pc = new Pc({
+  const description: typeof DESCRIPTION = BOARDS[boardName];
+  const pc = buildMachine({
     kernel,
     config: completeConfig({
-      ...DESCRIPTION,
+      ...description,
       ...start,
-      drives: [...DESCRIPTION.drives, ...virtio.config.drives],
-      devices: [...DESCRIPTION.devices, ...virtio.config.devices],
+      drives: [...description.drives, ...virtio.config.drives],
+      devices: [...description.devices, ...virtio.config.devices],
       ...(virtio.config.chardevs && { chardevs: virtio.config.chardevs }),
       ...{ memoryMiB, cpus: vcpus, irqchip: irqchipFor(needs, kernel) },
     }),

@@ -11,11 +11,11 @@ import type { Board, BoardOptions, RunResult } from '../../chapters/03-vcpu-loop
 import type { Chassis, End as MachineEnd } from '../../chapters/03-vcpu-loop/chassis.ts';
 import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
-import { Pc } from '../../chapters/05-pio-mmio/machine/pc.ts';
+import { Mainboard } from '../../chapters/05-pio-mmio/machine/mainboard.ts';
 import type { DeviceSession } from '../device-script/wire.ts';
 import type { Adapter, Door, End, RanGuest, RunDevice, RunGuest, RunReply, RunRequest, Started, TraceEnd, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
-import { caseBoard } from './case-machine.ts';
+import { type BoardName, caseBoard } from './case-machine.ts';
 import { PausedMachine } from './device-machine.ts';
 import { executeScript } from './kvm-execute.ts';
 
@@ -73,6 +73,8 @@ export interface KernelSize {
 const SCRIPT_SIZE: KernelSize = { memoryMiB: 16, cpus: 1 };
 
 export interface MachineOptions {
+  /** The board of the guests; the usual one when absent. */
+  readonly boardName?: BoardName;
   /** Everything that can only be known by looking: called once, at the start. */
   readonly probe: () => Unavailable | Omit<Started, 'type' | 'protocol'>;
   /** A fresh kernel for each case: no state survives. */
@@ -113,11 +115,11 @@ export class MachineAdapter implements Adapter {
 
   /** The machine for a case: a PC, with the image on its disk or not. */
   async #build(guest: RunGuest['guest'], kernel: Kernel, disk: Uint8Array | null, trace: Trace | null): Promise<Runner> {
-    const { makeMachine } = this.#options;
+    const { makeMachine, boardName } = this.#options;
     const { vcpus, memoryMiB, needs = [], devices = [] } = guest;
     const input = Buffer.from(guest.input, 'base64');
     const start = disk ? { image: disk, firmware: new Uint8Array(readFileSync(FIRMWARE as string)) } : null;
-    return makeMachine(caseBoard(kernel, { vcpus, memoryMiB, needs, input, devices, disk: start }, trace).board);
+    return makeMachine(caseBoard(kernel, { vcpus, memoryMiB, needs, input, devices, disk: start, ...(boardName && { boardName }) }, trace).board);
   }
 
   async #boot({ id, guest, limits }: RunGuest): Promise<RunReply> {
@@ -133,7 +135,7 @@ export class MachineAdapter implements Adapter {
     const kernel = makeKernel(trace, { memoryMiB, cpus: guest.vcpus });
     const machine = await this.#build({ ...guest, memoryMiB }, kernel, door === null ? image : null, trace);
     try {
-      if (door) machine.load(image, { door, ...(machine.platform instanceof Pc && machine.platform.handover) });
+      if (door) machine.load(image, { door, ...(machine.platform instanceof Mainboard && machine.platform.handover) });
       const deadline = performance.now() + limits.timeoutMs;
       // A real kernel counts no instructions, so there only the time is a limit.
       const most = executed && limits.instructions !== undefined ? Number(BigInt(limits.instructions)) : Number.POSITIVE_INFINITY;

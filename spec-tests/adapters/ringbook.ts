@@ -9,6 +9,7 @@ import type { RunnableKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import type { MemoryMethod } from '../../chapters/04-memory-virtualization/kernel/index.ts';
 import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
+import type { BoardName } from './case-machine.ts';
 import { cpuFeatures } from './cpu-features.ts';
 import { MachineAdapter, MONITOR } from './machine.ts';
 
@@ -56,12 +57,34 @@ export interface Way {
   readonly heat?: number;
   /** Every event is recorded. */
   readonly traced?: boolean;
+  /** The board of the guests; the usual one when absent. */
+  readonly boardName?: BoardName;
 }
 
+// ## Other boards
+//
+// A target of its own has the same processor and kernel, and another board; there is nothing new to learn of a kernel or of a device that is addressed directly,
+// so only guests run on it.
+
+const NO_PCI = 'microvm has no PCI';
+const LACKS: Readonly<Record<BoardName, Readonly<Record<string, string>>>> = {
+  q35: {},
+  pc: { q35: 'its chipset is the i440FX with a PIIX3' },
+  microvm: {
+    ...{ q35: NO_PCI, pci: NO_PCI, ide: NO_PCI, 'ide-dma': NO_PCI, e1000: NO_PCI, 'virtio-pci': NO_PCI, 'virtio-transitional': NO_PCI },
+    'door-disk': 'microvm has no firmware',
+    acpi: 'microvm has none of the registers that the case looks for',
+    i8042: 'microvm has no keyboard controller',
+    'fw-cfg': 'microvm has no firmware that would ask',
+    'soft-off': 'microvm switches off by another register than a PC',
+  },
+};
+
 export class RingbookAdapter extends MachineAdapter {
-  constructor(memory: MemoryMethod, { translate = true, heat, traced = true }: Way = {}) {
+  constructor(memory: MemoryMethod, { translate = true, heat, traced = true, boardName = 'q35' }: Way = {}) {
     super({
       traced,
+      boardName,
       executed: (kernel) => executed(kernel as RunnableKernel),
       makeKernel: (trace, size) => machineKernel({ ...size, memory, translate }, { trace, heat }),
       makeMachine: (options) => new Machine(options),
@@ -70,9 +93,9 @@ export class RingbookAdapter extends MachineAdapter {
         return {
           name: 'ringbook',
           version,
-          surfaces: ['guest', 'kvm', 'device'],
-          capabilities: [...MONITOR.capabilities, ...KERNEL, ...capabilities],
-          missing: { ...MONITOR.missing, ...missing },
+          surfaces: boardName === 'q35' ? ['guest', 'kvm', 'device'] : ['guest'],
+          capabilities: [...MONITOR.capabilities, ...KERNEL, ...capabilities].filter((name) => !Object.hasOwn(LACKS[boardName], name)),
+          missing: { ...MONITOR.missing, ...missing, ...LACKS[boardName] },
         };
       },
     });

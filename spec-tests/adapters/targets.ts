@@ -14,11 +14,16 @@ export type BuiltIn = (typeof BUILT_IN)[number];
 // Most of what a processor does between two instructions has a short way for when nobody watches (INT, IRET, SYSCALL, faults), and a trace is somebody. A
 // guest in the field has none. So `ringbook` runs its guests without, `ringbook-shadow` with one, and the others have the trace for who wants to read it.
 
-/** Our own machine with a trace, and its translator as it is, off, or impatient: no parts of `all`, because they must do the same to the last instruction. */
+/**
+ * Our own machine with a trace, and its translator as it is, off, or impatient: no parts of `all`, because they must do the same to the last instruction. And on
+ * other boards.
+ */
 const WAYS: Readonly<Record<string, Way>> = {
   'ringbook-traced': {},
   'ringbook-interpreted': { translate: false },
   'ringbook-translated': { heat: 16 },
+  'ringbook-pc': { traced: false, boardName: 'pc' },
+  'ringbook-microvm': { traced: false, boardName: 'microvm' },
 };
 
 /** QEMU with the choice of its machine already made; no part of `all`, where it chooses by itself. */
