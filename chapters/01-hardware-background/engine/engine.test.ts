@@ -209,6 +209,57 @@ describe('code that changes', () => {
     for (let n = 0; n < IDLE_WRITES; n++) m.engine.codeWritten(0x1800, 1);
     expect(m.engine.holdsCode(0x1000)).toBe(false);
   });
+  it('on a page with much else to write to, of which nothing has been decoded since', () => {
+    const m = new FlatMachine(32, 1 << 20, { translate: false });
+    m.state.setSlotNumber(RSP, 0x8000);
+    m.memory.slice(0x2000, 3).set(hex('ff c0 c3')); // inc eax; ret
+    m.run(hex('e8 fb 0f 00 00 eb f9'), { instructions: 400 }); // again: call 2000; jmp again
+    expect(m.state.slot(RAX)).toBe(100n);
+    for (let n = 0; n <= 2 * IDLE_WRITES; n++) m.engine.codeWritten(0x2800, 1);
+    m.engine.codeWritten(0x2001, 1);
+    m.memory.slice(0x2001, 1)[0] = 0xc8; // dec eax
+    m.resume(400);
+    expect(m.state.slot(RAX)).toBe(0n);
+  });
+  /** Linear page 2000 is where `page` says. */
+  class Remapped extends FlatMachine {
+    page = 0x2000;
+    override fetch(linear: bigint): number {
+      return super.fetch(linear >> 12n === 2n ? BigInt(this.page) | (linear & 0xfffn) : linear);
+    }
+    remap(page: number): void {
+      this.page = page;
+      this.engine.flush();
+    }
+  }
+  it('because its page is another one: every block of it', () => {
+    const m = new Remapped(32, 1 << 20, { translate: false });
+    m.state.setSlotNumber(RSP, 0x8000);
+    m.memory.slice(0x2000, 6).set(hex('eb 00 83 c0 01 c3')); // jmp +0; add eax,1; ret
+    m.memory.slice(0x5000, 6).set(hex('eb 00 83 c0 05 c3')); // the same with 5
+    m.run(hex('e8 fb 0f 00 00 eb f9'), { instructions: 50 }); // again: call 2000; jmp again
+    expect(m.state.slot(RAX)).toBe(10n);
+    for (const [page, sum] of [
+      [0x5000, 60n],
+      [0x2000, 70n],
+      [0x5000, 120n],
+    ] as const) {
+      m.remap(page);
+      m.resume(50);
+      expect(m.state.slot(RAX)).toBe(sum);
+    }
+  });
+  it('because the page that it is on is another one', () => {
+    const m = new Remapped(32, 1 << 20, { translate: false });
+    m.memory.slice(0x2000, 5).set(hex('83 c0 01 eb fb')); // again: add eax,1; jmp again
+    m.memory.slice(0x5000, 5).set(hex('83 c0 05 eb fb'));
+    m.state.setSlotNumber(RIP, 0x2000);
+    m.resume(20);
+    expect(m.state.slot(RAX)).toBe(10n);
+    m.remap(0x5000);
+    m.resume(20);
+    expect(m.state.slot(RAX)).toBe(60n);
+  });
   it('more code than the arena holds', () => {
     const m = new FlatMachine(64, 4 << 20, { arenaBytes: 1 << 20 });
     // 40,000 times `inc eax; jmp +0`, each in its own blocks; twice round.
