@@ -287,11 +287,16 @@ export function moveCard() {
 // ::include pci/msi.ts
 // ::include pci/msix.ts
 //
-// The chipset that holds all this together is a Q35, the youngest that QEMU has: a memory controller and a south bridge of 2007.
+// What holds all this together is the chipset. The one that a machine gets here is a Q35, the youngest that QEMU has: a memory controller and a south bridge
+// of 2007. There is a second, eleven years older, for machines that want to be what a "PC" has been to every guest since the first virtual machines on x86.
 //
+// ::include pci/chipset.ts
+// ::include pci/pam.ts
 // ::include pci/mch.ts
 // ::include pci/lpc.ts
 // ::include pci/q35.ts
+// ::include pci/i440fx.ts
+// ::include pci/piix3.ts
 //
 // ## Interrupt controllers, in three places
 //
@@ -481,7 +486,12 @@ export function doorbell(kind: 'exit' | 'eventfd'): { readonly run: BenchRun; re
 // ::include machine/devices.ts
 // ::include machine/options.ts
 // ::include machine/memory.ts
+// ::include machine/memory-types.ts
+// ::include machine/topology.ts
+// ::include machine/mainboard.ts
 // ::include machine/pc.ts
+// ::include machine/machine-types.ts
+// ::include machine/machines.ts
 // ::include machine/soft-machine.ts
 // ::include host/run.ts
 // ::include host/open-machine.ts

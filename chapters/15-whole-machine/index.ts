@@ -11,3 +11,16 @@
 //
 // A machine without firmware has a loader in its place. Somebody has to know what a Linux kernel is as a file, where in memory its parts want to be, and
 // what it expects to be told about the machine; chapter 3's doors are the place where such knowledge is installed.
+//
+// ## Three boards
+//
+// The same processor, the same memory, the same kernel: what differs is what the kernel finds around them. On `pc` and on `q35` it looks in the places where
+// things have been since 1984 and asks the bus for the rest. The third board has no such places.
+//
+// ::include microvm/microvm.ts
+// ::include microvm/event-device.ts
+// ::include microvm/tables.ts
+//
+// ## Somebody to talk to
+//
+// ::include network/index.ts

@@ -25,7 +25,7 @@ const SIGNALS = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 } as const;
 
 const USAGE = `usage: ringbook run [options]
 
-Runs a virtual machine: a Q35 PC with SeaBIOS or another firmware (-bios), or a program without one (-kernel).
+Runs a virtual machine: a PC (-machine q35 or pc) with SeaBIOS or another firmware (-bios), or a program without one (-kernel).
 Options are QEMU's where they mean the same.
 
 ${optionHelp()}
