@@ -172,8 +172,8 @@ main:
 
 // ## One denormal lane
 
-.macro LANES name, instruction, operand
-  mov dword ptr [control], 0x1f80
+.macro LANES name, instruction, operand, before=0x1f80
+  mov dword ptr [control], \before
   ldmxcsr [control]
   movaps xmm0, [ones]
   \instruction xmm0, [\operand]
@@ -187,6 +187,10 @@ main:
   LANES addpd, addpd, denormal_pair
   LANES cmpps, cmpeqps, denormal_lane
   LANES exact, addps, ones
+  LANES again.addps, addps, denormal_lane, 0x1fa0 // an inexact result is nothing new
+  LANES again.divps, divps, denormal_lane, 0x1fa0
+  LANES again.addpd, addpd, denormal_pair, 0x1fa0
+  LANES again.exact, addps, ones, 0x1fa0
   mov dword ptr [control], 0x1fc0 // denormals are zeros
   ldmxcsr [control]
   movaps xmm0, [ones]
