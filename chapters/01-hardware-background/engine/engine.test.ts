@@ -212,12 +212,12 @@ describe('code that changes', () => {
   it('on a page with much else to write to, of which nothing has been decoded since', () => {
     const m = new FlatMachine(32, 1 << 20, { translate: false });
     m.state.setSlotNumber(RSP, 0x8000);
-    m.memory.slice(0x2000, 3).set(hex('ff c0 c3')); // inc eax; ret
-    m.run(hex('e8 fb 0f 00 00 eb f9'), { instructions: 400 }); // again: call 2000; jmp again
+    m.memory.slice(0x1100, 3).set(hex('ff c0 c3')); // inc eax; ret
+    m.run(hex('e8 fb 00 00 00 eb f9'), { instructions: 400 }); // again: call 1100; jmp again
     expect(m.state.slot(RAX)).toBe(100n);
-    for (let n = 0; n <= 2 * IDLE_WRITES; n++) m.engine.codeWritten(0x2800, 1);
-    m.engine.codeWritten(0x2001, 1);
-    m.memory.slice(0x2001, 1)[0] = 0xc8; // dec eax
+    for (let n = 0; n <= 2 * IDLE_WRITES; n++) m.engine.codeWritten(0x1800, 1);
+    m.engine.codeWritten(0x1101, 1);
+    m.memory.slice(0x1101, 1)[0] = 0xc8; // dec eax
     m.resume(400);
     expect(m.state.slot(RAX)).toBe(0n);
   });
