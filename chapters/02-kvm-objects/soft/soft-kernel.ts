@@ -145,6 +145,7 @@ export class SoftKernel implements Kernel {
   // The guest cannot see these, but the trace can: a table that is there spares an exit.
 
   forget(): void {
+    if (this.trace) this.trace.now = this.hardware.ticks;
     this.hardware.forget();
     for (const vm of this.#vms) {
       vm.mmu.zapAll();

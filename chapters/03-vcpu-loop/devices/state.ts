@@ -460,3 +460,11 @@ export interface SavedPart {
 export function savedPart<O>(name: string, object: O, of: StateDescription<O>): SavedPart {
   return { name, version: of.version, text: of.text, save: (out) => of.save(object, out), load: (from) => of.load(object, from) };
 }
+
+/** A device that has no table yet: a machine with it is neither saved nor restored, and says why. */
+export function unsavedPart(name: string): SavedPart {
+  const refuse = (): never => {
+    throw new StateError(`the state of ${name} cannot be saved`);
+  };
+  return { name, version: 0, text: 'nothing', save: refuse, load: refuse };
+}

@@ -6,12 +6,16 @@
 // The calls are synchronous on purpose. When a disk *answers* is a matter of the machine's clock, which the device model decides; if it also
 // depended on how fast the host's own disk is today, no run would repeat.
 
+import { array, describe, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
+
 export const SECTOR_BYTES = 512;
 
 /** Storage of whole sectors. A false result is an error of the medium, which the device reports to its driver; nothing here throws. */
 export interface BlockBackend {
   /** Capacity, in sectors of {@link SECTOR_BYTES}. */
   readonly sectors: number;
+  /** What of it is nowhere but in memory, for whoever saves the machine. */
+  savedPart?(name: string): SavedPart;
   readonly readOnly: boolean;
   /** Fills `into`, whose length is a multiple of the sector size. */
   read(sector: number, into: Uint8Array): boolean;
@@ -113,5 +117,11 @@ export class MemoryBlock implements BlockBackend {
     bytes.set(this.bytes.subarray(0, bytes.length));
     this.bytes = bytes;
     return true;
+  }
+
+  static readonly STATE = describe<MemoryBlock>('disk in memory', 1, { bytes: array((block) => block.bytes) });
+
+  savedPart(name: string): SavedPart {
+    return savedPart<MemoryBlock>(name, this, MemoryBlock.STATE);
   }
 }

@@ -3,12 +3,18 @@
 // To try something on a disk and keep the disk: reads come from it, and what is written goes into memory, in pieces, over it. Whoever reads finds the last that
 // was written. When the machine ends, so do the pieces. A flush keeps its promise only as long as the machine lives, which is all that anybody was told.
 
+import { describe, field, kind, type SavedPart, StateError, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from './block.ts';
 
 const PIECE_SECTORS = 8;
 const PIECE_BYTES = PIECE_SECTORS * SECTOR_BYTES;
 /** A guest could fill the host's memory by writing. */
 export const SNAPSHOT_LIMIT_BYTES = 2 ** 30;
+
+interface Piece {
+  readonly index: number;
+  readonly bytes: Uint8Array;
+}
 
 export class SnapshotBlock implements BlockBackend {
   readonly readOnly = false;
@@ -62,6 +68,37 @@ export class SnapshotBlock implements BlockBackend {
 
   flush(): boolean {
     return true;
+  }
+
+  // ## State
+  //
+  // What was written is in the file of a saved machine; what is beneath is not.
+
+  static readonly STATE = describe<SnapshotBlock>('what was written to a drive that forgets', 1, {
+    sectors: {
+      text: 'as many as the drive beneath has',
+      save: (block, out) => out.f64(block.sectors),
+      load(block, from) {
+        const sectors = from.f64();
+        if (sectors !== block.sectors) throw new StateError(`a drive of ${sectors} sectors; this one has ${block.sectors}`);
+        return () => {};
+      },
+    },
+    pieces: field(
+      kind.list(kind.record<Piece>({ index: kind.upTo(Number.MAX_SAFE_INTEGER), bytes: kind.bytes(PIECE_BYTES) }), 0xffff_ffff),
+      (block) => [...block.#pieces].sort(([a], [b]) => a - b).map(([index, bytes]) => ({ index, bytes })),
+      (block, pieces) => {
+        block.#pieces.clear();
+        for (const { index, bytes } of pieces) {
+          if (bytes.length !== PIECE_BYTES || block.#pieces.size >= block.#limit) throw new StateError(`piece ${index} of a drive does not fit`);
+          block.#pieces.set(index, bytes);
+        }
+      },
+    ),
+  });
+
+  savedPart(name: string): SavedPart {
+    return savedPart<SnapshotBlock>(name, this, SnapshotBlock.STATE);
   }
 }
 

@@ -4,6 +4,7 @@
 // the real card takes it.
 
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import type { SavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { PciFunction } from '../pci/function.ts';
 import { DWORDS, type E1000Options, MEMORY_BYTES, Nic } from './nic.ts';
 import { E1000, E1000_IO } from './registers.ts';
@@ -40,5 +41,9 @@ export class E1000Function extends PciFunction {
       onReset: () => this.nic.reset(),
     });
     this.nic = new Nic(options, this);
+  }
+
+  override savedParts(name: string): SavedPart[] {
+    return [...super.savedParts(name), ...this.nic.savedParts(`${name} nic`)];
   }
 }

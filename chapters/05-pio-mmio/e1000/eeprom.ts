@@ -6,6 +6,7 @@
 //
 // Word {{CHECKSUM_WORD.toString(16)}}h makes all of them add up to {{CHECKSUM.toString(16).toUpperCase()}}h, and Linux refuses a card where they do not.
 
+import { array, describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { EECD } from './registers.ts';
 
 const EEPROM_WORDS = 64;
@@ -120,4 +121,15 @@ export class Eeprom {
     }
     this.#shifted = 0;
   }
+
+  static readonly STATE = describe<Eeprom>('EEPROM', 1, {
+    words: array((eeprom) => eeprom.words),
+    wires: field(
+      kind.record({ wires: kind.word, shifted: kind.word, command: kind.word, data: kind.word, out: kind.word, writable: kind.flag }),
+      (e) => ({ wires: e.#wires, shifted: e.#shifted, command: e.#command, data: e.#data, out: e.#out, writable: e.#writable }),
+      (e, v) => {
+        ({ wires: e.#wires, shifted: e.#shifted, command: e.#command, data: e.#data, out: e.#out, writable: e.#writable } = v);
+      },
+    ),
+  });
 }

@@ -8,6 +8,7 @@
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
+import { describe, field, kind, moment, timer } from '../../03-vcpu-loop/devices/state.ts';
 import type { Wire } from '../wires.ts';
 import { CAUSE, E1000 } from './registers.ts';
 
@@ -71,6 +72,23 @@ export class Causes {
     }
     this.#wire.set(wanted);
   }
+
+  static readonly STATE = describe<Causes>('causes', 1, {
+    registers: field(
+      kind.record({ icr: kind.word, ims: kind.word, itr: kind.word, asserted: kind.flag }),
+      (c) => ({ icr: c.icr, ims: c.ims, itr: c.itr, asserted: c.#asserted }),
+      (c, v) => {
+        ({ icr: c.icr, ims: c.ims, itr: c.itr, asserted: c.#asserted } = v);
+      },
+    ),
+    earliest: moment(
+      (causes) => causes.#earliest,
+      (causes, at) => {
+        causes.#earliest = at;
+      },
+    ),
+    next: timer((causes) => causes.#timer),
+  });
 }
 
 /** A cause that may be held back: by `delay` after each event, by `limit` after the first. Both in the registers' units; zero is none. */
@@ -107,4 +125,9 @@ export class DelayedCause {
     this.#delay.cancel();
     this.#limit.cancel();
   }
+
+  static readonly STATE = describe<DelayedCause>('delayed cause', 1, {
+    delay: timer((cause) => cause.#delay),
+    limit: timer((cause) => cause.#limit),
+  });
 }

@@ -10,6 +10,7 @@
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import type { Clock } from '../../02-kvm-objects/clock.ts';
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, part, type SavedPart, savedPart, timer } from '../../03-vcpu-loop/devices/state.ts';
 import type { Link } from '../net/link.ts';
 import type { PciFunction } from '../pci/function.ts';
 import { type RegisterActions, RegisterFile } from '../registers.ts';
@@ -331,5 +332,43 @@ export class Nic {
     this.#trace?.emit({ kind: 'device', device: E1000.device, what: 'transmit', value: padded.length });
     if (this.#loopback) this.#receiver.frame(padded);
     else if (this.#linkUp) this.#link.send(padded);
+  }
+
+  // ## State
+
+  static readonly STATE = describe<Nic>('e1000', 1, {
+    values: {
+      text: 'every register',
+      save(nic, out) {
+        for (const words of nic.#values.values()) for (const word of words) out.u32(word);
+      },
+      load(nic, from) {
+        const read = [...nic.#values.values()].map((words) => words.map(() => from.u32()));
+        return () => {
+          for (const [n, words] of [...nic.#values.values()].entries()) words.set(read[n] as Uint32Array);
+        };
+      },
+    },
+    eeprom: part((nic) => nic.#eeprom, Eeprom.STATE),
+    phy: part((nic) => nic.#phy, Phy.STATE),
+    causes: part((nic) => nic.#causes, Causes.STATE),
+    statistics: part((nic) => nic.#statistics, Statistics.STATE),
+    transmitter: part((nic) => nic.#transmitter, Transmitter.STATE),
+    receiver: part((nic) => nic.#receiver, Receiver.STATE),
+    sent: part((nic) => nic.#sent, DelayedCause.STATE),
+    arrived: part((nic) => nic.#arrived, DelayedCause.STATE),
+    more: timer((nic) => nic.#more),
+    link: field(
+      kind.record({ up: kind.flag, ioAddress: kind.u32 }),
+      (nic) => ({ up: nic.#linkUp, ioAddress: nic.#ioAddress }),
+      (nic, v) => {
+        ({ up: nic.#linkUp, ioAddress: nic.#ioAddress } = v);
+      },
+    ),
+  });
+
+  /** What is saved of the card, and of the cable as far as it is inside the machine. */
+  savedParts(name: string): SavedPart[] {
+    return [savedPart<Nic>(name, this, Nic.STATE), ...(this.#link.savedParts?.(`${name} cable`) ?? [])];
   }
 }

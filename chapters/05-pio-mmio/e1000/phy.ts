@@ -7,6 +7,7 @@
 // ::layout PHY -- The PHY's registers, sixteen bits each; the number of a register is half its offset here.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
+import { array, describe, field, kind, timer } from '../../03-vcpu-loop/devices/state.ts';
 import { registerTable } from '../registers.ts';
 
 /** A driver polls for up to 4.5 seconds; real negotiation takes about two. */
@@ -114,4 +115,16 @@ export class Phy {
     if (value & CONTROL.RESTART || (before ^ value) & (CONTROL.POWER_DOWN | CONTROL.NEGOTIATE)) this.#negotiate();
     return true;
   }
+
+  static readonly STATE = describe<Phy>('PHY', 1, {
+    registers: array((phy) => phy.#registers),
+    link: field(
+      kind.record({ link: kind.flag, lost: kind.flag }),
+      (phy) => ({ link: phy.link, lost: phy.#lost }),
+      (phy, v) => {
+        ({ link: phy.link, lost: phy.#lost } = v);
+      },
+    ),
+    negotiated: timer((phy) => phy.#timer),
+  });
 }

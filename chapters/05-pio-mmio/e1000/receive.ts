@@ -3,6 +3,7 @@
 // A frame arrives when it likes. The card decides whether it is for this machine, keeps it in its own packet buffer, and puts it into main memory as
 // soon as the driver has left enough descriptors; if the buffer fills up first, frames are lost, and counted.
 
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { SHORTEST_FRAME } from '../net/link.ts';
 import type { DmaTarget } from '../wires.ts';
 import { DESCRIPTOR_BYTES, ReceiveDescriptor, RX_ERRORS, RX_STATUS } from './descriptors.ts';
@@ -238,4 +239,18 @@ export class Receiver {
     }
     return whole;
   }
+
+  static readonly STATE = describe<Receiver>('receiver', 1, {
+    waiting: field(
+      kind.list(
+        kind.record<Waiting>({ bytes: kind.bytes(1 << 16), checksum: kind.u16, status: kind.u32, errors: kind.u32, special: kind.u16 }),
+        1 << 16,
+      ),
+      (receiver) => receiver.#waiting,
+      (receiver, waiting) => {
+        receiver.#waiting.splice(0, receiver.#waiting.length, ...waiting);
+        receiver.#waitingBytes = waiting.reduce((sum, { bytes }) => sum + bytes.length, 0);
+      },
+    ),
+  });
 }

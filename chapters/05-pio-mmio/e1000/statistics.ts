@@ -2,6 +2,7 @@
 //
 // Half of the card's registers count something. Most of what they count cannot happen on a link in memory, and stays zero.
 
+import { describe, field, type Kind, kind } from '../../03-vcpu-loop/devices/state.ts';
 import type { STATISTICS } from './registers.ts';
 
 export type Statistic = keyof typeof STATISTICS;
@@ -18,6 +19,11 @@ const isLow = (name: Statistic): boolean => (Object.values(OCTETS) as Statistic[
 
 const STUCK = 0xffff_ffff;
 const CHECK_SEQUENCE_BYTES = 4;
+
+interface Counted {
+  readonly name: Statistic;
+  readonly count: number;
+}
 
 export class Statistics {
   readonly #counters = new Map<Statistic, number>();
@@ -57,4 +63,15 @@ export class Statistics {
     if (broadcast) this.add(way === 'received' ? 'BPRC' : 'BPTC');
     else if ((frame[0] as number) & 1) this.add(way === 'received' ? 'MPRC' : 'MPTC');
   }
+
+  static readonly STATE = describe<Statistics>('statistics', 1, {
+    counters: field(
+      kind.list(kind.record<Counted>({ name: kind.text(16) as Kind<Statistic>, count: kind.safe }), 256),
+      (statistics) => [...statistics.#counters].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, count]) => ({ name, count })),
+      (statistics, counters) => {
+        statistics.#counters.clear();
+        for (const { name, count } of counters) statistics.#counters.set(name, count);
+      },
+    ),
+  });
 }

@@ -6,6 +6,7 @@
 // A real card works on while the processor does other things. This one does all of it within the write to the tail, and the guest sees
 // the difference only in that its frames are always gone already when it looks.
 
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import type { DmaTarget } from '../wires.ts';
 import { ContextDescriptor, DataDescriptor, DESCRIPTOR_BYTES, POPTS, TransmitDescriptor, TUCMD, TX_CMD, TX_STATUS_DD } from './descriptors.ts';
 import { insertChecksum, type OffloadContext, PAYLOAD_LIMIT, segment } from './offload.ts';
@@ -46,6 +47,21 @@ const HEADER_LIMIT = 256;
 /** Bytes after which a round pauses. The largest ring of the largest pieces would be 64 GiB. */
 const ROUND_BYTES = 4 << 20;
 const PACKET_LIMIT = PAYLOAD_LIMIT + HEADER_LIMIT;
+
+const CONTEXT = kind.record<OffloadContext>({
+  ipcss: kind.u32,
+  ipcso: kind.u32,
+  ipcse: kind.u32,
+  tucss: kind.u32,
+  tucso: kind.u32,
+  tucse: kind.u32,
+  tcp: kind.flag,
+  ipv4: kind.flag,
+  hdrlen: kind.u32,
+  mss: kind.u32,
+});
+/** More than any packet that is collected before it is cut. */
+const PACKET_LIMIT_BYTES = 1 << 20;
 
 export class Transmitter {
   readonly #ports: TransmitPorts;
@@ -188,4 +204,30 @@ export class Transmitter {
     tagged.set(frame.subarray(12), 16);
     this.#ports.send(tagged);
   }
+
+  static readonly STATE = describe<Transmitter>('transmitter', 1, {
+    packet: field(
+      kind.bytes(PACKET_LIMIT_BYTES),
+      (t) => t.#packet.subarray(0, t.#length),
+      (t, packet) => {
+        t.#packet = new Uint8Array(Math.max(2048, packet.length));
+        t.#packet.set(packet);
+        t.#length = packet.length;
+      },
+    ),
+    progress: field(
+      kind.record({ spoiled: kind.flag, moved: kind.safe, popts: kind.word, cut: kind.flag }),
+      (t) => ({ spoiled: t.#spoiled, moved: t.#moved, popts: t.#popts, cut: t.#cut }),
+      (t, v) => {
+        ({ spoiled: t.#spoiled, moved: t.#moved, popts: t.#popts, cut: t.#cut } = v);
+      },
+    ),
+    contexts: field(
+      kind.record({ context: CONTEXT, cutContext: CONTEXT }),
+      (t) => ({ context: t.#context, cutContext: t.#cutContext }),
+      (t, v) => {
+        ({ context: t.#context, cutContext: t.#cutContext } = v);
+      },
+    ),
+  });
 }

@@ -384,6 +384,7 @@ export abstract class Mainboard extends Chassis {
       savedPart('lines', this.lines, SharedLines.STATE),
       ...this.interrupts.savedParts(),
       savedPart('memory', this.memory, PcMemory.STATE),
+      ...[...this.#blocks].flatMap(([id, block]) => block.savedPart?.(`drive ${id}`) ?? []),
     ];
   }
 }

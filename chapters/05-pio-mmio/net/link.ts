@@ -7,12 +7,15 @@
 // the check sequence around; a card that has to show one to its driver computes it.
 
 import type { Clock } from '../../02-kvm-objects/clock.ts';
+import { describe, kind, type SavedPart, savedPart, timer } from '../../03-vcpu-loop/devices/state.ts';
 
 export interface Link {
   /** Hands over a frame. The bytes are the caller's again when this returns. */
   send(frame: Uint8Array): void;
   /** Whoever is plugged in is told of each frame that comes the other way. */
   onFrame: ((frame: Uint8Array) => void) | null;
+  /** What is on its way in a cable that is part of the machine, for whoever saves it. */
+  savedParts?(name: string): SavedPart[];
 }
 
 /** The largest frame that any link carries. */
@@ -26,6 +29,12 @@ interface WireOptions {
   /** Frames that may be on their way in one direction; more are lost, as in a switch. */
   readonly queueFrames?: number;
 }
+
+interface Underway {
+  readonly at: number;
+  readonly frame: Uint8Array;
+}
+const UNDERWAY = kind.list(kind.record<Underway>({ at: kind.safe, frame: kind.bytes(LINK_FRAME_LIMIT) }), 4096);
 
 /** One end of a {@link memoryWire}. */
 class WireEnd implements Link {
@@ -66,6 +75,25 @@ class WireEnd implements Link {
     }
     const next = this.#underway[0];
     if (next && this.#timer.at === null) this.#timer.arm(next.at);
+  }
+
+  static readonly STATE = describe<WireEnd>('cable', 1, {
+    underway: {
+      text: 'frames, each with the moment of its arrival',
+      save(end, out) {
+        UNDERWAY.write(out, end.#underway);
+      },
+      load(end, from) {
+        const underway = UNDERWAY.read(from);
+        return ({ shift }) => void end.#underway.splice(0, end.#underway.length, ...underway.map(({ at, frame }) => ({ at: at + shift, frame })));
+      },
+    },
+    next: timer((end) => end.#timer),
+  });
+
+  savedParts(name: string): SavedPart[] {
+    const far = this.far ? [savedPart<WireEnd>(`${name}, far end`, this.far, WireEnd.STATE)] : [];
+    return [savedPart<WireEnd>(name, this, WireEnd.STATE), ...far];
   }
 }
 

@@ -7,6 +7,7 @@
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
 import { type Bus, loadValue, type Registers, storeValue } from '../../03-vcpu-loop/devices/bus.ts';
+import { type SavedPart, unsavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { BarSpec } from '../../05-pio-mmio/pci/bars.ts';
 import { PciFunction } from '../../05-pio-mmio/pci/function.ts';
 import type { Notifier, SharedRegion, VirtioDevice } from '../device.ts';
@@ -298,6 +299,10 @@ export class VirtioPci extends PciFunction implements Notifier {
     this.#common.reset();
     this.#legacyPorts.reset();
     this.msix?.forget();
+  }
+
+  override savedParts(name: string): SavedPart[] {
+    return [...super.savedParts(name), unsavedPart(`the virtio device at ${name}`)];
   }
 }
 
