@@ -16,7 +16,7 @@ const DEBUG_EXIT = 0xf4;
 const ROM_START = 2 ** 32 - 256;
 
 /** A read that nobody answers, by its bytes. */
-const UNANSWERED = [0n, 0xffn, 0xffffn, 0n, 0xffffffffn, 0n, 0n, 0n, 0xffffffffffffffffn];
+const UNANSWERED = [0, 0xff, 0xffff, 0, 0xffffffff];
 
 const word = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
 const dword = (value: number): number[] => [...word(value), ...word(value >>> 16)];
@@ -54,6 +54,11 @@ export function runBare(image: Uint8Array, entry: number, { translate }: { reado
   const marks = new Map<number, Marked>();
   let output = '';
   let left = false;
+  const romRead = (address: number, bytes: number): bigint => {
+    let value = 0n;
+    for (let i = 0; i < bytes; i++) value |= BigInt(program[address + i - ROM_START] ?? 0xff) << BigInt(8 * i);
+    return value;
+  };
   const cpu = new Cpu({
     memory,
     translate,
@@ -69,13 +74,10 @@ export function runBare(image: Uint8Array, entry: number, { translate }: { reado
       },
     },
     devices: {
-      read(address, bytes) {
-        if (address < ROM_START) return UNANSWERED[bytes] as bigint;
-        let value = 0n;
-        for (let i = 0; i < bytes; i++) value |= BigInt(program[address + i - ROM_START] ?? 0xff) << BigInt(8 * i);
-        return value;
-      },
+      read: (address, bytes) => romRead(address, bytes),
+      read32: (address, bytes) => (address < ROM_START ? (UNANSWERED[bytes] as number) : Number(romRead(address, bytes))),
       write() {},
+      write32() {},
     },
   });
   memory.slice(LOAD_ADDRESS, image.length).set(image);

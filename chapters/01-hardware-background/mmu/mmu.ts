@@ -27,6 +27,9 @@ export const PRIVILEGE = { SUPERVISOR: 0, USER: 1, SYSTEM: 2 } as const;
 export interface PhysicalBus {
   read(address: number, bytes: number): bigint;
   write(address: number, bytes: number, value: bigint): void;
+  /** The same for up to 4 bytes, for a bus that would rather not handle bigints. */
+  read32?(address: number, bytes: number): number;
+  write32?(address: number, bytes: number, value: number): void;
 }
 
 /** What the MMU needs from the processor around it. */
@@ -616,15 +619,21 @@ export class Mmu {
 
   /** A read of up to 4 bytes, by the interpreter's walk, where no RAM is. */
   readDevice(bytes: number): number {
-    return Number(this.#host.bus.read(this.#deviceAddress(), bytes));
+    const { bus } = this.#host;
+    const address = this.#deviceAddress();
+    return bus.read32 ? bus.read32(address, bytes) >>> 0 : Number(bus.read(address, bytes));
   }
   writeDevice(bytes: number, value: number): void {
-    this.#host.bus.write(this.#deviceAddress(), bytes, BigInt(value));
+    const { bus } = this.#host;
+    const address = this.#deviceAddress();
+    const written = bytes === 4 ? value : value & ((1 << (8 * bytes)) - 1);
+    if (bus.write32) bus.write32(address, bytes, written);
+    else bus.write(address, bytes, BigInt(written));
   }
   #deviceAddress(): number {
-    const { view } = this.#memory;
-    const at = this.ordinary + ORDINARY.DEVICE;
-    return view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
+    const { i32 } = this.#memory;
+    const at = (this.ordinary + ORDINARY.DEVICE) >> 2;
+    return ((i32[at] as number) >>> 0) + (i32[at + 1] as number) * 2 ** 32;
   }
 
   /** The bank for a privilege in the present world, as OFFSET.TLB would hold it. */

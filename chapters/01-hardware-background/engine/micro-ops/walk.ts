@@ -155,25 +155,24 @@ defineFunction('walk', ['i64', 'i32', 'i32'], ['i32'], (s, ...params) => {
     set(table, from),
   ];
   return [
-    when(isWrite(access), [set(l.at, s.call('besideCode', get(linear), get(bytes))), when(get(l.at), ret(get(l.at)))]),
-    set(l.words, s.field32(OFFSET.WALKER)),
     set(l.bank, s.field32(OFFSET.TLB)),
-    when(no(get(l.words)), decline),
-    when(i32.eq(get(l.bank), i32.load(get(l.words), ORDINARY.EMPTY_BANK)), decline),
-    when(i32.gt_u(i32.add(i32.and(i32.wrap_i64(get(linear)), n32(0xfff)), get(bytes)), n32(4096)), decline),
-    set(address, wide(s.field32(OFFSET.CANONICAL_SHIFT))),
-    when(i64.ne(i64.shr_s(i64.shl(get(linear), get(address)), get(address)), get(linear)), decline),
     set(page, i64.and(get(linear), n64(TABLE_MASK))),
     set(l.entry, entryOf(get(l.bank), linear)),
     set(l.write, isWrite(access)),
-    // A store that misses because of code on the page walks no tables: it goes there, or TypeScript has the code withdrawn.
+    // A store that misses because of code on the page walks no tables.
     when(
       i32.and(
         i64.eq(i64.load(get(l.entry), TLB.READ_TAG), get(page)),
         i32.and(yes(get(l.write)), has(i32.load(get(l.entry), TLB.INFO), INFO.MAY_WRITE)),
       ),
-      decline,
+      ret(s.call('besideCode', get(linear), get(bytes))),
     ),
+    set(l.words, s.field32(OFFSET.WALKER)),
+    when(no(get(l.words)), decline),
+    when(i32.eq(get(l.bank), i32.load(get(l.words), ORDINARY.EMPTY_BANK)), decline),
+    when(i32.gt_u(i32.add(i32.and(i32.wrap_i64(get(linear)), n32(0xfff)), get(bytes)), n32(4096)), decline),
+    set(address, wide(s.field32(OFFSET.CANONICAL_SHIFT))),
+    when(i64.ne(i64.shr_s(i64.shl(get(linear), get(address)), get(address)), get(linear)), decline),
     set(l.user, i32.eq(s.field32(OFFSET.CPL), n32(3))),
     set(l.stage, i32.load(get(l.words), ORDINARY.STAGE2)),
     set(l.info, n32(12 << INFO.SHIFT_AT)),
