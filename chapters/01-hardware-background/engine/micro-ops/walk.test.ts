@@ -254,3 +254,38 @@ describe('INVLPG and MOV to CR3, with and without TypeScript', () => {
     expect(outcome(false)).toBe([0x80010001n, 0n, 0x1234n, 0x10000n, 0x90n][n]);
   });
 });
+
+describe('a device beyond RAM', () => {
+  it.each([
+    ['MOV [EAX], BL', [0x88, 0x18], ['w1 200000 88']],
+    ['MOV [EAX], BX', [0x66, 0x89, 0x18], ['w2 200000 7788']],
+    ['MOV [EAX], EBX', [0x89, 0x18], ['w4 200000 55667788']],
+    ['MOV EBX, [EAX]', [0x8b, 0x18], ['r4 200000']],
+    ['ADD [EAX], BL', [0x00, 0x18], ['r1 200000', 'w1 200000 87']],
+  ] as const)('%s', (_name, code, expected) => {
+    for (const narrow of [false, true]) {
+      const seen: string[] = [];
+      const hex = (x: number | bigint): string => x.toString(16);
+      const read = (at: number, bytes: number): number => {
+        seen.push(`r${bytes} ${hex(at)}`);
+        return 2 ** (8 * bytes) - 1;
+      };
+      const write = (at: number, bytes: number, value: number | bigint): void => void seen.push(`w${bytes} ${hex(at)} ${hex(value)}`);
+      const devices = { read: (at: number, bytes: number) => BigInt(read(at, bytes)), write, ...(narrow && { read32: read, write32: write }) };
+      const memory = new PhysicalMemory({ ramBytes: RAM });
+      const cpu = new Cpu({ memory, translate: false, devices });
+      const { state } = cpu;
+      memory.slice(0x1000, code.length).set(code);
+      state.setSegment(1, 8, 0, 0, 0xffffffff, 0xc09b);
+      for (const seg of [0, 2, 3]) state.setSegment(seg, 16, 0, 0, 0xffffffff, 0xc093);
+      state.set64(OFFSET.CR0, BigInt(CR0.PE));
+      for (const slot of [SLOT.RIP, SLOT.NEXT_RIP]) state.setSlotNumber(slot, 0x1000);
+      state.setSlotNumber(SLOT.RAX, 0x200000);
+      state.setSlotNumber(SLOT.RBX, 0x55667788);
+      cpu.modeChanged();
+      cpu.run(1);
+      expect(seen).toEqual(expected);
+      if (code[0] === 0x8b) expect(state.slot(SLOT.RBX)).toBe(0xffffffffn);
+    }
+  });
+});
