@@ -58,12 +58,13 @@ export const ACCOUNT = {
   LOG: LOG_AT, // slots filled since the last flush, 16 bits each
   FILLED: HEAD_AT, // how many; past the end of the log means "too many: clear all"
   HAS_LARGE: HEAD_AT + 4, // 1: a bit below may be set; 2: there is a page larger than a unit
+  SETTLED: HEAD_AT + 8, // how many at the beginning of the log were found to be global by the last flush
   LARGE: HEAD_AT + 64,
   UNIT_SHIFT: LARGE_UNIT_SHIFT,
   UNITS: LARGE_UNITS,
 } as const;
 const BANK_STRIDE = HEAD_AT + 4096;
-const [FILLED, HAS_LARGE, LARGE] = [ACCOUNT.FILLED >> 2, ACCOUNT.HAS_LARGE >> 2, ACCOUNT.LARGE >> 2];
+const [FILLED, HAS_LARGE, SETTLED, LARGE] = [ACCOUNT.FILLED >> 2, ACCOUNT.HAS_LARGE >> 2, ACCOUNT.SETTLED >> 2, ACCOUNT.LARGE >> 2];
 /** The bit of a linear address. */
 const unitOf = (lo: number, hi: number): number => {
   const unit = (lo >>> LARGE_UNIT_SHIFT) | (hi << (32 - LARGE_UNIT_SHIFT));
@@ -194,6 +195,7 @@ export class Tlb {
       for (let i = 0; i < count; i++) this.#drop(start + (log[i] as number) * (TLB.ENTRY_BYTES >> 2));
     }
     words[start + FILLED] = 0;
+    words[start + SETTLED] = 0;
     this.#forgetLarge(start);
   }
   #forgetLarge(start: number): void {
@@ -213,7 +215,8 @@ export class Tlb {
     for (let n = 0; n < 6; n++) words[at + n] = -1;
   }
 
-  // A global page is one that every address space has: the kernel's. MOV to CR3 leaves its entries alone, which is the point of the bit.
+  // A global page is one that every address space has: the kernel's. MOV to CR3 leaves its entries alone, which is the point of the bit. Those that the last
+  // flush has left need not be looked at again: whoever puts something else into such a slot has made a new note in the log.
   // @clause x86.tlb.global-survives-cr3
   /** Forgets the entries of a pair that are not global. */
   flushNonGlobal(pair: number): void {
@@ -222,9 +225,9 @@ export class Tlb {
       const start = this.#start(bank);
       const count = this.#words[start + FILLED] as number;
       const all = count >= TLB.ENTRIES;
-      this.#forgetLarge(start);
-      let kept = 0;
-      for (let i = 0; i < (all ? TLB.ENTRIES : count); i++) {
+      if (all) this.#forgetLarge(start);
+      let kept = all ? 0 : (this.#words[start + SETTLED] as number);
+      for (let i = kept; i < (all ? TLB.ENTRIES : count); i++) {
         const slot = all ? i : (log[i] as number);
         const at = start + slot * (TLB.ENTRY_BYTES >> 2);
         const word = this.#words[at + (TLB.INFO >> 2)] as number;
@@ -235,6 +238,7 @@ export class Tlb {
         } else this.#drop(at);
       }
       this.#words[start + FILLED] = kept;
+      this.#words[start + SETTLED] = kept;
     }
   }
 

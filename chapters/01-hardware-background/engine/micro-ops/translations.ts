@@ -78,12 +78,14 @@ defineFunction('forgetBank', ['i32', 'i32'], [], (s, ...params) => {
   const info = i32.load(get(entry), TLB.INFO);
   const tag = (at: number): Code => i64.load(get(entry), at);
   return [
-    when(i32.load(get(bank), ACCOUNT.HAS_LARGE), [
+    when(i32.and(no(get(keep)), i32.load(get(bank), ACCOUNT.HAS_LARGE)), [
       Array.from({ length: ACCOUNT.UNITS / 64 }, (_, word) => i64.store(get(bank), n64(0), ACCOUNT.LARGE + 8 * word)),
       i32.store(get(bank), n32(0), ACCOUNT.HAS_LARGE),
     ]),
     set(count, i32.load(get(bank), ACCOUNT.FILLED)),
-    when(get(count), [
+    set(kept, select(i32.load(get(bank), ACCOUNT.SETTLED), n32(0), get(keep))),
+    set(n, get(kept)),
+    when(i32.lt_u(get(n), get(count)), [
       loop(again, [
         set(slot, i32.load16_u(inLog(n), ACCOUNT.LOG)),
         set(entry, i32.add(get(bank), i32.mul(get(slot), n32(TLB.ENTRY_BYTES)))),
@@ -105,6 +107,7 @@ defineFunction('forgetBank', ['i32', 'i32'], [], (s, ...params) => {
       ]),
     ]),
     i32.store(get(bank), get(kept), ACCOUNT.FILLED),
+    i32.store(get(bank), get(kept), ACCOUNT.SETTLED),
   ];
 });
 

@@ -5,6 +5,9 @@
 // call and the place where it returns to, all that lies on the same page, up to {{REGION_INSTRUCTIONS}} instructions. That is a *region*; it becomes
 // one WebAssembly function.
 //
+// Much code is never executed: error paths, assertions. A place that nobody has been to by the time when its neighbour is hot is not likely to be hot itself, and
+// translating it would cost as much. So beyond the first {{ANYWAY}} instructions only places are followed that have been jumped to before.
+//
 // The page is a natural border. Within it, instructions need not be fetched through the TLB again, whether code has been overwritten is a question that is
 // answered page by page, and what is beyond it is anybody's guess: it may be mapped elsewhere the next time.
 
@@ -15,6 +18,8 @@ import { CONDITIONS, MICRO_OPS } from '../micro-ops.ts';
 
 /** The most instructions in a region. */
 export const REGION_INSTRUCTIONS = 600;
+/** What lies so near to the beginning is translated whether or not it has been executed. */
+export const ANYWAY = 24;
 /** The most micro-operations of an instruction that is worth translating. */
 const LONG = 48;
 /** Entries of a region have numbers of one byte. */
@@ -156,6 +161,10 @@ export function formRegion({ place, rip, mode, decode, translatable, known }: Su
     work.push(offset);
     if (list && !list.includes(offset)) list.push(offset);
   };
+  const been = new Set(known);
+  const follow = (offset: number): void => {
+    if (been.has(offset) || steps.size < ANYWAY) add(offset);
+  };
   const enter = (offset: number): void => {
     if (offset >= 0 && !entries.includes(offset) && entries.length < MOST_ENTRIES) entries.push(offset);
   };
@@ -188,8 +197,8 @@ export function formRegion({ place, rip, mode, decode, translatable, known }: Su
           offset = after;
           continue;
         }
-        if (transfer.kind !== 'indirect') add(within(transfer.target));
-        if (transfer.kind === 'branch') add(after);
+        if (transfer.kind !== 'indirect') follow(within(transfer.target));
+        if (transfer.kind === 'branch') follow(after);
         if (transfer.kind === 'call' || (transfer.kind === 'indirect' && transfer.form === 'call')) {
           add(after, returns);
           enter(after);
