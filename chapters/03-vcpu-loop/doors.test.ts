@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type DoorName, planBoot } from './doors.ts';
+import { type DoorName, doorNames, installDoors, planBoot } from './doors.ts';
 import { ImageError } from './elf.ts';
 
 const RAM = 4 << 20;
@@ -119,6 +119,49 @@ function at(plan: ReturnType<typeof planBoot>, gpa: number, length: number): num
 const word32 = (plan: ReturnType<typeof planBoot>, gpa: number): number => new DataView(Uint8Array.from(at(plan, gpa, 4)).buffer).getUint32(0, true);
 const word64 = (plan: ReturnType<typeof planBoot>, gpa: number): bigint =>
   new DataView(Uint8Array.from(at(plan, gpa, 8)).buffer).getBigUint64(0, true);
+
+describe('a second file', () => {
+  const initrd = new Uint8Array(5000).fill(0x77);
+  const END = RAM - 8192; // two pages at the end of memory
+
+  it('is a module of PVH', () => {
+    const plan = planBoot(elf({ note: pvhNote(0x100001) }), { ...options, initrd });
+    const info = Number(plan.regs.rbx);
+    expect(word32(plan, info + 12)).toBe(1);
+    const entry = Number(word64(plan, info + 16));
+    expect([word64(plan, entry), word64(plan, entry + 8), word64(plan, entry + 16)]).toEqual([BigInt(END), 5000n, 0n]);
+    expect(at(plan, END + 4998, 3)).toEqual([0x77, 0x77, 0]);
+  });
+  it('is a module of multiboot', () => {
+    const plan = planBoot(multiboot({ addresses: [0x100000, 0x100000, 0x100040, 0x101000, 0x100030] }), { ...options, initrd });
+    const info = Number(plan.regs.rbx);
+    expect(word32(plan, info) & 8).toBe(8);
+    expect(word32(plan, info + 20)).toBe(1);
+    const entry = word32(plan, info + 24);
+    expect([word32(plan, entry), word32(plan, entry + 4)]).toEqual([END, END + 5000]);
+  });
+  it('is a ramdisk of the page of parameters', () => {
+    const plan = planBoot(elf(), { ...options, initrd });
+    expect([word32(plan, Number(plan.regs.rsi) + 0x218), word32(plan, Number(plan.regs.rsi) + 0x21c)]).toEqual([END, 5000]);
+  });
+  it('makes way for the image, and is refused where there is no room or no way to tell', () => {
+    const plan = planBoot(elf({ loads: [{}, { paddr: BigInt(RAM - 4096) }] }), { ...options, initrd });
+    expect(word32(plan, Number(plan.regs.rsi) + 0x218)).toBe(RAM - 3 * 4096);
+    expect(() => planBoot(elf(), { ...options, initrd: new Uint8Array(3 << 20) })).toThrow(/no room for 3145728 bytes/);
+    expect(() => planBoot(bootSector(), { ...options, initrd })).toThrow(/boot-sector door hands over no second file/);
+    expect(() => planBoot(CODE, { ...options, door: 'flat', initrd })).toThrow(/flat door hands over no second file/);
+  });
+});
+
+it('has doors that others install, before its own', () => {
+  const plan = { door: 'ours', segments: [], regs: {}, sregs: {} };
+  installDoors([{ name: 'ours', plan: (image) => (image[0] === 0x11 ? plan : null) }]);
+  installDoors([{ name: 'ours', plan: (image) => (image[0] === 0x22 ? plan : null) }]);
+  expect(doorNames()).toEqual(['ours', 'multiboot', 'pvh', 'long', 'boot-sector', 'flat']);
+  expect(planBoot(Uint8Array.of(0x22), options).door).toBe('ours');
+  expect(() => planBoot(Uint8Array.of(0x11), options)).toThrow(/no way in/);
+  expect(planBoot(elf(), options).door).toBe('long');
+});
 
 describe('the doors', () => {
   it('enters a 64-bit ELF file in long mode over identity page tables', () => {

@@ -30,6 +30,8 @@ const PROGRAMS = {
   storm: 'ba f8 03 b0 68 ee eb fd', // talks for ever
   echo: 'ba fd 03 ec a8 01 74 f8 ba f8 03 ec fe c0 ee e6 f4', // wait for a byte, add one, send it, leave with it
   disk: 'ba f6 01 b0 e0 ee b0 01 ba f2 01 ee 30 c0 42 ee 42 ee 42 ee ba f7 01 b0 20 ee ec a8 08 74 fb ba f0 01 ed e6 f4', // read sector 0, leave with its first byte
+  store:
+    'ba f6 01 b0 e0 ee b0 01 ba f2 01 ee 30 c0 42 ee 42 ee 42 ee ba f7 01 b0 30 ee ec a8 08 74 fb ba f0 01 be 00 10 b9 00 01 f3 6f ba f7 01 ec a8 80 75 fb b0 01 e6 f4', // write the program itself to sector 0
 } as const;
 
 const image = (name: keyof typeof PROGRAMS): string => {
@@ -48,6 +50,18 @@ function run(args: readonly string[], input = ''): { status: number | null; out:
 }
 
 describe('ringbook run', () => {
+  it('writes to a disk, unless that is to forget', () => {
+    const path = join(folder, 'written.raw');
+    for (const [snapshot, first] of [
+      ['on', 0],
+      ['off', 0xba],
+    ] as const) {
+      writeFileSync(path, new Uint8Array(1024));
+      const { status, err } = run([...program('store'), '-drive', `file=${path},format=raw,snapshot=${snapshot}`]);
+      expect(`${status} ${err}`).toBe('3 ');
+      expect(readFileSync(path)[0]).toBe(first);
+    }
+  });
   it.each([
     ['leave', [], (21 << 1) | 1],
     ['halt', [], 0],

@@ -43,8 +43,30 @@ describe('the command line', () => {
     ]);
     expect(config('-drive file=a,if=none,id=x -device ide-hd,drive=x,unit=1').devices).toEqual([{ type: 'ide-hd', drive: 'x', unit: 1 }]);
   });
+  it('makes a card and its network in one', () => {
+    const { netdevs, devices } = config('-nic echo -nic none -nic echo,model=e1000,mac=52:54:00:00:00:01,addr=7,id=wire');
+    expect(netdevs).toEqual([
+      { id: 'nic0', type: 'echo' },
+      { id: 'wire', type: 'echo' },
+    ]);
+    expect(devices).toEqual([
+      { type: 'e1000', netdev: 'nic0' },
+      { type: 'e1000', netdev: 'wire', mac: '52:54:00:00:00:01', addr: '7' },
+    ]);
+    expect(complete('-kernel k -nic echo').devices).toEqual([{ type: 'e1000', netdev: 'nic0' }]);
+  });
+  it('knows disks that forget, and a second file for the kernel', () => {
+    expect(config('-drive file=a,snapshot=on,readonly=off').drives).toEqual([{ id: 'drive0', file: 'a', readonly: false, snapshot: true }]);
+    expect(complete('-kernel k -initrd i -door pvh')).toMatchObject({ initrd: 'i', door: 'pvh' });
+    expect(complete('-kernel k -m 2G').memoryMiB).toBe(2048);
+  });
   it.each([
     ['-frobnicate', 'no option -frobnicate'],
+    ['-nic echo,model=ne2000', 'no device type ne2000'],
+    ['-nic echo,mac=a,mac=b', '-nic says mac twice'],
+    ['-nic tap', 'no netdev type tap'],
+    ['-drive file=a,snapshot=maybe', 'snapshot is one of on, off, not maybe'],
+    ['-door grub', 'it is one of multiboot, pvh, long, boot-sector, flat, not grub'],
     ['disk.img', "'disk.img' is no option"],
     ['-m', '-m takes SIZE'],
     ['-m 12Q', '-m takes a size'],
@@ -143,6 +165,7 @@ describe('a description', () => {
   it.each([
     ['', 'nothing to start'],
     ['-bios b -kernel k', 'one of them starts the machine, not both'],
+    ['-bios b -initrd i', 'initrd i is for a kernel to find, and there is none'],
     ['-bios b -append x', 'append is the command line of a kernel'],
     ['-bios b -m 4', '4 MiB of memory are too few for firmware'],
     ['-kernel k -m 1', 'memoryMiB (-m) must be >= 2'],
