@@ -58,6 +58,7 @@ export function receiveArp(packet: Uint8Array): ArpOutcome | null {
   if (hardware !== HARDWARE_ETHERNET || protocol !== ETHERTYPE.IPV4 || hardwareLength !== 6 || protocolLength !== 4) return null;
   if (operation !== OPERATION.REQUEST && operation !== OPERATION.REPLY) return null;
   if (senderIp !== ANY_IPV4 && !isGuest(senderIp)) return null;
+  // @clause arp.reply
   const asked = operation === OPERATION.REQUEST && isOurs(targetIp);
   return {
     learned: isGuest(senderIp) && isStation(senderMac) ? { ip: senderIp, mac: senderMac } : null,

@@ -87,6 +87,7 @@ export function answerDhcp(message: Uint8Array): DhcpAnswer | null {
   const chosen = options.get(OPTION.SERVER);
   if (chosen && addressIn(chosen) !== NETWORK.gateway) return null;
   const wanted = addressIn(options.get(OPTION.REQUESTED)) ?? client;
+  // @clause dhcp.nak
   const kind = { [TYPE.DISCOVER]: TYPE.OFFER, [TYPE.REQUEST]: wanted === NETWORK.guest ? TYPE.ACK : TYPE.NAK, [TYPE.INFORM]: TYPE.ACK }[
     type[0] as number
   ];

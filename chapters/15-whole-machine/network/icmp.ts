@@ -32,6 +32,7 @@ function sealed(message: Uint8Array): Uint8Array {
   return message;
 }
 
+// @clause icmp.echo
 /** The answer to an echo request; null for any other message, and for a damaged one. */
 export function echoReply(message: Uint8Array): Uint8Array | null {
   if (message.length < IcmpHeader.bytes || onesSum(message, 0, message.length) !== 0xffff) return null;
@@ -46,6 +47,7 @@ export function echoReply(message: Uint8Array): Uint8Array | null {
 const QUOTED_BYTES = 8;
 
 // An error is never sent about an error. Two hosts that disagree would keep each other busy for good.
+// @clause icmp.no-error-about-error
 /** An error about a packet: its header and the beginning of what is inside. Null where RFC 1122 forbids one. */
 export function icmpError({ type, code }: { readonly type: number; readonly code: number }, about: Packet): Uint8Array | null {
   if (about.fragment === 'later') return null;

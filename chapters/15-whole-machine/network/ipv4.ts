@@ -54,6 +54,7 @@ export function parsePacket(bytes: Uint8Array): Packet | Malformed {
   if (versionLength >> 4 !== VERSION) return 'version';
   if (headerBytes < Ipv4Header.bytes || headerBytes > bytes.length) return 'header length';
   if (totalLength < headerBytes || totalLength > bytes.length) return 'total length';
+  // @clause ip.header-checked
   if (onesSum(bytes, 0, headerBytes) !== 0xffff) return 'header checksum';
   const piece = (fragment & FRAGMENT_OFFSET) !== 0 ? 'later' : (fragment & MORE_FRAGMENTS) !== 0 ? 'first' : 'no';
   return {

@@ -30,6 +30,7 @@ export function parseDatagram({ source, destination, payload }: Packet): Datagra
   const { sourcePort, destinationPort, length, checksum } = UdpHeader.decode(payload);
   if (length < UdpHeader.bytes || length > payload.length) return null;
   const datagram = payload.subarray(0, length);
+  // @clause udp.checksum
   if (checksum !== 0 && transportSum(source, destination, PROTOCOL.UDP, datagram) !== 0xffff) return null;
   return { sourcePort, destinationPort, data: datagram.subarray(UdpHeader.bytes) };
 }

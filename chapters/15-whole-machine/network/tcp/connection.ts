@@ -284,6 +284,7 @@ export class Connection {
       this.#acknowledge();
       return;
     }
+    // @clause tcp.reset-exact
     if (flags & FLAG.RST) {
       if (at === next) this.#close('reset');
       else this.#acknowledge();

@@ -66,6 +66,7 @@ export class Receiver {
 
   // A scaled field counts in units, and is rounded down. The edge that it tells may then lie a few bytes before one that was told earlier; those bytes are
   // taken all the same (RFC 7323). Rounded up, the edge would creep a little with every segment, past what there is room for.
+  // @clause tcp.window-not-shrunk
   /** Makes a promise: the value for the window field. A SYN's is never scaled. */
   promise(isSyn = false): number {
     const scale = isSyn ? 0 : this.#scale;

@@ -27,7 +27,7 @@ export const SEND_BYTES = 256 << 10;
 /** Segments to begin with (RFC 6928). */
 const FIRST_SEGMENTS = 10;
 const DUPLICATES = 3;
-/** Waits without any answer before the other end is taken for dead: with the shortest wait that is {{(2 ** (RETRIES + 1) - 1) * 0.2}} seconds. */
+/** Waits without any answer before the other end is taken for dead, each twice as long as the one before. */
 export const RETRIES = 9;
 /** The most that a segment of ours carries, and that we ask for. */
 export const MSS = MTU - Ipv4Header.bytes - TcpHeader.bytes;
