@@ -12,6 +12,27 @@
 // A machine without firmware has a loader in its place. Somebody has to know what a Linux kernel is as a file, where in memory its parts want to be, and
 // what it expects to be told about the machine; chapter 3's doors are the place where such knowledge is installed.
 //
+// ::include linux/header.ts
+// ::include linux/placement.ts
+// ::include linux/boot-params.ts
+// ::include linux/doors.ts
+// ::include linux/real-mode.ts
+// ::include linux/services.ts
+// ::include linux/lz4.ts
+//
+// ## The first program
+//
+// A kernel alone does nothing that anybody could see. It needs a program to start, and without a disk the program comes with the kernel, in a second file that the
+// loader puts into memory.
+//
+// ::include linux/initramfs/initramfs.ts
+// ::include linux/initramfs/cpio.ts
+// ::include linux/initramfs/modules.ts
+// ::include linux/initramfs/packages.ts
+// ::include host/initramfs.ts
+// ::include host/debian.ts
+// ::include host/run.ts
+//
 // ## Three boards
 //
 // The same processor, the same memory, the same kernel: what differs is what the kernel finds around them. On `pc` and on `q35` it looks in the places where

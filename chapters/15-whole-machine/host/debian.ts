@@ -179,39 +179,39 @@ export async function unpackKernel(path: string): Promise<string> {
 
 // ## Downloading
 
+/** What is fetched unless a name ends in another, as in `busybox-static:i386`: the guest's, whatever this machine's is. */
+const ARCHITECTURE = 'amd64';
+
 /** The package that a meta-package such as `linux-image-cloud-amd64` stands for at present. */
-async function concretePackage(name: string): Promise<string> {
-  const { stdout } = await run('apt-cache', ['show', '--no-all-versions', name]).catch((error: Error) => {
-    throw new Unavailable(`apt-cache does not know ${name}: ${error.message.split('\n').pop()}`);
+async function concretePackage(name: string, architecture: string): Promise<string> {
+  const { stdout } = await run('apt-cache', ['show', '--no-all-versions', `${name}:${architecture}`]).catch((error: Error) => {
+    const said = error.message.split('\n').find((line) => /^[EN]:/.test(line)) ?? 'it has no such package';
+    throw new Unavailable(`apt does not know ${name}: ${said}; has it been told of ${architecture} (dpkg --add-architecture, apt-get update)?`);
   });
-  return /^Depends: (linux-image-[^ ,]*)/m.exec(stdout)?.[1] ?? name;
+  return /^Depends: .*?(linux-image-[0-9][^ ,]*)/m.exec(stdout)?.[1] ?? name;
 }
 
 /**
  * A package's file, from the cache or by `apt-get download`.
  * @throws Unavailable where that cannot be done, with the reason
  */
-export async function fetchPackage(name: string): Promise<string> {
-  const folder = join(cacheFolder(), 'packages');
-  const cached = (concrete: string): string | undefined =>
-    existsSync(folder)
-      ? readdirSync(folder)
-          .filter((file) => file.startsWith(`${concrete}_`) && file.endsWith('.deb'))
-          .sort()
-          .at(-1)
-      : undefined;
+export async function fetchPackage(wanted: string): Promise<string> {
+  const [name, architecture = ARCHITECTURE] = wanted.split(':') as [string, string?];
   if (spawnSync('apt-get', ['--version']).error)
     throw new Unavailable(`there is no apt-get here, so ${name} cannot be fetched; download the .deb and name it`);
-  const concrete = await concretePackage(name);
-  const before = cached(concrete);
-  if (before) return join(folder, before);
+  const concrete = await concretePackage(name, architecture);
+  const folder = join(cacheFolder(), 'packages');
+  mkdirSync(folder, { recursive: true });
+  const before = readdirSync(folder)
+    .filter((file) => file.startsWith(`${concrete}_`) && file.endsWith(`_${architecture}.deb`))
+    .sort();
+  if (before.length > 0) return join(folder, before.at(-1) as string);
   const into = join(folder, `fetching.${process.pid}`);
   mkdirSync(into, { recursive: true });
   try {
-    await run('apt-get', ['download', '-q', concrete], { cwd: into, timeout: 300_000 }).catch((error: Error) => {
-      throw new Unavailable(
-        `apt-get cannot download ${concrete}: ${error.message.split('\n').filter((line) => line.startsWith('E:'))[0] ?? error.message.split('\n')[0]}`,
-      );
+    await run('apt-get', ['download', '-q', `${concrete}:${architecture}`], { cwd: into, timeout: 300_000 }).catch((error: Error) => {
+      const lines = error.message.split('\n');
+      throw new Unavailable(`apt-get cannot download ${concrete}: ${lines.find((line) => line.startsWith('E:')) ?? lines[0]}`);
     });
     const file = readdirSync(into).find((each) => each.endsWith('.deb'));
     if (!file) throw new Unavailable(`apt-get downloaded nothing for ${concrete}`);
