@@ -7,6 +7,8 @@
 // grows after the first third of the run, the run has failed. So it has if the program comes to another result than the same sums in TypeScript.
 
 import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { FlatMachine } from '../../chapters/01-hardware-background/engine/flat-machine.ts';
 import { SLOT } from '../../chapters/01-hardware-background/state.ts';
 
@@ -25,6 +27,8 @@ const HOT = { at: 0x100_0000, bytes: 16 << 20, step: 4096 + 64 };
 const TURNS = 12_000;
 const CALLS = 8;
 const PERIOD = 128;
+/** After a third of these, as many regions as may be kept have been compiled. */
+const LEAST = 2e8;
 
 const word = (value: number): number[] => [value & 0xff, (value >> 8) & 0xff, (value >> 16) & 0xff, (value >>> 24) & 0xff];
 /** Moves a pointer on, round its buffer: `add r, step; and r, bytes - 1; or r, at`. */
@@ -116,10 +120,17 @@ export function growing(sizes: readonly Sizes[]): string[] {
   }).map(([name]) => name);
 }
 
+/** The garbage collector, so that the heap is what is alive and not what happens to lie about. */
+function collector(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc') as () => void;
+}
+
 /** Runs the program for so many instructions. @throws Error when it comes to a wrong result */
 export function changeCode(instructions: number, intervals: number, seen: (sizes: Sizes) => void): void {
   const m = new FlatMachine(32, RAM_BYTES);
   const { state, engine } = m;
+  const collect = collector();
   m.memory.slice(PATCHED, ADDER.length).set(ADDER);
   state.setSlotNumber(SLOT.RSP, STACK);
   state.setSlotNumber(SLOT.RDI, FRESH.at);
@@ -129,6 +140,7 @@ export function changeCode(instructions: number, intervals: number, seen: (sizes
   for (let n = 1; n <= intervals; n++) {
     const stop = m.resume(Math.ceil(instructions / intervals));
     if (stop.kind !== 'deadline') throw new Error(`the program has stopped: ${JSON.stringify(stop)}`);
+    collect();
     const { heapUsed, rss } = process.memoryUsage();
     seen({ instructions: Math.ceil(instructions / intervals) * n, ...engine.sizes, heap: heapUsed, resident: rss });
   }
@@ -157,7 +169,7 @@ export function benchCode(args: string[]): number {
     return 0;
   }
   const [instructions, intervals] = [Number(values.instructions), Number(values.intervals)];
-  if (!(instructions >= 1e6) || !(intervals >= 6)) throw new RangeError('at least a million instructions, and six intervals');
+  if (!(instructions >= LEAST) || !(intervals >= 6)) throw new RangeError(`at least ${LEAST / 1e6} million instructions, and six intervals`);
   const sizes: Sizes[] = [];
   const before = process.cpuUsage();
   changeCode(instructions, intervals, (now) => {
