@@ -1,10 +1,11 @@
 // # A program that never stops writing programs
 //
-// What is kept of decoded and translated code is bounded, and a test of a second does not show it: garbage takes its time to become a problem. `ringbook bench code`
-// runs a program that writes code for as long as one likes -- a billion instructions, unless told otherwise. It writes functions over functions and calls each a few times, as a
-// just-in-time compiler does; it rewrites a number in an instruction each time round; and now and then it writes a loop that becomes hot, on a page where hot
-// loops have been before, so that there is something to translate, and to throw away. At intervals the sizes of everything that is kept are printed. When one of them still
-// grows after the first third of the run, the run has failed. So it has if the program comes to another result than the same sums in TypeScript.
+// What is kept of decoded and translated code is bounded, and a test of a second does not show it: garbage takes its time to become a problem.
+// `ringbook bench code` runs a program that writes code for as long as one likes -- a billion instructions, unless told otherwise. It writes
+// functions over functions and calls each a few times, as a just-in-time compiler does; it rewrites a number in an instruction each time round; and
+// now and then it writes a loop that becomes hot, on a page where hot loops have been before, so that there is something to translate, and to throw
+// away. At intervals the sizes of everything that is kept are printed. When one of them still grows after the first third of the run, the run has
+// failed. So it has if the program comes to another result than the same sums in TypeScript.
 
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';

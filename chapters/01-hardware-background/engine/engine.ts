@@ -509,8 +509,7 @@ export class Engine {
     this.#high = (this.#state.slotHigh(SLOT.RIP) + this.#word32(WORD.CODE_BASE + 4) + Number(low >= 2 ** 32)) | 0;
   }
   #linear(): bigint {
-    const low = BigInt(this.#low >>> 0);
-    return isCode64(this.#state) ? (BigInt(this.#high >>> 0) << 32n) | low : low;
+    return (isCode64(this.#state) ? BigInt(this.#high >>> 0) << 32n : 0n) | BigInt(this.#low >>> 0);
   }
   /** Buffer offset of the code at RIP. The TLB is consulted only if this is not the page that the last instruction came from. */
   #fetch(): number {

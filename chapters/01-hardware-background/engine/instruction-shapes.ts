@@ -41,7 +41,7 @@ interface Template {
   readonly without: Template | null;
 }
 
-export interface Shape {
+interface Shape {
   readonly length: number;
   readonly displacementBytes: number;
   readonly immediateBytes: number;

@@ -54,7 +54,7 @@ export { TRANSLATED } from './interpreter-functions.ts';
 
 /** A micro-operation record: u16 number, then the operands d, a, b (u16 each), then the immediate (64 bits). */
 export const RECORD_BYTES = 16;
-export const RECORD = { OP: 0, D: 2, A: 4, B: 6, IMM: 8, IMM_HIGH: 12 } as const;
+const RECORD = { OP: 0, D: 2, A: 4, B: 6, IMM: 8, IMM_HIGH: 12 } as const;
 
 /** A TLB entry: three tags (linear page address, or -1), then what to add to a linear address to get a buffer offset. See mmu/tlb.ts. */
 export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, COUNT: 8192 } as const;
