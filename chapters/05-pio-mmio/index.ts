@@ -287,8 +287,7 @@ export function moveCard() {
 // ::include pci/msi.ts
 // ::include pci/msix.ts
 //
-// What holds all this together is the chipset. The one that a machine gets here is a Q35, the youngest that QEMU has: a memory controller and a south bridge
-// of 2007. There is a second, eleven years older, for machines that want to be what a "PC" has been to every guest since the first virtual machines on x86.
+// What holds all this together is the chipset. A machine gets a Q35, the youngest that QEMU has, of 2007, or one that is eleven years older.
 //
 // ::include pci/chipset.ts
 // ::include pci/pam.ts

@@ -68,7 +68,7 @@ export interface MainboardOptions {
 }
 
 /** What the board's type says of it. */
-export interface BoardPlan {
+interface BoardPlan {
   /** Where RAM below 4 GiB ends at the latest. */
   readonly lowLimit: number;
   /** Without the interrupt controller and the timer of the first PC. */

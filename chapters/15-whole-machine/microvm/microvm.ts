@@ -19,7 +19,7 @@ import { microVmTables } from './tables.ts';
 /** Where RAM below 4 GiB ends at the latest: QEMU's place. */
 const LOW_LIMIT = 0xc000_0000;
 
-export class MicroVm extends Mainboard {
+class MicroVm extends Mainboard {
   readonly events: EventDevice;
   readonly rtc: Rtc | null;
   readonly #apicsOnly: boolean;
