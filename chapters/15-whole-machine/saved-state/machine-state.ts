@@ -75,25 +75,28 @@ interface Prepared {
 function prepare<C extends Chassis>(machine: AnyMachine<C>, sections: readonly Section[]): Prepared {
   const { vm } = machine;
   const byName = new Map(sections.map((section) => [section.name, section]));
-  const take = (name: string, version = VERSION): Uint8Array => {
+  const take = (name: string, version: number): Uint8Array => {
     const section = byName.get(name);
     if (!section) throw new StateError(`the state of ${name} is missing`);
     if (section.version !== version) throw new StateError(`${name}: version ${section.version} of its state; this program knows version ${version}`);
     byName.delete(name);
     return section.payload;
   };
-  const of = <T>(name: string, read: () => T): T => {
+  const of = <T>(name: string, read: (payload: Uint8Array) => T, version = VERSION): T => {
+    const payload = take(name, version);
     try {
-      return read();
+      return read(payload);
     } catch (error) {
       throw error instanceof StateError ? new StateError(`${name}: ${error.message}`) : error;
     }
   };
-  const time = new StateReader(take(SECTION.CLOCK));
-  const [now, clock] = of(SECTION.CLOCK, () => [kind.safe.read(time), kind.maybe(kind.u64).read(time)] as const);
-  const processors = machine.vcpus.map((vcpu) => of(processorSection(vcpu.id), () => readProcessor(vcpu, take(processorSection(vcpu.id)))));
-  const chips = of(SECTION.CHIPS, () => readChips(take(SECTION.CHIPS)));
-  const placings = machine.savedParts.map((part): Placing => of(part.name, () => readPart(part, take(part.name, part.version))));
+  const [now, clock] = of(SECTION.CLOCK, (payload) => {
+    const from = new StateReader(payload);
+    return [kind.safe.read(from), kind.maybe(kind.u64).read(from)] as const;
+  });
+  const processors = machine.vcpus.map((vcpu) => of(processorSection(vcpu.id), (payload) => readProcessor(vcpu, payload)));
+  const chips = of(SECTION.CHIPS, readChips);
+  const placings = machine.savedParts.map((part) => of(part.name, (payload) => readPart(part, payload), part.version));
   for (const name of byName.keys()) if (name !== SECTION.RAM) throw new StateError(`this machine has no ${name}`);
   return {
     now,
