@@ -6,6 +6,7 @@ import { oracleMissing } from './fuzz/native.ts';
 import type { Program } from './fuzz/records.ts';
 import { fuzz } from './fuzz/run.ts';
 import type { Found } from './fuzz/shrink.ts';
+import { fuzzSystem, systemOracleMissing } from './fuzz/system.ts';
 
 const missing = oracleMissing();
 if (missing) console.log(`fuzz skipped: ${missing}`);
@@ -34,5 +35,18 @@ describe.skipIf(missing !== null)('the processor does what the real one does', (
     // Undefined flags are where the two are known to differ.
     const report = await fuzz({ seed, bits: [64], cases: 4096, timeMs: 60_000, only: 'SHL', strict: true, mismatches: 1 });
     expect([...report.kinds.keys()]).toEqual(['SHL: flags']);
+  });
+});
+
+const noSystem = systemOracleMissing();
+if (noSystem) console.log(`fuzz of system instructions skipped: ${noSystem}`);
+
+describe.skipIf(noSystem !== null)('the processor does what the one of QEMU does', () => {
+  it('in cases of system instructions', { timeout: 300_000 }, async () => {
+    const said: string[] = [];
+    const { cases, ends } = await fuzzSystem({ seed: 13, cases: 192, translated: false, say: (text) => said.push(text) });
+    expect(said).toEqual([]);
+    expect(cases).toBe(192);
+    expect((ends.get('real-mode handler') ?? 0) + (ends.get('handler') ?? 0)).toBeGreaterThan(150);
   });
 });

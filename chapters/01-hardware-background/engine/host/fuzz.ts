@@ -13,6 +13,7 @@
 // npm run fuzz -- --translated                   judge translated code, not the interpreter
 // npm run fuzz -- --save                         write each (minimised) mismatch into engine/counter-examples, with what the real processor did
 // npm run fuzz -- --replay                       asks the processor at hand about those
+// npm run fuzz -- --system --cases 10000         real mode, descriptor tables, tasks: what only a kernel may do; QEMU is asked
 // ```
 //
 // A mismatch is shown as the program's bytes with the mnemonics, then what differs (the real processor's value first), then the state that it started
@@ -26,6 +27,7 @@ import type { Program } from './fuzz/records.ts';
 import { fuzz } from './fuzz/run.ts';
 import { restore, type Saved } from './fuzz/saved.ts';
 import type { Found } from './fuzz/shrink.ts';
+import { fuzzSystem, systemOracleMissing } from './fuzz/system.ts';
 import type { Bits } from './fuzz/world.ts';
 
 const mismatchText = ({ batch, found }: Found): string =>
@@ -59,6 +61,17 @@ async function replay(): Promise<number> {
   return others;
 }
 
+/** Asks QEMU instead, about what a process may not do. */
+async function system(seed: number, cases: number, { only, translated = false }: { only?: string; translated?: boolean }): Promise<number> {
+  const say = (text: string): void => console.log(text);
+  const report = await fuzzSystem({ seed, cases, translated, say, ...(only && { only }) });
+  const list = (counts: ReadonlyMap<string, number>): string => [...counts].map(([what, count]) => `${what} ${count}`).join(', ');
+  console.log(`fuzz: ends: ${list(report.ends)}`);
+  if (report.known.size > 0) console.log(`fuzz: known to be different: ${list(report.known)}`);
+  console.log(`fuzz: ${report.cases} cases of system instructions, ${report.mismatches} mismatches, seed ${seed}`);
+  return report.mismatches === 0 ? 0 : 1;
+}
+
 // ## The command
 
 async function main(): Promise<number> {
@@ -75,15 +88,17 @@ async function main(): Promise<number> {
       'keep-going': { type: 'boolean', default: false },
       save: { type: 'boolean', default: false },
       replay: { type: 'boolean', default: false },
+      system: { type: 'boolean', default: false },
     },
   });
-  const missing = oracleMissing();
+  const missing = values.system ? systemOracleMissing() : oracleMissing();
   if (missing) {
     console.log(`fuzz: skipped: ${missing}`);
     return 0;
   }
   if (values.replay) return (await replay()) === 0 ? 0 : 1;
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
+  if (values.system) return system(seed, Number(values.cases ?? 10_000), values);
   const started = Date.now();
   let reported = started;
   const report = await fuzz({
