@@ -81,7 +81,7 @@ interface BoardPlan {
 export type IdeDrives = [[AtaDevice | null, AtaDevice | null], [AtaDevice | null, AtaDevice | null]];
 
 /** A way out of the machine, to something that keeps its own time. */
-export interface Outside {
+interface Outside {
   readonly expectsInput: boolean;
   /** Settles when it is open. @throws Error in one line */
   opened(): Promise<void>;

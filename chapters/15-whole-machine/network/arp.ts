@@ -8,6 +8,8 @@ import { bytes, layout, u8, u16be, u32be } from '../../01-hardware-background/la
 import { ANY_IPV4, type Ipv4, isGuest, isOurs, stationMac } from './addresses.ts';
 import { ETHERTYPE } from './ethernet.ts';
 
+// ::layout ArpPacket -- A question and an answer look alike.
+
 /** ARP for IPv4 over Ethernet (RFC 826). */
 export const ArpPacket = layout('arp', {
   hardware: u16be(0),

@@ -4,6 +4,8 @@
 // address, and is told that it has it. The two steps exist because several servers may have offered. Here there is one server with one address to give.
 //
 // The packet is that of BOOTP, from 1985, with a list of options behind a magic number. Nearly everything that matters is in the options.
+//
+// ::layout DhcpMessage -- Most of it has been zero for thirty years.
 
 import { bytes, layout, u8, u16be, u32be } from '../../01-hardware-background/layout.ts';
 import { ANY_IPV4, BROADCAST_MAC, type Ipv4, LIMITED_BROADCAST, NETWORK } from './addresses.ts';

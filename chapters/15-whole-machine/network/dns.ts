@@ -2,6 +2,8 @@
 //
 // Every guest asks for names sooner or later. Silence would be the worst answer: a resolver tries each server several times and waits seconds
 // each time. There is a code for what we mean, REFUSED, and a resolver that gets it gives up at once.
+//
+// ::layout DnsHeader -- A query, and its answer.
 
 import { layout, u16be } from '../../01-hardware-background/layout.ts';
 

@@ -1,7 +1,10 @@
 // # ICMP
 //
 // The protocol in which IP talks about itself: *are you there*, and *this did not work*. It is what makes a network that refuses something pleasant
-// to use. A program whose packets vanish waits for a minute; one that is told "prohibited" says so at once.
+// to use. A program whose packets vanish waits for a minute; one that is told "prohibited" says
+// so at once.
+//
+// ::layout IcmpHeader -- The header of an echo.
 
 import { layout, u8, u16be } from '../../01-hardware-background/layout.ts';
 import { onesSum } from '../../05-pio-mmio/e1000/offload.ts';

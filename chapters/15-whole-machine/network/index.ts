@@ -111,7 +111,8 @@ function transfer(bytes: Uint8Array): Transfer {
 export const measured: Transfer = transfer(new Uint8Array(BYTES));
 
 // It took {{measured.data}} segments with data, and {{measured.bare}} without: the handshake and the acknowledgements, about one for every two. Headers were
-// {{((measured.bytesOnWire / BYTES - 1) * 100).toFixed(1)}} percent on top. The time was {{(measured.ns / 1e6).toFixed(2)}} ms, on a wire that loses nothing and is infinitely fast;
+// {{((measured.bytesOnWire / BYTES - 1) * 100).toFixed(1)}} percent on top. The time was {{(measured.ns / 1e6).toFixed(2)}} ms, on a wire that loses
+// nothing and is infinitely fast;
 // all of it is waiting for permission to send more.
 //
 // ## To the host, and no further
@@ -128,7 +129,8 @@ export const measured: Transfer = transfer(new Uint8Array(BYTES));
 // ## How the real ones do it
 //
 // libslirp is the code that QEMU took, in a library of its own; its TCP descends from 4.4BSD's, `tcp_input.c` and all. passt, of 2020, does the same for QEMU
-// and for containers by another principle: it keeps as little TCP state as it can, lets the host's kernel acknowledge, and passes the guest's window on as the socket's
+// and for containers by another principle: it keeps as little TCP state as it can, lets the host's kernel acknowledge, and passes the guest's window on
+// as the socket's
 // buffer. gVisor's netstack is a whole suite in Go and serves as the user-mode network of several virtual machines for developers. All of
 // them can reach the Internet. Ours cannot, on purpose: it stops at the host's own address.
 //

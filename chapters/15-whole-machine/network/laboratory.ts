@@ -9,7 +9,7 @@ import { Connection } from './tcp/connection.ts';
 import { Program, Time } from './tcp/laboratory.ts';
 import { buildSegment, FLAG, parseSegment, type Segment } from './tcp/segment.ts';
 import { buildDatagram, type Datagram, parseDatagram } from './udp.ts';
-import { UserNetwork, type UserNetworkOptions } from './user-network.ts';
+import { UserNetwork } from './user-network.ts';
 
 export const GUEST_MAC = Uint8Array.of(0x52, 0x54, 0, 0x12, 0x34, 0x56);
 
@@ -98,7 +98,7 @@ export function fakeHost() {
 }
 
 /** The network, and the guest's end of the cable. */
-export function bench(options: Partial<UserNetworkOptions> = {}) {
+export function bench(options: Partial<ConstructorParameters<typeof UserNetwork>[1]> = {}) {
   const time = new Time();
   const received: Uint8Array[] = [];
   const far: Link = { send: (frame) => void received.push(frame.slice()), onFrame: null };

@@ -1,7 +1,8 @@
 // # `user`
 //
 // What a machine's description says of this network, and how it is plugged in. A network that was merely asked for gives addresses, answers and refuses, and is as
-// deterministic as the rest of the machine. Each way to the host has to be asked for by name.
+// deterministic as the rest of the machine. Each way to the host has to be asked for by name: `hostfwd=tcp::2222-:22`, say, which makes
+// port {{readForward('tcp::2222-:22').hostPort}} of the host the guest's port {{readForward('tcp::2222-:22').guestPort}}.
 
 import { ConfigError, type NetdevConfig, type NetdevType } from '../../05-pio-mmio/machine/device-types.ts';
 import { memoryWire } from '../../05-pio-mmio/net/link.ts';
@@ -33,7 +34,7 @@ export function readForward(text: string): Forward {
 }
 
 /** Gives a machine its way to the host; null where there is none. */
-export type SocketsFor = (arrived: () => void) => HostSockets | null;
+type SocketsFor = (arrived: () => void) => HostSockets | null;
 
 /** The type, on whatever sockets there are. */
 export function userNetdev(socketsFor: SocketsFor): NetdevType {

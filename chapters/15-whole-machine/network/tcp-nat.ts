@@ -4,6 +4,8 @@
 // has answered: a guest that is told "connected" by a gateway, and only then finds nobody there, would be told something that no network says.
 //
 // The other direction has to be asked for, port by port: a program on the host connects to a port of the host's, and the gateway connects to the guest.
+//
+// There are {{CONNECTIONS}} connections at most, of either kind.
 
 import type { Clock } from '../../02-kvm-objects/clock.ts';
 import { type Ipv4, NETWORK } from './addresses.ts';

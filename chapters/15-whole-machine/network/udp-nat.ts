@@ -2,7 +2,7 @@
 //
 // A datagram belongs to nothing. To know where an answer goes, the gateway has to remember who asked, and since nobody says when a conversation is over, it forgets
 // after a while of silence. Every translator of addresses does it so, and it is why programs that use UDP send something every half minute for no
-// other reason than to be remembered.
+// other reason than to be remembered. This one remembers {{CONVERSATIONS}}.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import type { Ipv4 } from './addresses.ts';

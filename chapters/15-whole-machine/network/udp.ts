@@ -2,6 +2,8 @@
 //
 // Two ports, a length and a checksum: the least that a program needs to talk to another program and not only to a machine. The checksum may be
 // left out, and then its field is 0; a sum that comes out as 0 is sent as its other representation.
+//
+// ::layout UdpHeader -- All of it.
 
 import { layout, u16be } from '../../01-hardware-background/layout.ts';
 import type { Ipv4 } from './addresses.ts';

@@ -27,7 +27,7 @@ export interface Forward {
   readonly guestPort: number;
 }
 
-export interface UserNetworkOptions {
+interface UserNetworkOptions {
   readonly clock: Clock;
   /** Null: the host cannot be reached, whatever was asked for. */
   readonly sockets?: HostSockets | null;

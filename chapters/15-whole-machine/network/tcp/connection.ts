@@ -1,7 +1,8 @@
 // # A connection
 //
 // The two halves, and what keeps them together: who begins, who ends, and which of all segments that carry this connection's ports belong to it. The states
-// and the order in which a segment is looked at are those of RFC 9293, section "Event Processing"; the specification lists them in an order that was argued over for forty
+// and the order in which a segment is looked at are those of RFC 9293, section "Event Processing"; the specification lists them in an order that was
+// argued over for forty
 // years, and a stack that looks at the acknowledgement before the reset, say, can be knocked over from afar.
 //
 // A connection knows nothing of what it connects. To whoever owns it, it is a stream each way, with room or without.
@@ -11,7 +12,7 @@ import { RECEIVE_SCALE, Receiver } from './receiver.ts';
 import { FLAG, lengthOf, positionOf, type Segment, sequenceOf } from './segment.ts';
 import { MSS, Sender, type Transmission } from './sender.ts';
 
-export type TcpState =
+type TcpState =
   | 'LISTEN'
   | 'SYN-SENT'
   | 'SYN-RECEIVED'

@@ -7,7 +7,7 @@
 //
 // With every acknowledgement goes the number of bytes for which there is room. The other end may send all of them, so room that was promised must not be taken
 // back, and the right edge of the window only ever moves to the right. What has been handed on and not been used counts as taken. In this way a
-// program that does not read, at the far end of everything, stops a sender at the other.
+// program that does not read, at the far end of everything, stops a sender at the other. The room is {{RECEIVE_BYTES / 1024}} KiB.
 
 import { positionOf } from './segment.ts';
 
