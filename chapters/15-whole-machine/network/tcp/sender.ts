@@ -1,22 +1,21 @@
 // # The sending half
 //
-// The sender has a row of bytes, and three marks on it: up to where everything is acknowledged, up to where something has been sent, and up to where the
-// other end has room. It sends what lies between the second and the third; of the first it keeps {{SEND_BYTES / 1024}} KiB at most. Nearly all of what follows is about segments that are lost.
+// The sender has a row of bytes, and three marks on it: up to where everything is acknowledged, up to where something has been sent, and up to where
+// the other end has room. It sends what lies between the second and the third; of the first it keeps {{SEND_BYTES / 1024}} KiB at most. Nearly all of
+// what follows is about segments that are lost.
 //
 // ## When nobody answers
 //
-// Of what was sent and not acknowledged, the oldest has a timer. When it runs out, everything from there on is sent again, slowly at first, and at most
-// {{RETRIES}} times without an answer. The loss of
-// one segment shows
-// sooner, too: the segments behind it arrive, and each makes the other end repeat what it still expects. Three such repetitions are taken as proof,
-// and that one segment is sent again.
+// Of what was sent and not acknowledged, the oldest has a timer. When it runs out, everything from there on is sent again, slowly at first, and at
+// most {{RETRIES}} times without an answer. The loss of one segment shows sooner, too: the segments behind it arrive, and each makes the other end
+// repeat what it still expects. Three such repetitions are taken as proof, and that one segment is sent again.
 //
 // ## How much at a time
 //
 // The window says what the *receiver* can hold; nobody says what the path can. So a sender begins with a few segments, sends more with every
-// acknowledgement, and takes a loss as the sign that it was too much (RFC 5681). On a wire inside one process this might seem pointless. But the card at
-// the other end of the
-// wire has a buffer of a few dozen frames and a driver that empties it when its processor gets to it, and that is a path like any other.
+// acknowledgement, and takes a loss as the sign that it was too much (RFC 5681). On a wire inside one process this might seem pointless. But the card
+// at the other end of the wire has a buffer of a few dozen frames and a driver that empties it when its processor gets to it, and that is a path like
+// any other.
 
 import type { Timer } from '../../../02-kvm-objects/clock.ts';
 import { MTU } from '../ethernet.ts';
