@@ -78,7 +78,7 @@ export interface Handover {
 // of the formats say its address in 32 bits, and in memory that the map calls usable.
 
 /** Where a file of `length` bytes fits highest, on a page of its own, at or below `last`. @throws ImageError when nowhere */
-export function highestRoom(taken: readonly Segment[], map: readonly MemoryRange[], length: number, last = 0xffff_ffff): number {
+function highestRoom(taken: readonly Segment[], map: readonly MemoryRange[], length: number, last = 0xffff_ffff): number {
   const room = Math.ceil(length / PAGE_BYTES) * PAGE_BYTES;
   const down = (value: number): number => Math.floor(value / PAGE_BYTES) * PAGE_BYTES;
   const usable = map.filter(({ type, start }) => type === USABLE && start >= HIGH_START).sort((a, b) => b.start - a.start);

@@ -9,7 +9,7 @@ import { type BlockBackend, SECTOR_BYTES, withinDisk } from './block.ts';
 const PIECE_SECTORS = 8;
 const PIECE_BYTES = PIECE_SECTORS * SECTOR_BYTES;
 /** A guest could fill the host's memory by writing. */
-export const SNAPSHOT_LIMIT_BYTES = 2 ** 30;
+const SNAPSHOT_LIMIT_BYTES = 2 ** 30;
 
 interface Piece {
   readonly index: number;

@@ -24,7 +24,7 @@ export class Unavailable extends Error {
 const LIMIT_BYTES = 2 ** 30;
 
 /** Where packages are kept. */
-export const cacheFolder = (): string => join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'ringbook', 'debian');
+const cacheFolder = (): string => join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'ringbook', 'debian');
 
 // ## Unpacking
 
@@ -38,7 +38,7 @@ function decompressor(bytes: Uint8Array): 'xz' | 'zstd' | 'gzip' | 'lz4' | null 
 }
 
 /** The whole of a file, inflated. @throws Unavailable when what that takes is not installed */
-export function inflated(bytes: Uint8Array): Uint8Array {
+function inflated(bytes: Uint8Array): Uint8Array {
   switch (decompressor(bytes)) {
     case 'gzip':
       return gunzipSync(bytes, { maxOutputLength: LIMIT_BYTES });

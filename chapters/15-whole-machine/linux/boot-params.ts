@@ -3,6 +3,8 @@
 // A kernel that is not started in real mode cannot ask the firmware, and its loader does so instead. The answers go into `struct boot_params`, a page that was
 // once the first sector of the kernel itself, which is why the setup header sits in the middle of it. Most of it stays zero, and zero means *not there*: no
 // display, no disks known to a BIOS, no EFI.
+//
+// ::layout BootParams -- What of the page this loader writes.
 
 import { bytes, layout, u8, u32le, u64le } from '../../01-hardware-background/layout.ts';
 import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
@@ -63,7 +65,7 @@ export function loaderFields(
   };
 }
 
-// The map has room for {{E820_ENTRIES}} ranges. What does not fit goes into the kernel's own list for whatever was forgotten, *setup data*: records anywhere
+// The map has room for {{BootParams.fields.e820_table.bytes / 20}} ranges. What does not fit goes into the kernel's own list for whatever was forgotten, *setup data*: records anywhere
 // in memory, each with the address of the next.
 
 /** Writes the page; returns its address. @throws ImageError */

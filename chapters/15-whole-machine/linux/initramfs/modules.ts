@@ -41,7 +41,7 @@ function section(file: Uint8Array, name: string): Uint8Array | null {
   return null;
 }
 
-export interface ModuleInfo {
+interface ModuleInfo {
   /** Those it calls into. */
   readonly needs: readonly string[];
   /** Those it wants to be loaded before it, if they exist. */
@@ -56,7 +56,7 @@ export const moduleName = (name: string): string =>
     .replaceAll('-', '_');
 
 /** Reads what a module says about itself. @throws ModuleError when it says nothing */
-export function readModule(file: Uint8Array): ModuleInfo {
+function readModule(file: Uint8Array): ModuleInfo {
   const info = section(file, '.modinfo');
   if (!info) throw new ModuleError('this is no kernel module: it has no .modinfo');
   const needs: string[] = [];

@@ -14,7 +14,7 @@ const ascii = (bytes: Uint8Array): string => new TextDecoder('latin1').decode(by
 const AR_MAGIC = '!<arch>\n';
 const AR_HEADER_BYTES = 60;
 
-export interface Member {
+interface Member {
   readonly name: string;
   readonly bytes: Uint8Array;
 }
