@@ -30,8 +30,10 @@ const PROGRAMS = {
   storm: 'ba f8 03 b0 68 ee eb fd', // talks for ever
   echo: 'ba fd 03 ec a8 01 74 f8 ba f8 03 ec fe c0 ee e6 f4', // wait for a byte, add one, send it, leave with it
   disk: 'ba f6 01 b0 e0 ee b0 01 ba f2 01 ee 30 c0 42 ee 42 ee 42 ee ba f7 01 b0 20 ee ec a8 08 74 fb ba f0 01 ed e6 f4', // read sector 0, leave with its first byte
+  // Writes the program itself to sector 0.
   store:
-    'ba f6 01 b0 e0 ee b0 01 ba f2 01 ee 30 c0 42 ee 42 ee 42 ee ba f7 01 b0 30 ee ec a8 08 74 fb ba f0 01 be 00 10 b9 00 01 f3 6f ba f7 01 ec a8 80 75 fb b0 01 e6 f4', // write the program itself to sector 0
+    'ba f6 01 b0 e0 ee b0 01 ba f2 01 ee 30 c0 42 ee 42 ee 42 ee ba f7 01 b0 30 ee ec a8 08 74 fb ' +
+    'ba f0 01 be 00 10 b9 00 01 f3 6f ba f7 01 ec a8 80 75 fb b0 01 e6 f4',
 } as const;
 
 const image = (name: keyof typeof PROGRAMS): string => {
