@@ -96,6 +96,13 @@ describe('a PC’s memory', () => {
   it('splits RAM around the device window', () => {
     const memory = new PcMemory({ ramBytes: 3072 * MIB });
     expect([memory.lowBytes, memory.highBytes]).toEqual([0xb000_0000, 3072 * MIB - 0xb000_0000]);
+    // What is reserved must not touch the display's window: Linux would take it away from the PCI bus.
+    const low = memory.ranges.filter(({ start }) => start < 0x10_0000).map(({ start, bytes }) => [start, start + bytes]);
+    expect(low).toEqual([
+      [0, 0x9_fc00],
+      [0x9_fc00, 0xa_0000],
+      [0xc_0000, 0x10_0000],
+    ]);
     expect(memory.ranges.at(-1)).toEqual({ start: 2 ** 32, bytes: memory.highBytes, type: 1 });
   });
 });

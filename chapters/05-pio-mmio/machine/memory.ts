@@ -291,7 +291,8 @@ export class PcMemory implements DmaTarget {
     const [USABLE, RESERVED] = [1, 2];
     const map = [
       { start: 0, bytes: 0x9_fc00, type: USABLE },
-      { start: 0x9_fc00, bytes: MIB - 0x9_fc00, type: RESERVED },
+      { start: 0x9_fc00, bytes: VGA_START - 0x9_fc00, type: RESERVED },
+      { start: PAM_START, bytes: MIB - PAM_START, type: RESERVED }, // the display's window before it is PCI's to give away
       { start: MIB, bytes: this.lowBytes - MIB, type: USABLE },
     ];
     if (this.highBytes > 0) map.push({ start: FOUR_GIB, bytes: this.highBytes, type: USABLE });
