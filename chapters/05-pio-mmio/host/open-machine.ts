@@ -2,6 +2,7 @@
 //
 // The description names files, a kernel, terminals. Here they are opened; whatever was opened is closed again, in every case.
 
+import { writeFileSync } from 'node:fs';
 import { type Timed, type Trace, type TraceEvent, traceLine } from '../../01-hardware-background/trace.ts';
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import { HostKernel, hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
@@ -20,6 +21,7 @@ import type { Mainboard } from '../machine/mainboard.ts';
 import { machineKernel } from '../machine/soft-machine.ts';
 import { FileBlock } from './file-block.ts';
 import { readRegularFile } from './read-file.ts';
+import { stateKeeper } from './state-keeper.ts';
 import { LineFile, openSink, type Sink } from './streams.ts';
 import { takeTerminal } from './terminal.ts';
 
@@ -32,6 +34,8 @@ const LOOK_NS = 5e6;
 const NS_PER_MS = 1e6;
 /** More than any firmware that a PC can hold; an image of a kernel has to fit the machine's memory. */
 const FIRMWARE_LIMIT_BYTES = 64 << 20;
+/** More than a state of the largest machine can have. */
+const STATE_LIMIT_BYTES = 2 ** 32;
 
 /** Opens a file that the description names. @throws ConfigError in one line */
 function opened<T>(open: () => T): T {
@@ -150,6 +154,11 @@ export class OpenMachine {
       const { door, append: commandLine = '' } = config;
       opened(() => machine.load(image, { ...pc.handover, ...(door !== undefined && { door }), ...(initrd && { initrd }), commandLine }));
     }
+    if (config.restore !== undefined) {
+      if (machine instanceof HostMachine) throw new ConfigError('-restore needs processors that take turns: -accel soft, or one of them');
+      const file = read(config.restore, STATE_LIMIT_BYTES);
+      if (file) await stateKeeper().restore(machine, file);
+    }
     await pc.outsidesOpened().catch((error: Error) => {
       throw new ConfigError(error.message);
     });
@@ -189,6 +198,10 @@ export class OpenMachine {
           this.#arrived();
         },
         onQuit: () => this.stop(),
+        onSave: () => {
+          this.#saveWanted = this.#config.save !== undefined;
+          this.#arrived();
+        },
       });
     }
     const reboot = this.#config.reboot;
@@ -196,7 +209,7 @@ export class OpenMachine {
     try {
       if (this.#machine instanceof HostMachine) return await this.#runThreads(this.#machine, timeoutMs, reboot);
       const deadline = performance.now() + timeoutMs;
-      return await this.#machine.runAsync(this.#interlude(deadline), { reboot, expired: () => performance.now() > deadline });
+      return await this.#runAndSave(this.#machine, deadline, reboot);
     } finally {
       this.#flush();
       this.#giveBack();
@@ -219,6 +232,26 @@ export class OpenMachine {
       return result;
     } finally {
       clearInterval(flushing);
+    }
+  }
+
+  // A machine is saved between two turns of its loop, and goes on.
+
+  #saveWanted = false;
+
+  async #runAndSave(machine: Machine<Mainboard>, deadline: number, reboot: boolean): Promise<RunResult> {
+    const { save, saveAfterS } = this.#config;
+    const { clock } = this.pc.kernel;
+    let saveAt = save !== undefined && saveAfterS !== undefined ? saveAfterS * 1e9 : Number.POSITIVE_INFINITY;
+    const due = (): boolean => this.#saveWanted || clock.now() >= saveAt;
+    const interlude = this.#interlude(deadline);
+    for (;;) {
+      const result = await machine.runAsync(interlude, { reboot, expired: () => due() || performance.now() > deadline });
+      if (result.end !== 'timeout' || save === undefined || !due()) return result;
+      this.#saveWanted = false;
+      saveAt = Number.POSITIVE_INFINITY;
+      const file = await stateKeeper().save(machine);
+      opened(() => writeFileSync(save, file));
     }
   }
 

@@ -11,19 +11,22 @@ interface TerminalEvents {
   readonly onEnd: () => void;
   /** The way out was typed. */
   readonly onQuit: () => void;
+  /** The machine is to be saved. */
+  readonly onSave: () => void;
 }
 
 /** Said before the keys are the guest's. */
 const WAY_OUT = 'ringbook run: Control-A x ends the machine; Control-A Control-A is a Control-A';
 
 /** Takes standard input for the guest. Returns what gives it back. */
-export function takeTerminal({ onBytes, onEnd, onQuit }: TerminalEvents): () => void {
+export function takeTerminal({ onBytes, onEnd, onQuit, onSave }: TerminalEvents): () => void {
   const { stdin } = process;
   const isTerminal = stdin.isTTY === true;
   const keys = new Escape();
   const data = (chunk: Uint8Array): void => {
-    const { bytes, quit } = isTerminal ? keys.take(chunk) : { bytes: chunk, quit: false };
+    const { bytes, quit, save } = isTerminal ? keys.take(chunk) : { bytes: chunk, quit: false, save: false };
     if (bytes.length > 0) onBytes(bytes);
+    if (save) onSave();
     if (quit) onQuit();
   };
   const raw = (on: boolean): void => {

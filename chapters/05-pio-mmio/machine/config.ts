@@ -53,6 +53,10 @@ export interface MachineConfig {
   readonly debugcon?: Stream;
   readonly trace?: string;
   readonly timeoutS?: number;
+  /** Where the machine is saved, after how many seconds of its own time, and what it is restored from. */
+  readonly save?: string;
+  readonly saveAfterS?: number;
+  readonly restore?: string;
   /** The date when the machine is switched on: the host's, or a given one, in UTC. */
   readonly rtc?: string;
 }

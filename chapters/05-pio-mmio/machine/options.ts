@@ -50,6 +50,9 @@ interface Draft {
   debugcon?: Stream;
   trace?: string;
   timeoutS?: number;
+  save?: string;
+  saveAfterS?: number;
+  restore?: string;
   rtc?: string;
   registry: DeviceRegistry;
   /** Where the next drive without an index goes. */
@@ -334,6 +337,28 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     apply: (m, v) => {
       if (!/^[0-9]+(\.[0-9]+)?$/.test(v) || Number(v) <= 0) throw new ConfigError(`-timeout takes seconds, not ${v}`);
       m.timeoutS = Number(v);
+    },
+  },
+  save: {
+    takes: 'FILE',
+    text: 'where Control-A s, or -save-after, writes the machine',
+    apply: (m, v) => {
+      m.save = v;
+    },
+  },
+  'save-after': {
+    takes: 'SECONDS',
+    text: 'save it when so much of its own time is over, and go on',
+    apply: (m, v) => {
+      if (!/^[0-9]+(\.[0-9]+)?$/.test(v)) throw new ConfigError(`-save-after takes seconds, not ${v}`);
+      m.saveAfterS = Number(v);
+    },
+  },
+  restore: {
+    takes: 'FILE',
+    text: 'go on where a saved machine stood; the other options must be those that it had',
+    apply: (m, v) => {
+      m.restore = v;
     },
   },
   trace: {

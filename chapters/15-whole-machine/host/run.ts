@@ -5,5 +5,6 @@
 import '../linux/doors.ts';
 import '../network/host/install.ts';
 import '../microvm/microvm.ts';
+import '../saved-state/host/install.ts';
 
 await import('../../06-virtio-rings/host/run.ts');
