@@ -234,7 +234,7 @@ export function undefinedFlags(code: Uint8Array, bits: Bits, rcx: number | null)
 const TRANSCENDENTAL = new Set(['FSIN', 'FCOS', 'FSINCOS', 'FPTAN', 'FPATAN', 'F2XM1', 'FYL2X', 'FYL2XP1']);
 export const isTranscendental = (name: string): boolean => TRANSCENDENTAL.has(name);
 const LEAST_EXPONENT = 1;
-/** Bits of the status word that may differ after one with this result: B, C1, ES, PE; and UE when it is next to the least normal number, which may have been less. */
+/** Bits of the status word that may differ after one with this result: B, C1, ES, PE; and UE next to the least normal number. */
 export function uncertainStatus(result: Uint8Array): number {
   const view = new DataView(result.buffer, result.byteOffset, result.length);
   const distance = BigInt.asIntN(64, view.getBigUint64(0, true) - (1n << 63n));
