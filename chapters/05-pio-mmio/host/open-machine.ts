@@ -267,7 +267,10 @@ export class OpenMachine {
     const [startMs, startNs] = [performance.now(), clock.now()];
     let next = 0;
     const { pc } = this;
-    const look = pc.timers.timer(() => {});
+    // It arms itself again before the guest goes on, so that there is no sleep that it does not cut.
+    const look = pc.timers.timer(() => {
+      if (pc.expectsOutside) look.arm(clock.now() + LOOK_NS);
+    });
     let slept = clock.skippedNs ?? 0;
     pc.onArrival = () => this.#arrived();
     return (idle) => {
