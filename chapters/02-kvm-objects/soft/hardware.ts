@@ -63,6 +63,7 @@ interface HardwareOptions {
   readonly translate?: boolean;
   readonly heat?: number | undefined;
   readonly trace?: Trace | null;
+  readonly traceProcessor?: boolean;
 }
 
 /** The processor as the kernel drives it: memory and its owners, VMX instructions by name, the host's timer. */
@@ -74,6 +75,8 @@ export class Hardware {
   toldOfStores = false;
   readonly vmx: VmxUnit;
   readonly config: VmcsConfig;
+  /** Who listens to the kernel. */
+  readonly trace: Trace | null;
   #users = 0;
   #vmxonRegion: Hpa = -1;
   #freeVpids: number[] = [];
@@ -89,10 +92,11 @@ export class Hardware {
     this.cpu.eventsChanged();
   };
 
-  constructor({ ramBytes, shared = false, translate = true, heat, trace = null }: HardwareOptions) {
+  constructor({ ramBytes, shared = false, translate = true, heat, trace = null, traceProcessor = true }: HardwareOptions) {
+    this.trace = trace;
     this.memory = new PhysicalMemory({ ramBytes, shared });
     this.ram = new RamOwners(this.memory);
-    this.cpu = new Cpu({ memory: this.memory, translate, ...(heat !== undefined && { heat }), ...(trace && { trace }) });
+    this.cpu = new Cpu({ memory: this.memory, translate, ...(heat !== undefined && { heat }), ...(trace && traceProcessor && { trace }) });
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.cpu.setInterruptSource({

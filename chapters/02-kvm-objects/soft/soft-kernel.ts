@@ -43,6 +43,11 @@ export interface SoftKernelOptions {
   /** How often a piece of guest code is interpreted before it is translated. */
   readonly heat?: number | undefined;
   readonly trace?: Trace | null;
+  /**
+   * False: what the processor does by itself is not reported, no walk, no delivered interrupt; only what the kernel does is. Such a trace costs next to
+   * nothing.
+   */
+  readonly traceProcessor?: boolean;
 }
 
 const DEFAULT_RAM = 64 << 20;
@@ -80,9 +85,9 @@ export class SoftKernel implements Kernel {
   makeMemoryVirtualization: (vm: SoftVm) => MemoryVirtualization = (vm) => new LazyEpt(vm);
   readonly #files = new FileTable();
 
-  constructor({ ramBytes = DEFAULT_RAM, shared = false, translate = true, heat, trace = null }: SoftKernelOptions = {}) {
+  constructor({ ramBytes = DEFAULT_RAM, shared = false, translate = true, heat, trace = null, traceProcessor = true }: SoftKernelOptions = {}) {
     this.trace = trace;
-    this.hardware = new Hardware({ ramBytes, shared, translate, heat, trace });
+    this.hardware = new Hardware({ ramBytes, shared, translate, heat, trace, traceProcessor });
     this.clock = new VirtualClock(this.hardware);
     this.#installCapabilities();
     this.#installSystemRequests();

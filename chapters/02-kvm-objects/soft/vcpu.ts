@@ -187,7 +187,7 @@ export class SoftVcpu {
   }
 
   get trace(): Trace | null {
-    return this.vm.hardware.cpu.trace;
+    return this.vm.hardware.trace;
   }
 
   // ## Taking the processor

@@ -76,7 +76,7 @@ export class KernelIrqchip {
   }
 
   get #trace(): Trace | null {
-    return this.vm.hardware.cpu.trace;
+    return this.vm.hardware.trace;
   }
 
   // ## The chips

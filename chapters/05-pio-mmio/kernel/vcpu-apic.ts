@@ -79,7 +79,7 @@ export class VcpuApic implements VcpuInterruptController {
       },
       onEoi: (vector, levelTriggered) => irqchip.eoi(this, vector, levelTriggered),
     };
-    this.apic = new TracedApic(options, hardware.cpu.trace);
+    this.apic = new TracedApic(options, hardware.trace);
     this.page = {
       read: (address, bytes) => (this.#isMine(address) ? this.apic.registers.read(address - this.apic.baseAddress, bytes as Width) : null),
       write: (address, bytes, value) => {

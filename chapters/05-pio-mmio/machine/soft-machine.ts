@@ -31,6 +31,8 @@ interface MachineSize {
 
 interface MachineKernelOptions {
   readonly trace?: Trace | null;
+  /** False: only what the kernel does is reported. */
+  readonly traceProcessor?: boolean;
   readonly instructionBound?: number;
   /** How often a piece of guest code is interpreted before it is translated. */
   readonly heat?: number | undefined;
@@ -41,13 +43,14 @@ interface MachineKernelOptions {
 /** A kernel that can hold the machine. */
 export function machineKernel(
   { memoryMiB, cpus, memory, translate = true }: MachineSize,
-  { trace = null, instructionBound, heat, startTime }: MachineKernelOptions = {},
+  { trace = null, traceProcessor = true, instructionBound, heat, startTime }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
   return platformKernel({
     ramBytes,
     memory,
     trace,
+    traceProcessor,
     translate,
     heat,
     instructionBound: instructionBound ?? boundFor(cpus),
