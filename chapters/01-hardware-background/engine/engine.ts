@@ -41,7 +41,7 @@ const SLICE = 1 << 18;
 /** Place of the interpreter in the table of functions that run code. */
 const INTERPRETER = 0;
 /** A block is translated after it has been interpreted so often: by then that has cost about as much as the translation will. */
-const HEAT = 3000;
+const HEAT = 12_000;
 /** An access by an instruction that translated code could not complete: what the host answered is not asked again when the interpreter starts it anew. */
 interface Attempt {
   readonly linear: bigint;
