@@ -28,6 +28,40 @@ async function bundle(config: InlineConfig): Promise<Emitted[]> {
   return outputs.flatMap((one) => ('output' in one ? (one.output as readonly Emitted[]) : []));
 }
 
+/** The pages whose script is a module of its own. */
+const LIVE_PAGES = { live: 'main', walk: 'walk', ladder: 'ladder', translator: 'translator', linux: 'linux' } as const;
+
+/** Bundles the scripts of live pages, or of some of them, with their workers and the one style sheet. Returns the files, by path in the site. */
+export async function bundleLive(
+  site: string,
+  names: readonly (keyof typeof LIVE_PAGES)[] = Object.keys(LIVE_PAGES) as (keyof typeof LIVE_PAGES)[],
+): Promise<Map<string, string | Uint8Array>> {
+  const emitted = await bundle({
+    ...common(site),
+    build: {
+      write: false,
+      target: 'es2022',
+      modulePreload: false,
+      cssCodeSplit: false,
+      chunkSizeWarningLimit: 4096,
+      rolldownOptions: {
+        input: Object.fromEntries(names.map((name) => [name, join(site, `live/${LIVE_PAGES[name]}.ts`)])),
+        output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' },
+      },
+    },
+    worker: {
+      format: 'es',
+      rolldownOptions: { output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' } },
+    },
+  });
+  return new Map(
+    emitted.map(({ fileName, code, source }) => {
+      const name = fileName.endsWith('.css') ? 'live.css' : fileName.replace(/^assets\//, '');
+      return [`assets/${name}`, code ?? source ?? ''];
+    }),
+  );
+}
+
 /** Bundles everything and returns the files, by path in the site. */
 export async function bundleClient(site: string): Promise<Map<string, string | Uint8Array>> {
   const files = new Map<string, string | Uint8Array>();
@@ -47,32 +81,10 @@ export async function bundleClient(site: string): Promise<Map<string, string | U
     });
   const book = classic('book', 'client/book.ts');
   const ring = classic('ring', 'live/ring.ts');
-  const live = bundle({
-    ...common(site),
-    build: {
-      write: false,
-      target: 'es2022',
-      modulePreload: false,
-      cssCodeSplit: false,
-      chunkSizeWarningLimit: 4096,
-      rolldownOptions: {
-        input: {
-          live: join(site, 'live/main.ts'),
-          walk: join(site, 'live/walk.ts'),
-          ladder: join(site, 'live/ladder.ts'),
-          translator: join(site, 'live/translator.ts'),
-        },
-        output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' },
-      },
-    },
-    worker: {
-      format: 'es',
-      rolldownOptions: { output: { entryFileNames: '[name].js', chunkFileNames: '[name].js', assetFileNames: '[name][extname]' } },
-    },
-  });
+  const live = bundleLive(site);
   take(await book, (name) => name);
   take(await ring, (name) => name);
-  take(await live, (name) => (name.endsWith('.css') ? 'live.css' : name.replace(/^assets\//, '')));
+  for (const [name, content] of await live) files.set(name, content);
   files.set('assets/book.css', readFileSync(join(site, 'client/book.css'), 'utf8'));
   files.set('assets/theme.js', readFileSync(join(site, 'client/theme.js'), 'utf8'));
   return files;

@@ -6,6 +6,7 @@ import { addChapterList, addRoom } from './pages/chapters.ts';
 import { addHome, addSearchPage } from './pages/home.ts';
 import { addInstructions } from './pages/instructions.ts';
 import { addLadder } from './pages/ladder.ts';
+import { addLinux } from './pages/linux.ts';
 import { addLive } from './pages/live.ts';
 import { addPayloads } from './pages/payloads.ts';
 import { addRing } from './pages/ring.ts';
@@ -39,6 +40,7 @@ export async function renderTree(root: string, { colour, apiPages, results = [] 
   await addPayloads(site);
   addSuite(site);
   addLive(site);
+  addLinux(site);
   addWalk(site);
   addLadder(site);
   addTranslator(site);

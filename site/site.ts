@@ -69,7 +69,8 @@ export class Site {
       .set('live/walk.html', 'live/walk.html')
       .set('live/ring.html', 'live/ring.html')
       .set('live/ladder.html', 'live/ladder.html')
-      .set('live/translator.html', 'live/translator.html');
+      .set('live/translator.html', 'live/translator.html')
+      .set('live/linux.html', 'live/linux.html');
   }
 
   /** The page of a file of the tree, or undefined. */
