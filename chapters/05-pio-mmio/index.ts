@@ -309,6 +309,7 @@ export function moveCard() {
 // ::include interrupts/apic-bus.ts
 // ::include interrupts/ioapic.ts
 // ::include interrupts/lapic-registers.ts
+// ::include interrupts/apic-destination.ts
 // ::include interrupts/lapic.ts
 // ::include interrupts/apic-timer.ts
 // ::include interrupts/startup.ts

@@ -7,8 +7,8 @@
 import { Fault, undefinedOpcode, VECTOR } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
-import { PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
 import { INFO, TLB } from '../mmu/tlb.ts';
+import { PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
 import { AR, CpuState, CR4, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { ACCESS, Engine, type EngineHost, type EngineOptions, type Stop } from './engine.ts';
 import { writeFlags } from './flags.ts';

@@ -265,7 +265,7 @@ export interface Restoring {
 export type Placing = (restoring: Restoring) => void;
 
 /** One row of the table, for objects of class `O`. */
-export interface Field<O> {
+interface Field<O> {
   readonly text: string;
   save(object: O, out: StateWriter): void;
   /** @throws StateError */

@@ -7,7 +7,7 @@ import { ConfigError } from '../machine/device-types.ts';
 import type { Mainboard } from '../machine/mainboard.ts';
 
 /** Saves a machine whose loop is between two turns, and restores one that has not run. */
-export interface StateKeeper {
+interface StateKeeper {
   save(machine: Machine<Mainboard>): Promise<Uint8Array>;
   restore(machine: Machine<Mainboard>, file: Uint8Array): Promise<void>;
 }

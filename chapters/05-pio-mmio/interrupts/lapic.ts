@@ -10,11 +10,11 @@ import type { Clock } from '../../02-kvm-objects/clock.ts';
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { array, describe, field, kind, part } from '../../03-vcpu-loop/devices/state.ts';
 import type { ApicBus, ApicReceiver } from './apic-bus.ts';
-import { BROADCAST, DELIVERY, SHORTHAND } from './apic-message.ts';
+import { isMeant } from './apic-destination.ts';
+import { DELIVERY, SHORTHAND } from './apic-message.ts';
 import { ApicTimer, MIN_PERIOD_NS, type TimeStamp } from './apic-timer.ts';
 import {
   APIC_BASE,
-  DFR,
   ESR,
   ICR,
   LAPIC,
@@ -225,34 +225,11 @@ export class LocalApic implements ApicReceiver {
     return this.enabled && (this.#get('SVR') & SVR.ENABLE) !== 0;
   }
 
-  // ## Is it for me?
-  //
-  // Logical destinations come in three models. *Flat*: eight bits, one for each of eight processors. *Cluster*: four bits of cluster, four of member.
-  // In x2APIC mode there is no choice and no register to get wrong: 16 bits of cluster, 16 of member, both derived from the ID.
-  //
-  // A message from a device has an 8-bit destination even when the receiver is in x2APIC mode, and there 0xff must still mean everybody; from a
-  // processor in x2APIC mode it means processor 255.
-
-  // @clause lapic.destination
+  /** Is a message to `destination` for this processor? */
   matches(destination: number, logical: boolean, ipi: boolean): boolean {
-    if (this.x2apicMode) {
-      if (destination === BROADCAST.X2APIC || (!ipi && destination === BROADCAST.XAPIC)) return true;
-      if (!logical) return destination === this.id;
-      const ldr = this.#get('LDR');
-      return ldr >>> 16 === destination >>> 16 && (ldr & destination & 0xffff) !== 0;
-    }
-    if (destination === BROADCAST.XAPIC) return true;
-    if (!logical) return destination > 0xff ? destination === this.id : destination === this.#get('ID') >>> 24;
-    if (destination > 0xff) return false;
-    const ldr = this.#get('LDR') >>> 24;
-    switch (this.#get('DFR') >>> 28) {
-      case DFR.FLAT:
-        return (ldr & destination) !== 0;
-      case DFR.CLUSTER:
-        return ldr >> 4 === destination >> 4 && (ldr & destination & 0xf) !== 0;
-      default:
-        return false;
-    }
+    const { x2apicMode, id } = this;
+    const names = { x2apicMode, id, idRegister: this.#get('ID'), ldr: this.#get('LDR'), dfr: this.#get('DFR') };
+    return isMeant(names, destination, logical, ipi);
   }
 
   // ## Sources of its own

@@ -65,8 +65,8 @@ export function loaderFields(
   };
 }
 
-// The map has room for {{BootParams.fields.e820_table.bytes / 20}} ranges. What does not fit goes into the kernel's own list for whatever was forgotten, *setup data*: records anywhere
-// in memory, each with the address of the next.
+// The map has room for {{BootParams.fields.e820_table.bytes / 20}} ranges. What does not fit goes into the kernel's own list
+// for whatever was forgotten, *setup data*: records anywhere in memory, each with the address of the next.
 
 /** Writes the page; returns its address. @throws ImageError */
 export function bootParameters(low: LowMemory, image: LinuxImage, placement: Placement, { map, rsdpGpa, commandLine }: Told): number {

@@ -2,7 +2,8 @@
 //
 // The first way into the kernel is still there, and still starts where a floppy disk's boot code would have jumped to. The real-mode code is placed
 // below 640 KiB with a heap and a stack behind it in the same segment; what the loader has to say goes into the header in memory. There is no page of
-// parameters yet: making it is what this code is for. It asks the firmware, puts the answers into a page of its own, switches to protected mode and goes to the 32-bit entry.
+// parameters yet: making it is what this code is for. It asks the firmware, puts the answers into a page of its own, switches to protected mode and goes
+// to the 32-bit entry.
 
 import { type BootPlan, type DoorOptions, segment } from '../../03-vcpu-loop/doors.ts';
 import { ImageError } from '../../03-vcpu-loop/elf.ts';

@@ -17,7 +17,7 @@ import { crc32 } from './checksum.ts';
 
 const MAGIC = new TextEncoder().encode('RINGBOOK-STATE\r\n\u001a\n');
 /** One more whenever the layout below changes. */
-export const FORMAT = 1;
+const FORMAT = 1;
 const HEADER_LIMIT_BYTES = 1 << 20;
 const NAME_LIMIT_BYTES = 256;
 const SECTION_LIMIT = 4096;
@@ -30,7 +30,7 @@ export interface Section {
 }
 
 /** What a file says. */
-export interface SavedFile {
+interface SavedFile {
   /** The machine, as JSON. */
   readonly header: string;
   readonly sections: readonly Section[];

@@ -229,7 +229,8 @@ export function undefinedFlags(code: Uint8Array, bits: Bits, rcx: number | null)
 //
 // SDM vol. 1, "Transcendental Instruction Accuracy", promises an error below one unit in the last place (of double-extended precision), and monotonic
 // functions; not the last bit. So the results may be neighbours, and then the processors need not agree on which way the result was rounded (C1) or whether it is
-// inexact (PE, and with it the summary bits) or tiny before rounding (UE). F2XM1's result "is undefined" for a source outside -1 to +1, and FYL2XP1's outside its range likewise.
+// inexact (PE, and with it the summary bits) or tiny before rounding (UE). F2XM1's result "is undefined" for a source outside -1 to +1, and FYL2XP1's
+// outside its range likewise.
 
 const TRANSCENDENTAL = new Set(['FSIN', 'FCOS', 'FSINCOS', 'FPTAN', 'FPATAN', 'F2XM1', 'FYL2X', 'FYL2XP1']);
 export const isTranscendental = (name: string): boolean => TRANSCENDENTAL.has(name);
