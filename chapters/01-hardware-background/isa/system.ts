@@ -2,9 +2,10 @@
 //
 // What they do is TypeScript and comes later in this chapter; here is only how to recognise them.
 
-import { OFFSET } from '../state.ts';
-import type { Builder } from './builder.ts';
+import { OFFSET, SEG } from '../state.ts';
+import { type Builder, selectorOf } from './builder.ts';
 import { systemInstruction } from './encoding.ts';
+import { NONE } from './instruction.ts';
 
 // Some come by the million, and nearly always find things as usual. For these there are micro-operations that know the usual case; see
 // `engine/micro-ops/system.ts` and the file after it.
@@ -41,6 +42,12 @@ function readCr(b: Builder): void {
   const at = controlRegister[b.insn.reg];
   if (at !== undefined) b.emit(`system.getCr.${b.code64 ? 8 : 4}`, { d: 8 * b.insn.rm, imm: BigInt(at) });
 }
+function readSelector(b: Builder): void {
+  const to = b.registerOf(0);
+  if (to === NONE || b.insn.reg > SEG.GS) return;
+  b.emit(b.bytes(0) === 2 ? 'mov.2' : `movzx.2.${b.bytes(0)}`, { d: to, a: selectorOf(b.insn.reg) });
+  b.emit('system.done');
+}
 function invlpg(b: Builder): void {
   const { segment, addressSize } = b.insn;
   if (b.isDirect(segment, addressSize, 0)) b.emit('system.invlpg', { a: b.offset() });
@@ -67,7 +74,7 @@ export const SYSTEM = [
 
   // Segment registers
   systemInstruction('MOV Sreg', '8E Sw,Ew', 'movToSreg'), // loads a segment register
-  systemInstruction('MOV from Sreg', '8C Ev,Sw', 'movFromSreg'), // stores a segment register
+  systemInstruction('MOV from Sreg', '8C Ev,Sw', 'movFromSreg', readSelector), // stores a segment register
   systemInstruction('POP Sreg', '07 no64; 17 no64; 1F no64; 0FA1 d64; 0FA9 d64', 'popSreg'), // pops a segment register
   systemInstruction('LES LDS LSS LFS LGS', 'C4 Gv,M no64; C5 Gv,M no64; 0FB2 Gv,M; 0FB4 Gv,M; 0FB5 Gv,M', 'loadFarPointer'),
 
