@@ -91,7 +91,7 @@ export class EptWalker implements SecondStage {
   refusal: VmExit | null = null;
   readonly #memory: PhysicalMemory;
   readonly #trace: Trace | null;
-  readonly #path = new Int32Array(4); // buffer offsets of the entries used
+  readonly #path = new Float64Array(4); // buffer offsets of the entries used, which may be above 2 GiB
   #lo = 0;
   #hi = 0;
 

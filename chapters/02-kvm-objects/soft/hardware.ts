@@ -10,11 +10,12 @@
 // cannot do without.
 
 import { Cpu, type CpuStop } from '../../01-hardware-background/cpu.ts';
-import { Fault } from '../../01-hardware-background/faults.ts';
+import { Fault, VmExit } from '../../01-hardware-background/faults.ts';
 import { assert, type Hpa, PAGE_BYTES, PhysicalMemory } from '../../01-hardware-background/physical-memory.ts';
 import { AR, CR0, CR4, EFER, OFFSET, SEG } from '../../01-hardware-background/state.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { CPU_BASED, ENTRY, EPTP, EXIT, FEATURE_CONTROL, PIN, SECONDARY, VMX_MSR } from '../../01-hardware-background/vmx/controls.ts';
+import { EXIT_REASON } from '../../01-hardware-background/vmx/exit-reasons.ts';
 import { FIELD } from '../../01-hardware-background/vmx/vmcs.ts';
 import { VmxUnit } from '../../01-hardware-background/vmx/vmx.ts';
 import { RamOwners } from './memory.ts';
@@ -297,13 +298,19 @@ export class Hardware {
   runGuest(instructions: number, pace: Pace | null = null): GuestStop {
     const { cpu } = this;
     cpu.setTimer(cpu.instructions + instructions, this.#timerFires);
-    const stop = pace ? this.#paced(pace) : cpu.run();
-    if (stop.kind !== 'deadline') return stop.kind === 'vmexit' ? 'exit' : 'dead';
-    // The guest has gone as far as it may. The same interrupt brings it out, at this very instruction.
-    this.#hidden = true;
-    pace?.pacer.hide();
-    this.#timerFires();
-    return cpu.run().kind === 'vmexit' ? 'cut' : 'dead';
+    try {
+      const stop = pace ? this.#paced(pace) : cpu.run();
+      if (stop.kind !== 'deadline') return stop.kind === 'vmexit' ? 'exit' : 'dead';
+      // The guest has gone as far as it may. The same interrupt brings it out, at this very instruction.
+      this.#hidden = true;
+      pace?.pacer.hide();
+      this.#timerFires();
+      return cpu.run().kind === 'vmexit' ? 'cut' : 'dead';
+    } catch (broken) {
+      // Not the guest's doing. The virtual machine will be taken down, and that is a hypervisor's work, in root operation.
+      if (this.vmx.nonRoot) this.vmx.exit(new VmExit(EXIT_REASON.EXTERNAL_INTERRUPT));
+      throw broken;
+    }
   }
 
   #paced({ room, pacer }: Pace): CpuStop {

@@ -171,6 +171,23 @@ describe('nested paging', () => {
     expect(walker.dirty).toBe(true);
   });
 
+  it('marks tables above 2 GiB', () => {
+    const HIGH = 2.25 * 2 ** 30;
+    const memory = new PhysicalMemory({ ramBytes: 2.5 * 2 ** 30, privateBytes: 1 << 16 });
+    let next = HIGH;
+    const tables = new NestedTables(memory, () => {
+      next += 4096;
+      return next;
+    });
+    tables.map(0, HIGH, { write: true, execute: true });
+    const context: EptContext = { root: tables.root, accessedDirty: true, executeOnly: true };
+    const walker = new NptWalker(memory);
+    for (const dirty of [false, true]) {
+      expect(walker.find(context, 0x123, { kind: dirty ? 2 : 1, origin: 0x100, linear: null })).toBe(HIGH + 0x123);
+      expect(walker.dirty).toBe(dirty);
+    }
+  });
+
   it('gives a guest what EPT gives it, whatever both tables say', () => {
     const random = new Random(5);
     for (let round = 0; round < 100; round++) {

@@ -43,7 +43,7 @@ export class NptWalker implements SecondStage {
   shift = 12;
   readonly #memory: PhysicalMemory;
   readonly #trace: Trace | null;
-  readonly #path = new Int32Array(LEVELS.length);
+  readonly #path = new Float64Array(LEVELS.length); // buffer offsets
 
   constructor(memory: PhysicalMemory, trace: Trace | null = null) {
     this.#memory = memory;
