@@ -262,6 +262,19 @@ describe('device memory', () => {
   });
 });
 
+describe('a fault of our own under a running guest', () => {
+  it('is what the caller sees, and the machine can be taken down after it', () => {
+    const { kernel, kvm, vm, vcpu } = guest({ code: [0xf4] });
+    kernel.hardware.cpu.run = () => {
+      throw new Error('broken below');
+    };
+    expect(() => vcpu.run()).toThrow('broken below');
+    vm.close();
+    kvm.close();
+    expect(kernel.hardware.enabled).toBe(false);
+  });
+});
+
 describe('memory that is a promise', () => {
   it('and is broken: EFAULT with the page', () => {
     const { vm, vcpu, kernel } = guest({ code: [0xb8, 0, 0x30, 0x8e, 0xd8, 0xa0, 0x10, 0x40, 0xf4] });
