@@ -269,8 +269,7 @@ describe('a fault of our own under a running guest', () => {
       throw new Error('broken below');
     };
     expect(() => vcpu.run()).toThrow('broken below');
-    vm.close();
-    kvm.close();
+    for (const part of [vcpu, vm, kvm]) part.close();
     expect(kernel.hardware.enabled).toBe(false);
   });
 });
