@@ -355,7 +355,9 @@ export function smallestProgram(): SmallestProgram {
 //
 // ::include mmu/paging.ts
 // ::include mmu/tlb.ts
+// ::include mmu/surroundings.ts
 // ::include mmu/mmu.ts
+// ::include mmu/rights.ts
 // ::include mmu/ept.ts
 //
 // ### The privileged half

@@ -67,6 +67,16 @@ export interface EptAccess {
   readonly linear: bigint | null;
 }
 
+/**
+ * What reading an entry of the guest's own tables is to the second stage: with accessed and dirty bits there, a write (Intel SDM vol. 3, "Accessed and
+ * Dirty Flags for EPT").
+ */
+export const entryAccess = (ept: EptContext, linear: bigint | null): EptAccess => ({
+  kind: ept.accessedDirty ? EPT_ACCESS.READ | EPT_ACCESS.WRITE : EPT_ACCESS.READ,
+  origin: linear === null ? 0 : Q.LINEAR_VALID,
+  linear,
+});
+
 /** Who walks second-stage tables, in whatever format. The results of the last successful walk stay in the fields. */
 export interface SecondStage {
   readonly readable: boolean;

@@ -8,45 +8,16 @@
 // ::figure page-walk -- One walk, reference by reference, as the trace records it.
 
 import { Fault, generalProtection, VECTOR, type VmExit } from '../faults.ts';
-import type { EptContext } from '../intercepts.ts';
 import { assert, highHalf, lowHalf, type PhysicalMemory } from '../physical-memory.ts';
 import { type CpuState, CR0, CR4, EFER, FLAG, OFFSET } from '../state.ts';
-import type { Trace } from '../trace.ts';
-import { EPT_ACCESS, EPT_QUALIFICATION, type EptAccess, EptWalker, type SecondStage } from './ept.ts';
-import { ORDINARY, STAGE2 } from './ordinary-walk.ts';
+import { EPT_ACCESS, EPT_QUALIFICATION, EptWalker, entryAccess, type SecondStage } from './ept.ts';
+import { OrdinaryBlock, STAGE2 } from './ordinary-walk.ts';
 import { canonicalHigh, ENTRY, FORMAT, type Format, NX_HIGH, PDPTE_RESERVED, PF, PHYSICAL_ADDRESS_BITS, PSE36_MASK, PSE36_SHIFT } from './paging.ts';
+import { judge, MAY } from './rights.ts';
+import { ACCESS, type MmuHost, PRIVILEGE } from './surroundings.ts';
 import { BANK, TLB, Tlb } from './tlb.ts';
 
-/** Kinds of access. MODIFY is a read that will be followed by a write: it needs write permission and faults as a write. */
-export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2, FETCH: 3 } as const;
-
-/** On whose behalf an access is made. SYSTEM: an implicit supervisor access (descriptor tables, TSS), at any CPL. */
-export const PRIVILEGE = { SUPERVISOR: 0, USER: 1, SYSTEM: 2 } as const;
-
-/** Where accesses go that do not meet RAM. Values are unsigned; a width is 1, 2, 4 or 8 bytes. */
-export interface PhysicalBus {
-  read(address: number, bytes: number): bigint;
-  write(address: number, bytes: number, value: bigint): void;
-  /** The same for up to 4 bytes, for a bus that would rather not handle bigints. */
-  read32?(address: number, bytes: number): number;
-  write32?(address: number, bytes: number, value: number): void;
-}
-
-/** What the MMU needs from the processor around it. */
-export interface MmuHost {
-  readonly memory: PhysicalMemory;
-  readonly state: CpuState;
-  readonly trace: Trace | null;
-  readonly bus: PhysicalBus;
-  /** Second-stage context, or null. */
-  ept(): EptContext | null;
-  /** Does this RAM page hold decoded code? */
-  holdsCode(hpa: number): boolean;
-  /** RAM that holds decoded code is being written. */
-  codeWritten(hpa: number, bytes: number): void;
-  /** Mappings changed: forget what is filed under linear addresses. */
-  mappingsChanged(): void;
-}
+export { ACCESS, type MmuHost, type PhysicalBus, PRIVILEGE } from './surroundings.ts';
 
 const { mask: P } = ENTRY;
 const { mask: E } = PF;
@@ -62,11 +33,7 @@ const PAIR = { ROOT: BANK.SUPERVISOR, GUEST: BANK.GUEST } as const;
 /** The memory management unit of one processor. */
 export class Mmu {
   readonly tlb: Tlb;
-  /** PAE's four directory-pointer entries, as MOV to CR3 loaded them. */
-  readonly pdptes: BigUint64Array;
-  /** Buffer offset of what the interpreter needs to make ordinary walks by itself: see {@link ORDINARY}. */
-  readonly ordinary: number;
-  readonly #codePages: Uint8Array;
+  readonly #ordinary: OrdinaryBlock;
   readonly #host: MmuHost;
   readonly #memory: PhysicalMemory;
   readonly #state: CpuState;
@@ -97,16 +64,16 @@ export class Mmu {
     this.#state = host.state;
     this.tlb = new Tlb(host.memory);
     this.#ept = secondStage;
-    const { memory } = host;
-    this.ordinary = memory.reserve(ORDINARY.BYTES);
-    this.pdptes = new BigUint64Array(memory.buffer, this.ordinary + ORDINARY.PDPTES, 4);
-    const pages = memory.ramBytes / 4096;
-    const codePages = memory.reserve(pages);
-    this.#codePages = new Uint8Array(memory.buffer, codePages, pages);
-    memory.view.setInt32(this.ordinary + ORDINARY.EMPTY_BANK, this.tlb.offset(BANK.EMPTY), true);
-    memory.view.setInt32(this.ordinary + ORDINARY.RAM_OFFSET, memory.ramOffset, true);
-    memory.view.setBigInt64(this.ordinary + ORDINARY.RAM_BYTES, BigInt(memory.ramBytes), true);
-    memory.view.setInt32(this.ordinary + ORDINARY.CODE_PAGES, codePages, true);
+    this.#ordinary = new OrdinaryBlock(host.memory, this.tlb.offset(BANK.EMPTY));
+  }
+
+  /** PAE's four directory-pointer entries, as MOV to CR3 loaded them. */
+  get pdptes(): BigUint64Array {
+    return this.#ordinary.pdptes;
+  }
+  /** Buffer offset of what the interpreter needs to make ordinary walks by itself. */
+  get ordinary(): number {
+    return this.#ordinary.offset;
   }
 
   // ## What the interpreter asks
@@ -150,14 +117,14 @@ export class Mmu {
     const hpa = at - this.#memory.ramOffset;
     if (at >= 0 && !this.#host.holdsCode(hpa)) {
       this.tlb.unprotect(bank, lo, hi);
-      this.#codePages[Math.floor(hpa / 4096)] = 0;
+      this.#ordinary.codePages[Math.floor(hpa / 4096)] = 0;
     }
     return at;
   }
 
   /** The RAM page at host physical address `page` has come to hold decoded code: writes to it must come by here. */
   protectCode(page: number): void {
-    this.#codePages[page / 4096] = 1;
+    this.#ordinary.codePages[page / 4096] = 1;
     this.tlb.protect(page);
   }
 
@@ -417,32 +384,18 @@ export class Mmu {
     return highHalf(pdpte) * 2 ** 32 + ((value & 0xfffff000) >>> 0);
   }
 
-  // ## The judgement
-  //
-  // Rights are ANDed along the path: a page is writable only if every level says so. What the levels say is then read in the light of who asks, and
-  // the answer differs in surprising ways. A supervisor may write to read-only pages unless CR0.WP is set (the 386 had no such bit, and copy-on-write
-  // kernels suffered for it). SMEP and SMAP turn *user* from a permission into a prohibition.
-
-  // @clause x86.paging.permissions
   #judge(rights: number, noExecute: boolean, access: number, privilege: number): boolean {
-    const cr4 = this.#state.low32(OFFSET.CR4);
-    const wp = (this.#state.low32(OFFSET.CR0) & CR0.WP) !== 0;
-    const userPage = (rights & P.US) !== 0;
-    const writablePage = (rights & P.RW) !== 0;
-    const userAccess = privilege === PRIVILEGE.USER;
-    let data: boolean;
-    if (userAccess) data = userPage;
-    else {
-      // @clause x86.paging.smap
-      const barred = userPage && (cr4 & CR4.SMAP) !== 0;
-      const lifted = privilege === PRIVILEGE.SUPERVISOR && (this.#state.get32(OFFSET.RFLAGS) & FLAG.AC) !== 0;
-      data = !barred || lifted;
-      if (barred && lifted) this.#smapTouched = true;
-    }
-    this.#readable = data;
-    this.#writable = data && (writablePage || (!userAccess && !wp));
-    // @clause x86.paging.smep
-    this.#executable = !noExecute && (userAccess ? userPage : !(userPage && (cr4 & CR4.SMEP) !== 0));
+    const may = judge(rights, noExecute, {
+      user: privilege === PRIVILEGE.USER,
+      implicit: privilege === PRIVILEGE.SYSTEM,
+      cr0: this.#state.low32(OFFSET.CR0),
+      cr4: this.#state.low32(OFFSET.CR4),
+      rflags: this.#state.get32(OFFSET.RFLAGS),
+    });
+    if (may & MAY.LIFTED) this.#smapTouched = true;
+    this.#readable = (may & MAY.READ) !== 0;
+    this.#writable = (may & MAY.WRITE) !== 0;
+    this.#executable = (may & MAY.EXECUTE) !== 0;
     return access === ACCESS.FETCH ? this.#executable : access === ACCESS.READ ? this.#readable : this.#writable;
   }
 
@@ -597,43 +550,29 @@ export class Mmu {
 
   /** Tells the interpreter's walk which second stage there is. */
   #describeStages(): void {
-    const { view } = this.#memory;
     const ept = this.#host.ept();
     let stage: number = STAGE2.NONE;
     if (ept) stage = !(this.#ept instanceof EptWalker) || !ept.executeOnly ? STAGE2.FOREIGN : ept.accessedDirty ? STAGE2.EPT_MARKS : STAGE2.EPT;
-    view.setInt32(this.ordinary + ORDINARY.STAGE2, stage, true);
-    if (!ept) return;
-    view.setInt32(this.ordinary + ORDINARY.EPT_ROOT, ept.root | 0, true);
-    view.setInt32(this.ordinary + ORDINARY.EPT_ROOT + 4, Math.floor(ept.root / 2 ** 32), true);
+    this.#ordinary.describeSecondStage(stage, ept?.root);
   }
 
   /** The page fault that the interpreter's walk has found. */
   ordinaryFault(): Fault {
-    const { view } = this.#memory;
-    return new Fault(
-      VECTOR.PF,
-      view.getInt32(this.ordinary + ORDINARY.FAULT_CODE, true),
-      view.getBigUint64(this.ordinary + ORDINARY.FAULT_LINEAR, true),
-    );
+    return this.#ordinary.fault;
   }
 
   /** A read of up to 4 bytes, by the interpreter's walk, where no RAM is. */
   readDevice(bytes: number): number {
     const { bus } = this.#host;
-    const address = this.#deviceAddress();
+    const address = this.#ordinary.deviceAddress;
     return bus.read32 ? bus.read32(address, bytes) >>> 0 : Number(bus.read(address, bytes));
   }
   writeDevice(bytes: number, value: number): void {
     const { bus } = this.#host;
-    const address = this.#deviceAddress();
+    const address = this.#ordinary.deviceAddress;
     const written = bytes === 4 ? value : value & ((1 << (8 * bytes)) - 1);
     if (bus.write32) bus.write32(address, bytes, written);
     else bus.write(address, bytes, BigInt(written));
-  }
-  #deviceAddress(): number {
-    const { i32 } = this.#memory;
-    const at = (this.ordinary + ORDINARY.DEVICE) >> 2;
-    return ((i32[at] as number) >>> 0) + (i32[at + 1] as number) * 2 ** 32;
   }
 
   /** The bank for a privilege in the present world, as OFFSET.TLB would hold it. */
@@ -655,9 +594,3 @@ const indexOf = (lo: number, hi: number, shift: number, width: number): number =
   const high = shift + width > 32 ? hi << (32 - shift) : 0;
   return (low | high) & ((1 << width) - 1);
 };
-
-const entryAccess = (ept: EptContext, linear: bigint | null): EptAccess => ({
-  kind: ept.accessedDirty ? EPT_ACCESS.READ | EPT_ACCESS.WRITE : EPT_ACCESS.READ,
-  origin: linear === null ? 0 : Q.LINEAR_VALID,
-  linear,
-});

@@ -3,6 +3,9 @@
 // The interpreter makes walks of the page tables by itself when nothing about them is unusual. Control registers it finds in the register file; the rest stands in a
 // block of memory that the MMU keeps up to date.
 
+import { Fault, VECTOR } from '../faults.ts';
+import { PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
+
 /** Fields of the block, and its size. 32-bit unless noted. */
 export const ORDINARY = {
   /** Buffer offset of the TLB bank that stays empty: with it in force every access is to be looked at. */
@@ -36,3 +39,48 @@ export const WALKED = {
   /** There is no RAM at the address. */
   DEVICE: 2,
 } as const;
+
+/** The block of one processor, from the MMU's side. */
+export class OrdinaryBlock {
+  /** Its buffer offset. */
+  readonly offset: number;
+  readonly pdptes: BigUint64Array;
+  /** A byte for each page of RAM. */
+  readonly codePages: Uint8Array;
+  readonly #memory: PhysicalMemory;
+
+  constructor(memory: PhysicalMemory, emptyBank: number) {
+    this.#memory = memory;
+    this.offset = memory.reserve(ORDINARY.BYTES);
+    this.pdptes = new BigUint64Array(memory.buffer, this.offset + ORDINARY.PDPTES, 4);
+    const pages = memory.ramBytes / PAGE_BYTES;
+    const codePages = memory.reserve(pages);
+    this.codePages = new Uint8Array(memory.buffer, codePages, pages);
+    memory.view.setInt32(this.offset + ORDINARY.EMPTY_BANK, emptyBank, true);
+    memory.view.setInt32(this.offset + ORDINARY.RAM_OFFSET, memory.ramOffset, true);
+    memory.view.setBigInt64(this.offset + ORDINARY.RAM_BYTES, BigInt(memory.ramBytes), true);
+    memory.view.setInt32(this.offset + ORDINARY.CODE_PAGES, codePages, true);
+  }
+
+  /** Says which second stage there is: one of {@link STAGE2}, and the address of its first table. */
+  describeSecondStage(stage: number, root = 0): void {
+    const { view } = this.#memory;
+    view.setInt32(this.offset + ORDINARY.STAGE2, stage, true);
+    if (stage === STAGE2.NONE) return;
+    view.setInt32(this.offset + ORDINARY.EPT_ROOT, root | 0, true);
+    view.setInt32(this.offset + ORDINARY.EPT_ROOT + 4, Math.floor(root / 2 ** 32), true);
+  }
+
+  /** The page fault that a walk has found. */
+  get fault(): Fault {
+    const { view } = this.#memory;
+    return new Fault(VECTOR.PF, view.getInt32(this.offset + ORDINARY.FAULT_CODE, true), view.getBigUint64(this.offset + ORDINARY.FAULT_LINEAR, true));
+  }
+
+  /** The physical address without RAM that a walk has found. */
+  get deviceAddress(): number {
+    const { i32 } = this.#memory;
+    const at = (this.offset + ORDINARY.DEVICE) >> 2;
+    return ((i32[at] as number) >>> 0) + (i32[at + 1] as number) * 2 ** 32;
+  }
+}

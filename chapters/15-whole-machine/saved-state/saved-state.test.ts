@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { StateError } from '../../03-vcpu-loop/devices/state.ts';
 import type { MachineConfig } from '../../05-pio-mmio/machine/config.ts';
 import { crc32 } from './checksum.ts';
-import { decodeFile, encodeFile, FORMAT } from './file.ts';
+import { decodeFile, encodeFile } from './file.ts';
 import { type Specimen, Subject, twoFutures } from './laboratory.ts';
 import { restoreMachine, saveMachine } from './machine-state.ts';
 import { decodePages, encodePages } from './memory.ts';
@@ -77,7 +77,7 @@ describe('files that are not what they should be', () => {
     expect(await refusal(new TextEncoder().encode('RINGBOOK-STATE\n'))).toBe('this is no saved machine');
     expect(await refusal(file.subarray(0, file.length - 1))).toMatch(/cut short/);
     const newer = file.slice();
-    newer[18] = FORMAT + 1;
+    newer[18] = (newer[18] as number) + 1;
     expect(await refusal(newer)).toMatch(/format/);
     expect(await refusal(file, { ...specimen, config: { memoryMiB: 8 } })).toMatch(/another machine's: .*memory/);
     expect(await refusal(file, { ...specimen, config: { memoryMiB: 4, irqchip: 'off' } })).toMatch(/irqchip: on there, off here/);
