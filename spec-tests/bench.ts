@@ -11,6 +11,7 @@ import { HostKernel, hostKernelAvailable } from '../chapters/02-kvm-objects/host
 import type { Kernel } from '../chapters/02-kvm-objects/kernel.ts';
 import { Kvm } from '../chapters/02-kvm-objects/kvm.ts';
 import { softKernel } from '../chapters/03-vcpu-loop/kernel/index.ts';
+import { benchBoot } from './bench/boot.ts';
 import { benchCode } from './bench/changing-code.ts';
 import { benchCpu } from './bench/cpu.ts';
 import { type Figure, Samples, type Section, seconds } from './bench/figures.ts';
@@ -40,6 +41,15 @@ if (process.argv[2] === 'code') {
   }
 }
 
+if (process.argv[2] === 'boot') {
+  try {
+    process.exit(await benchBoot(process.argv.slice(3)));
+  } catch (error) {
+    console.error(`ringbook bench boot: ${(error as Error).message}`);
+    process.exit(2);
+  }
+}
+
 const { values: options } = parseArgs({
   options: {
     rounds: { type: 'string', default: '5' },
@@ -51,7 +61,7 @@ const { values: options } = parseArgs({
 });
 if (options.help) {
   console.log(
-    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n       ringbook bench cpu [--help]\n       ringbook bench code [--help]\n\n' +
+    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n       ringbook bench cpu [--help]\n       ringbook bench code [--help]\n       ringbook bench boot [--help]\n\n' +
       'Speed, as medians and ratios of interleaved rounds; --quick is one cold round.',
   );
   process.exit(0);

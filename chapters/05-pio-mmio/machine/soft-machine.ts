@@ -17,7 +17,7 @@ const TABLES_PART = 64;
 // other ever gets it. SeaBIOS waits for its second processor in just such a loop.
 
 /** What an access takes that this machine answers: a microsecond, as good systems need. */
-const ACCESS_TICKS = 1000 / NS_PER_TICK;
+export const ACCESS_TICKS = 1000 / NS_PER_TICK;
 
 /** How many instructions one KVM_RUN executes at most. */
 const boundFor = (cpus: number): number => (cpus > 1 ? 19_997 : 999_983);
