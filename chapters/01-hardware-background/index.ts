@@ -266,6 +266,7 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/instruction-shapes.ts
 // ::include engine/interpreter-functions.ts
 // ::include engine/interpreter.ts
+// ::include engine/jump-cache.ts
 // ::include engine/surroundings.ts
 // ::include engine/block-maker.ts
 // ::include engine/engine.ts

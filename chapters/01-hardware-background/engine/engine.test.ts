@@ -4,7 +4,7 @@ import { AR, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { IDLE_WRITES } from './code-cache.ts';
 import { readFlags, writeFlags } from './flags.ts';
 import { FlatMachine } from './flat-machine.ts';
-import { JUMP_ENTRY, jumpIndex } from './interpreter.ts';
+import { JUMP_ENTRY, jumpIndex } from './jump-cache.ts';
 import { REP_ITERATIONS } from './micro-ops/strings.ts';
 
 const { RAX, RCX, RDX, RBX, RSP, RSI, RDI, RIP } = SLOT;

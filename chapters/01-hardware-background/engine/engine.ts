@@ -9,18 +9,8 @@ import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { BlockMaker, blockKey, isCanonical, isCode64 } from './block-maker.ts';
 import { CodeBytes } from './code-bytes.ts';
 import { type Block, CodeCache } from './code-cache.ts';
-import {
-  CONTEXT_EPOCH_AT,
-  CONTEXT_MODE_BITS,
-  compileInterpreter,
-  type InterpreterImports,
-  JUMP_ENTRY,
-  jumpIndex,
-  LEFT,
-  MARGIN,
-  RECORD_BYTES,
-  TRANSLATED,
-} from './interpreter.ts';
+import { CONTEXT_EPOCH_AT, CONTEXT_MODE_BITS, compileInterpreter, type InterpreterImports, RECORD_BYTES, TRANSLATED } from './interpreter.ts';
+import { JUMP_ENTRY, jumpIndex, LEFT, MARGIN } from './jump-cache.ts';
 import { STATUS, WORD, WORD_BYTES } from './micro-ops.ts';
 import { ACCESS, type EngineHost, type EngineOptions, type EngineSizes, type Stop } from './surroundings.ts';
 import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';

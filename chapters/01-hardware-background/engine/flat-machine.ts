@@ -12,7 +12,7 @@ import { PAGE_BYTES, PhysicalMemory } from '../physical-memory.ts';
 import { AR, CpuState, CR4, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { ACCESS, Engine, type EngineHost, type EngineOptions, type Stop } from './engine.ts';
 import { writeFlags } from './flags.ts';
-import { TLB_ENTRY } from './interpreter.ts';
+import { TLB_ENTRY } from './interpreter-functions.ts';
 
 const MXCSR_RESET = 0x1f80; // all exceptions masked, rounding to nearest
 

@@ -34,6 +34,16 @@ export const loadSigned = { 1: i64.load8_s, 2: i64.load16_s, 4: i64.load32_s, 8:
 export const storeBytes = { 1: i64.store8, 2: i64.store16, 4: i64.store32, 8: i64.store } as const;
 export type Width = keyof typeof loadUnsigned;
 
+/** A TLB entry: three tags (linear page address, or -1), then what to add to a linear address to get a buffer offset. See mmu/tlb.ts. */
+export const TLB_ENTRY = { READ: 0, WRITE: 8, EXEC: 16, ADDEND: 24, BYTES: 32, COUNT: 8192 } as const;
+
+/** Address of the TLB entry of `linear`: its page number, modulo the number of entries, times their size. */
+export function tlbEntry(bank: Code, linear: Code): Code {
+  const shift = 12n - BigInt(Math.log2(TLB_ENTRY.BYTES));
+  const mask = (TLB_ENTRY.COUNT - 1) * TLB_ENTRY.BYTES;
+  return i32.add(bank, i32.and(i32.wrap_i64(i64.shr_u(linear, i64.const(shift))), i32.const(mask)));
+}
+
 // ## The slow way into memory
 //
 // On a TLB miss there is first the ordinary walk. It may do, and the access is made here after all; or find a fault, or a device. If it declines, the engine is asked

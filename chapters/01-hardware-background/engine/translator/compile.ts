@@ -10,7 +10,7 @@
 // needs no look at the clock. Only where a loop closes the time is compared; when there is less left than that, the interpreter executes the rest, and it stops to the
 // instruction.
 
-import { MARGIN, TAIL_CALLS } from '../interpreter.ts';
+import { MARGIN, TAIL_CALLS } from '../jump-cache.ts';
 import { checkTarget } from '../micro-ops/transfers.ts';
 import { condition } from '../micro-ops/vocabulary.ts';
 import { type Emitter, MICRO_OPS, ONCE, OUTLINED, WORD } from '../micro-ops.ts';

@@ -6,7 +6,7 @@
 
 import type { Micro } from '../../isa/builder.ts';
 import { MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from '../../state.ts';
-import { TLB_ENTRY } from '../interpreter.ts';
+import { TLB_ENTRY } from '../interpreter-functions.ts';
 import type { FlagRule, Foresight } from '../micro-ops/emitter.ts';
 import type { LibraryFunction } from '../micro-ops/library.ts';
 import { FLAG_RULES } from '../micro-ops/vocabulary.ts';

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { OFFSET, SLOT } from '../../state.ts';
 import { readFlags, writeFlags } from '../flags.ts';
 import { FlatMachine } from '../flat-machine.ts';
-import { TLB_ENTRY } from '../interpreter.ts';
+import { TLB_ENTRY } from '../interpreter-functions.ts';
 
 /** A repeatable source of numbers. */
 function random(seed: number): (below: number) => number {
