@@ -59,6 +59,7 @@ const COMPLAINT =
 /** What the kernel says on any machine, or of something that a machine need not have. */
 const HARMLESS: readonly RegExp[] = [
   /if necessary, use "pci=nocrs" and report a bug/, // of every host bridge that ACPI describes
+  /fail to add MMCONFIG information/, // of a chipset that has none
   /invalidation policy/,
   /DMI not present or invalid/, // no SMBIOS, and none is claimed
   /PM: hibernation/,
