@@ -165,8 +165,9 @@ echo "a line to the console" >&3
 read -r answer <&3
 echo "check console $answer"
 exec 3>&-
-dd if=/dev/vda of=/dev/vport0p1 bs=4096 count=64 2>/dev/null || dd if=/dev/vda of=/dev/vport1p1 bs=4096 count=64 2>/dev/null
-ls /dev/vport* | head -2
+for port in /sys/class/virtio-ports/*; do
+  [ "$(cat $port/name)" = org.ringbook.port ] && dd if=/dev/vda of=/dev/\${port##*/} bs=4096 count=64 2>/dev/null && echo "check port \${port##*/}"
+done
 total() { awk '/MemTotal/ { print $2 }' /proc/meminfo; }
 start=$(total)
 echo "balloon inflate"
