@@ -1,11 +1,12 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findPayload } from '../guest-payloads/index.ts';
 import { type Built, buildSite } from './build.ts';
+import { findChromium, NO_CHROMIUM } from './chromium.ts';
 import { deadLinks } from './links.ts';
 import { BookSession } from './live/book-session.ts';
 import { traceHash } from './live/trace-hash.ts';
@@ -16,16 +17,8 @@ const out = join(folder, 'site');
 let built: Built;
 let served: Served;
 
-/** Chromium on PATH, or null. */
-function findChromium(): string | null {
-  const folders = (process.env.PATH ?? '').split(delimiter);
-  for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
-    for (const at of folders) if (existsSync(join(at, name))) return join(at, name);
-  }
-  return null;
-}
 const executablePath = findChromium();
-if (!executablePath) console.log('skipped: no Chromium on PATH (chromium, chromium-browser, google-chrome); the pages were not opened in a browser');
+if (!executablePath) console.log(`skipped: ${NO_CHROMIUM}; the pages were not opened in a browser`);
 
 beforeAll(async () => {
   built = await buildSite({ out, tolerant: true });
@@ -141,6 +134,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
       'live/ring.html',
       'live/ladder.html',
       'live/translator.html',
+      'live/linux.html',
       'live/ring.html#with=event.indirect&do=a3.a2.k.p.p&ask=sleep&left=aBc&machine=x86&step=9',
       'search.html',
     ]) {

@@ -6,6 +6,8 @@
 import { make, spaced } from './dom.ts';
 import { STEP_MS, STEPS, type Step } from './linux-counts.ts';
 
+/** Steps that a short run is drawn on. */
+const LEAST_STEPS = 100;
 /** Colours of the book, for the busiest reasons. */
 const COLOURS = ['--guest', '--kernel', '--user', '--pass', '--code-n', '--fail'] as const;
 const OTHERS = '--ink-3';
@@ -48,6 +50,12 @@ export class ExitChart {
     return this.#totals.map((_, index) => index).sort((a, b) => (this.#totals[b]?.[1] ?? 0) - (this.#totals[a]?.[1] ?? 0));
   }
 
+  /** The steps that are drawn. */
+  get #window(): { readonly first: number; readonly steps: number } {
+    const steps = Math.min(STEPS, Math.max(LEAST_STEPS, this.#last + 1));
+    return { first: Math.max(0, this.#last - steps + 1), steps };
+  }
+
   draw(): void {
     const canvas = this.#canvas;
     const width = canvas.parentElement?.clientWidth ?? 0;
@@ -72,8 +80,8 @@ export class ExitChart {
 
   #columns(context: CanvasRenderingContext2D, width: number, ranked: readonly number[], colourOf: ReadonlyMap<number, string>): void {
     const most = Math.max(1, ...[...this.#steps.values()].map((counts) => counts.reduce((sum, n) => sum + n, 0)));
-    const column = width / STEPS;
-    const first = Math.max(0, this.#last - STEPS + 1);
+    const { first, steps } = this.#window;
+    const column = width / steps;
     for (const [step, counts] of this.#steps) {
       let top = HEIGHT;
       for (const reason of ranked) {
@@ -88,7 +96,7 @@ export class ExitChart {
   }
 
   #scale(context: CanvasRenderingContext2D, width: number, ink: string, font: string): void {
-    const first = Math.max(0, this.#last - STEPS + 1);
+    const { first, steps } = this.#window;
     const most = Math.max(0, ...[...this.#steps.values()].map((counts) => counts.reduce((sum, n) => sum + n, 0)));
     context.fillStyle = ink;
     context.font = `11px ${font}`;
@@ -96,8 +104,8 @@ export class ExitChart {
     if (most > 0) context.fillText(`${spaced(most)}`, 4, 2);
     const perSecond = 1000 / STEP_MS;
     const every = 5 * perSecond;
-    for (let step = Math.ceil(first / every) * every; step <= first + STEPS; step += every) {
-      const x = ((step - first) / STEPS) * width;
+    for (let step = Math.ceil(first / every) * every; step <= first + steps; step += every) {
+      const x = ((step - first) / steps) * width;
       const text = `${step / perSecond} s`;
       const wide = context.measureText(text).width;
       context.fillRect(x, HEIGHT, 1, 3);

@@ -69,8 +69,8 @@ ${slot('state', 'Or a saved machine', 'What Save wrote, here or on the command l
 </div>
 </div>
 <details class="happened" id="happened"><summary>What just happened</summary>
-<div class="timeline-head"><p class="file">The last events of the trace. They are recorded only while this is open, and are those of the kernel, the VMM and
-the devices: with page walks and TLB fills in it, a boot would take several times as long.</p>
+<div class="timeline-head"><p class="file">The last events of the trace, which are kept only while this is open. They are those of the kernel, the VMM and the
+devices. What the processor does by itself, page walks and TLB fills, is left out here: to report that slows it down.</p>
 <span class="zoom"><label>Show <select id="only"><option value="all">everything</option><option value="exits">exits and entries</option>
 <option value="interrupts">interrupts</option><option value="rings">virtio rings</option></select></label>
 <button type="button" id="hold" aria-pressed="false">Hold</button></span></div>
