@@ -22,7 +22,7 @@ import { machineKernel } from '../machine/soft-machine.ts';
 import { FileBlock } from './file-block.ts';
 import { readRegularFile } from './read-file.ts';
 import { stateKeeper } from './state-keeper.ts';
-import { LineFile, openSink, type Sink } from './streams.ts';
+import { LineDigest, LineFile, openSink, type Sink } from './streams.ts';
 import { takeTerminal } from './terminal.ts';
 
 /** How long the machine runs before the event loop has a turn. */
@@ -46,11 +46,11 @@ function opened<T>(open: () => T): T {
   }
 }
 
-function fileTrace(file: LineFile): Trace {
+function lineTrace(lines: LineFile | LineDigest): Trace {
   return {
     now: 0,
     emit(event: TraceEvent) {
-      file.line(traceLine({ t: this.now, ...event } as Timed));
+      lines.line(traceLine({ t: this.now, ...event } as Timed));
     },
   };
 }
@@ -130,7 +130,11 @@ export class OpenMachine {
         file.close();
         if (file.dropped > 0) process.stderr.write(`ringbook run: the trace is full; ${file.dropped} events are missing\n`);
       });
-      trace = fileTrace(file);
+      trace = lineTrace(file);
+    } else if (config.traceHash !== undefined) {
+      const digest = new LineDigest();
+      closing.push(() => void process.stderr.write(`ringbook run: the trace's sha256 is ${digest.finish()} (${digest.lines} events)\n`));
+      trace = lineTrace(digest);
     }
     const startTime = startTimeOf(config);
     const kernel = openKernel(config, trace, startTime, closing);
@@ -358,7 +362,7 @@ function startTimeOf({ rtc, accel }: CompleteConfig): number | undefined {
 
 /** @throws ConfigError when the host has no KVM to give */
 function openKernel(config: CompleteConfig, trace: Trace | null, startTime: number | undefined, closing: (() => void)[]): Kernel {
-  if (config.accel === 'soft') return machineKernel(config, { trace, startTime });
+  if (config.accel === 'soft') return machineKernel(config, { trace, startTime, traceProcessor: config.traceHash !== 'kernel' });
   const here = hostKernelAvailable();
   if (!here.available) throw new ConfigError(here.reason);
   const kernel = new HostKernel();

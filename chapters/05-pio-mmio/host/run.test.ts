@@ -1,6 +1,7 @@
 // The command as people use it: a process, its exit status, its streams. Programs are a few bytes of real-mode code.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -92,6 +93,18 @@ describe('ringbook run', () => {
       .map((line) => JSON.parse(line) as { kind: string });
     expect(events.filter(({ kind }) => kind === 'console').length).toBe(2);
     expect(events.some(({ kind }) => kind === 'kvm_exit')).toBe(true);
+  });
+  it('says what the hash of a trace is: the same each time, and that of the file', () => {
+    const hashOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+    const digest = (kind: string): { hash?: string; events?: string } =>
+      /sha256 is (?<hash>[0-9a-f]{64}) \((?<events>[0-9]+) events\)\n$/.exec(run([...program('hello'), '-trace-hash', kind]).err)?.groups ?? {};
+    const [trace, all, kernel] = [join(folder, 'hashed.jsonl'), digest('all'), digest('kernel')];
+    run([...program('hello'), '-trace', trace]);
+    expect(all.hash).toBe(hashOf(readFileSync(trace)));
+    expect(digest('all')).toEqual(all);
+    expect(digest('kernel')).toEqual(kernel);
+    expect(Number(kernel.events)).toBeGreaterThan(2);
+    expect(Number(kernel.events)).toBeLessThan(Number(all.events));
   });
   it('reads a disk from a file, and does not change a read-only one', () => {
     const disk = join(folder, 'disk.img');

@@ -52,6 +52,8 @@ export interface MachineConfig {
   readonly serial?: readonly Stream[];
   readonly debugcon?: Stream;
   readonly trace?: string;
+  /** What is reported of the trace is its SHA-256. `kernel`: the processor is not listened to, and runs as fast as without a trace. */
+  readonly traceHash?: 'all' | 'kernel';
   readonly timeoutS?: number;
   /** Where the machine is saved, after how many seconds of its own time, and what it is restored from. */
   readonly save?: string;
@@ -123,6 +125,7 @@ export function completeConfig(document: MachineConfig, registry: DeviceRegistry
   if (config.rtc !== undefined) startOf(config.rtc);
   checkNames(config);
   checkStreams(config);
+  checkTrace(config);
   checkDevices(config, registry);
   return config;
 }
@@ -163,6 +166,12 @@ function checkStreams({ serial, debugcon, chardevs, trace }: CompleteConfig): vo
   const files = streams.flatMap((stream) => (typeof stream === 'object' ? [stream.file] : [])).concat(trace ?? []);
   const twice = files.find((file, index) => files.indexOf(file) !== index);
   if (twice !== undefined) throw new ConfigError(`two outputs write to ${twice}`);
+}
+
+function checkTrace({ accel, trace, traceHash }: CompleteConfig): void {
+  if (traceHash === undefined) return;
+  if (trace !== undefined) throw new ConfigError(`the trace goes to ${trace}, or its hash is reported (-trace-hash), not both`);
+  if (accel === 'kvm') throw new ConfigError("-trace-hash needs the soft kernel: under the host's KVM no two runs are the same");
 }
 
 // ## Devices and what they refer to

@@ -49,6 +49,7 @@ interface Draft {
   serial?: Stream[];
   debugcon?: Stream;
   trace?: string;
+  traceHash?: MachineConfig['traceHash'];
   timeoutS?: number;
   save?: string;
   saveAfterS?: number;
@@ -366,6 +367,14 @@ const OPTIONS: Readonly<Record<string, Option>> = {
     text: 'write what happens, one JSON object a line',
     apply: (m, v) => {
       m.trace = v;
+    },
+  },
+  'trace-hash': {
+    takes: 'all|kernel',
+    text: 'write none of that, but say at the end what its SHA-256 is; kernel: without what the processor reports',
+    apply: (m, v) => {
+      if (v !== 'all' && v !== 'kernel') throw new ConfigError(`-trace-hash takes all or kernel, not ${v}`);
+      m.traceHash = v;
     },
   },
 };
