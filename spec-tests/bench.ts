@@ -61,7 +61,9 @@ const { values: options } = parseArgs({
 });
 if (options.help) {
   console.log(
-    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n       ringbook bench cpu [--help]\n       ringbook bench code [--help]\n       ringbook bench boot [--help]\n\n' +
+    'usage: ringbook bench [--rounds N] [--exits N] [--only TEXT] [--quick]\n' +
+      ['cpu', 'code', 'boot'].map((part) => `       ringbook bench ${part} [--help]\n`).join('') +
+      '\n' +
       'Speed, as medians and ratios of interleaved rounds; --quick is one cold round.',
   );
   process.exit(0);

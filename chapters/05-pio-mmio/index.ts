@@ -592,8 +592,7 @@ export function doorbell(kind: 'exit' | 'eventfd'): { readonly run: BenchRun; re
 //    Why can the guest still fetch its instructions?
 // 3. In `interruptsUnder` make the serial line edge-triggered. How do the three columns change, and what might a real device lose by it?
 // 4. Run `readDisk` with `irqchip` *off* and *split*. The interrupt comes by the 8259s. Explain each difference by naming the chip and where it is.
-// 5. Give the network card an ioeventfd for its transmit doorbell. The counter counts, but no frame leaves. Who would have to read it, on which thread, and
-//    which two accesses of the driver must not overtake each other then?
+// 5. Give the network card's transmit doorbell an ioeventfd. It counts, but no frame leaves. Who has to read it, on which thread? What must not overtake what?
 // 6. The read of ICR clears it. Sketch a register that tells the cause by MSI-X vector instead, and say which exits of `framesThereAndBack` are left. You have
 //    just designed the interrupt side of virtio.
 // 7. On the live page, run the `e1000` payload, choose an access to ICR and follow its route. At which stop would a kernel device have ended it, and

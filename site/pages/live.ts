@@ -41,7 +41,8 @@ export function addLive(site: Site): void {
     body: `<h1 class="live-title">A guest, live</h1>
 <noscript><p class="note">This page runs a machine in your browser and needs JavaScript.
 <a href="../payloads/index.html">The payloads can be read without it.</a></p></noscript>
-<p class="file">Also live: <a href="linux.html">a kernel of your own</a>, <a href="walk.html">a page walk through two stages</a>, <a href="ring.html">a ring from both ends</a>,
+<p class="file">Also live: <a href="linux.html">a kernel of your own</a>,
+<a href="walk.html">a page walk through two stages</a>, <a href="ring.html">a ring from both ends</a>,
 <a href="ladder.html">a ladder of speeds</a>, <a href="translator.html">what the translator makes of it</a>.</p>
 <p class="note" id="trouble" role="alert" hidden></p>
 <div id="live">

@@ -1,7 +1,7 @@
 // # A boot that is watched
 //
-// Some of what a driver does can only be seen from the machine's side: what is on the disk afterwards, what came out of a port, how much memory is in the balloon. So this
-// machine runs in the test's own process, with disks and ports that are arrays.
+// Some of what a driver does can only be seen from the machine's side: what is on the disk afterwards, what came out of a port, how much memory is in
+// the balloon. So this machine runs in the test's own process, with disks and ports that are arrays.
 
 import { readFileSync } from 'node:fs';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';

@@ -13,7 +13,7 @@ const { mask: P } = ENTRY;
 export const MAY = { READ: 1, WRITE: 2, EXECUTE: 4, LIFTED: 8 } as const;
 
 /** Who asks. */
-export interface Asker {
+interface Asker {
   /** In user mode. */
   readonly user: boolean;
   /** On the processor's own behalf, as when it reads a descriptor: AC does not count then. */
