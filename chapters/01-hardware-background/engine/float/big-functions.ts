@@ -148,7 +148,7 @@ function stepAngle(k: number): bigint {
 export function angle(y: Big, x: Big, mirrored: boolean): Big {
   const ratio = quotient(y, x);
   const size = ratio.e + bitLength(ratio.n);
-  if (size < -P && !mirrored) return { n: ratio.n * JUST_BELOW, e: ratio.e - P, exact: false };
+  if (size <= -P && !mirrored) return { n: ratio.n * JUST_BELOW, e: ratio.e - P, exact: false };
   let sum: bigint;
   if (size > P) sum = PI / 2n - 1n;
   else if (size <= -P) sum = 1n;
