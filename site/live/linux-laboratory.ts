@@ -18,10 +18,22 @@ const ECHO = [
   0xee,             //        out dx, al
 ];
 
-/** Echoes what is typed, and leaves at a `q`. A boot sector. */
-export function echoGuest(): Uint8Array {
+// biome-ignore format: one instruction a line
+const SLEEP = [
+  0xfb,             // again: sti
+  0xf4,             //        hlt
+  0xeb, 0xfc,       //        jmp again
+];
+
+function bootSector(code: readonly number[]): Uint8Array {
   const sector = new Uint8Array(SECTOR_BYTES);
-  sector.set(ECHO);
+  sector.set(code);
   sector.set([0x55, 0xaa], SECTOR_BYTES - 2);
   return sector;
 }
+
+/** Echoes what is typed, and leaves at a `q`. A boot sector. */
+export const echoGuest = (): Uint8Array => bootSector(ECHO);
+
+/** Waits for an interrupt, and again. */
+export const sleepingGuest = (): Uint8Array => bootSector(SLEEP);

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { crc32 } from '../../chapters/15-whole-machine/saved-state/checksum.ts';
 import { decodeFile, encodeFile } from '../../chapters/15-whole-machine/saved-state/file.ts';
-import { echoGuest } from './linux-laboratory.ts';
+import { echoGuest, sleepingGuest } from './linux-laboratory.ts';
 import { type Options, USUAL } from './linux-options.ts';
 import type { Files } from './linux-protocol.ts';
 import { describeKernel, type Ended, LinuxSession, optionsOfState } from './linux-session.ts';
@@ -89,6 +89,33 @@ describe('a kernel of one’s own', () => {
     session.stop();
     expect((await ended).end).toBe('stopped');
     expect(text(console)).toMatch(/^abcx*y*$/);
+    session.dispose();
+  });
+});
+
+describe('virtual time', () => {
+  it('is not ahead of real time while the guest sleeps', async () => {
+    const began = performance.now();
+    const { session, ended } = await start(asKernel(sleepingGuest()));
+    for (let look = 0; look < 5; look++) {
+      await new Promise((resolve) => setTimeout(resolve, 40));
+      expect(session.figures.ns / 1e6).toBeLessThan(performance.now() - began + 50);
+    }
+    expect(session.figures.ns).toBeGreaterThan(0);
+    session.stop();
+    await ended;
+    session.dispose();
+  });
+
+  it('flies where nobody watches', async () => {
+    const session = await LinuxSession.open({
+      options: small,
+      files: asKernel(sleepingGuest()),
+      startTime: 0,
+      hooks: { onConsole() {}, onBreath: () => session.figures.ns > 1e11 && session.stop() },
+      paced: false,
+    });
+    expect((await session.run()).end).toBe('stopped'); // a hundred seconds later
     session.dispose();
   });
 });

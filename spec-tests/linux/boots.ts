@@ -2,7 +2,8 @@
 //
 // `ringbook boots` starts Debian's kernels through every door and on every machine that is asked for, and prints a line for each: how it ended, what it
 // took, and what the kernel had against it. Its exit status is the number of boots that did not end well. `ringbook boots drivers` loads the kernels' drivers instead, and
-// compares data; `ringbook boots soak` keeps a guest busy.
+// compares data; `ringbook boots soak` keeps a guest busy;
+// `ringbook boots page` boots in a browser.
 
 import { parseArgs } from 'node:util';
 import { boot, COMMAND_LINE, complaints, MARK, SHOW_MESSAGES } from './boot.ts';
@@ -12,6 +13,7 @@ import { runSoak } from './soak.ts';
 
 if (process.argv[2] === 'drivers') process.exit(await runDrivers(process.argv.slice(3)));
 if (process.argv[2] === 'soak') process.exit(await runSoak(process.argv.slice(3)));
+if (process.argv[2] === 'page') process.exit(await (await import('./page.ts')).runPage(process.argv.slice(3)));
 
 const { values } = parseArgs({
   options: {

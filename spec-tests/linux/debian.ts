@@ -30,18 +30,23 @@ export async function debianLinux(flavour: Flavour): Promise<LinuxAtHand | { rea
   }
 }
 
-/** Writes an initramfs that runs a script and switches the machine off. Returns the file, and what removes it. */
+/** Writes an initramfs that runs a script and switches the machine off, or without one gives a shell. Returns the file, and what removes it. */
 export function initramfsFile(
   { kernel, busybox }: LinuxAtHand,
   {
     script,
     modules = [],
     files,
-  }: { readonly script: string; readonly modules?: readonly string[]; readonly files?: ReadonlyMap<string, Uint8Array> },
+  }: { readonly script?: string; readonly modules?: readonly string[]; readonly files?: ReadonlyMap<string, Uint8Array> },
 ): { readonly path: string; remove(): void } {
   const folder = mkdtempSync(join(tmpdir(), 'ringbook-initramfs-'));
   const path = join(folder, 'initrd.gz');
-  writeFileSync(path, gzipSync(makeInitramfs({ busybox, script, modules: resolveModules(modules, kernel), ...(files && { files }) }), { level: 1 }));
+  writeFileSync(
+    path,
+    gzipSync(makeInitramfs({ busybox, modules: resolveModules(modules, kernel), ...(script !== undefined && { script }), ...(files && { files }) }), {
+      level: 1,
+    }),
+  );
   return { path, remove: () => rmSync(folder, { recursive: true }) };
 }
 
