@@ -61,6 +61,22 @@ describe('stores to a page that holds code', () => {
     }
   });
 
+  // What was translated before the page got its account is in the account: else the first region that goes takes others' counts with it.
+  it.each(OPTIONS)('are noticed in what is left when a part of the code has gone: %o', (options) => {
+    const m = new FlatMachine(32, 1 << 20, options);
+    m.state.setSlotNumber(SLOT.RSP, 0x8000);
+    m.memory.slice(0x1400, 3).set(hex('40 40 c3')); // f: inc eax; g: inc eax; ret
+    const call = (at: number, to: number): number[] => [0xe8, ...word(to - at - 5)];
+    const store = (at: number, byte: number): number[] => [0xc6, 0x05, ...word(at), byte];
+    // mov ecx,200; again: call f; call g; mov [1480],ecx; dec ecx; jnz again
+    const loop = [0xb9, ...word(200), ...call(0x1005, 0x1400), ...call(0x100a, 0x1401), 0x89, 0x0d, ...word(0x1480), 0x49, 0x75, 0xed];
+    // f's first instruction again, as it was; then g's, which becomes inc ebx; call g; hlt
+    const end = 0x1000 + loop.length;
+    m.run([...loop, ...store(0x1400, 0x40), ...store(0x1401, 0x43), ...call(end + 14, 0x1401), 0xf4], { instructions: 1e5 });
+    expect(m.state.slot32(SLOT.RAX)).toBe(600);
+    expect(m.state.slot32(SLOT.RBX)).toBe(1);
+  });
+
   it('an instruction that rewrites its own number has been fetched before', () => {
     const m = new FlatMachine(32, 1 << 20, { translate: false });
     // mov ecx,100; again: add dword [imm], 1 where imm is its own immediate; dec ecx; jnz again; hlt

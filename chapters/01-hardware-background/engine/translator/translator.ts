@@ -167,9 +167,9 @@ export class Translator {
   #accountFor({ page, ranges }: Translation, change: 'add' | 'remove'): void {
     for (const [from, to] of ranges) this.#host.codeBytes[change](page + from, page + to);
   }
-  /** Gives the account of a page's bytes what is translated there. */
+  /** Gives the account of a page's bytes what is translated there. The page is named by its number, as accounts are. */
   account(page: number): void {
-    for (const translation of this.#byPage.get(page) ?? []) this.#accountFor(translation, 'add');
+    for (const translation of this.#byPage.get(page * PAGE_BYTES) ?? []) this.#accountFor(translation, 'add');
   }
 
   withdraw(translation: Translation): void {
