@@ -153,7 +153,7 @@ static void handler(int signal, siginfo_t *info, void *context) {
   __asm__ volatile("pushq $2; popfq" ::: "memory", "cc"); // no alignment checks here
   ucontext_t *uc = context;
   greg_t *g = uc->uc_mcontext.gregs;
-  if (signal == SIGALRM) {
+  if (signal == SIGVTALRM) {
     static uint64_t last, count;
     if (last != case_number || !now) {
       last = case_number;
@@ -252,14 +252,14 @@ int main(int argc, char **argv) {
     if (world->ldt[i].limit && syscall(SYS_modify_ldt, 1, &world->ldt[i], sizeof world->ldt[i])) return 4;
   stack_t stack = {.ss_sp = malloc(1 << 16), .ss_size = 1 << 16};
   sigaltstack(&stack, 0);
-  int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGSYS, SIGALRM};
+  int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGSYS, SIGVTALRM};
   for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) {
     struct kernel_sigaction action = {handler, SA_SIGINFO | SA_ONSTACK | SA_NODEFER | 0x04000000, restorer, 0};
     if (syscall(SYS_rt_sigaction, signals[i], &action, 0, 8)) return 5;
   }
   if (prctl(PR_SET_SYSCALL_USER_DISPATCH, 1, restorer, 16, &syscalls)) return 6;
   struct itimerval tick = {{0, 10000}, {0, 10000}};
-  setitimer(ITIMER_REAL, &tick, 0);
+  setitimer(ITIMER_VIRTUAL, &tick, 0);
 
   for (;;) {
     uint32_t count;
@@ -322,7 +322,7 @@ int main(int argc, char **argv) {
         changed += (outcome->bytes + 7) & ~7u;
         memcpy(data + first, world->data + first, last - first);
       }
-      if (disturbed && outcome->signal != SIGALRM) n--; // once more
+      if (disturbed && outcome->signal != SIGVTALRM) n--; // once more
     }
     if (count > 0) memset(writable + cases[count - 1].offset, 0xcc, CODE_MAX);
     while (write(1, &count, sizeof count) != sizeof count) {

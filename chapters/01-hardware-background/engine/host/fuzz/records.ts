@@ -33,7 +33,7 @@ const LOCAL_DESCRIPTOR_BYTES = 16;
 export const WORLD_DATA = LOCAL_DESCRIPTORS * LOCAL_DESCRIPTOR_BYTES;
 
 /** Why a case ended, when it did not come to its end. The first is Linux's; the modelled processor leaves the others. */
-export const SIGNAL = { NONE: 0, EXCEPTION: 1, TIMEOUT: 14, SYSTEM_CALL: 31, BROKEN: 99 } as const;
+export const SIGNAL = { NONE: 0, EXCEPTION: 1, TIMEOUT: 26, SYSTEM_CALL: 31, BROKEN: 99 } as const;
 
 /** A buffer of records, with accessors by record and offset. */
 export class Records {

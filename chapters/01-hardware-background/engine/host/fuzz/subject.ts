@@ -9,7 +9,7 @@ import { Cpu } from '../../../cpu.ts';
 import { PAGE_BYTES, PhysicalMemory } from '../../../physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../../../state.ts';
 import { readFlags, writeFlags } from '../../flags.ts';
-import { MARGIN } from '../../interpreter.ts';
+import { MARGIN } from '../../jump-cache.ts';
 import { type Batch, CASE, FX, OUTCOME, type Program, type Records, SIGNAL } from './records.ts';
 import { type Bits, codeBase, LANDING, LOCAL, PLACE, POINTER, SELECTOR, USUAL_SEGMENTS } from './world.ts';
 
