@@ -32,6 +32,12 @@ interface VmcsConfig {
 }
 
 const RIP_OF_VMX_EXIT = 0xffff_ffff_8100_0000n; // any canonical address: the code that runs there is this program
+/**
+ * What stands in front of RAM: TLBs, decoded code, jump caches, for the processor, for the kernel's emulator, and for another processor that later chapters
+ * may model where this one lacks something.
+ */
+const PRIVATE_BYTES = 24 << 20;
+const PRIVATE_UNIT = 65536;
 const INVEPT_SINGLE_CONTEXT = 1;
 const INVVPID_SINGLE_CONTEXT = 1;
 const HOST_STACK = 0xffff_c900_0000_0000n;
@@ -95,7 +101,8 @@ export class Hardware {
 
   constructor({ ramBytes, shared = false, translate = true, heat, trace = null, traceProcessor = true }: HardwareOptions) {
     this.trace = trace;
-    this.memory = new PhysicalMemory({ ramBytes, shared });
+    const marks = Math.ceil((2 * ramBytes) / PAGE_BYTES / PRIVATE_UNIT) * PRIVATE_UNIT; // each processor has a byte for each page of RAM
+    this.memory = new PhysicalMemory({ ramBytes, privateBytes: PRIVATE_BYTES + marks, shared });
     this.ram = new RamOwners(this.memory);
     this.cpu = new Cpu({ memory: this.memory, translate, ...(heat !== undefined && { heat }), ...(trace && traceProcessor && { trace }) });
     this.vmx = new VmxUnit(this.cpu);

@@ -1,10 +1,13 @@
 import { describe, expect, it } from 'vitest';
+import { Cpu } from '../../01-hardware-background/cpu.ts';
 import { EXIT, exitName, RunEmulationFailure, RunFailEntry, RunMemoryFault } from '../../02-kvm-objects/abi/exits.ts';
 import { IOCTL } from '../../02-kvm-objects/abi/ioctls.ts';
 import { KVM_MEM } from '../../02-kvm-objects/abi/memory.ts';
 import { KvmRegs } from '../../02-kvm-objects/abi/registers.ts';
 import { ERRNO } from '../../02-kvm-objects/errno.ts';
 import { Kvm, type Vcpu } from '../../02-kvm-objects/kvm.ts';
+import { Hardware } from '../../02-kvm-objects/soft/hardware.ts';
+import { Emulator } from './emulator.ts';
 import { softKernel } from './index.ts';
 
 const CODE = 0x1000;
@@ -259,6 +262,13 @@ describe('device memory', () => {
   it('cannot hold code', () => {
     const { vcpu } = guest({ code: [0xea, 0, 0, 0, 0xf0] }); // jmp f000:0000
     expect(run(vcpu)).toBe('KVM_EXIT_INTERNAL_ERROR');
+  });
+});
+
+describe('the private area', () => {
+  it.each([4 << 20, 2 ** 30, 3.6 * 2 ** 30])('has room for the emulator and another processor, in front of %d bytes of RAM', (ramBytes) => {
+    const hardware = new Hardware({ ramBytes: ramBytes - (ramBytes % 65536) });
+    expect(() => [new Emulator(hardware), new Cpu({ memory: hardware.memory, arenaBytes: 2 << 20 })]).not.toThrow();
   });
 });
 

@@ -101,8 +101,6 @@ describe('ringbook run', () => {
     const [trace, all, kernel] = [join(folder, 'hashed.jsonl'), digest('all'), digest('kernel')];
     run([...program('hello'), '-trace', trace]);
     expect(all.hash).toBe(hashOf(readFileSync(trace)));
-    expect(digest('all')).toEqual(all);
-    expect(digest('kernel')).toEqual(kernel);
     expect(Number(kernel.events)).toBeGreaterThan(2);
     expect(Number(kernel.events)).toBeLessThan(Number(all.events));
   });
