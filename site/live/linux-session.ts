@@ -142,8 +142,8 @@ export function describeKernel(image: Uint8Array): string {
 
 // ## A turn for others
 //
-// Messages to a worker are taken between two tasks. A timer of zero would do, but browsers make it four milliseconds after a few, and of a slice of {{SLICE_MS}} that
-// is much. A message to oneself costs nothing. Node has a word for the same, and needs it: there, messages come before everything else.
+// Messages to a worker are taken between two tasks. A timer of zero would do, but browsers lengthen it after a few, until it is a part of
+// a slice that one would notice. A message to oneself costs nothing. Node has a word for the same, and needs it: there, messages come before everything else.
 
 class Turn {
   readonly #channel = typeof setImmediate === 'function' ? null : new MessageChannel();
