@@ -1,15 +1,15 @@
 // # The matrix of boots
 //
-// `ringbook boots` starts Debian's kernels through every door and on every machine that is asked for, and prints a line for each: how it ended, what it
-// took, and what the kernel had against it. Its exit status is the number of boots that did not end well. `ringbook boots drivers` loads the kernels' drivers instead, and
-// compares data; `ringbook boots soak` keeps a guest busy;
-// `ringbook boots page` boots in a browser.
+// `ringbook boots` starts Debian's kernels through every door and on every machine that is asked for, and prints a row for each: how it ended, what it took,
+// and under it what the kernel had against the machine. Its exit status is the number of boots that did not end well. `ringbook boots drivers` loads the
+// kernels' drivers instead, and compares data; `ringbook boots soak` keeps a guest busy; `ringbook boots page` boots in a browser.
 
 import { parseArgs } from 'node:util';
 import { boot, COMMAND_LINE, complaints, MARK, SHOW_MESSAGES } from './boot.ts';
 import { debianLinux, type Flavour, imageFor, initramfsFile } from './debian.ts';
 import { runDrivers } from './drivers.ts';
 import { runSoak } from './soak.ts';
+import { HEAD, lines } from './table.ts';
 
 if (process.argv[2] === 'drivers') process.exit(await runDrivers(process.argv.slice(3)));
 if (process.argv[2] === 'soak') process.exit(await runSoak(process.argv.slice(3)));
@@ -32,6 +32,7 @@ const { values } = parseArgs({
 const list = (text: string): string[] => text.split(',').filter((word) => word !== '');
 
 let bad = 0;
+console.log(HEAD);
 for (const flavour of list(values.kernels) as Flavour[]) {
   const linux = await debianLinux(flavour);
   if ('reason' in linux) {
@@ -45,7 +46,6 @@ for (const flavour of list(values.kernels) as Flavour[]) {
         for (const cpus of list(values.cpus))
           for (const door of list(values.doors)) {
             if (flavour === '686-pae' && door === 'linux64') continue; // a 32-bit kernel has none
-            const what = [flavour, machine, memory, `${cpus} cpu`, door].join(' ');
             const options = ['-machine', `${machine},memory=${memory}`, '-smp', cpus, '-m', values.ram, '-door', door];
             const ended = await boot(
               ['-kernel', imageFor(linux, door), '-initrd', initramfs.path, '-append', `${COMMAND_LINE} ${values.append}`, ...options],
@@ -55,11 +55,10 @@ for (const flavour of list(values.kernels) as Flavour[]) {
             const reached = ended.console.includes(MARK);
             const well = ended.status === 0 && reached && found.length === 0;
             if (!well) bad++;
-            console.log(
-              `${well ? 'ok' : 'NOT OK'} ${what}: status ${ended.status}, ${ended.seconds.toFixed(0)} s${reached ? '' : ', no first program'}`,
-            );
-            if (ended.errors) console.log(`  ${ended.errors.trim()}`);
-            for (const line of found) console.log(`  ${line}`);
+            const ending = [...(reached ? [] : ['its first program did not run']), ...(ended.status === 0 ? [] : [`exit status ${ended.status}`])];
+            const remarks = [...ending, ...ended.errors.split('\n').filter((text) => text.trim() !== ''), ...found];
+            const { seconds, guestSeconds } = ended;
+            for (const text of lines({ well, kernel: flavour, machine, memory, cpus, door, seconds, guestSeconds, remarks })) console.log(text);
             if (values.console) console.log(ended.console);
           }
   } finally {
