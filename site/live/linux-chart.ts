@@ -9,7 +9,7 @@ import { STEP_MS, STEPS, type Step } from './linux-counts.ts';
 /** Steps that a short run is drawn on. */
 const LEAST_STEPS = 100;
 /** Colours of the book, for the busiest reasons. */
-const COLOURS = ['--guest', '--kernel', '--user', '--pass', '--code-n', '--fail'] as const;
+const COLOURS = ['--guest', '--kernel', '--user', '--pass', '--fail'] as const;
 const OTHERS = '--ink-3';
 const HEIGHT = 120;
 const SCALE_HEIGHT = 16;

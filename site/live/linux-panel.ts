@@ -10,6 +10,7 @@ import { GROUPS } from './event-list.ts';
 import { explain } from './words.ts';
 
 const LISTED = 40;
+const NS_PER_S = 1e9;
 
 /** The events to list, newest first. */
 export function newest(events: readonly Timed[], group: string, most = LISTED): Timed[] {
@@ -63,7 +64,7 @@ export class HappenedPanel {
       ...newest(this.#events, this.#only.value).map((event) => {
         const { title, sentence } = explain(event);
         const item = make('li');
-        item.append(make('span', `${((event.t * NS_PER_TICK) / 1e6).toFixed(3)} ms`, 'time'), make('strong', title), make('span', sentence));
+        item.append(make('span', `${((event.t * NS_PER_TICK) / NS_PER_S).toFixed(6)} s`, 'time'), make('strong', title), make('span', sentence));
         return item;
       }),
     );

@@ -20,6 +20,8 @@ const FILE_LIMIT_BYTES = 2 ** 31 - 1;
 const PASTE_LIMIT_BYTES = 64 << 10;
 const COLUMNS = 80;
 const ROWS = 25;
+/** Of letters; on a screen that is narrower still, the console can be moved sideways. */
+const SMALLEST_PX = 8;
 const NS_PER_S = 1e9;
 
 const SLOTS = ['kernel', 'initrd', 'state'] as const;
@@ -75,7 +77,7 @@ document.documentElement.addEventListener('themechange', colourTerminal);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', colourTerminal);
 terminal.open(get('console'));
 
-// A guest takes its terminal for {{COLUMNS}} columns wide, since a serial line says nothing about it. On a screen with less room the letters are smaller.
+// A guest takes its terminal for as wide as a VT100, since a serial line says nothing about it. On a screen with less room the letters are smaller.
 
 function fitTerminal(): void {
   const context = document.createElement('canvas').getContext('2d');
@@ -83,7 +85,7 @@ function fitTerminal(): void {
   context.font = `100px ${terminal.options.fontFamily}`;
   const perPixel = context.measureText('W').width / 100;
   const room = (get('console').clientWidth - 32) / COLUMNS;
-  terminal.options.fontSize = Math.max(6, Math.min(14, Math.floor((room / perPixel) * 2) / 2));
+  terminal.options.fontSize = Math.max(SMALLEST_PX, Math.min(14, Math.floor((room / perPixel) * 2) / 2));
   terminal.resize(COLUMNS, ROWS);
 }
 fitTerminal();
@@ -327,7 +329,8 @@ function showFigures({ instructions, ns, bytes, totals, steps, traffic: rows, ev
   get('bytes').textContent = sizeOf(bytes);
   const now = performance.now();
   if (before && now - before.ms >= 900) {
-    get('rate').textContent = `${(((instructions - before.instructions) / (now - before.ms)) * 1e-3).toFixed(1)} million`;
+    const rate = ((instructions - before.instructions) / (now - before.ms)) * 1000;
+    get('rate').textContent = rate < 1e6 ? spaced(Math.round(rate)) : `${(rate / 1e6).toFixed(1)} million`;
     before = null;
   }
   before ??= { ms: now, instructions };
