@@ -10,7 +10,7 @@ import { type Instruction, NONE } from '../../../isa/instruction.ts';
 import { INSTRUCTION_SET } from '../../../isa/instruction-set.ts';
 import { FLAG, SEG, SLOT } from '../../../state.ts';
 import { FLAT_MODE } from '../../flat-machine.ts';
-import { checksNoAlignment, comparable, definedElsewhere, leavesSomethingUndefined } from './excluded.ts';
+import { comparable, definedElsewhere, leavesSomethingUndefined } from './excluded.ts';
 import { BATCH_CASES, Batch, CASE, type Program } from './records.ts';
 import { IMAGES, inventData, inventFpu, Pools, pointer, type Random } from './values.ts';
 import { type Bits, LEAVE, LOADABLE, LOCAL, PLACE, SELECTORS, STACKS_16, USUAL_SEGMENTS } from './world.ts';
@@ -343,7 +343,7 @@ export class Inventor {
     const random = this.#random;
     let flags = FLAG.FIXED | FLAG.IF | (random.u32() & (FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF));
     if (random.chance(30)) flags |= FLAG.DF;
-    if (random.chance(6) && !pieces.some(({ definition: { name }, bytes }) => checksNoAlignment(name, bytes.includes(0x66)))) flags |= FLAG.AC;
+    if (random.chance(6)) flags |= FLAG.AC;
     if (random.chance(5)) flags |= FLAG.ID;
     if (random.chance(2)) flags |= FLAG.NT;
     // MOV SS holds the trap off until after the next instruction, which may be the one that ends the case.
