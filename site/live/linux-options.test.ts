@@ -10,6 +10,7 @@ const anyOptions = fc.record({
   memoryMiB: fc.integer({ min: MEMORY.least, max: MEMORY.most }),
   cpus: fc.integer({ min: 1, max: MOST_CPUS }),
   paging: fc.constantFrom(...PAGINGS),
+  network: fc.boolean(),
   append: fc.string({ unit: 'grapheme-ascii', maxLength: 200 }).map(asciiOf),
 });
 

@@ -18,6 +18,8 @@ export interface Options {
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly paging: (typeof PAGINGS)[number];
+  /** Whether there is a network card; what is at the other end gives it an address, and knows no other place. */
+  readonly network: boolean;
   readonly append: string;
 }
 
@@ -29,6 +31,7 @@ export const USUAL: Options = {
   memoryMiB: MEMORY.usual,
   cpus: 1,
   paging: 'ept',
+  network: false,
   append: 'console=ttyS0 cryptomgr.notests=1 mitigations=off',
 };
 
@@ -54,29 +57,35 @@ export function readOptions(hash: string): Options {
     memoryMiB: bounded(fields.get('memory'), MEMORY),
     cpus: bounded(fields.get('cpus'), { least: 1, most: MOST_CPUS, usual: USUAL.cpus }),
     paging: oneOf(PAGINGS, fields.get('paging'), USUAL.paging),
+    network: fields.get('network') === 'user',
     append: asciiOf(fields.get('append') ?? USUAL.append),
   };
 }
 
 /** The shortest link: what is usual is left out. */
-export function writeOptions({ machine, memoryMiB, cpus, paging, append }: Options): string {
+export function writeOptions({ machine, memoryMiB, cpus, paging, network, append }: Options): string {
   const fields = new URLSearchParams();
   if (machine !== USUAL.machine) fields.set('machine', machine);
   if (memoryMiB !== USUAL.memoryMiB) fields.set('memory', String(memoryMiB));
   if (cpus !== USUAL.cpus) fields.set('cpus', String(cpus));
   if (paging !== USUAL.paging) fields.set('paging', paging);
+  if (network) fields.set('network', 'user');
   if (append !== USUAL.append) fields.set('append', append);
   return fields.size > 0 ? `#${fields}` : '';
 }
 
 /** The description that the chapters know. `files` are the names of the kernel and the initramfs. */
-export const configOf = ({ machine, memoryMiB, cpus, paging, append }: Options, files: { kernel: string; initrd?: string }): MachineConfig => ({
+export const configOf = (
+  { machine, memoryMiB, cpus, paging, network, append }: Options,
+  files: { kernel: string; initrd?: string },
+): MachineConfig => ({
   machine: { type: machine },
   memoryMiB,
   cpus,
   memory: paging,
   kernel: files.kernel,
   append,
+  ...(network && { netdevs: [{ type: 'user', id: 'nic0' }], devices: [{ type: 'e1000', netdev: 'nic0' }] }),
   ...(files.initrd !== undefined && { initrd: files.initrd }),
 });
 

@@ -122,11 +122,11 @@ describe('virtual time', () => {
 
 describe('a saved machine', () => {
   it('goes on where it was, and so does the one that was saved', async () => {
-    const first = await start(asKernel(echoGuest()), { ...small, memoryMiB: 20 });
+    const first = await start(asKernel(echoGuest()), { ...small, memoryMiB: 20, network: true });
     first.session.type(typed('a'));
     await first.said('a');
     const file = await first.session.save();
-    expect(optionsOfState(file)).toEqual({ machine: 'q35', paging: 'ept', cpus: 1, memoryMiB: 20 });
+    expect(optionsOfState(file)).toEqual({ machine: 'q35', paging: 'ept', network: true, cpus: 1, memoryMiB: 20 });
     const second = await start({ state: file }); // its options come from the file
     expect(second.session.config.memoryMiB).toBe(20);
     for (const { session, ended, said } of [first, second]) {
@@ -155,10 +155,14 @@ describe('a saved machine', () => {
     const as = (changes: Record<string, string>): Uint8Array =>
       encodeFile({ header: JSON.stringify({ ...JSON.parse(header), ...changes }), sections });
     await expect(restore(as({ drives: '[{"id":"d"}]' }))).rejects.toThrow(/a drive, and what is on it is not in the file/);
-    await expect(restore(as({ networks: '[{"type":"user","id":"n"}]' }))).rejects.toThrow(/a network/);
+    await expect(restore(as({ networks: '[{"type":"user","id":"n"}]', devices: '[{"type":"e1000","netdev":"n"}]' }))).rejects.toThrow(
+      /the state of pci .* is missing/,
+    );
+    await expect(restore(as({ networks: '[{"type":"bridge","id":"n"}]' }))).rejects.toThrow(/bridge/);
     await expect(restore(as({ machine: '{"type":"sparc"}' }))).rejects.toThrow(/no machine/);
     await expect(restore(as({ 'bytes of memory': String(2 ** 40) }))).rejects.toThrow(/MiB of memory/);
-    await expect(restore(as({ cpus: '2' }))).rejects.toThrow();
+    await expect(restore(as({ cpus: '2' }))).rejects.toThrow(/CPUID says other things/);
+    await expect(restore(as({ cpus: '1000000' }))).rejects.toThrow(/1000000 processors/);
     await expect(restore(encodeFile({ header: '7', sections }))).rejects.toThrow(/no description of a machine/);
     expect(crc32(file.subarray(0, file.length - 4))).toBe(new DataView(file.buffer).getUint32(file.length - 4, true));
   });

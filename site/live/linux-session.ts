@@ -11,7 +11,7 @@ import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import { CHARDEV_INPUT_BYTES } from '../../chapters/05-pio-mmio/machine/chardev.ts';
 import { type CompleteConfig, completeConfig, type MachineConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
-import { ConfigError, type DeviceConfig } from '../../chapters/05-pio-mmio/machine/device-types.ts';
+import { ConfigError, type DeviceConfig, deviceTypes, type NetdevConfig } from '../../chapters/05-pio-mmio/machine/device-types.ts';
 import { buildMachine } from '../../chapters/05-pio-mmio/machine/machine-types.ts';
 import type { Mainboard } from '../../chapters/05-pio-mmio/machine/mainboard.ts';
 import { machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
@@ -20,11 +20,16 @@ import '../../chapters/06-virtio-rings/machine/device-types.ts';
 import '../../chapters/15-whole-machine/linux/doors.ts';
 import { readLinux, versionName } from '../../chapters/15-whole-machine/linux/header.ts';
 import '../../chapters/15-whole-machine/microvm/microvm.ts';
+import { userNetdev } from '../../chapters/15-whole-machine/network/netdev.ts';
 import { decodeFile } from '../../chapters/15-whole-machine/saved-state/file.ts';
 import { restoreMachine, saveMachine } from '../../chapters/15-whole-machine/saved-state/machine-state.ts';
 import { Counts } from './linux-counts.ts';
 import { configOf, MACHINES, MEMORY, type Options, PAGINGS } from './linux-options.ts';
 import type { Figures, Files } from './linux-protocol.ts';
+
+// A page has no sockets. A network is there all the same, and gives addresses; behind it is nobody.
+
+deviceTypes.netdevs.install(userNetdev(() => null));
 
 const MIB = 2 ** 20;
 const NS_PER_MS = 1e6;
@@ -61,8 +66,11 @@ export interface Ended {
 
 // ## From a saved machine to its description
 //
-// The header of a saved machine says how it was put together. Two things it does not hold: what is on its drives, and who is at the other end of its network. A machine
-// with those cannot go on here.
+// The header of a saved machine says how it was put together. What is on its drives it does not hold, so a machine with drives cannot go on here. A machine with
+// a network can, and finds nobody at the other end any more.
+
+/** Of x86 processors with an APIC identifier of eight bits. */
+const MOST_SAVED_CPUS = 255;
 
 type Header = Readonly<Record<string, string>>;
 
@@ -78,25 +86,31 @@ function headerOf(file: Uint8Array): Header {
   return value as Header;
 }
 
-function parsed<T>(text: string | undefined, fallback: T): T {
+/** What stands as JSON in a header; null for what is none. */
+function parsed(text: string | undefined): unknown {
   try {
-    return text === undefined ? fallback : (JSON.parse(text) as T);
+    return text === undefined ? null : JSON.parse(text);
   } catch {
-    return fallback;
+    return null;
   }
 }
+const listed = <T>(text: string | undefined): readonly T[] => {
+  const value = parsed(text);
+  return Array.isArray(value) ? value : [];
+};
 
 /** What the page can show of a saved machine. @throws StateError when it is none */
 export function optionsOfState(file: Uint8Array): Partial<Options> {
   const header = headerOf(file);
-  const type = parsed<{ type?: string }>(header.machine, {}).type;
+  const type = (parsed(header.machine) as { readonly type?: string } | null)?.type;
   const machine = MACHINES.find((each) => each === type);
   const paging = PAGINGS.find((each) => each === header['memory by']);
   const [cpus, bytes] = [Number(header.cpus), Number(header['bytes of memory'])];
   return {
     ...(machine && { machine }),
     ...(paging && { paging }),
-    ...(cpus >= 1 && { cpus }),
+    network: listed(header.networks).length > 0,
+    ...(Number.isSafeInteger(cpus) && cpus >= 1 && { cpus }),
     ...(bytes >= MIB && { memoryMiB: Math.floor(bytes / MIB) }),
   };
 }
@@ -107,12 +121,12 @@ function configOfState(file: Uint8Array): MachineConfig {
   const { machine, memoryMiB = MEMORY.usual, cpus = 1, paging } = optionsOfState(file);
   if (machine === undefined) throw new ConfigError(`this page has no machine ${header.machine ?? 'without a name'}`);
   if (memoryMiB > MEMORY.most) throw new ConfigError(`the saved machine has ${memoryMiB} MiB of memory; this page gives ${MEMORY.most} at most`);
+  if (cpus > MOST_SAVED_CPUS) throw new ConfigError(`the saved machine has ${cpus} processors; no machine has more than ${MOST_SAVED_CPUS}`);
   for (const [name, words] of [
     ['drives', 'a drive, and what is on it is not in the file'],
-    ['networks', 'a network, and this page has none'],
     ['character devices', 'a second console, and this page has one'],
   ] as const)
-    if (parsed<unknown[]>(header[name], []).length > 0) throw new ConfigError(`the saved machine has ${words}`);
+    if (listed(header[name]).length > 0) throw new ConfigError(`the saved machine has ${words}`);
   if (header.firmware === 'some') throw new ConfigError('the saved machine was started by firmware, and this page has none');
   const serials = Number(header['serial ports']);
   return {
@@ -123,7 +137,8 @@ function configOfState(file: Uint8Array): MachineConfig {
     irqchip: (['on', 'split', 'off'] as const).find((each) => each === header.irqchip) ?? 'on',
     reboot: header.reboot === 'true',
     serial: Array.from({ length: Math.min(4, Math.max(1, serials)) }, (_, index) => (index === 0 ? 'stdio' : 'null')),
-    devices: parsed<DeviceConfig[]>(header.devices, []),
+    netdevs: listed<NetdevConfig>(header.networks),
+    devices: listed<DeviceConfig>(header.devices),
     kernel: 'the saved one',
   };
 }
@@ -192,6 +207,7 @@ export class LinuxSession {
     const session = new LinuxSession(start);
     try {
       if ('state' in start.files) await restoreMachine(session.#machine, start.files.state);
+      await session.#pc.outsidesOpened();
       return session;
     } catch (error) {
       session.dispose();

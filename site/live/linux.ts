@@ -32,6 +32,7 @@ const controls = {
   memory: get<HTMLInputElement>('memory'),
   cpus: get<HTMLSelectElement>('cpus'),
   paging: get<HTMLSelectElement>('paging'),
+  network: get<HTMLInputElement>('network'),
   append: get<HTMLInputElement>('append'),
 };
 const buttons = {
@@ -109,14 +110,16 @@ const options = (): Options => ({
   memoryMiB: bounded(controls.memory.value, MEMORY),
   cpus: Number(controls.cpus.value),
   paging: controls.paging.value as Options['paging'],
+  network: controls.network.checked,
   append: asciiOf(controls.append.value),
 });
 
-function showOptions({ machine, memoryMiB, cpus, paging, append }: Options): void {
+function showOptions({ machine, memoryMiB, cpus, paging, network, append }: Options): void {
   controls.machine.value = machine;
   controls.memory.value = String(memoryMiB);
   controls.cpus.value = String(cpus);
   controls.paging.value = paging;
+  controls.network.checked = network;
   controls.append.value = append;
 }
 

@@ -39,6 +39,7 @@ ${slot('state', 'Or a saved machine', 'What Save wrote, here or on the command l
 <label>Memory <span><input type="number" id="memory" min="${MEMORY.least}" max="${MEMORY.most}" step="1"> MiB</span></label>
 <label>Processors <select id="cpus">${Array.from({ length: MOST_CPUS }, (_, n) => `<option>${n + 1}</option>`).join('')}</select></label>
 <label>Second stage <select id="paging"><option value="ept">EPT</option><option value="shadow">shadow paging</option></select></label>
+<label title="An e1000, and a network that gives it an address and answers a ping; it leads nowhere"><input type="checkbox" id="network"> Network card</label>
 <label class="wide">Command line <input type="text" id="append" maxlength="${APPEND_LIMIT}" spellcheck="false" autocomplete="off"></label>
 </div>
 <div class="controls" role="toolbar" aria-label="The run">
