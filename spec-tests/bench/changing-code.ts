@@ -28,6 +28,8 @@ const HOT = { at: 0x100_0000, bytes: 16 << 20, step: 4096 + 64 };
 const TURNS = 12_000;
 const CALLS = 8;
 const PERIOD = 128;
+/** Every such loop is to be translated, however patient the engine is by itself. */
+const HEAT = TURNS / 4;
 /** After a third of these, as many regions as may be kept have been compiled. */
 const LEAST = 2e8;
 
@@ -129,7 +131,7 @@ function collector(): () => void {
 
 /** Runs the program for so many instructions. @throws Error when it comes to a wrong result */
 export function changeCode(instructions: number, intervals: number, seen: (sizes: Sizes) => void): void {
-  const m = new FlatMachine(32, RAM_BYTES);
+  const m = new FlatMachine(32, RAM_BYTES, { heat: HEAT });
   const { state, engine } = m;
   const collect = collector();
   m.memory.slice(PATCHED, ADDER.length).set(ADDER);
