@@ -15,8 +15,15 @@ if (process.argv[2] === 'drivers') process.exit(await runDrivers(process.argv.sl
 if (process.argv[2] === 'soak') process.exit(await runSoak(process.argv.slice(3)));
 if (process.argv[2] === 'page') process.exit(await (await import('./page.ts')).runPage(process.argv.slice(3)));
 
+const USAGE = `usage: ringbook boots [--kernels A,B] [--doors A,B] [--machines A,B] [--memory ept,shadow] [--cpus 1,2] [--ram SIZE]
+                      [--modules A,B] [--append TEXT] [--timeout SECONDS] [--console]
+       ringbook boots drivers | soak | page
+
+Boots Debian's kernels, which apt-get downloads and nobody installs, in every combination of what is named.`;
+
 const { values } = parseArgs({
   options: {
+    help: { type: 'boolean', short: 'h' },
     kernels: { type: 'string', default: 'cloud-amd64' },
     doors: { type: 'string', default: 'linux64,linux32,linux16,pvh' },
     machines: { type: 'string', default: 'q35' },
@@ -29,6 +36,10 @@ const { values } = parseArgs({
     console: { type: 'boolean', default: false },
   },
 });
+if (values.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
 const list = (text: string): string[] => text.split(',').filter((word) => word !== '');
 
 let bad = 0;

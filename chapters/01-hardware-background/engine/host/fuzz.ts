@@ -74,6 +74,13 @@ async function system(seed: number, cases: number, { only, translated = false }:
 
 // ## The command
 
+const USAGE = `usage: ringbook fuzz [--minutes N | --cases N] [--seed N] [--only NAME] [--bits 16|32|64] [--inputs N]
+                     [--strict] [--translated] [--keep-going] [--save]
+       ringbook fuzz --replay
+       ringbook fuzz --system [--cases N] [--seed N] [--only NAME] [--translated]
+
+Random programs, here and on the processor at hand; with --system on QEMU's. The seed that is printed repeats a run.`;
+
 async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
@@ -89,8 +96,13 @@ async function main(): Promise<number> {
       save: { type: 'boolean', default: false },
       replay: { type: 'boolean', default: false },
       system: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h' },
     },
   });
+  if (values.help) {
+    console.log(USAGE);
+    return 0;
+  }
   const missing = values.system ? systemOracleMissing() : oracleMissing();
   if (missing) {
     console.log(`fuzz: skipped: ${missing}`);
