@@ -6,9 +6,10 @@
 
 import { assert } from '../01-hardware-background/physical-memory.ts';
 import type { Trace } from '../01-hardware-background/trace.ts';
+import { array, describe, field, kind, parts, type SavedPart, StateError, savedPart, unsavedPart } from '../03-vcpu-loop/devices/state.ts';
 import { bit, closed, DEFAULT_OFFER, F, has, LEGACY_ONLY, NEVER, STATUS } from './features.ts';
 import type { DeviceMemory } from './memory.ts';
-import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from './queue.ts';
+import { type Chain, type DeviceRing, RING_STATE, type RingFeatures, type RingPlace, type RingPosition, type RingState } from './queue.ts';
 
 /** A type of device: what it offers, and what it does with buffers. Everything else it inherits from {@link VirtioDevice}. */
 export interface DeviceModel {
@@ -45,6 +46,10 @@ export interface DeviceModel {
   suspend?(done: () => void): void;
   /** Silence is over. Each enabled queue becomes {@link available} after this. */
   resume?(): void;
+  /** What it is in the middle of that cannot be written down, and that comes to an end by itself; null: nothing. */
+  readonly busyNow?: string | null;
+  /** What is saved of it; restored after the queues. Absent: it cannot be saved. */
+  savedParts?(name: string): SavedPart[];
 }
 
 /** Memory of the device's own that the driver reads and writes. */
@@ -151,10 +156,29 @@ export class VirtQueue {
   /** @internal Makes the ring of an enabled queue, if it has none and can have one. */
   prepare(): void {
     if (!this.enabled || this.#ring || (this.#device.legacy && !this.#device.live)) return;
-    const address = (half: number): number => (this.areas[half] as number) + (this.areas[half + 1] as number) * 2 ** 32;
-    const ring = this.#device.makeRing({ size: this.size, desc: address(0), driver: address(2), device: address(4) });
+    const ring = this.#make();
     if (typeof ring === 'string') this.#device.fail(`queue ${this.index}: ${ring}`);
     else this.#ring = ring;
+  }
+  #make(): DeviceRing | string {
+    const address = (half: number): number => (this.areas[half] as number) + (this.areas[half + 1] as number) * 2 ** 32;
+    return this.#device.makeRing({ size: this.size, desc: address(0), driver: address(2), device: address(4) });
+  }
+
+  #goOn(state: RingState | null): void {
+    this.#ring = null;
+    if (state === null) return;
+    const ring = this.size > this.maxSize ? `a size of ${this.size}` : this.#device.whateverItReaches(() => this.#make());
+    if (typeof ring === 'string') throw new StateError(`queue ${this.index}: ${ring}`);
+    ring.goOn(state);
+    this.#ring = ring;
+  }
+
+  /** A chain that was held when the ring was saved. @throws StateError when it is not there */
+  retake(id: number): Chain {
+    const chain = this.#device.whateverItReaches(() => this.#ring?.retake(id) ?? null);
+    if (!chain) throw new StateError(`queue ${this.index}: chain ${id} is not there`);
+    return chain;
   }
 
   /** The driver takes the queue back, and leaves its registers as they are. */
@@ -227,7 +251,33 @@ export class VirtQueue {
     this.notify();
     return left === 0 && (this.ring?.enableKicks() ?? false);
   }
+
+  static readonly STATE = describe<VirtQueue>('virtqueue', 1, {
+    registers: field(
+      kind.record({ size: kind.upTo(0x8000), enabled: kind.flag, vector: kind.u16, kickData: kind.u32 }),
+      ({ size, enabled, vector, kickData }) => ({ size, enabled, vector, kickData }),
+      (queue, v) => void Object.assign(queue, v),
+    ),
+    areas: array((queue) => queue.areas, kind.u32),
+    ring: field(
+      kind.maybe(RING_STATE),
+      (queue) => queue.#ring?.state ?? null,
+      (queue, state) => queue.#goOn(state),
+    ),
+  });
 }
+
+/** A field of a model: which of the device's queues it serves, or none. */
+export const queueField = <O>(
+  device: (model: O) => VirtioDevice | null,
+  get: (model: O) => VirtQueue | null,
+  set: (model: O, queue: VirtQueue | null) => void,
+): ReturnType<typeof field<O, number | null>> =>
+  field<O, number | null>(
+    kind.maybe(kind.u16),
+    (model) => get(model)?.index ?? null,
+    (model, index) => set(model, index === null ? null : (device(model)?.queues[index] ?? null)),
+  );
 
 const NOBODY: Notifier = { usedBuffer() {}, configChange() {} };
 
@@ -379,7 +429,7 @@ export class VirtioDevice {
 
   /** Whether the device may read and write memory at this moment. */
   get reachesMemory(): boolean {
-    return this.#mayReach || this.#legacy;
+    return this.#mayReach || this.#legacy || this.#rebuilding;
   }
 
   /** The transport forbids it, or allows it again. */
@@ -590,5 +640,67 @@ export class VirtioDevice {
   #notifyConfig(): void {
     this.counts.config++;
     this.notifier.configChange();
+  }
+
+  // ## Written down
+  //
+  // Most devices hold no buffer between two moments at which a machine can be saved; one that does is saved when it has given it back. The exception is a buffer
+  // that belongs to the device for hours, such as that of the balloon's statistics. It is saved as what names it to the driver, and taken again from guest memory.
+
+  get busyNow(): string | null {
+    if (this.#suspending !== 0) return `${this.name} is falling asleep`;
+    if (this.#deferred.length > 0) return `${this.name} sleeps, and has something to tell when it wakes`;
+    return this.model.busyNow ?? null;
+  }
+
+  #rebuilding = false;
+
+  /** @internal While a ring that existed is made again, it does not matter whether the device may use it at this moment. */
+  whateverItReaches<T>(make: () => T): T {
+    this.#rebuilding = true;
+    try {
+      return make();
+    } finally {
+      this.#rebuilding = false;
+    }
+  }
+
+  static readonly STATE = describe<VirtioDevice>(
+    'virtio device',
+    1,
+    {
+      driver: field(
+        kind.record({ legacy: kind.flag, driverFeatures: kind.u64, status: kind.u8, live: kind.flag }),
+        (d) => ({ legacy: d.#legacy, driverFeatures: d.#driverFeatures, status: d.#status, live: d.#live }),
+        (d, v) => {
+          ({ legacy: d.#legacy, driverFeatures: d.#driverFeatures, status: d.#status, live: d.#live } = v);
+        },
+      ),
+      generation: field(
+        kind.u32,
+        (device) => device.#generation,
+        (device, generation) => {
+          device.#generation = generation;
+        },
+      ),
+      failure: field(
+        kind.maybe(kind.text(1024)),
+        (device) => device.#failure,
+        (device, failure) => {
+          device.#failure = failure;
+        },
+      ),
+      queues: parts((device) => device.queues, VirtQueue.STATE),
+    },
+    ({ queues, notifier }) => {
+      for (const { index } of queues) notifier.queueChanged?.(index);
+    },
+  );
+
+  savedParts(name: string): SavedPart[] {
+    return [
+      savedPart<VirtioDevice>(name, this, VirtioDevice.STATE),
+      ...(this.model.savedParts?.(`${name} model`) ?? [unsavedPart(`${this.name} at ${name}`)]),
+    ];
   }
 }

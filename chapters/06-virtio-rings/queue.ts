@@ -6,6 +6,8 @@
 // Where a piece ends has no meaning: a model sees bytes, however the driver cut them.
 // @clause virtio.framing.dev.works-descriptor-framing-layout-carries
 
+import { kind } from '../03-vcpu-loop/devices/state.ts';
+
 /** A buffer as the device sees it: what it may read, then what it may write, each in pieces as the driver cut them. */
 export interface Chain {
   /** What names it to the driver: the index of its first descriptor in a split ring, the buffer id in a packed one. */
@@ -40,6 +42,38 @@ export interface RingPlace {
   readonly device: number;
 }
 
+// ## What a ring remembers
+//
+// A position is all that the specification lets one process tell another. Whoever writes a whole machine down wants more: whether the driver has been told
+// what it was given, and which wishes were spoken already. With the position alone the device would, after each saving, notify once too often. Chains that
+// the device holds are not in it. They are in guest memory, and whoever holds one takes it again by its id, with the checks that it had to pass at first.
+
+/** Everything that an end of a ring knows besides what is in memory. */
+export interface RingState {
+  readonly avail: number;
+  readonly used: number;
+  /** How far the driver was, when it was last looked. Split rings only. */
+  readonly seen: number;
+  /** Passed since somebody asked whether to notify. */
+  readonly moved: number;
+  /** Kicks are wanted; which place was named last, -1: none; what was last said about events, -1: nothing. */
+  readonly kicks: boolean;
+  readonly mark: number;
+  readonly wish: number;
+  readonly broken: string | null;
+}
+
+export const RING_STATE = kind.record<RingState>({
+  avail: kind.u16,
+  used: kind.u16,
+  seen: kind.u16,
+  moved: kind.u32,
+  kicks: kind.flag,
+  mark: kind.between(-1, 0xffff),
+  wish: kind.between(-1, 3),
+  broken: kind.maybe(kind.text(256)),
+});
+
 /** Where each side is in the ring: what a migration, or another process that takes over, has to know. */
 export interface RingPosition {
   /** Next chain to take. Split: free-running 16 bits. Packed: index, with the wrap counter in bit 15. */
@@ -54,6 +88,11 @@ export interface DeviceRing {
   /** Why nothing more will come out of this ring: the driver has written what no driver may. Null while all is well. */
   readonly broken: string | null;
   readonly position: RingPosition;
+  readonly state: RingState;
+  /** Becomes what another end of the same ring was, which held nothing. @throws StateError for what no end of it can have been */
+  goOn(state: RingState): void;
+  /** Takes a chain, by its id, that the other end held and nothing else with it. Null when it is not there. */
+  retake(id: number): Chain | null;
   /**
    * Takes the next chain; null when there is none, or when the ring is broken. Never throws for what the driver wrote. A device that stops before it has seen null
    * asks {@link enableKicks} whether more has come.

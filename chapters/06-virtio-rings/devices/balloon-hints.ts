@@ -9,13 +9,15 @@
 // each round has a number, the command id. The device announces it in the configuration space. The driver repeats it in the queue, before the pages
 // that it hints for it, and ends its list with STOP. Whatever comes under another number is not looked at.
 
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import type { Chain } from '../queue.ts';
 import { BALLOON_PAGE_BYTES, CMD_ID, FIRST_CMD_ID } from './balloon-layout.ts';
 import { PieceReader } from './pieces.ts';
 import type { Steps } from './turns.ts';
 
 /** Where a round of hinting is: asked for, under way, given up or at its end, and over for good. */
-type HintState = 'requested' | 'started' | 'stopped' | 'done';
+const HINT_STATES = ['requested', 'started', 'stopped', 'done'] as const;
+type HintState = (typeof HINT_STATES)[number];
 
 export class BalloonHints {
   /** A free page, or many, of the round that is under way. */
@@ -75,6 +77,16 @@ export class BalloonHints {
   reset(): void {
     this.#state = 'stopped';
   }
+
+  static readonly STATE = describe<BalloonHints>('balloon hints', 1, {
+    round: field(
+      kind.record<{ state: HintState; round: number }>({ state: kind.oneOf(HINT_STATES), round: kind.u32 }),
+      (hints) => ({ state: hints.#state, round: hints.#round }),
+      (hints, v) => {
+        ({ state: hints.#state, round: hints.#round } = v);
+      },
+    ),
+  });
 
   // ## The driver's side
 

@@ -9,7 +9,8 @@
 // two of them do nothing else any more.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
-import type { VirtQueue } from '../device.ts';
+import { describe, field, kind, timer } from '../../03-vcpu-loop/devices/state.ts';
+import { queueField, type VirtioDevice, type VirtQueue } from '../device.ts';
 import type { Chain } from '../queue.ts';
 import { type StatName, statName, VirtioBalloonStat } from './balloon-layout.ts';
 import { PieceReader } from './pieces.ts';
@@ -24,6 +25,8 @@ export class BalloonStatistics {
   updated: number | null = null;
   /** There are new statistics. */
   onUpdate: () => void = () => {};
+  /** Whose statistics. */
+  device: VirtioDevice | null = null;
   readonly #clock: Clock | null;
   readonly #poll: Timer | null;
   readonly #later: Timer | null;
@@ -115,6 +118,51 @@ export class BalloonStatistics {
     this.#poll?.cancel();
     if (intervalMs > 0) this.#due();
   }
+
+  // The driver's buffer is known by its id, and its contents are not looked at again: what they said is in `latest`.
+
+  static readonly STATE = describe<BalloonStatistics>('balloon statistics', 1, {
+    latest: field(
+      kind.list(kind.record<{ name: string; value: bigint }>({ name: kind.text(64), value: kind.u64 }), 64),
+      ({ latest }) => Object.entries(latest).map(([name, value]) => ({ name, value })),
+      (statistics, entries) => {
+        statistics.latest = Object.fromEntries(entries.map(({ name, value }) => [name, value]));
+      },
+    ),
+    updated: {
+      text: 'a moment, or never',
+      save: ({ updated }, out) => kind.maybe(kind.safe).write(out, updated),
+      load(statistics, from) {
+        const updated = kind.maybe(kind.safe).read(from);
+        return ({ shift }) => {
+          statistics.updated = updated === null ? null : updated + shift;
+        };
+      },
+    },
+    asking: field(
+      kind.record({ intervalNs: kind.safe, ignoreNext: kind.flag }),
+      (s) => ({ intervalNs: s.#intervalNs, ignoreNext: s.#ignoreNext }),
+      (s, v) => {
+        ({ intervalNs: s.#intervalNs, ignoreNext: s.#ignoreNext } = v);
+      },
+    ),
+    queue: queueField(
+      (statistics) => statistics.device,
+      (statistics) => statistics.#queue,
+      (statistics, queue) => {
+        statistics.#queue = queue;
+      },
+    ),
+    buffer: field(
+      kind.maybe(kind.u16),
+      (statistics) => statistics.#buffer?.id ?? null,
+      (statistics, id) => {
+        statistics.#buffer = id === null ? null : (statistics.#queue?.retake(id) ?? null);
+      },
+    ),
+    poll: timer((statistics) => statistics.#poll),
+    later: timer((statistics) => statistics.#later),
+  });
 
   #due(): void {
     if (!this.request()) this.#again();

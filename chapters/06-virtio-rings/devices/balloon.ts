@@ -16,6 +16,7 @@
 
 import type { Clock } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
+import { array, describe, field, kind, part, parts, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
 import { bit, DEVICE_ID, has } from '../features.ts';
 import type { DeviceMemory } from '../memory.ts';
@@ -148,6 +149,7 @@ export class BalloonModel implements DeviceModel {
   attach(device: VirtioDevice): void {
     this.#device = device;
     this.#discard = this.#givenDiscard ?? zeroFill(device.memory);
+    for (const each of [this.statistics, ...Object.values(this.#turns)]) each.device = device;
   }
 
   #has(feature: number): boolean {
@@ -344,5 +346,27 @@ export class BalloonModel implements DeviceModel {
 
   get #poison(): number {
     return this.#has(BALLOON_F.PAGE_POISON) ? VirtioBalloonConfig.load(this.config.view).poison_val : 0;
+  }
+
+  get busyNow(): string | null {
+    return Object.values(this.#turns).some(({ busyNow }) => busyNow) ? `${this.name} has a list of pages half done` : null;
+  }
+
+  static readonly STATE = describe<BalloonModel>('balloon', 1, {
+    config: array(({ config: { view } }) => new Uint8Array(view.buffer)),
+    wish: field(
+      kind.safe,
+      (balloon) => balloon.#wish,
+      (balloon, wish) => {
+        balloon.#wish = wish;
+      },
+    ),
+    turns: parts((balloon) => Object.values(balloon.#turns), Turns.STATE),
+    hints: part(({ hints }) => hints, BalloonHints.STATE),
+    statistics: part(({ statistics }) => statistics, BalloonStatistics.STATE),
+  });
+
+  savedParts(name: string): SavedPart[] {
+    return [savedPart<BalloonModel>(name, this, BalloonModel.STATE)];
   }
 }

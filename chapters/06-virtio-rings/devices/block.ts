@@ -13,6 +13,7 @@
 // space.
 
 import type { Timer } from '../../02-kvm-objects/clock.ts';
+import { describe, field, kind, type SavedPart, savedPart, timer, unsavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../../05-pio-mmio/block/block.ts';
 import type { ConfigFields, DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
 import { bit, DEVICE_ID, has, STATUS } from '../features.ts';
@@ -190,6 +191,26 @@ export class BlockModel implements DeviceModel {
     const quiet = this.#quiet;
     this.#quiet = null;
     quiet?.();
+  }
+
+  /** What is in flight cannot be written down; but it comes to its end by itself. */
+  get busyNow(): string | null {
+    return this.#inFlight.length > 0 ? `${this.name} has requests in flight` : null;
+  }
+
+  static readonly STATE = describe<BlockModel>('virtio-blk', 1, {
+    chosen: field(
+      kind.maybe(kind.flag),
+      (block) => block.#chosen,
+      (block, chosen) => {
+        block.#chosen = chosen;
+      },
+    ),
+    next: timer((block) => block.#timer),
+  });
+
+  savedParts(name: string): SavedPart[] {
+    return this.zones ? [unsavedPart(`${name}, with its zones,`)] : [savedPart<BlockModel>(name, this, BlockModel.STATE)];
   }
 
   suspend(done: () => void): void {

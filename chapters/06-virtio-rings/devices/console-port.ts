@@ -13,6 +13,7 @@
 // a port for programs waits. QEMU's `flush_buf` in `hw/char/virtio-console.c` makes the same difference.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
+import { describe, field, kind, StateError, timer } from '../../03-vcpu-loop/devices/state.ts';
 import type { VirtQueue } from '../device.ts';
 import type { Chain } from '../queue.ts';
 import type { WindowSize } from './console-messages.ts';
@@ -29,6 +30,8 @@ const OUTPUT_TURN_BYTES = 1 << 20;
 
 /** What a port asks of the device that it belongs to. */
 export interface PortOwner {
+  /** Gives a port its queues again. */
+  reconnect(port: ConsolePort): void;
   /** The host's end has been opened or shut. */
   hostChanged(port: ConsolePort): void;
   /** The window of whoever looks at the port has another size. */
@@ -192,6 +195,52 @@ export class ConsolePort {
     this.#blocked = false;
     this.#later?.cancel();
   }
+
+  /** A buffer is half given to the host. */
+  get busyNow(): boolean {
+    return this.#halfway !== null;
+  }
+
+  static readonly STATE = describe<ConsolePort>('console port', 1, {
+    id: field(
+      kind.u16,
+      ({ id }) => id,
+      (port, id) => {
+        if (id !== port.id) throw new StateError(`port ${id} is port ${port.id} here`);
+      },
+    ),
+    size: field(
+      kind.maybe(kind.record<WindowSize>({ cols: kind.u16, rows: kind.u16 })),
+      ({ size }) => size,
+      (port, size) => {
+        port.size = size;
+      },
+    ),
+    ends: field(
+      kind.record({ hostOpen: kind.flag, guestOpen: kind.flag, refused: kind.flag, blocked: kind.flag }),
+      (p) => ({ hostOpen: p.#hostOpen, guestOpen: p.#guestOpen, refused: p.#refused, blocked: p.#blocked }),
+      (p, v) => {
+        ({ hostOpen: p.#hostOpen, guestOpen: p.#guestOpen, refused: p.#refused, blocked: p.#blocked } = v);
+      },
+    ),
+    input: field(
+      kind.bytes(INPUT_BYTES),
+      (port) => port.#input.slice(0, port.#inputBytes),
+      (port, bytes) => {
+        port.#input.set(bytes);
+        port.#inputBytes = bytes.length;
+      },
+    ),
+    connected: field(
+      kind.flag,
+      (port) => port.#receive !== null,
+      (port, connected) => {
+        if (connected) port.#owner.reconnect(port);
+        else port.connect(null, null);
+      },
+    ),
+    later: timer((port) => port.#later),
+  });
 
   // ## Bytes coming in
   //

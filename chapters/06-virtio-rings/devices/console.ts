@@ -13,6 +13,7 @@
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
+import { array, describe, field, kind, part, parts, type SavedPart, StateError, savedPart, timer } from '../../03-vcpu-loop/devices/state.ts';
 import type { DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
 import { bit, DEVICE_ID } from '../features.ts';
 import type { Chain } from '../queue.ts';
@@ -127,6 +128,7 @@ export class ConsoleModel implements DeviceModel, PortOwner {
 
   attach(device: VirtioDevice): void {
     this.#device = device;
+    this.#control.device = device;
   }
 
   // ## Ports that come and go
@@ -198,6 +200,57 @@ export class ConsoleModel implements DeviceModel, PortOwner {
     if (!this.#device?.live || (port.id > 0 && !this.#multiport)) return;
     const { receive, transmit } = portQueues(port.id);
     port.connect(this.#device.queues[receive] ?? null, this.#device.queues[transmit] ?? null);
+  }
+
+  reconnect(port: ConsolePort): void {
+    const { receive, transmit } = portQueues(port.id);
+    port.connect(this.#device?.queues[receive] ?? null, this.#device?.queues[transmit] ?? null);
+  }
+
+  get busyNow(): string | null {
+    return this.#control.busyNow || this.ports.some(({ busyNow }) => busyNow) ? `${this.name} has a buffer half done` : null;
+  }
+
+  static readonly STATE = describe<ConsoleModel>('virtio-serial', 1, {
+    config: array(({ config: { view } }) => new Uint8Array(view.buffer)),
+    driverReady: field(
+      kind.flag,
+      (model) => model.#driverReady,
+      (model, ready) => {
+        model.#driverReady = ready;
+      },
+    ),
+    ports: parts((model) => model.ports, ConsolePort.STATE),
+    known: field(
+      kind.list(kind.record({ added: kind.flag, ready: kind.flag }), CONSOLE_PORTS_LIMIT),
+      (model) => [...model.#ports.values()].map(({ added, ready }) => ({ added, ready })),
+      (model, known) => {
+        if (known.length !== model.#ports.size) throw new StateError(`${known.length} ports, and this machine has ${model.#ports.size}`);
+        for (const [n, each] of [...model.#ports.values()].entries()) Object.assign(each, known[n]);
+      },
+    ),
+    owed: field(
+      kind.list(kind.record<{ id: number; event: number }>({ id: kind.u16, event: kind.u16 }), CONSOLE_PORTS_LIMIT * 16),
+      (model) => [...model.#owed.values()],
+      (model, owed) => {
+        model.#owed.clear();
+        for (const { id, event } of owed) model.#owed.set(`${id} ${event}`, { id, event: event as ConsoleEvent });
+      },
+    ),
+    unread: field(
+      kind.list(kind.u16, 2 * (CONSOLE_PORTS_LIMIT + 1)),
+      (model) => [...model.#unread].map(({ index }) => index),
+      (model, unread) => {
+        model.#unread.clear();
+        for (const index of unread) for (const queue of model.#device?.queues.slice(index, index + 1) ?? []) model.#unread.add(queue);
+      },
+    ),
+    control: part((model) => model.#control, Turns.STATE),
+    later: timer((model) => model.#later),
+  });
+
+  savedParts(name: string): SavedPart[] {
+    return [savedPart<ConsoleModel>(name, this, ConsoleModel.STATE)];
   }
 
   reset(): void {

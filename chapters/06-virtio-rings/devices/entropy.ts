@@ -12,7 +12,8 @@
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
-import type { DeviceModel, VirtQueue } from '../device.ts';
+import { array, describe, field, kind, type SavedPart, savedPart, timer } from '../../03-vcpu-loop/devices/state.ts';
+import { type DeviceModel, queueField, type VirtioDevice, type VirtQueue } from '../device.ts';
 import { DEVICE_ID } from '../features.ts';
 import type { Chain } from '../queue.ts';
 import { NO_CONFIG } from './config-fields.ts';
@@ -52,6 +53,7 @@ export class EntropyModel implements DeviceModel {
   readonly #period: Timer | null;
   readonly #later: Timer | null;
   #quota: number;
+  #device: VirtioDevice | null = null;
   #queue: VirtQueue | null = null;
   /** A buffer that was taken when there was nothing to put into it. */
   #waiting: Chain | null = null;
@@ -72,7 +74,9 @@ export class EntropyModel implements DeviceModel {
     this.#later = clock?.timer(() => this.#serve()) ?? null;
   }
 
-  attach(): void {}
+  attach(device: VirtioDevice): void {
+    this.#device = device;
+  }
 
   available(queue: VirtQueue): void {
     this.#queue = queue;
@@ -153,5 +157,35 @@ export class EntropyModel implements DeviceModel {
   #newPeriod(): void {
     this.#quota = this.#maxBytes;
     this.#serve();
+  }
+
+  get busyNow(): string | null {
+    return this.#waiting ? `${this.name} waits for random bytes` : null;
+  }
+
+  // A generator that starts from a seed goes on where it was. The host's has no state that anybody could know.
+
+  static readonly STATE = describe<EntropyModel>('entropy', 1, {
+    words: array((model) => model.#source.words ?? []),
+    quota: field(
+      kind.maybe(kind.safe),
+      (model) => (Number.isFinite(model.#quota) ? model.#quota : null),
+      (model, quota) => {
+        model.#quota = quota ?? Number.POSITIVE_INFINITY;
+      },
+    ),
+    queue: queueField(
+      (model) => model.#device,
+      (model) => model.#queue,
+      (model, queue) => {
+        model.#queue = queue;
+      },
+    ),
+    period: timer((model) => model.#period),
+    later: timer((model) => model.#later),
+  });
+
+  savedParts(name: string): SavedPart[] {
+    return [savedPart<EntropyModel>(name, this, EntropyModel.STATE)];
   }
 }

@@ -22,6 +22,7 @@ class PlainRing implements DeviceRing {
   readonly size: number;
   readonly broken = null;
   readonly position = { avail: 0, used: 0 };
+  readonly state = { ...this.position, seen: 0, moved: 0, kicks: true, mark: -1, wish: -1, broken: null };
   readonly waiting: Request[] = [];
   readonly taken = new Map<Chain, Request>();
   readonly usedOrder: number[] = [];
@@ -49,6 +50,10 @@ class PlainRing implements DeviceRing {
     const fresh = this.#fresh;
     this.#fresh = false;
     return fresh;
+  }
+  goOn(): void {}
+  retake(): null {
+    return null;
   }
   disableKicks(): void {}
   enableKicks(): boolean {

@@ -10,6 +10,8 @@ export interface RandomSource {
   read(into: Uint8Array): number;
   /** The source calls `ready` when it has bytes again after it had fewer than were asked for. One that never runs dry lacks this. */
   onReady?(ready: () => void): void;
+  /** All that the next bytes depend on. A source that nobody can repeat lacks this. */
+  readonly words?: Uint32Array;
 }
 
 // The generator is Blackman and Vigna's xoshiro128+: a few shifts and exclusive-ors on four words, and their sum. The seed is spread over the state
@@ -17,7 +19,8 @@ export interface RandomSource {
 
 /** Bytes that look random and are the same in every run. */
 export function seededSource(seed: number): RandomSource {
-  const state = new Uint32Array(4);
+  const words = new Uint32Array(6); // the generator's four, the word that is being given out, and how many bytes of it are left
+  const state = words.subarray(0, 4);
   for (let index = 0, mixed = seed >>> 0; index < state.length; index++) {
     mixed = (mixed + 0x9e37_79b9) >>> 0;
     let word = Math.imul(mixed ^ (mixed >>> 16), 0x85eb_ca6b);
@@ -38,17 +41,18 @@ export function seededSource(seed: number): RandomSource {
     state.set([a, b, c, d]);
     return sum;
   };
-  let word = 0;
-  let left = 0;
   return {
+    words,
     read(into) {
       // Byte by byte, so that what comes out does not depend on how it was asked for.
+      let [word, left] = words.subarray(4) as unknown as [number, number];
       for (let at = 0; at < into.length; at++) {
         if (left === 0) [word, left] = [next(), 4];
         into[at] = word & 0xff;
         word >>>= 8;
         left--;
       }
+      words.set([word, left], 4);
       return into.length;
     },
   };

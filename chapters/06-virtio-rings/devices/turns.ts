@@ -6,7 +6,8 @@
 // nobody else has anything to do.
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
-import type { VirtQueue } from '../device.ts';
+import { describe, timer } from '../../03-vcpu-loop/devices/state.ts';
+import { queueField, type VirtioDevice, type VirtQueue } from '../device.ts';
 import type { Chain } from '../queue.ts';
 
 /** What is done with a chain: each step yields how much work it was, in whatever unit, and the end is how many bytes were written. */
@@ -17,6 +18,8 @@ export class Turns {
   readonly #begin: (chain: Chain) => Steps;
   readonly #turn: number;
   readonly #later: Timer | null;
+  /** Whose queue it is. */
+  device: VirtioDevice | null = null;
   #queue: VirtQueue | null = null;
   #halfway: { readonly chain: Chain; readonly steps: Steps } | null = null;
   #rested: (() => void) | null = null;
@@ -45,6 +48,22 @@ export class Turns {
     if (this.#halfway) this.#rested = done;
     else done();
   }
+
+  /** A buffer is half finished. */
+  get busyNow(): boolean {
+    return this.#halfway !== null;
+  }
+
+  static readonly STATE = describe<Turns>('turns', 1, {
+    queue: queueField(
+      (turns) => turns.device,
+      (turns) => turns.#queue,
+      (turns, queue) => {
+        turns.#queue = queue;
+      },
+    ),
+    later: timer((turns) => turns.#later),
+  });
 
   // A round of the ring is the other bound: a driver on another processor could put each buffer back as soon as it comes. A device that turns away
   // while there may be more asks to be kicked again, and looks once more if it is too late for that.

@@ -5,7 +5,6 @@
 // device into one; their lines are those of the I/O APIC behind the ISA interrupts, which PCI's pins have too. An operating system finds them in the
 // DSDT, under the identifier that Linux knows.
 
-import { unsavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { ConfigError } from '../../05-pio-mmio/machine/device-types.ts';
 import type { Mainboard } from '../../05-pio-mmio/machine/mainboard.ts';
 import * as aml from '../../05-pio-mmio/platform/acpi/aml.ts';
@@ -37,7 +36,8 @@ class MmioWindows {
       });
       pc.describeDevice(description(index));
     }
-    pc.keepAll(() => this.windows.flatMap((window, index) => (window ? [unsavedPart(`the virtio device in window ${index}`)] : [])));
+    pc.keepAll(() => this.windows.flatMap((window, index) => window?.savedParts(`virtio-mmio ${index}`) ?? []));
+    pc.mayBeBusy(() => this.windows.find((window) => window?.device?.busyNow != null)?.device?.busyNow ?? null);
     pc.onReset(() => {
       for (const window of this.windows) window?.reset();
     });

@@ -13,7 +13,8 @@
 //   both sides look first, both sleep.
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
-import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from '../queue.ts';
+import { StateError } from '../../03-vcpu-loop/devices/state.ts';
+import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition, RingState } from '../queue.ts';
 import type { Area } from './area.ts';
 import { list, RingChain, type Walk } from './chain.ts';
 import { needPackedEvent } from './event.ts';
@@ -82,11 +83,35 @@ export class PackedRing implements DeviceRing {
     return index < this.size ? position + count : ((position & WRAP) ^ WRAP) | (index - this.size);
   }
 
+  // ## Written down
+  //
+  // A chain is taken again where it lies. Used descriptors are written over the oldest ones, so of several chains that are held some may lie under what was
+  // written meanwhile; only when there is no more than one is it certain to begin at the next place to write.
+
+  get state(): RingState {
+    const [avail, used, moved, kicks, mark, wish] = [this.#next, this.#used, this.#moved, this.#kicks, this.#mark, this.#eventFlags];
+    return { avail, used, seen: 0, moved, kicks, mark, wish, broken: this.broken };
+  }
+
+  goOn({ avail, used, moved, kicks, mark, wish, broken }: RingState): void {
+    if ((avail & (WRAP - 1)) >= this.size || (used & (WRAP - 1)) >= this.size) throw new StateError(`a ring of ${this.size} at ${avail} and ${used}`);
+    [this.#next, this.#used, this.#moved, this.#kicks, this.#mark, this.#eventFlags] = [avail, used, moved, kicks, mark, wish];
+    this.broken = broken;
+  }
+
+  retake(id: number): RingChain | null {
+    const next = this.#next;
+    const flags = this.#flags(this.#used);
+    if (this.broken !== null || this.#held > 0 || !this.#isAvailable(flags, this.#used)) return null;
+    const chain = this.#take(this.#used, flags);
+    return chain?.id === id && this.#next === next ? chain : null;
+  }
+
   // ## Taking
 
   pop(): RingChain | null {
     if (this.broken !== null) return null;
-    let position = this.#next;
+    const position = this.#next;
     // @clause virtio.packed.dev.packed-descriptor-usable-only-after
     let flags = this.#flags(position);
     if (!this.#isAvailable(flags, position)) {
@@ -94,6 +119,14 @@ export class PackedRing implements DeviceRing {
       flags = this.#flags(position);
       if (!this.#isAvailable(flags, position)) return null;
     }
+    const chain = this.#take(position, flags);
+    if (chain !== null && this.#features.eventIdx && !this.#isAvailable(this.#flags(this.#next), this.#next)) this.#arm();
+    return chain;
+  }
+
+  /** Takes the chain that begins at `first`, whose flags have been read. */
+  #take(first: number, firstFlags: number): RingChain | null {
+    let [position, flags] = [first, firstFlags];
     const chain = new RingChain(this);
     for (;;) {
       const at = (position & (WRAP - 1)) * DESC_BYTES;
@@ -121,7 +154,6 @@ export class PackedRing implements DeviceRing {
     this.#order?.took(chain);
     // @clause virtio.packed.dev.driver-descriptors-begin-processing-ring
     this.#next = position;
-    if (this.#features.eventIdx && !this.#isAvailable(this.#flags(position), position)) this.#arm();
     return chain;
   }
 

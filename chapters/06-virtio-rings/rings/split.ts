@@ -16,7 +16,8 @@
 //   whether this one has moved. If both look first, both miss it, and the queue stands still for ever.
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
-import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition } from '../queue.ts';
+import { StateError } from '../../03-vcpu-loop/devices/state.ts';
+import type { Chain, DeviceRing, RingFeatures, RingPlace, RingPosition, RingState } from '../queue.ts';
 import type { Area } from './area.ts';
 import { follow, RingChain, type Walk } from './chain.ts';
 import { needEvent } from './event.ts';
@@ -87,11 +88,38 @@ export class SplitRing implements DeviceRing {
     return { avail: this.#next, used: this.#usedIdx };
   }
 
+  // ## Written down
+
+  get state(): RingState {
+    const [avail, used, seen, moved, kicks, mark] = [this.#next, this.#usedIdx, this.#idx, this.#moved, this.#kicks, this.#mark];
+    return { avail, used, seen, moved, kicks, mark, wish: -1, broken: this.broken };
+  }
+
+  goOn({ avail, used, seen, moved, kicks, mark, broken }: RingState): void {
+    if (((avail - used) & 0xffff) > this.size || ((seen - avail) & 0xffff) > this.size)
+      throw new StateError(`a ring of ${this.size} at ${avail}, ${used} and ${seen}`);
+    [this.#next, this.#usedIdx, this.#idx, this.#moved, this.#kicks, this.#mark] = [avail, used, seen, moved, kicks, mark];
+    this.broken = broken;
+  }
+
+  retake(id: number): RingChain | null {
+    return this.broken === null && id < this.size ? this.#take(id) : null;
+  }
+
   // ## Taking
 
   pop(): RingChain | null {
     if (this.broken !== null || (this.#next === this.#idx && !this.#look())) return null;
     const head = this.#avail.load16(virtq_avail.bytes + virtq_avail_elem.bytes * (this.#next & (this.size - 1)));
+    const chain = this.#take(head);
+    if (chain === null) return null;
+    // @clause virtio.split.dev.index-wraps
+    this.#next = (this.#next + 1) & 0xffff;
+    if (this.#next === this.#idx) this.#arm();
+    return chain;
+  }
+
+  #take(head: number): RingChain | null {
     if (this.#held[head]) return this.#fail(`chain ${head} is available twice`);
     const chain = new RingChain(this);
     chain.id = head;
@@ -100,9 +128,6 @@ export class SplitRing implements DeviceRing {
     this.#held[head] = 1;
     this.#holding++;
     this.#order?.took(chain);
-    // @clause virtio.split.dev.index-wraps
-    this.#next = (this.#next + 1) & 0xffff;
-    if (this.#next === this.#idx) this.#arm();
     return chain;
   }
 

@@ -6,6 +6,7 @@
 //
 // ::layout COMMON_CONFIG -- The common configuration structure.
 
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { type RegisterActions, RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
 import type { VirtioDevice, VirtQueue } from '../device.ts';
 
@@ -60,11 +61,17 @@ export interface VectorTable {
 /** What a vector register holds after a write. */
 export const mapped = ({ vectors }: VectorTable, vector: number): number => (vector < vectors ? vector : NO_VECTOR);
 
+interface Selectors {
+  device: number;
+  driver: number;
+  queue: number;
+}
+
 /** The structure of one device. */
 export class CommonConfig extends RegisterFile<Register> {
   constructor(device: VirtioDevice, table: VectorTable) {
-    let [deviceSelect, driverSelect, queueSelect] = [0, 0, 0];
-    const queue = (): VirtQueue | undefined => device.queues[queueSelect];
+    const select: Selectors = { device: 0, driver: 0, queue: 0 };
+    const queue = (): VirtQueue | undefined => device.queues[select.queue];
     const area = (half: number): RegisterActions => ({
       read: () => queue()?.areas[half] ?? 0,
       write: (value) => queue()?.setArea(half, value),
@@ -82,26 +89,26 @@ export class CommonConfig extends RegisterFile<Register> {
     super(COMMON_CONFIG, {
       ...whileAwake({
         device_feature_select: {
-          read: () => deviceSelect,
+          read: () => select.device,
           write: (value) => {
-            deviceSelect = value;
+            select.device = value;
           },
         },
         // @clause virtio.pci.dev.device-feature-shows-32-bit
-        device_feature: { read: () => window(device.offerTo(false), deviceSelect) },
+        device_feature: { read: () => window(device.offerTo(false), select.device) },
         driver_feature_select: {
-          read: () => driverSelect,
+          read: () => select.driver,
           write: (value) => {
-            driverSelect = value;
+            select.driver = value;
           },
         },
         // @clause virtio.pci.dev.driver-feature-window-reads-back
         // @clause virtio.pci.dev.invalid-driver-written-bits-can
         driver_feature: {
-          read: () => window(device.driverFeatures, driverSelect),
+          read: () => window(device.driverFeatures, select.driver),
           write(value) {
             device.legacy = false;
-            device.setDriverFeatures(driverSelect, value);
+            device.setDriverFeatures(select.driver, value);
           },
         },
         config_msix_vector: {
@@ -114,9 +121,9 @@ export class CommonConfig extends RegisterFile<Register> {
         // @clause virtio.pci.dev.config-generation-differs-after-driver
         config_generation: { read: () => device.generation & 0xff },
         queue_select: {
-          read: () => queueSelect,
+          read: () => select.queue,
           write: (value) => {
-            queueSelect = value;
+            select.queue = value;
           },
         },
         // @clause virtio.pci.dev.queue-size-0-signals-selected
@@ -132,7 +139,7 @@ export class CommonConfig extends RegisterFile<Register> {
         },
         // @clause virtio.pci.dev.queue-enable-reads-0-after
         queue_enable: { read: () => (queue()?.enabled ? 1 : 0), write: (value) => void (value === 1 && queue()?.enable()) },
-        queue_notify_off: { read: () => (queue() ? queueSelect : 0) },
+        queue_notify_off: { read: () => (queue() ? select.queue : 0) },
         queue_desc_lo: area(0),
         queue_desc_hi: area(1),
         queue_driver_lo: area(2),
@@ -146,7 +153,7 @@ export class CommonConfig extends RegisterFile<Register> {
         // @clause virtio.pci.dev.ring-reset-queue-reset-reads-0
         // @clause virtio.pci.dev.queue-reset-keeps-reading-1
         // @clause virtio.pci.dev.finished-queue-reset-queue-reset
-        queue_reset: { read: () => 0, write: (value) => void (value === 1 && device.resetQueue(queueSelect)) },
+        queue_reset: { read: () => 0, write: (value) => void (value === 1 && device.resetQueue(select.queue)) },
       }),
       // @clause virtio.pci.dev.writing-status-0-resets-status
       device_status: {
@@ -157,11 +164,22 @@ export class CommonConfig extends RegisterFile<Register> {
         },
       },
     });
+    this.selectors = select;
     this.reset = () => {
-      deviceSelect = driverSelect = queueSelect = 0;
+      select.device = select.driver = select.queue = 0;
     };
   }
 
   /** The selectors too are as at power-on. */
   readonly reset: () => void;
+  /** Which features and which queue the driver is looking at. */
+  readonly selectors: Selectors;
+
+  static readonly STATE = describe<CommonConfig>('virtio-pci common configuration', 1, {
+    selectors: field(
+      kind.record<Selectors>({ device: kind.u32, driver: kind.u32, queue: kind.u16 }),
+      ({ selectors }) => selectors,
+      ({ selectors }, v) => void Object.assign(selectors, v),
+    ),
+  });
 }

@@ -5,6 +5,7 @@
 // reads here.
 
 import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 
 /** Bits of the interrupt status. */
 export const ISR = { QUEUE: 1, CONFIG: 2 } as const;
@@ -50,4 +51,15 @@ export class IsrStatus {
   get registers(): Registers {
     return { name: 'virtio-pci-isr', read: (offset) => (offset === 0 ? BigInt(this.take()) : 0n), write() {} };
   }
+
+  /** The line is somebody else's, and remembers its own level. */
+  static readonly STATE = describe<IsrStatus>('interrupt status', 1, {
+    bits: field(
+      kind.u8,
+      (isr) => isr.#bits,
+      (isr, bits) => {
+        isr.#bits = bits;
+      },
+    ),
+  });
 }

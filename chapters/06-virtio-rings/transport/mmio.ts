@@ -10,6 +10,7 @@
 // ::layout VIRTIO_MMIO -- The registers, of both versions.
 
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind, part, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { type RegisterActions, RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
 import type { Wire } from '../../05-pio-mmio/wires.ts';
 import type { Notifier, VirtioDevice, VirtQueue } from '../device.ts';
@@ -288,6 +289,28 @@ export class VirtioMmio implements Registers, Notifier {
   resetNotifier(): void {
     this.interrupt.clear();
     this.#deviceSelect = this.#driverSelect = this.#queueSelect = this.#sharedSelect = 0;
+  }
+
+  static readonly STATE = describe<VirtioMmio>('virtio-mmio', 1, {
+    interrupt: part((window) => window.interrupt, IsrStatus.STATE),
+    selectors: field(
+      kind.record({ device: kind.u32, driver: kind.u32, queue: kind.u32, shared: kind.u32 }),
+      (w) => ({ device: w.#deviceSelect, driver: w.#driverSelect, queue: w.#queueSelect, shared: w.#sharedSelect }),
+      (w, v) => {
+        ({ device: w.#deviceSelect, driver: w.#driverSelect, queue: w.#queueSelect, shared: w.#sharedSelect } = v);
+      },
+    ),
+    legacy: field(
+      kind.record({ pageBytes: kind.u32, align: kind.u32 }),
+      (w) => ({ pageBytes: w.#pageBytes, align: w.#align }),
+      (w, v) => {
+        ({ pageBytes: w.#pageBytes, align: w.#align } = v);
+      },
+    ),
+  });
+
+  savedParts(name: string): SavedPart[] {
+    return [savedPart<VirtioMmio>(name, this, VirtioMmio.STATE), ...(this.device?.savedParts(`${name} virtio`) ?? [])];
   }
 
   /** The reset line of the machine. */

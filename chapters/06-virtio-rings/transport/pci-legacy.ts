@@ -12,6 +12,7 @@
 // ::layout LEGACY_PCI -- The legacy registers, without MSI-X.
 
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { type RegisterActions, RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
 import type { VirtioDevice, VirtQueue } from '../device.ts';
 import { legacyPlace } from '../rings/layout.ts';
@@ -141,6 +142,16 @@ export class LegacyPci implements Registers {
   reset(): void {
     this.#select = 0;
   }
+
+  static readonly STATE = describe<LegacyPci>('virtio-pci legacy registers', 1, {
+    select: field(
+      kind.u16,
+      (legacy) => legacy.#select,
+      (legacy, select) => {
+        legacy.#select = select;
+      },
+    ),
+  });
 
   /** Where the configuration space begins at this moment. */
   get configOffset(): number {

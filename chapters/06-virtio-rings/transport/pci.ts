@@ -7,7 +7,7 @@
 
 import { assert } from '../../01-hardware-background/physical-memory.ts';
 import { type Bus, loadValue, type Registers, storeValue } from '../../03-vcpu-loop/devices/bus.ts';
-import { type SavedPart, unsavedPart } from '../../03-vcpu-loop/devices/state.ts';
+import { describe, kind, own, part, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import type { BarSpec } from '../../05-pio-mmio/pci/bars.ts';
 import { PciFunction } from '../../05-pio-mmio/pci/function.ts';
 import type { Notifier, SharedRegion, VirtioDevice } from '../device.ts';
@@ -301,8 +301,23 @@ export class VirtioPci extends PciFunction implements Notifier {
     this.msix?.forget();
   }
 
+  override get busyNow(): string | null {
+    return this.virtio.busyNow;
+  }
+
+  static readonly STATE_OF_TRANSPORT = describe<VirtioPci>('virtio-pci', 1, {
+    isr: part((fn) => fn.isr, IsrStatus.STATE),
+    configVector: own(kind.u16, 'configVector'),
+    common: part((fn) => fn.#common, CommonConfig.STATE),
+    legacy: part((fn) => fn.#legacyPorts, LegacyPci.STATE),
+  });
+
   override savedParts(name: string): SavedPart[] {
-    return [...super.savedParts(name), unsavedPart(`the virtio device at ${name}`)];
+    return [
+      ...super.savedParts(name),
+      savedPart<VirtioPci>(`${name} transport`, this, VirtioPci.STATE_OF_TRANSPORT),
+      ...this.virtio.savedParts(`${name} virtio`),
+    ];
   }
 }
 

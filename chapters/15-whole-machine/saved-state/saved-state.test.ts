@@ -28,6 +28,10 @@ const FUTURES: readonly (readonly [payload: string, config: MachineConfig, after
   ['ide-dma', ideDrive, [40, 140]],
   ['e1000', card, [150]],
   ['ad-bits-32', {}, [10]],
+  ['virtio-entropy', { devices: [{ type: 'virtio-rng-pci' }] }, [60]],
+  ['virtio-balloon', { devices: [{ type: 'virtio-balloon-device' }] }, [80]],
+  ['virtio-block', { drives: [{ id: 'd', file: 'given' }], devices: [{ type: 'virtio-blk-pci-non-transitional', drive: 'd', packed: true }] }, [90]],
+  ['virtio-console', { devices: [{ type: 'virtio-serial-pci' }, { type: 'virtconsole' }] }, [90]],
 ];
 
 describe('two futures', () => {
