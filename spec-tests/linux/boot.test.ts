@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { boot, COMMAND_LINE, complaints, MARK, SHOW_MESSAGES } from './boot.ts';
 import { debianLinux, imageFor, initramfsFile } from './debian.ts';
+import { HEAD, lines } from './table.ts';
 
 const linux = await debianLinux('cloud-amd64');
 const absent = 'reason' in linux ? ` (skipped: ${linux.reason})` : '';
@@ -20,6 +21,49 @@ describe('what counts as a complaint', () => {
       'ACPI BIOS Error (bug): Could not resolve symbol',
       'ata1.00: failed command: READ DMA',
     ]);
+  });
+});
+
+describe('complaints about time and interrupts', () => {
+  it.each([
+    'watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [swapper/1:0]',
+    'rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:',
+    "clocksource: Marking clocksource 'tsc' as unstable because the skew is too large",
+    'Measured 123456 cycles TSC warp between CPUs, turning off TSC clock.',
+    'irq 9: nobody cared (try booting with the "irqpoll" option)',
+    'Disabling IRQ #9',
+    'APIC error on CPU0: 00(40)',
+    'mce: [Hardware Error]: Machine check events logged',
+    'INFO: task swapper/0:1 blocked for more than 120 seconds.',
+    'Kernel panic - not syncing: Attempted to kill init!',
+    '..MP-BIOS bug: 8254 timer not connected to IO-APIC',
+  ])('%s', (text) => {
+    expect(complaints(`[    1.000000] ${text}`)).toHaveLength(1);
+  });
+  it.each([
+    'sched_clock: Marking stable (4576015180, 3692140)->(4587227130, -7519810)',
+    'Kernel command line: console=ttyS0 panic=-1 quiet',
+    'acpi: installed 3 handlers',
+  ])('but not: %s', (text) => {
+    expect(complaints(`[    1.000000] ${text}`)).toEqual([]);
+  });
+});
+
+describe('a row of the matrix', () => {
+  it('stands under the head, with what there is to say below it', () => {
+    const row = { well: false, kernel: 'cloud-amd64', machine: 'microvm', memory: 'shadow', cpus: '4', door: 'linux64', seconds: 181.4 };
+    const [first = '', ...rest] = lines({ ...row, guestSeconds: 4.79, remarks: ['exit status 6'] });
+    for (const [head, cell] of [
+      ['kernel', 'cloud-amd64'],
+      ['memory', 'shadow'],
+      ['door', 'linux64'],
+      ['time', '181 s'],
+      ['to the', '4.8 s'],
+    ] as const)
+      expect(first.indexOf(cell), head).toBe(HEAD.indexOf(head));
+    expect(first).toMatch(/^NOT OK /);
+    expect(rest).toEqual(['  exit status 6']);
+    expect(lines({ ...row, well: true, guestSeconds: null, remarks: [] })[0]).toMatch(/^ok .* never$/);
   });
 });
 
