@@ -31,7 +31,7 @@ Options are QEMU's where they mean the same.
 ${optionHelp()}
 
 A device's properties come after its name: -device e1000,mac=52:54:00:12:34:56.
-On a terminal, Control-A x ends the machine; Control-A Control-A is a Control-A.
+On a terminal, Control-A x ends the machine; Control-A s writes it to the file that -save names; Control-A Control-A is a Control-A.
 
 Exit status:
   (v<<1)|1  the guest wrote v to the debug-exit port (0xf4)

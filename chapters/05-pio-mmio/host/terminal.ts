@@ -16,7 +16,7 @@ interface TerminalEvents {
 }
 
 /** Said before the keys are the guest's. */
-const WAY_OUT = 'ringbook run: Control-A x ends the machine; Control-A Control-A is a Control-A';
+const WAY_OUT = 'ringbook run: Control-A x ends the machine; Control-A s saves it, with -save; Control-A Control-A is a Control-A';
 
 /** Takes standard input for the guest. Returns what gives it back. */
 export function takeTerminal({ onBytes, onEnd, onQuit, onSave }: TerminalEvents): () => void {

@@ -8,6 +8,7 @@
 // ::layout EVENT_REGISTERS -- All the registers that the platform itself has.
 
 import type { Trace } from '../../01-hardware-background/trace.ts';
+import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
 import type { Wire } from '../../05-pio-mmio/wires.ts';
 
@@ -88,4 +89,14 @@ export class EventDevice {
     this.#control = 0;
     this.#take();
   }
+
+  static readonly STATE = describe<EventDevice>('event device', 1, {
+    registers: field(
+      kind.record({ events: kind.u8, control: kind.u8 }),
+      (device) => ({ events: device.#events, control: device.#control }),
+      (device, v) => {
+        ({ events: device.#events, control: device.#control } = v);
+      },
+    ),
+  });
 }

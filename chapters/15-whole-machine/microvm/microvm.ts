@@ -41,6 +41,8 @@ class MicroVm extends Mainboard {
     const { startTime } = options;
     this.rtc = machine.rtc === true ? new Rtc({ clock, irq: lines.source(RTC_IRQ), ...(startTime !== undefined && { start: startTime }) }) : null;
     if (this.rtc) ports.attach(RTC_PORT, RTC_PORTS, this.rtc);
+    this.keep('events', this.events, EventDevice.STATE);
+    if (this.rtc) this.keep('rtc', this.rtc, Rtc.STATE);
     this.plugDevices();
   }
 

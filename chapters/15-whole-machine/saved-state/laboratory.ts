@@ -14,6 +14,7 @@ import { machineTypes } from '../../05-pio-mmio/machine/machine-types.ts';
 import type { Mainboard } from '../../05-pio-mmio/machine/mainboard.ts';
 import { machineKernel } from '../../05-pio-mmio/machine/soft-machine.ts';
 import '../../06-virtio-rings/machine/device-types.ts';
+import '../microvm/microvm.ts';
 import { crc32 } from './checksum.ts';
 import { restoreMachine, saveMachine } from './machine-state.ts';
 

@@ -28,6 +28,7 @@ const FUTURES: readonly (readonly [payload: string, config: MachineConfig, after
   ['ide-dma', ideDrive, [40, 140]],
   ['e1000', card, [150]],
   ['ad-bits-32', {}, [10]],
+  ['hello', { machine: { type: 'microvm' } }, [3]],
   ['virtio-entropy', { devices: [{ type: 'virtio-rng-pci' }] }, [60]],
   ['virtio-balloon', { devices: [{ type: 'virtio-balloon-device' }] }, [80]],
   ['virtio-block', { drives: [{ id: 'd', file: 'given' }], devices: [{ type: 'virtio-blk-pci-non-transitional', drive: 'd', packed: true }] }, [90]],
@@ -192,6 +193,9 @@ const CLASSES: readonly (readonly [file: string, classes: readonly string[], bes
   ['05-pio-mmio/e1000/transmit.ts', ['Transmitter']],
   ['05-pio-mmio/e1000/receive.ts', ['Receiver']],
   ['05-pio-mmio/e1000/nic.ts', ['Nic']],
+  ['06-virtio-rings/transport/isr.ts', ['IsrStatus']],
+  ['06-virtio-rings/devices/balloon-hints.ts', ['BalloonHints'], ['onHint', 'onEnd']],
+  ['15-whole-machine/microvm/event-device.ts', ['EventDevice']],
 ];
 
 describe('a table names every field that changes', () => {
