@@ -36,7 +36,7 @@ while true; do
   md5=$(cat /bin/busybox /bin/busybox | md5sum | cut -d' ' -f1)
   forks=0
   for n in $(seq 1 40); do [ "$(/bin/busybox echo $n)" = $n ] && forks=$((forks + 1)); done
-  dd if=/dev/zero bs=64k count=256 2>/dev/null | tr '\\0' 'r' >/tmp/pages
+  dd if=/dev/zero bs=64k count=64 2>/dev/null | tr '\\0' 'r' >/tmp/pages
   pages=$(sha256sum /tmp/pages | cut -d' ' -f1)
   rm /tmp/pages
   words=$(seq 1 3000 | sort -r | sort -n | tail -n 1)
@@ -47,7 +47,7 @@ while true; do
   echo "round $round $sum $md5 $forks $pages $words $slept"
 done
 `;
-const PAGES_BYTES = 256 * 65_536;
+const PAGES_BYTES = 64 * 65_536;
 /** What a machine may need of its host, besides the memory of its guest. */
 const LIMIT_MIB = 500;
 /** How long it runs before anybody looks. */
@@ -147,7 +147,7 @@ export async function runSoak(args: readonly string[]): Promise<number> {
     machine.dispose();
   }
   wrong.push(...complaints(output));
-  if (rounds === 0) wrong.push('not one round was finished');
+  if (rounds === 0) wrong.push(`not one round was finished; the console ends with: ${output.trimEnd().split('\n').at(-1) ?? 'nothing'}`);
   const machines = saves > 0 ? 2 : 1; // the old one's memory goes when the collector comes
   const overMiB = peakMiB - machines * memoryMiB - stateMiB;
   if (overMiB > machines * LIMIT_MIB) wrong.push(`${overMiB.toFixed(0)} MiB of the host's memory besides the guest's`);
