@@ -13,7 +13,7 @@ const LISTED = 40;
 const NS_PER_S = 1e9;
 
 /** The events to list, newest first. */
-export function newest(events: readonly Timed[], group: string, most = LISTED): Timed[] {
+function newest(events: readonly Timed[], group: string, most = LISTED): Timed[] {
   const wanted = GROUPS[group] ?? (() => true);
   const found: Timed[] = [];
   for (let at = events.length - 1; at >= 0 && found.length < most; at--) {
