@@ -201,6 +201,7 @@ export function lettersSent(count: number): { readonly notifications: number; re
 //
 // ::include features.ts
 // ::include device.ts
+// ::include virt-queue.ts
 // ::include driver/virtio-device.ts
 // ::include driver/virtio-driver.ts
 // ::include driver/transport.ts

@@ -10,8 +10,9 @@
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { describe, field, kind, timer } from '../../03-vcpu-loop/devices/state.ts';
-import { queueField, type VirtioDevice, type VirtQueue } from '../device.ts';
+import type { VirtioDevice } from '../device.ts';
 import type { Chain } from '../queue.ts';
+import { queueField, type VirtQueue } from '../virt-queue.ts';
 import { type StatName, statName, VirtioBalloonStat } from './balloon-layout.ts';
 import { PieceReader } from './pieces.ts';
 

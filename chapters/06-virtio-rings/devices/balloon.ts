@@ -17,10 +17,11 @@
 import type { Clock } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 import { array, describe, field, kind, part, parts, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
-import type { DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
+import type { DeviceModel, VirtioDevice } from '../device.ts';
 import { bit, DEVICE_ID, has } from '../features.ts';
 import type { DeviceMemory } from '../memory.ts';
 import type { Chain } from '../queue.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { BalloonHints } from './balloon-hints.ts';
 import {
   BALLOON_F,

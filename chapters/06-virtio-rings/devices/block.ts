@@ -15,8 +15,9 @@
 import type { Timer } from '../../02-kvm-objects/clock.ts';
 import { describe, field, kind, type SavedPart, savedPart, timer, unsavedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { type BlockBackend, SECTOR_BYTES, withinDisk } from '../../05-pio-mmio/block/block.ts';
-import type { ConfigFields, DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
+import type { ConfigFields, DeviceModel, VirtioDevice } from '../device.ts';
 import { bit, DEVICE_ID, has, STATUS } from '../features.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { BlockConfig, type BlockOptions, type BlockShape, shapeOf } from './block-config.ts';
 import { type Pieces, type Steps, transfer } from './block-data.ts';
 import { BLK_F, BLK_S, BLK_T, BLK_Z, BlkAppendSector, BlkLifetime, BlkZone, BlkZoneReport } from './block-layout.ts';

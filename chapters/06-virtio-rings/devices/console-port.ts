@@ -14,8 +14,8 @@
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { describe, field, kind, StateError, timer } from '../../03-vcpu-loop/devices/state.ts';
-import type { VirtQueue } from '../device.ts';
 import type { Chain } from '../queue.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import type { WindowSize } from './console-messages.ts';
 import { PieceReader, scatter } from './pieces.ts';
 

@@ -14,9 +14,10 @@
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 import { array, describe, field, kind, part, parts, type SavedPart, StateError, savedPart, timer } from '../../03-vcpu-loop/devices/state.ts';
-import type { DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
+import type { DeviceModel, VirtioDevice } from '../device.ts';
 import { bit, DEVICE_ID } from '../features.ts';
 import type { Chain } from '../queue.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { ConfigSpace } from './config-fields.ts';
 import {
   CONSOLE_EVENT,

@@ -13,9 +13,10 @@
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { ERRNO, Errno } from '../../02-kvm-objects/errno.ts';
 import { array, describe, field, kind, type SavedPart, savedPart, timer } from '../../03-vcpu-loop/devices/state.ts';
-import { type DeviceModel, queueField, type VirtioDevice, type VirtQueue } from '../device.ts';
+import type { DeviceModel, VirtioDevice } from '../device.ts';
 import { DEVICE_ID } from '../features.ts';
 import type { Chain } from '../queue.ts';
+import { queueField, type VirtQueue } from '../virt-queue.ts';
 import { NO_CONFIG } from './config-fields.ts';
 import { hostSource, type RandomSource, seededSource } from './random.ts';
 

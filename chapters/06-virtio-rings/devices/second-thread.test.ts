@@ -4,13 +4,14 @@
 import { describe, expect, it } from 'vitest';
 import { type Clock, TimerQueue } from '../../02-kvm-objects/clock.ts';
 import { MemoryBlock, SECTOR_BYTES } from '../../05-pio-mmio/block/block.ts';
-import { type DeviceModel, VirtioDevice, type VirtQueue } from '../device.ts';
+import { type DeviceModel, VirtioDevice } from '../device.ts';
 import { type DmaBuffer, MemoryArena } from '../driver/bus.ts';
 import { makeVirtqueue } from '../driver/make-virtqueue.ts';
 import { DEVICE_ID, F, features as featureSet } from '../features.ts';
 import { FlatMemory } from '../memory.ts';
 import { type Area, type AreaSource, Areas } from '../rings/area.ts';
 import { makeRing } from '../rings/make-ring.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { BalloonModel } from './balloon.ts';
 import { BlockModel } from './block.ts';
 import { ConsoleModel, portQueues } from './console.ts';

@@ -7,8 +7,9 @@
 
 import type { Clock, Timer } from '../../02-kvm-objects/clock.ts';
 import { describe, timer } from '../../03-vcpu-loop/devices/state.ts';
-import { queueField, type VirtioDevice, type VirtQueue } from '../device.ts';
+import type { VirtioDevice } from '../device.ts';
 import type { Chain } from '../queue.ts';
+import { queueField, type VirtQueue } from '../virt-queue.ts';
 
 /** What is done with a chain: each step yields how much work it was, in whatever unit, and the end is how many bytes were written. */
 export type Steps = Iterator<number, number>;

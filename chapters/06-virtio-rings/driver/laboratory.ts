@@ -1,11 +1,12 @@
 // Test equipment: not a part of the book.
 
-import type { DeviceModel, VirtQueue } from '../device.ts';
+import type { DeviceModel } from '../device.ts';
 import { VirtioDevice } from '../device.ts';
 import { F, features as featureSet } from '../features.ts';
 import { FlatMemory } from '../memory.ts';
 import type { Chain, DeviceRing } from '../queue.ts';
 import { makeRing } from '../rings/make-ring.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { type DmaBuffer, type DriverBus, type DriverMemory, MemoryArena, MessageCells } from './bus.ts';
 import { makeVirtqueue } from './make-virtqueue.ts';
 import { LoopbackTransport } from './transports/loopback.ts';

@@ -7,7 +7,7 @@ import { completeConfig } from '../../05-pio-mmio/machine/config.ts';
 import { type DeviceConfig, DeviceRegistry } from '../../05-pio-mmio/machine/device-types.ts';
 import { Pc } from '../../05-pio-mmio/machine/pc.ts';
 import { machineKernel } from '../../05-pio-mmio/machine/soft-machine.ts';
-import type { DeviceModel, VirtioDevice, VirtQueue } from '../device.ts';
+import type { DeviceModel, VirtioDevice } from '../device.ts';
 import { DEVICE_ID, F } from '../features.ts';
 import { COMMON_CONFIG } from '../transport/common-config.ts';
 import { offerBuffer } from '../transport/laboratory.ts';
@@ -15,6 +15,7 @@ import type { MessageWires } from '../transport/message-wires.ts';
 import { VIRTIO_MMIO } from '../transport/mmio.ts';
 import { PLACE } from '../transport/pci.ts';
 import { LEGACY_PCI } from '../transport/pci-legacy.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { installVirtio, messageWiresOf, virtioDevices, wiresOf } from './virtio-types.ts';
 
 /** Gives back each buffer with these bytes in it. */

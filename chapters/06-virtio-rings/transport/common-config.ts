@@ -8,7 +8,8 @@
 
 import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { type RegisterActions, RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
-import type { VirtioDevice, VirtQueue } from '../device.ts';
+import type { VirtioDevice } from '../device.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 
 // @clause virtio.pci.dev.64-bit-config-field-halves
 /** `struct virtio_pci_common_cfg`. */

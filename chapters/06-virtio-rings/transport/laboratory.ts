@@ -2,10 +2,11 @@
 
 import { Bus, PORT_COUNT, type Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { PciBus } from '../../05-pio-mmio/pci/pci-bus.ts';
-import { type DeviceModel, VirtioDevice, type VirtQueue } from '../device.ts';
+import { type DeviceModel, VirtioDevice } from '../device.ts';
 import { DEVICE_ID, F, features } from '../features.ts';
 import { FlatMemory } from '../memory.ts';
 import { makeRing } from '../rings/make-ring.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { COMMON_CONFIG } from './common-config.ts';
 import { MMIO_CONFIG, VIRTIO_MMIO, VirtioMmio } from './mmio.ts';
 import { BAR, BusMasterMemory, PLACE, VirtioPci } from './pci.ts';

@@ -13,7 +13,8 @@ import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { describe, field, kind, part, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { type RegisterActions, RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
 import type { Wire } from '../../05-pio-mmio/wires.ts';
-import type { Notifier, VirtioDevice, VirtQueue } from '../device.ts';
+import type { Notifier, VirtioDevice } from '../device.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { ISR, IsrStatus } from './isr.ts';
 import { legacyAddress, placeLegacy } from './pci-legacy.ts';
 

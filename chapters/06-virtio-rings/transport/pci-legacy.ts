@@ -14,8 +14,9 @@
 import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { describe, field, kind } from '../../03-vcpu-loop/devices/state.ts';
 import { type RegisterActions, RegisterFile, registerTable } from '../../05-pio-mmio/registers.ts';
-import type { VirtioDevice, VirtQueue } from '../device.ts';
+import type { VirtioDevice } from '../device.ts';
 import { legacyPlace } from '../rings/layout.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { mapped, NO_VECTOR, type VectorTable } from './common-config.ts';
 import type { IsrStatus } from './isr.ts';
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import type { VirtQueue } from '../device.ts';
 import { F, STATUS } from '../features.ts';
 import type { Chain } from '../queue.ts';
+import type { VirtQueue } from '../virt-queue.ts';
 import { CFG_TYPE, VIRTIO_PCI_CAP } from './capabilities.ts';
 import { COMMON_CONFIG, NO_VECTOR } from './common-config.ts';
 import { offerBuffer, pciRig, QUEUE, Recorder } from './laboratory.ts';
