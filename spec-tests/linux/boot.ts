@@ -54,8 +54,14 @@ export async function boot(args: readonly string[], { timeoutS = 900 }: { readon
   };
 }
 
-const COMPLAINT =
-  /warning|\bstall|lockup|unstable|\bskew|\bwarp|nobody cared|disabling irq|blocked for more|kernel panic|\bbug\b|error|fail|unable|cannot|can't|invalid|not found|timed? ?out|unexpected|conflict|broken|illegal|call trace|firmware bug/i;
+// biome-ignore format: table
+const COMPLAINTS = [
+  'warning', String.raw`\bstall`, 'lockup', 'unstable', String.raw`\bskew`, String.raw`\bwarp`, 'nobody cared', 'disabling irq',
+  'blocked for more', 'kernel panic', String.raw`\bbug\b`, 'error', 'fail', 'unable', 'cannot', "can't",
+  'invalid', 'not found', 'timed? ?out', 'unexpected', 'conflict', 'broken', 'illegal', 'call trace',
+  'firmware bug',
+];
+const COMPLAINT = new RegExp(COMPLAINTS.join('|'), 'i');
 /** What the kernel says on any machine, or of something that a machine need not have. */
 const HARMLESS: readonly RegExp[] = [
   /if necessary, use "pci=nocrs" and report a bug/, // of every host bridge that ACPI describes
