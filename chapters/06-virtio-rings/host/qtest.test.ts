@@ -20,7 +20,7 @@ describe('the command line', () => {
     const line = '-machine q35,accel=qtest -nodefaults -display none -S -qtest-log none -net none -m 16M -device virtio-rng-pci,addr=2 -qtest';
     expect(readQtestOptions([...line.split(' '), 'stdio'])).toEqual({
       place: { kind: 'stdio' },
-      document: { memoryMiB: 16, devices: [{ type: 'virtio-rng-pci', addr: '2' }] },
+      document: { machine: { type: 'q35' }, memoryMiB: 16, devices: [{ type: 'virtio-rng-pci', addr: '2' }] },
     });
     expect(readQtestOptions(['-accel', 'qtest', '-accel', 'tcg', '-M', 'accel=qtest:tcg', '-qtest', 'unix:/a b/c'])?.place).toEqual({
       kind: 'unix',
