@@ -31,6 +31,8 @@ const SLICE_MS = 10;
 const WAIT_MS = 50;
 /** While something outside is expected, a guest that sleeps is looked at so often. */
 const LOOK_NS = 5e6;
+/** Behind by more than this, virtual time is not hurried to catch up. */
+const FORGIVEN_MS = 200;
 const NS_PER_MS = 1e6;
 /** More than any firmware that a PC can hold; an image of a kernel has to fit the machine's memory. */
 const FIRMWARE_LIMIT_BYTES = 64 << 20;
@@ -268,12 +270,13 @@ export class OpenMachine {
   #interlude(deadline: number): (idle: boolean) => Promise<void> | undefined {
     const { clock } = this.pc.kernel;
     const paced = this.#config.accel === 'soft' && this.pc.inputOpen && process.stdin.isTTY === true;
-    const [startMs, startNs] = [performance.now(), clock.now()];
+    let [startMs, startNs] = [performance.now(), clock.now()];
     let next = 0;
     const { pc } = this;
     // It arms itself again before the guest goes on, so that there is no sleep that it does not cut.
+    const attended = (): boolean => paced || pc.expectsOutside;
     const look = pc.timers.timer(() => {
-      if (pc.expectsOutside) look.arm(clock.now() + LOOK_NS);
+      if (attended()) look.arm(clock.now() + LOOK_NS);
     });
     let slept = clock.skippedNs ?? 0;
     pc.onArrival = () => this.#arrived();
@@ -283,7 +286,7 @@ export class OpenMachine {
       if (idle) return (pc.inputOpen && !this.#held) || pc.expectsOutside ? this.#wait(deadline - now) : undefined;
       const skipped = clock.skippedNs ?? 0;
       if (!pc.expectsOutside) slept = skipped;
-      else if (look.at === null) look.arm(clock.now() + LOOK_NS);
+      if (attended() && look.at === null) look.arm(clock.now() + LOOK_NS);
       const sleptMs = (skipped - slept) / NS_PER_MS;
       if (sleptMs >= 1) {
         slept = skipped;
@@ -294,6 +297,8 @@ export class OpenMachine {
       next = now + SLICE_MS;
       this.#flush();
       const aheadMs = paced ? (clock.now() - startNs) / NS_PER_MS - (now - startMs) : 0;
+      // What a guest that computed is behind is forgotten: it would sleep too short for as long.
+      if (aheadMs < -FORGIVEN_MS) [startMs, startNs] = [now, clock.now()];
       return this.#wait(aheadMs > SLICE_MS ? Math.min(aheadMs, WAIT_MS) : 0);
     };
   }
