@@ -135,6 +135,7 @@ const diskCase = ({ name, about, machine, modules, device, names, append, said, 
   },
 });
 
+// Which way the data went is asked twice: of the driver, and of the register in which a driver that moves data by bus master has to leave the address of its list.
 const ide = (name: string, machine: string, append: string, said: RegExp): DriverCase =>
   diskCase({
     name,
@@ -145,7 +146,10 @@ const ide = (name: string, machine: string, append: string, said: RegExp): Drive
     names: ['sda', 'sdb'],
     append,
     said,
-    more: 'for d in /sys/class/ata_device/dev1.*; do echo "mode $(cat $d/dma_mode)"; done\n',
+    more: `
+list=$(dd if=$(echo /sys/bus/pci/drivers/ata_piix/0000:*/resource4) bs=4 skip=1 count=1 | hexdump -e '1/4 "%08x"')
+for d in /sys/class/ata_device/dev1.*; do echo "mode $(cat $d/xfer_mode), list at $list"; done
+`,
   });
 
 // ## Virtio
@@ -342,8 +346,8 @@ const pci = ['virtio_pci'];
 
 /** All of them, by name. */
 export const DRIVER_CASES: readonly DriverCase[] = [
-  ide('ide-dma', 'pc', '', /^mode [UM]W?DMA/m),
-  ide('ide-pio', 'q35', 'libata.dma=0', /^mode (?![UM]W?DMA)/m),
+  ide('ide-dma', 'pc', '', /^(mode XFER_MW_DMA_2, list at (?!00000000)[0-9a-f]{8}\s+){2}/m),
+  ide('ide-pio', 'q35', 'libata.dma=0', /^(mode XFER_PIO_4, list at 00000000\s+){2}/m),
   network('e1000', 'q35', ''),
   virtio({ name: 'pci-modern', about: 'virtio 1, split, MSI-X', machine: 'q35', suffix: 'pci-non-transitional', modules: pci, said: MSIX }),
   virtio({

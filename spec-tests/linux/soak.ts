@@ -7,6 +7,8 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import { completeConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
@@ -18,6 +20,7 @@ import '../../chapters/15-whole-machine/microvm/microvm.ts';
 import { restoreMachine, saveMachine } from '../../chapters/15-whole-machine/saved-state/machine-state.ts';
 import { COMMAND_LINE, complaints } from './boot.ts';
 import { debianLinux, imageFor, initramfsFile } from './debian.ts';
+import { GROWTH_LIMIT_MIB, growth } from './growth.ts';
 
 const USAGE = `usage: ringbook boots soak [--minutes N] [--save-every SECONDS] [--machine TYPE] [--memory MIB]
 
@@ -52,6 +55,15 @@ const PAGES_BYTES = 64 * 65_536;
 const LIMIT_MIB = 500;
 /** How long it runs before anybody looks. */
 const SLICE_MS = 200;
+/** How often garbage is collected, the memory that is left is noted, and something is said. */
+const REPORT_MS = 30_000;
+
+const residentMiB = (): number => process.memoryUsage().rss / 2 ** 20;
+/** A collection of garbage, now; Node offers none to a program that was started without its option. */
+function collector(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc') as () => void;
+}
 
 const hash = (algorithm: string, ...parts: readonly Uint8Array[]): string => {
   const sum = createHash(algorithm);
@@ -94,6 +106,8 @@ export async function runSoak(args: readonly string[]): Promise<number> {
   const config = completeConfig({ machine: { type: options.machine }, memoryMiB, kernel: kernelFile, serial: ['null'], reboot: false });
   let [output, line, rounds, saves, stateMiB, peakMiB] = ['', '', 0, 0, 0, 0];
   const wrong: string[] = [];
+  const samplesMiB: number[] = [];
+  const collect = collector();
   const build = (): Machine<Mainboard> => {
     const board = buildMachine({
       kernel: machineKernel(config),
@@ -127,12 +141,13 @@ export async function runSoak(args: readonly string[]): Promise<number> {
       const result = machine.run({ exits: unlimited, bounds: unlimited, expired: () => performance.now() > until });
       if (result.end !== 'timeout') wrong.push(`the machine ended by ${result.end}: ${result.detail}`);
       await new Promise((resolve) => setImmediate(resolve));
-      peakMiB = Math.max(peakMiB, process.memoryUsage().rss / 2 ** 20);
-      if (performance.now() - looked > 30_000) {
+      peakMiB = Math.max(peakMiB, residentMiB());
+      if (performance.now() - looked > REPORT_MS) {
         looked = performance.now();
-        console.error(
-          `${((looked - began) / 60_000).toFixed(1)} min: ${rounds} rounds, ${saves} saved, ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MiB`,
-        );
+        collect();
+        await new Promise((resolve) => setImmediate(resolve));
+        samplesMiB.push(residentMiB());
+        console.error(`${((looked - began) / 60_000).toFixed(1)} min: ${rounds} rounds, ${saves} saved, ${residentMiB().toFixed(0)} MiB`);
       }
       if (performance.now() < saveAt || rounds === 0 || wrong.length > 0) continue;
       const state = await saveMachine(machine);
@@ -151,9 +166,12 @@ export async function runSoak(args: readonly string[]): Promise<number> {
   const machines = saves > 0 ? 2 : 1; // the old one's memory goes when the collector comes
   const overMiB = peakMiB - machines * memoryMiB - stateMiB;
   if (overMiB > machines * LIMIT_MIB) wrong.push(`${overMiB.toFixed(0)} MiB of the host's memory besides the guest's`);
+  const grown = growth(samplesMiB);
+  if (grown && grown.grownMiB > GROWTH_LIMIT_MIB) wrong.push(`from the second third to the last it has grown by ${grown.grownMiB.toFixed(0)} MiB`);
   console.log(
     `${wrong.length === 0 ? 'ok' : 'NOT OK'}: ${rounds} rounds in ${((performance.now() - began) / 60_000).toFixed(1)} min, ${saves} times saved and restored` +
-      `${saves > 0 ? ` (${stateMiB.toFixed(1)} MiB)` : ''}, at most ${peakMiB.toFixed(0)} MiB of the host's memory`,
+      `${saves > 0 ? ` (${stateMiB.toFixed(1)} MiB)` : ''}, at most ${peakMiB.toFixed(0)} MiB of the host's memory` +
+      `${grown ? `, at least ${grown.thirds.map((each) => each.toFixed(0)).join(', ')} in each third of the time` : ''}`,
   );
   for (const each of wrong) console.log(`  ${each}`);
   return wrong.length === 0 ? 0 : 1;
