@@ -179,6 +179,15 @@ describe('an initramfs', () => {
       `070701${['1', '81a4', '0', '0', '1', '0', '1', '0', '0', '0', '0', '2', '0'].map((field) => field.padStart(8, '0')).join('')}b\0`,
     );
   });
+  it('passes to each module what the command line says to it', (context) => {
+    if (spawnSync('sh', ['-c', 'true']).error) context.skip('there is no sh here');
+    const init = /^read -r line[\s\S]*?^done <.*$/m.exec(new TextDecoder().decode(makeInitramfs(contents)))?.[0] ?? '';
+    const here = (...lines: readonly string[]): string => `<<EOF\n${lines.join('\n')}\nEOF`;
+    const said = here('quiet libata.dma=0 libata.force=1.0:pio4 lib.x=1 root=libata.dma');
+    const loop = init.replace('</proc/cmdline', said).replace('</etc/modules', here('libata', 'ata_piix'));
+    const { stdout } = spawnSync('sh', ['-c', `insmod() { echo "$@"; }\n${loop}`], { encoding: 'utf8' });
+    expect(stdout).toBe('/lib/modules/libata.ko dma=0 force=1.0:pio4\n/lib/modules/ata_piix.ko\n');
+  });
   it('is unpacked by cpio to what was put in', (context) => {
     if (spawnSync('cpio', ['--version']).error) context.skip('there is no cpio here');
     const folder = mkdtempSync(join(tmpdir(), 'initramfs-'));

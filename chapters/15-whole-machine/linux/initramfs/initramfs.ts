@@ -2,7 +2,8 @@
 //
 // A kernel that has started looks for a program called `/init`, and everything after that is the program's. Ours is a shell script of BusyBox, one binary that
 // is two hundred commands under as many names: it mounts the file systems in which the kernel shows itself, loads the modules that were packed, and then
-// does what it is told, or asks.
+// does what it is told, or asks. The kernel's command line may say `libata.dma=0` to a driver; to one that is a module somebody has to pass it on, and that is
+// whoever loads it.
 
 import { type Entry, packCpio } from './cpio.ts';
 
@@ -19,8 +20,11 @@ export PATH=/bin HOME=/ TERM=\${TERM:-linux}
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+read -r line </proc/cmdline
 while read -r module; do
-  insmod "/${MODULES}/$module.ko" || echo "init: module $module is not loaded" >/dev/console
+  options=
+  for word in $line; do case "$word" in "$module".*) options="$options \${word#*.}" ;; esac; done
+  insmod "/${MODULES}/$module.ko" $options || echo "init: module $module is not loaded" >/dev/console
 done </${MODULE_LIST}
 if [ -f /${SCRIPT} ]; then
   sh /${SCRIPT} </dev/console >/dev/console 2>&1
