@@ -36,6 +36,9 @@ describe('complaints about time and interrupts', () => {
     'mce: [Hardware Error]: Machine check events logged',
     'INFO: task swapper/0:1 blocked for more than 120 seconds.',
     'Kernel panic - not syncing: Attempted to kill init!',
+    'APIC: Stale IRR: spurious APIC interrupt through vector ff on CPU#0, should never happen.',
+    'i8042: Warning: Keylock active',
+    'hrtimer: Oops, lost ticks',
     '..MP-BIOS bug: 8254 timer not connected to IO-APIC',
   ])('%s', (text) => {
     expect(complaints(`[    1.000000] ${text}`)).toHaveLength(1);
@@ -44,6 +47,7 @@ describe('complaints about time and interrupts', () => {
     'sched_clock: Marking stable (4576015180, 3692140)->(4587227130, -7519810)',
     'Kernel command line: console=ttyS0 panic=-1 quiet',
     'acpi: installed 3 handlers',
+    'PCI: Fatal: No config space access function found',
   ])('but not: %s', (text) => {
     expect(complaints(`[    1.000000] ${text}`)).toEqual([]);
   });

@@ -59,7 +59,7 @@ const COMPLAINTS = [
   'warning', String.raw`\bstall`, 'lockup', 'unstable', String.raw`\bskew`, String.raw`\bwarp`, 'nobody cared', 'disabling irq',
   'blocked for more', 'kernel panic', String.raw`\bbug\b`, 'error', 'fail', 'unable', 'cannot', "can't",
   'invalid', 'not found', 'timed? ?out', 'unexpected', 'conflict', 'broken', 'illegal', 'call trace',
-  'firmware bug',
+  'firmware bug', 'fatal', 'spurious', 'mismatch', 'corrupt', 'bogus', String.raw`\boops`, String.raw`\blost\b`, 'ignoring',
 ];
 const COMPLAINT = new RegExp(COMPLAINTS.join('|'), 'i');
 /** What the kernel says on any machine, or of something that a machine need not have. */
@@ -69,6 +69,7 @@ const HARMLESS: readonly RegExp[] = [
   /fail to add MMCONFIG information/, // of a chipset that has none
   /invalidation policy/,
   /DMI not present or invalid/, // no SMBIOS, and none is claimed
+  /PCI: Fatal: No config space access function found/, // of a machine without PCI
   /PM: hibernation/,
   /hash table entries/,
   /Early table checksum verification disabled/,
