@@ -324,7 +324,7 @@ const network = (name: string, machine: string, append: string): DriverCase => (
           ...['-machine', machine, '-m', '256M', '-kernel', imageFor(linux, 'linux64'), '-initrd', initramfs.path],
           ...['-nic', 'user,model=e1000,restrict=off', '-append', `${COMMAND_LINE} ${append}`],
         ],
-        { timeoutS: 600 },
+        { timeoutS: 1800 },
       );
       problems.same('exit status', `${status}${errors}`, '0');
       for (const line of complaints(console)) problems.that(false, line);

@@ -45,7 +45,7 @@ const MEMORY_MIB = 256;
 
 /** Boots, runs the script, and says what was seen. */
 export function watchedBoot(linux: LinuxAtHand, watched: Watched): Seen {
-  const { machine: type, devices, disks = {}, chardevs = {}, modules, script, append = '', files, onLine = () => {}, timeoutS = 600 } = watched;
+  const { machine: type, devices, disks = {}, chardevs = {}, modules, script, append = '', files, onLine = () => {}, timeoutS = 1800 } = watched;
   const initramfs = initramfsFile(linux, { script, modules, ...(files && { files }) });
   try {
     const kernelFile = imageFor(linux, 'linux64');
