@@ -4,14 +4,17 @@
 // the first program, and says as JSON what that took.
 
 import { readFileSync } from 'node:fs';
+import type { Vcpu } from '../../chapters/02-kvm-objects/kvm.ts';
 import { NS_PER_TICK } from '../../chapters/02-kvm-objects/soft/virtual-clock.ts';
 import type { SoftVm } from '../../chapters/02-kvm-objects/soft/vm.ts';
+import type { RunnableKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import { completeConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
 import { buildMachine } from '../../chapters/05-pio-mmio/machine/machine-types.ts';
+import type { Mainboard } from '../../chapters/05-pio-mmio/machine/mainboard.ts';
 import { ACCESS_TICKS, machineKernel } from '../../chapters/05-pio-mmio/machine/soft-machine.ts';
-import type { BootRecord, BootRecords, Phase, Took } from '../../chapters/15-whole-machine/boots/record.ts';
+import type { BootRecord, BootRecords, Phase, ProcessorRecord, Took } from '../../chapters/15-whole-machine/boots/record.ts';
 import '../../chapters/15-whole-machine/linux/doors.ts';
 import { readLinux } from '../../chapters/15-whole-machine/linux/header.ts';
 import { placeLinux } from '../../chapters/15-whole-machine/linux/placement.ts';
@@ -21,6 +24,7 @@ import { BootCounts, byFrequency } from './boot-counts.ts';
 /** On the command line, as JSON. */
 export interface BootWish {
   readonly machine: string;
+  readonly cpus?: number;
   readonly kernel: string;
   readonly initrd: string;
   readonly commandLine: string;
@@ -34,6 +38,7 @@ export interface BootResult {
   readonly header: BootRecords['header'];
   readonly release: string;
   readonly record: BootRecord;
+  readonly processors: readonly ProcessorRecord[];
   readonly instructions: number;
   /** From the start of the process, with everything that it loads. */
   readonly seconds: number;
@@ -51,13 +56,32 @@ const ENDS: readonly (readonly [Phase, string])[] = [
 
 const TAIL = 200;
 
+/** Counts who had the turn. */
+class CountedMachine extends Machine<Mainboard> {
+  readonly turns: { turns: number; instructions: number }[] = [];
+
+  protected override enter(vcpu: Vcpu): number {
+    const before = this.#instructions;
+    const reason = super.enter(vcpu);
+    const counted = this.turns[vcpu.id] ?? { turns: 0, instructions: 0 };
+    counted.turns++;
+    counted.instructions += this.#instructions - before;
+    this.turns[vcpu.id] = counted;
+    return reason;
+  }
+
+  get #instructions(): number {
+    return (this.kernel as RunnableKernel).hardware.instructions;
+  }
+}
+
 export function bootOnce(wish: BootWish): BootResult {
   const file = new Uint8Array(readFileSync(wish.kernel));
   const initrd = new Uint8Array(readFileSync(wish.initrd));
   const image = readLinux(file);
   if (!image) throw new Error(`${wish.kernel} is no Linux kernel`);
-  const { machine: type, memoryMiB, commandLine } = wish;
-  const config = completeConfig({ machine: { type }, memoryMiB, kernel: wish.kernel, initrd: wish.initrd, serial: ['null'], reboot: false });
+  const { machine: type, cpus = 1, memoryMiB, commandLine } = wish;
+  const config = completeConfig({ machine: { type }, cpus, memoryMiB, kernel: wish.kernel, initrd: wish.initrd, serial: ['null'], reboot: false });
   const kernel = machineKernel(config);
   const counts = new BootCounts(kernel);
   const vms: SoftVm[] = [];
@@ -91,7 +115,7 @@ export function bootOnce(wish: BootWish): BootResult {
   counts.watchMachine(board);
   const { handover } = board;
   const placed = placeLinux(image, handover.memoryMap ?? [], initrd);
-  const machine = new Machine(board.board);
+  const machine = new CountedMachine(board.board);
   try {
     machine.load(file, { ...handover, initrd, commandLine });
     counts.watchApics(vms);
@@ -126,6 +150,10 @@ export function bootOnce(wish: BootWish): BootResult {
         nanosecondsPerTrip: ACCESS_TICKS * NS_PER_TICK,
         consoleBytes,
       },
+      processors: machine.vcpus.map(({ id }) => ({
+        ...(machine.turns[id] ?? { turns: 0, instructions: 0 }),
+        received: byFrequency(counts.messages[id] ?? {}, (count) => count),
+      })),
       instructions: hardware.instructions,
       seconds: performance.now() / 1000,
       processorSeconds: (usage.userCPUTime + usage.systemCPUTime) / 1e6,

@@ -29,6 +29,8 @@ const USAGE = `usage: ringbook bench boot [--machines NAME,...] [--rounds N] [--
   --record    write what was counted, for the book, to chapters/15-whole-machine/boots/record.json`;
 
 const GUEST = join(ROOT, 'spec-tests/bench/boot-guest.ts');
+/** The boot with several processors, which only the book wants. */
+const SEVERAL = { machine: 'q35', cpus: 4 };
 const OUT_FILE = 'spec-tests/out/bench-boot.json';
 const RECORD_FILE = 'chapters/15-whole-machine/boots/record.json';
 /** What a machine may need of its host, besides the memory of its guest. */
@@ -104,10 +106,9 @@ function print(samples: Samples, memoryMiB: number): boolean {
       .map(([reason, count]) => `${reason} ${count}`)
       .join(', ')}`,
   );
-  for (const [device, { kernel, user }] of Object.entries(record.devices)) {
-    const spent = (user * record.nanosecondsPerTrip) / 1e6;
+  for (const [device, { kernel, user, nanoseconds }] of Object.entries(record.devices)) {
     console.log(
-      `    ${device.padEnd(22)}  ${String(kernel).padStart(7)} in the kernel ${String(user).padStart(7)} in user space, ${fixed(spent, 2)} ms of its time`,
+      `    ${device.padEnd(22)}  ${String(kernel).padStart(7)} in the kernel ${String(user).padStart(7)} in user space, ${fixed(nanoseconds / 1e6, 2)} ms of its time`,
     );
   }
   return overMiB <= LIMIT_MIB;
@@ -149,12 +150,14 @@ export async function benchBoot(args: readonly string[]): Promise<number> {
   const commandLine = [COMMAND_LINE, EARLY, options.append].filter((word) => word !== '').join(' ');
   const all: Samples[] = machines.map((machine) => ({ machine, results: [], peer: [], failed: null, peerFailed: missing }));
   const initramfs = initramfsFile(linux, { script: `echo "${MARK} $(uname -r)"\n` });
+  const kernel = imageFor(linux, 'linux64');
+  const wishFor = (machine: string): BootWish => ({ machine, kernel, initrd: initramfs.path, commandLine, memoryMiB, mark: MARK, timeoutS });
+  let several: BootResult | null = null;
   try {
     for (let round = 0; round < rounds; round++)
       for (const samples of all) {
         const { machine } = samples;
-        const kernel = imageFor(linux, 'linux64');
-        const wish: BootWish = { machine, kernel, initrd: initramfs.path, commandLine, memoryMiB, mark: MARK, timeoutS };
+        const wish = wishFor(machine);
         try {
           if (samples.failed === null) samples.results.push(await bootHere(wish));
         } catch (error) {
@@ -169,6 +172,7 @@ export async function benchBoot(args: readonly string[]): Promise<number> {
         const text = (seconds: number | undefined): string => (seconds === undefined ? '-' : `${fixed(seconds)} s`);
         console.error(`[${round + 1}/${rounds}] ${machine}: ${text(here)}, QEMU ${text(there)}`);
       }
+    if (options.record) several = await bootHere({ ...wishFor(SEVERAL.machine), cpus: SEVERAL.cpus });
   } finally {
     initramfs.remove();
   }
@@ -205,21 +209,26 @@ export async function benchBoot(args: readonly string[]): Promise<number> {
   });
   if (options.record) {
     const complete = all.every(({ failed }) => failed === null) && unlike.length === 0 && MACHINES.every((name) => machines.includes(name));
-    if (!complete) console.log('\nno record: it takes a boot of every machine, and the same each time');
-    else write(join(ROOT, RECORD_FILE), recordOf(all, commandLine, memoryMiB));
+    if (!complete || !several) console.log('\nno record: it takes a boot of every machine, and the same each time');
+    else write(join(ROOT, RECORD_FILE), recordOf(all, several, commandLine, memoryMiB));
   }
   return well && unlike.length === 0 ? 0 : 1;
 }
 
-function recordOf(all: readonly Samples[], commandLine: string, memoryMiB: number): BootRecords {
+function recordOf(all: readonly Samples[], several: BootResult, commandLine: string, memoryMiB: number): BootRecords {
   const [first] = all.flatMap(({ results }) => results) as [BootResult];
   return {
-    format: 1,
+    format: 2,
     kernel: first.release,
     header: first.header,
     commandLine,
     memoryMiB,
     machines: Object.fromEntries(all.map(({ machine, results }) => [machine, (results[0] as BootResult).record])),
+    several: {
+      machine: SEVERAL.machine,
+      nanoseconds: Object.values(several.record.phases).reduce((sum, { nanoseconds }) => sum + nanoseconds, 0),
+      processors: several.processors,
+    },
   };
 }
 

@@ -20,7 +20,7 @@ const TABLES_PART = 64;
 export const ACCESS_TICKS = 1000 / NS_PER_TICK;
 
 /** How many instructions one KVM_RUN executes at most. */
-const boundFor = (cpus: number): number => (cpus > 1 ? 19_997 : 999_983);
+export const boundFor = (cpus: number): number => (cpus > 1 ? 19_997 : 999_983);
 
 interface MachineSize {
   readonly memoryMiB: number;

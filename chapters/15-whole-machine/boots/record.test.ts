@@ -8,18 +8,20 @@ import { buildMachine, machineTypes } from '../../05-pio-mmio/machine/machine-ty
 import { ACCESS_TICKS, machineKernel } from '../../05-pio-mmio/machine/soft-machine.ts';
 import { render as devices } from '../figures/boot-devices.ts';
 import { render as phases } from '../figures/boot-phases.ts';
-import { BOARDS, emptyBuses, exitsOf, families } from '../figures/index.ts';
+import { render as boardProcessors } from '../figures/boot-processors.ts';
+import { BOARDS, emptyBuses, exitsOf, families, processors, several } from '../figures/index.ts';
+import { render as savedParts } from '../figures/saved-parts.ts';
 import type { LinuxImage } from '../linux/header.ts';
 import { placeLinux } from '../linux/placement.ts';
 import '../microvm/microvm.ts';
-import { boots, PHASES } from './record.ts';
+import { ATTENTION_NS, boots, PHASES } from './record.ts';
 
 const machines = Object.entries(boots.machines);
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 describe('the record', () => {
   it('has a boot of every machine type', () => expect(machines.map(([type]) => type).sort()).toEqual(['microvm', 'pc', 'q35']));
-  it('is of the version that is read', () => expect([boots.format, boots.kernel]).toEqual([1, expect.stringMatching(/^[0-9]+\.[0-9]+\./)]));
+  it('is of the version that is read', () => expect([boots.format, boots.kernel]).toEqual([2, expect.stringMatching(/^[0-9]+\.[0-9]+\./)]));
 
   it.each(machines)('%s: parts that add up', (type, { phases: parts, exits, devices: asked, nanosecondsPerTrip }) => {
     expect(machineTypes.get(type).name).toBe(type);
@@ -34,6 +36,13 @@ describe('the record', () => {
     const ports = sum(Object.values(asked).map(({ kernel, user }) => kernel + user));
     expect(ports).toBeLessThanOrEqual(counted);
     expect(nanosecondsPerTrip).toBe(ACCESS_TICKS * NS_PER_TICK);
+    // A device's time is at least the trips to it, but for one that is under way, and at most what the rule allows.
+    for (const { kernel, user, nanoseconds } of Object.values(asked)) {
+      expect(nanoseconds).toBeGreaterThanOrEqual((user - 1) * nanosecondsPerTrip);
+      expect(nanoseconds).toBeLessThanOrEqual((kernel + user) * ATTENTION_NS);
+    }
+    const whole = sum(Object.values(parts).map((part) => part.nanoseconds));
+    expect(sum(Object.values(asked).map(({ nanoseconds }) => nanoseconds))).toBeLessThan(whole);
   });
 
   it.each(machines)('%s: a kernel where the loader puts it', (type, { loader }) => {
@@ -59,8 +68,20 @@ describe('what the text says of it', () => {
     expect(Math.abs(q35 - pc - emptyBuses.accesses) / emptyBuses.accesses).toBeLessThan(0.02);
     expect(microvm).toBe(0);
   });
+  it('starts every processor but the first by INIT and a start-up message', () => {
+    const [first, ...others] = processors.map(({ starts }) => starts);
+    expect(first).toEqual([0, 0]);
+    expect(others.length).toBe(several.cpus - 1);
+    for (const [init, startup] of others) expect([init, startup >= 1]).toEqual([1, true]);
+  });
+  it('finds every processor at work, with a timer of its own', () => {
+    for (const { turns, instructions, timer } of processors) {
+      expect(Math.min(turns, instructions, timer)).toBeGreaterThan(0);
+      expect(instructions).toBeLessThanOrEqual(turns * (several.bound + 1));
+    }
+  });
   it('draws', () => {
-    for (const render of [devices, phases]) expect(render()).toMatch(/^<svg class="figure"/);
+    for (const render of [devices, phases, boardProcessors, savedParts]) expect(render()).toMatch(/^<svg class="figure"/);
     expect(devices()).toContain(exitsOf('q35').toLocaleString('en'));
   });
 });
