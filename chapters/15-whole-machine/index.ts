@@ -58,7 +58,7 @@
 // part before the first program, in which every driver that was linked into the kernel is asked once whether its device is here. For nearly all of
 // them the answer is no. What is done for the user comes last, and is {{share('q35', 'user space')}} %.
 //
-// ::figure boot-devices -- Who was asked, how often, and how long that took. An access that is answered in the kernel costs one exit; any other is a trip to the machine and back.
+// ::figure boot-devices -- Who was asked, how often, and for how long. What the kernel answers costs one exit; all else is a trip to the machine and back.
 //
 // Exits tell another story than instructions. Of all accesses to devices on `q35`, {{consoleOf('q35').percent}} % are to the serial port.
 // {{thousands(consoleOf('q35').bytes)}} thousand characters are all that the boot has said of itself, and each takes
@@ -94,16 +94,16 @@
 // into the first megabyte, sends INIT to a processor that the tables name, and then a *start-up message* (SIPI), whose vector is the number of the page with
 // those instructions. However new the processor is, it begins there as an 8086 would, goes through protected mode into long mode, and says that it is there.
 //
-// ::figure boot-processors -- A boot of the same kernel on `{{several.machine}}` with {{several.cpus}} processors: what each did, and what messages its APIC got.
+// ::figure boot-processors -- The same boot with {{several.cpus}} processors: what each did, and what messages its APIC got.
 //
 // The second start-up message is for a processor that has missed the first. Ours are running by then, and ignore it. From then on every
 // processor has a clock of its own, the timer of its APIC, and the column says that they use it: {{several.timer.toLocaleString('en')}} times in
 // {{tenths(several.seconds)}} seconds. What devices want comes to whichever processor the kernel has chosen for it.
 //
-// The two columns between are what processors say to each other, by *interprocessor interrupts*. *Look for work* is a scheduler that has put a task into another processor's queue. *Call this*
-// is a function that has to be executed elsewhere, and the most important of those is empty but for one instruction. A processor that has changed a page
-// table must make sure that no other uses the old entry from its TLB, and x86 has no instruction that reaches another's. So it sends an interrupt, and waits until
-// every receiver has dropped the entry and said so: a *TLB shootdown*. Nothing may be done with the page before.
+// The two columns between are what processors say to each other, by *interprocessor interrupts*. *Look for work* is a scheduler that has put a task into
+// another processor's queue. *Call this* is a function that has to be executed elsewhere, and the most important of those is empty but for one instruction. A
+// processor that has changed a page table must make sure that no other uses the old entry from its TLB, and x86 has no instruction that reaches another's. So it
+// sends an interrupt, and waits until every receiver has dropped the entry and said so: a *TLB shootdown*. Nothing may be done with the page before.
 //
 // Waiting is what costs. On hardware the receivers are at work meanwhile, and the answer is there after a microsecond. Here they stand still while the sender has
 // its turn, and it asks a word in memory until that turn is used up, {{several.bound.toLocaleString('en')}} instructions for nothing. That, and locks whose owner
@@ -125,7 +125,7 @@
 // machine instead, as it stands there, and begin there tomorrow, in another program, or ten times at once. A guest is a good subject for that. A
 // process holds on to files, sockets, and other processes, of which its host knows more than it does; a machine ends at its devices, and we have made them all.
 //
-// ::figure saved-parts -- What a `q35` is besides its memory. In colour: what lives in the kernel and is asked for by KVM's requests. The scratch registers and `debug-exit` are the suite's.
+// ::figure saved-parts -- What a `q35` is besides its memory. In colour: what lives in the kernel. The scratch registers and `debug-exit` are the suite's.
 //
 // It is surprisingly little. Chipset and devices are {{(partBytes.machine / 1024).toFixed(1)}} KiB, a processor is {{(partBytes.processor / 1024).toFixed(1)}}, most
 // of them the image of a floating-point unit and what CPUID says. All else is memory, of which one does not have to understand anything.
