@@ -130,17 +130,21 @@ function placeRest<C extends Chassis>(machine: AnyMachine<C>, prepared: Prepared
 // ## A quiet moment
 //
 // A drive in the middle of a command does next what some function says, and that cannot be written down. QEMU waits until all requests are done before it
-// saves; here the guest goes on meanwhile, since it may be the guest that has to fetch the next word.
+// saves; here the guest goes on meanwhile, since it may be the guest that has to fetch the next word. It may also be a guest that never does. So the wait has an
+// end, by the machine's own time and, for a machine whose time stands still, by turns.
 
 const QUIET_TURNS = 100_000;
+const QUIET_NS = 250e6;
 
 /** Lets the machine go on until it can be written down. @throws StateError when that does not come about */
 function comeToRest<C extends Chassis>(machine: AnyMachine<C>): void {
+  const { clock } = machine.kernel;
+  const until = clock.now() + QUIET_NS;
   for (let turn = 0; ; turn++) {
     machine.settle();
     const { busyNow } = machine.platform;
     if (busyNow === null) return;
-    const outcome = turn < QUIET_TURNS ? machine.advance() : null;
+    const outcome = turn < QUIET_TURNS && clock.now() < until ? machine.advance() : null;
     if (outcome === null) throw new StateError(`the machine cannot be saved: ${busyNow}`);
     if (outcome.kind === 'end') throw new StateError(`the machine came to its end before it could be saved: ${outcome.detail}`);
   }
