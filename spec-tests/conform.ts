@@ -31,6 +31,8 @@ export interface ConformOptions {
   readonly repeat: number;
   readonly jobs: number;
   readonly seed: number;
+  /** See {@link runCases}. */
+  readonly share?: boolean;
   /** A known-failures file; null for the implementation's own where there is one; 'none' for none. */
   readonly expect: string | null;
   readonly quiet?: boolean;
@@ -60,6 +62,7 @@ export async function conform(suite: Suite, options: ConformOptions): Promise<Re
     target: options.target,
     repeat: options.repeat,
     jobs: options.jobs,
+    ...(options.share !== undefined && { share: options.share }),
     makeAdapter: () => makeTarget(options.target, { onLog: (text) => progress.log(text) }),
     onStart: (started) => progress.started(started),
     onCase: (result, done) => progress.result(result, done),

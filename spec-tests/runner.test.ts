@@ -62,7 +62,7 @@ interface Ran {
 
 const HANGING = new Set(['hangs', 'busy', 'leaves-a-child']);
 
-async function runWith(manner: string, cases: readonly LoadedCase[] = [makeCase('first')], repeat = 1): Promise<Ran> {
+async function runWith(manner: string, cases: readonly LoadedCase[] = [makeCase('first')], repeat = 1, share = false): Promise<Ran> {
   const logs: string[] = [];
   const outcome = await runCases({
     suite: suiteOf(cases),
@@ -76,6 +76,7 @@ async function runWith(manner: string, cases: readonly LoadedCase[] = [makeCase(
       }),
     graceMs: 500,
     repeat,
+    share,
   });
   return { ...outcome, logs };
 }
@@ -98,6 +99,24 @@ describe('the runner', () => {
     const { results, logs } = await runWith('good');
     expect(results[0]).toMatchObject({ verdict: 'pass', failures: [], observed: [['answer', '0x2a']], end: 'debug-exit', stage: 'one' });
     expect(logs).toEqual(['running 01-test/first']);
+  });
+
+  it('judges all cases that mean the same run by one, if it is told to', async () => {
+    const other = { allowed: { observations: { answer: '0x2b' } } };
+    const longer = { limits: { timeoutMs: 50_000 } };
+    const cases = [makeCase('first'), makeCase('longer', longer), makeCase('second', other)];
+    const ran = await runWith('good', cases, 1, true);
+    expect(ran.results.map(({ id, verdict }) => `${id} ${verdict}`)).toEqual(['01-test/first pass', '01-test/longer pass', '01-test/second fail']);
+    expect(ran.logs).toEqual(['running 01-test/first', 'running 01-test/longer']);
+    expect((await runWith('good', cases)).logs).toHaveLength(3);
+    await expect(runWith('good', cases, 2, true)).rejects.toThrow(/is not repeated for each/);
+  });
+
+  it('runs again for a case whose run came to nothing', async () => {
+    const { results } = await runWith('dies', [makeCase('first'), makeCase('second')], 1, true);
+    expect(results.map(({ verdict, reason }) => `${verdict}: ${reason?.split(/[:;\n]/)[0]}`)).toEqual(
+      Array(2).fill('crash: the adapter exited with status 7'),
+    );
   });
 
   it('starts a payload through whichever door the target has, unless the case is about a door', async () => {

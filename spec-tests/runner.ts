@@ -22,7 +22,7 @@ import { ScriptError } from './device-script/steps.ts';
 import { type Finding, judge, judgeScript, plain } from './findings.ts';
 import { CONFORM } from './place.ts';
 import type { BootImage, LoadedCase, Suite } from './suite.ts';
-import type { Adapter, CaseResult, RunDevice, RunRequest, Started, Unavailable } from './types.ts';
+import type { Adapter, CaseResult, RunDevice, RunGuest, RunReply, RunRequest, Started, Unavailable } from './types.ts';
 import { hex } from './values.ts';
 
 /** What the runner allows an adapter beyond the case's own limit, to notice the end and say so. */
@@ -38,6 +38,8 @@ export interface RunOptions {
   readonly target: string;
   readonly makeAdapter: () => Promise<Adapter> | Adapter;
   readonly repeat?: number;
+  /** Guest cases that ask for the same machine and the same image are judged by one run of it, not by one each. Not together with repetitions. */
+  readonly share?: boolean;
   /** Adapters at work at the same time. */
   readonly jobs?: number;
   readonly graceMs?: number;
@@ -83,6 +85,13 @@ export function requestFor(testCase: LoadedCase, id: string, capabilities: reado
   };
 }
 
+/** What is alike in all requests for the same run; null for a case that is never served by another one's. */
+function sameRun(testCase: LoadedCase): string | null {
+  if (testCase.surface !== 'guest') return null;
+  const { guest, limits } = requestFor(testCase, '') as RunGuest;
+  return JSON.stringify([guest, limits, testCase.images]);
+}
+
 /** The same for a case on the `device` surface. */
 export function deviceRequestFor({ id: name, limits, device, devices = [], requires }: LoadedCase, id: string): RunDevice {
   const machine = { memoryMiB: device?.memoryMiB ?? DEVICE_MEMORY_MIB, devices, needs: requires };
@@ -122,6 +131,8 @@ class Lane {
   #adapter: Adapter | null = null;
   #startFailures = 0;
   #sequence = 0;
+  /** What the last guest came to. */
+  #last: { readonly run: string; readonly reply: RunReply } | null = null;
   started: Started | null = null;
   /** Why no adapter can be had any more. */
   broken: string | null = null;
@@ -160,6 +171,9 @@ class Lane {
     }
     const gone = this.broken ?? this.unavailable;
     if (gone !== null) return plain('error', `the target was given up: ${gone}`);
+    const run = this.#options.share ? sameRun(testCase) : null;
+    if (run !== null && run === this.#last?.run) return judge(testCase, this.#last.reply, this.#options.suite);
+    this.#last = null;
     const adapter = this.#adapter as Adapter;
     const id = String(++this.#sequence);
     const { suite } = this.#options;
@@ -175,7 +189,9 @@ class Lane {
     try {
       if (testCase.surface === 'device') return await Promise.race([playOn(adapter, testCase, id, suite), late]);
       const request = requestFor(testCase, id, this.started?.capabilities);
-      return judge(testCase, await Promise.race([adapter.run(request), late]), suite);
+      const reply = await Promise.race([adapter.run(request), late]);
+      if (run !== null) this.#last = { run, reply };
+      return judge(testCase, reply, suite);
     } catch (error) {
       adapter.kill();
       this.#adapter = null;
@@ -243,6 +259,20 @@ async function runCase(lane: Lane, testCase: LoadedCase, options: RunOptions, st
   };
 }
 
+/** Which cases, by their places, go to one lane together: those that are served by one run. */
+function grouped({ cases, share = false, repeat = 1 }: RunOptions): readonly (readonly number[])[] {
+  if (!share) return cases.map((_, index) => [index]);
+  if (repeat > 1) throw new RangeError('a run that several cases share is not repeated for each');
+  const groups = new Map<string, number[]>();
+  for (const [index, testCase] of cases.entries()) {
+    const key = sameRun(testCase) ?? testCase.id;
+    const group = groups.get(key);
+    if (group) group.push(index);
+    else groups.set(key, [index]);
+  }
+  return [...groups.values()];
+}
+
 /** Runs cases on one target. Results come back in the order of `cases`, however the work was spread. Never rejects for what an adapter does. */
 export async function runCases(options: RunOptions): Promise<RunOutcome> {
   const lanes = Array.from({ length: Math.max(1, options.jobs ?? 1) }, () => new Lane(options));
@@ -257,14 +287,16 @@ export async function runCases(options: RunOptions): Promise<RunOutcome> {
     if (first.unavailable !== null) return { started: null, unavailable: first.unavailable, broken: null, results };
     const started = first.started as Started;
     options.onStart?.(started);
+    const groups = grouped(options);
     let next = 0;
     let done = 0;
     const work = async (lane: Lane): Promise<void> => {
-      while (next < options.cases.length) {
-        const index = next++;
-        const result = await runCase(lane, options.cases[index] as LoadedCase, options, started);
-        results[index] = result;
-        options.onCase?.(result, ++done, options.cases.length);
+      while (next < groups.length) {
+        for (const index of groups[next++] as readonly number[]) {
+          const result = await runCase(lane, options.cases[index] as LoadedCase, options, started);
+          results[index] = result;
+          options.onCase?.(result, ++done, options.cases.length);
+        }
       }
     };
     await Promise.all(lanes.map(work));

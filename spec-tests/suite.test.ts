@@ -118,7 +118,8 @@ describe.each(['ringbook', 'ringbook-shadow'])('the embedded machine, %s', (targ
     const chosen = target === 'ringbook' ? suite.cases : suite.cases.filter(({ surface }) => surface !== 'device');
     // A case's limit is for a machine that has nothing else to do. Here it only ends what hangs.
     const cases = chosen.map((one) => ({ ...one, limits: { ...one.limits, timeoutMs: one.limits.timeoutMs * 10 } }));
-    results = await conform({ ...suite, cases }, { target, filters: [], shard: null, repeat: 1, jobs: 2, seed: 0, expect: null, quiet: true });
+    const options = { filters: [], shard: null, repeat: 1, jobs: 2, share: true, seed: 0, expect: null, quiet: true };
+    results = await conform({ ...suite, cases }, { target, ...options });
   }, 900_000);
 
   it('passes every case that it can run', () => {

@@ -14,7 +14,7 @@ const guests = suite.cases
   .map((one) => ({ ...one, limits: { ...one.limits, timeoutMs: one.limits.timeoutMs * 10 } }));
 
 const run = (target: string): Promise<Results> =>
-  conform({ ...suite, cases: guests }, { target, filters: [], shard: null, repeat: 1, jobs: 2, seed: 0, expect: null, quiet: true });
+  conform({ ...suite, cases: guests }, { target, filters: [], shard: null, repeat: 1, jobs: 2, share: true, seed: 0, expect: null, quiet: true });
 
 it('gives every guest the same trace, interpreted and translated', async () => {
   const interpreted = await run('ringbook-interpreted');

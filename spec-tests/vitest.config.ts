@@ -3,9 +3,35 @@
 // Unit tests live beside the code they test, in every room of the house. No test measures wall-clock time; the limit here only ends a test
 // that hangs. The number of workers is small on purpose: the suite starts emulators of its own, and a laptop has other things to do.
 
+//
+// Two workers are done at the same time only if neither begins something long at the end. So the files that start other programs, and then wait for whole guests, go
+// first, in this order; the others follow as vitest would have them.
+
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
+
+const LONGEST = [
+  'spec-tests/suite.test.ts',
+  'spec-tests/translation.test.ts',
+  'site/site.test.ts',
+  'site/live/book-session.test.ts',
+  'chapters/05-pio-mmio/host/run.test.ts',
+  'chapters/04-memory-virtualization/fuzz.test.ts',
+  'spec-tests/linux/boot.test.ts',
+  'spec-tests/package.test.ts',
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification): number => {
+      const at = LONGEST.findIndex((name) => moduleId.endsWith(`/${name}`));
+      return at < 0 ? LONGEST.length : at;
+    };
+    return (await super.sort(files)).sort((a, b) => place(a) - place(b));
+  }
+}
 
 export default defineConfig({
   root: fileURLToPath(new URL('..', import.meta.url)),
@@ -15,7 +41,9 @@ export default defineConfig({
     environment: 'node',
     pool: 'forks', // real processes: native modules and WebAssembly memories of one test file die with it
     maxWorkers: Math.max(1, Math.min(2, availableParallelism())),
-    execArgv: ['--disable-warning=ExperimentalWarning'],
+    sequence: { sequencer: LongestFirst },
+    // Most files make machines and throw them away; helpers of the garbage collector would be busy for longer than the tests.
+    execArgv: ['--disable-warning=ExperimentalWarning', '--single-threaded-gc'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     teardownTimeout: 10_000,

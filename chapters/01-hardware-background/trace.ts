@@ -84,6 +84,21 @@ export class Recorder implements Trace {
   }
 }
 
+// A run has a million events, and each becomes a line wherever traces are compared. So the line is put together here: what `JSON.stringify` would give (which has to
+// ask a function about each value, because it knows no bigints), in a fraction of the time.
+
 /** One event as a line of JSON, keys in declaration order, bigints as hexadecimal strings: the form in which traces are compared byte by byte. */
-export const traceLine = (event: Timed): string =>
-  JSON.stringify(event, (_key, value) => (typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
+export const traceLine = (event: Timed): string => lineAt(event.t, event);
+
+/** The line of an event that happens at `t`, and need not know it. */
+export function lineAt(t: number, event: TraceEvent): string {
+  const fields = event as Readonly<Record<string, unknown>>;
+  let line = `{"t":${t}`;
+  for (const key in fields) {
+    const value = fields[key];
+    if (key === 't' || value === undefined) continue;
+    if (typeof value === 'bigint') line += `,"${key}":"0x${value.toString(16)}"`;
+    else line += `,"${key}":${typeof value === 'number' && Number.isFinite(value) ? value : JSON.stringify(value)}`;
+  }
+  return `${line}}`;
+}

@@ -3,8 +3,7 @@
 // Chapter 5's PC with the devices of a case, and nobody to run it: the processor is never entered, and time passes when the script says so. What remains is two
 // buses, a memory and a set of wires, which is what a device knows of the world anyway.
 
-import { createHash } from 'node:crypto';
-import { Recorder, traceLine } from '../../chapters/01-hardware-background/trace.ts';
+import type { Trace } from '../../chapters/01-hardware-background/trace.ts';
 import type { Kernel, KernelClock } from '../../chapters/02-kvm-objects/kernel.ts';
 import { Board } from '../../chapters/03-vcpu-loop/board.ts';
 import { SECTOR_BYTES } from '../../chapters/05-pio-mmio/block/block.ts';
@@ -21,6 +20,7 @@ import type { DeviceOp, DeviceSession, HostOp, LineChange, OpResult, WireDevice 
 import type { RunDevice } from '../types.ts';
 import { hex } from '../values.ts';
 import { type CaseDevices, caseDevices, diskName, streamName } from './case-devices.ts';
+import { TraceDigest } from './trace-digest.ts';
 
 /** A timer that arms itself again for now is given up on after so many times. */
 const TIMERS_PER_ADVANCE = 100_000;
@@ -105,7 +105,7 @@ export class PausedMachine implements DeviceSession {
   readonly #clock = new ManualClock();
   readonly #devices: readonly WireDevice[];
   readonly #made: CaseDevices;
-  readonly #trace: Recorder | null;
+  readonly #trace: TraceDigest | null;
   readonly #outputs = new Map<string, number[]>();
   #lines: LineChange[] = [];
   #watch: Watch | null = null;
@@ -113,10 +113,10 @@ export class PausedMachine implements DeviceSession {
   #hinted = 0;
 
   /** @param makeKernel  a kernel that can hold the machine */
-  constructor({ machine }: RunDevice, makeKernel: (trace: Recorder | null) => Kernel, traced: boolean) {
+  constructor({ machine }: RunDevice, makeKernel: (trace: Trace | null) => Kernel, traced: boolean) {
     this.#devices = machine.devices;
     this.#made = caseDevices(machine.devices);
-    this.#trace = traced ? new Recorder() : null;
+    this.#trace = traced ? new TraceDigest() : null;
     const { config, blocks, chardevs } = this.#made;
     this.#pc = new Pc({
       kernel: onClock(makeKernel(this.#trace), this.#clock),
@@ -170,10 +170,7 @@ export class PausedMachine implements DeviceSession {
 
   async end(): Promise<{ traceHash?: string }> {
     this.#board.dispose();
-    if (!this.#trace) return {};
-    const hash = createHash('sha256');
-    for (const event of this.#trace.events) hash.update(`${traceLine(event)}\n`);
-    return { traceHash: hash.update(String(this.#trace.dropped)).digest('hex') };
+    return this.#trace ? { traceHash: this.#trace.finish() } : {};
   }
 
   #do(op: DeviceOp): OpResult {

@@ -5,7 +5,7 @@
 
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { Recorder, type Trace, traceLine } from '../../chapters/01-hardware-background/trace.ts';
+import type { Trace } from '../../chapters/01-hardware-background/trace.ts';
 import type { Kernel } from '../../chapters/02-kvm-objects/kernel.ts';
 import type { Board, BoardOptions, RunResult } from '../../chapters/03-vcpu-loop/board.ts';
 import type { Chassis, End as MachineEnd } from '../../chapters/03-vcpu-loop/chassis.ts';
@@ -13,11 +13,12 @@ import type { DoorName } from '../../chapters/03-vcpu-loop/doors.ts';
 import { ImageError } from '../../chapters/03-vcpu-loop/elf.ts';
 import { Mainboard } from '../../chapters/05-pio-mmio/machine/mainboard.ts';
 import type { DeviceSession } from '../device-script/wire.ts';
-import type { Adapter, Door, End, RanGuest, RunDevice, RunGuest, RunReply, RunRequest, Started, TraceEnd, Unavailable } from '../types.ts';
+import type { Adapter, Door, End, RanGuest, RunDevice, RunGuest, RunReply, RunRequest, Started, Unavailable } from '../types.ts';
 import { hex } from '../values.ts';
 import { type BoardName, caseBoard } from './case-machine.ts';
 import { PausedMachine } from './device-machine.ts';
 import { executeScript } from './kvm-execute.ts';
+import { TraceDigest } from './trace-digest.ts';
 
 /** The suite's names for doors, in the monitor's words. A disk is firmware's to read. */
 const DOORS: Readonly<Record<Door, DoorName | null>> = { multiboot: 'multiboot', pvh: 'pvh', long: 'long', disk: null };
@@ -130,7 +131,7 @@ export class MachineAdapter implements Adapter {
     const door = DOORS[guest.door];
     if (door === null && !FIRMWARE) return { type: 'error', id, reason: MONITOR.missing['door-disk'] as string };
     const { executed, makeKernel, traced = true } = this.#options;
-    const trace = executed && traced ? new Recorder() : null;
+    const trace = executed && traced ? new TraceDigest() : null;
     const memoryMiB = door === null ? Math.max(guest.memoryMiB, FIRMWARE_MIB) : guest.memoryMiB;
     const kernel = makeKernel(trace, { memoryMiB, cpus: guest.vcpus });
     const machine = await this.#build({ ...guest, memoryMiB }, kernel, door === null ? image : null, trace);
@@ -160,7 +161,7 @@ export class MachineAdapter implements Adapter {
         ...ran,
         ...(result.exitCode !== null && { exitValue: hex(result.exitCode >> 1) }),
         ...(executed && result.end !== 'timeout' && { instructions: hex(executed(kernel)) }),
-        ...(trace && result.end !== 'timeout' && { traceHash: digest(trace), trace: endOf(trace) }),
+        ...(trace && result.end !== 'timeout' && { traceHash: trace.finish(), trace: trace.end }),
       };
     } catch (error) {
       if (error instanceof ImageError) return { type: 'error', id, reason: `the image cannot be loaded: ${error.message}` };
@@ -169,19 +170,4 @@ export class MachineAdapter implements Adapter {
       await machine.shutdown();
     }
   }
-}
-
-/** How much of a trace goes along with a result. */
-const TAIL_LINES = 40;
-const TAIL_CHARACTERS = 200;
-
-const endOf = ({ events, dropped }: Recorder): TraceEnd => ({
-  events: events.length + dropped,
-  tail: events.slice(-TAIL_LINES).map((event) => traceLine(event).slice(0, TAIL_CHARACTERS)),
-});
-
-function digest(trace: Recorder): string {
-  const hash = createHash('sha256');
-  for (const event of trace.events) hash.update(`${traceLine(event)}\n`);
-  return hash.update(String(trace.dropped)).digest('hex');
 }
