@@ -15,6 +15,7 @@ import { Draft } from './draft.ts';
 import { InstructionShapes, isPlain } from './instruction-shapes.ts';
 import { RECORD_BYTES } from './interpreter.ts';
 import { microOp, ONCE } from './micro-ops.ts';
+import { refilled, refillOf } from './refill.ts';
 import { ACCESS, type EngineHost } from './surroundings.ts';
 import type { Decoded as Step } from './translator/region.ts';
 
@@ -73,6 +74,11 @@ export class BlockMaker {
     let loose = NOTHING;
     const patches = this.#cache.patchesAround(place);
     const shapeMode = mode & DECODING_MODE;
+    const before = patches ? undefined : this.#cache.overwritten(place, key);
+    if (before?.refill && refilled(this.#memory, before, before.refill)) {
+      this.#cache.revive(before, epoch);
+      return before;
+    }
     let at = place;
     let system = -1;
     let ended = false;
@@ -107,7 +113,11 @@ export class BlockMaker {
       at += length;
     }
     if (!ended) draft.add(plain(this.#sequel));
-    return this.#cache.add({ key, place, code: u8, start: place, end: at, firstBytes: at - place, second: -1, loose, draft, system }, epoch);
+    const block = this.#cache.add({ key, place, code: u8, start: place, end: at, firstBytes: at - place, second: -1, loose, draft, system }, epoch);
+    if (before?.bytes === block.bytes && before.records === block.records) {
+      block.refill = refillOf(this.#shapes, u8, place, at, shapeMode, draft);
+    }
+    return block;
   }
 
   /** A block that is one instruction, partly on the next page. */

@@ -31,6 +31,7 @@ import type { CodeBytes } from './code-bytes.ts';
 import { type Draft, RECORD_WORDS } from './draft.ts';
 import { RECORD_BYTES } from './interpreter.ts';
 import { INSN_OPS, microOp } from './micro-ops.ts';
+import type { Refill } from './refill.ts';
 
 /** The most instructions in a block. */
 export const BLOCK_INSTRUCTIONS = 64;
@@ -70,6 +71,8 @@ export interface Block {
   valid: boolean;
   /** How often it is to be interpreted before it is translated. -1: nobody has decided yet; 0: it is not to be translated. */
   heat: number;
+  /** How it can be used again when it has been overwritten by its like, if that is known. */
+  refill: Refill | null;
 }
 
 /** A page that holds, or lately held, decoded code. */
@@ -86,6 +89,8 @@ interface CodePage {
   idle: number;
   /** Where in the page overwritten code was written to, and how many bytes, since it happens often. */
   readonly patched: Map<number, number>;
+  /** Blocks that began here and have been overwritten, by their keys. Their records are still in the arena. */
+  readonly overwritten: Map<number, Block>;
 }
 
 /** What decoding produced, before it has a place in the arena. */
@@ -209,20 +214,37 @@ export class CodeCache {
     const { u8 } = this.#memory;
     for (let n = 0; n < bytes; n++) u8[copy + n] = code[start + n] as number;
     const ranges = rangesOf(place, firstBytes, second, bytes, loose);
-    const block: Block = { key, place, bytes, copy, firstBytes, second, ranges, record, records, system, checked: epoch, valid: true, heat: -1 };
-    const known = this.#enter(block, place, firstBytes);
-    known.starts.set(key, block);
-    if (second >= 0) this.#enter(block, second, bytes - firstBytes);
-    for (let n = 0; n < ranges.length; n += 2) this.#bytes.add(ranges[n] as number, ranges[n + 1] as number);
+    const fresh = { checked: epoch, valid: true, heat: -1, refill: null };
+    const block: Block = { key, place, bytes, copy, firstBytes, second, ranges, record, records, system, ...fresh };
+    this.#file(block);
     (this.#parts[this.#part] as Block[]).push(block);
     return block;
+  }
+  #file(block: Block): void {
+    const { key, place, bytes, firstBytes, second, ranges } = block;
+    this.#enter(block, place, firstBytes).starts.set(key, block);
+    if (second >= 0) this.#enter(block, second, bytes - firstBytes);
+    for (let n = 0; n < ranges.length; n += 2) this.#bytes.add(ranges[n] as number, ranges[n + 1] as number);
+  }
+
+  /** The last block of this key that has been overwritten. */
+  overwritten(place: number, key: number): Block | undefined {
+    return this.#byPage.get(pageOf(place))?.overwritten.get(key);
+  }
+  /** Files an overwritten block again: it has been made one of what memory holds now. */
+  revive(block: Block, epoch: number): void {
+    assert(!block.valid, 'a block in use is not revived');
+    block.valid = true;
+    block.checked = epoch;
+    block.heat = -1;
+    this.#file(block);
   }
   /** Enters a block in a page, in the pieces where it has bytes. */
   #enter(block: Block, start: number, bytes: number): CodePage {
     const page = pageOf(start);
     let known = this.#byPage.get(page);
     if (!known) {
-      known = { starts: new Map(), blocks: 0, pieces: [], rewritten: 0, idle: 0, patched: new Map() };
+      known = { starts: new Map(), blocks: 0, pieces: [], rewritten: 0, idle: 0, patched: new Map(), overwritten: new Map() };
       this.#byPage.set(page, known);
       this.#host.onNewPage(page * PAGE_BYTES);
     }
@@ -263,7 +285,11 @@ export class CodeCache {
       this.#at = this.#arena + this.#part * this.#partBytes;
       const evicted = this.#parts[this.#part] as Block[];
       this.#parts[this.#part] = [];
-      for (const block of evicted) this.withdraw(block);
+      for (const block of evicted) {
+        this.withdraw(block);
+        const overwritten = this.#byPage.get(pageOf(block.place))?.overwritten;
+        if (overwritten?.get(block.key) === block) overwritten.delete(block.key);
+      }
       this.#host.onReuse();
     }
     const at = this.#at;
@@ -347,6 +373,8 @@ export class CodeCache {
           if (!covers(block, place, bytes)) continue;
           if (++known.rewritten > REWRITTEN) notePatch(known, block, place, bytes);
           this.withdraw(block);
+          // A single range: there is no second page, and no loose number.
+          if (block.ranges.length === 2 && block.system < 0) known.overwritten.set(block.key, block);
           any = true;
         }
       }

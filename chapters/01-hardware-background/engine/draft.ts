@@ -28,6 +28,11 @@ export class Draft {
     return this;
   }
 
+  /** Index of the next record's first word. */
+  get next(): number {
+    return this.count * RECORD_WORDS;
+  }
+
   /** Appends a record. */
   add({ op, d, a, b, imm }: Micro): void {
     if (this.#once.has(op) && !this.needs(op)) return;

@@ -22,7 +22,7 @@ type Decoded = Exclude<ReturnType<typeof decode>, string>;
 type Make = (insn: Instruction, encoding: Encoding) => readonly Micro[];
 
 const DISPLACEMENT = 0;
-const IMMEDIATE = 1;
+export const IMMEDIATE = 1;
 /** How a record's immediate follows from an open number: its lower half is that plus a constant; or it is that, sign-extended. */
 const LOW = 0;
 const WIDE = 1;
@@ -102,22 +102,21 @@ export class InstructionShapes {
     return null;
   }
 
-  /** Appends the records of an instruction of this shape. */
-  write(shape: Shape, code: Uint8Array, at: number, draft: Draft): void {
+  /** Appends the records of an instruction of this shape. Returns the template that they were copied from. */
+  write(shape: Shape, code: Uint8Array, at: number, draft: Draft): Template {
     const template = shape.template as Template;
-    const { words, blanks } = template.without && !draft.needs(template.once) ? template.without : template;
-    const start = draft.copy(words, 0, words.length);
-    const { words: out } = draft;
-    for (const blank of blanks) {
-      const record = start + blank.at;
-      const end = at + shape.length;
+    const used = template.without && !draft.needs(template.once) ? template.without : template;
+    const start = draft.copy(used.words, 0, used.words.length);
+    const end = at + shape.length;
+    const { words } = draft;
+    for (const { at: index, source, form, plus } of used.blanks) {
       const value =
-        blank.source === IMMEDIATE
+        source === IMMEDIATE
           ? signedBefore(code, end, shape.immediateBytes)
           : signedBefore(code, end - shape.immediateBytes, shape.displacementBytes);
-      out[record + 2] = (value + blank.plus) | 0;
-      if (blank.form === WIDE) out[record + 3] = value >> 31;
+      fill(words, start + index, form, value, plus);
     }
+    return used;
   }
 
   /** Takes note of an instruction that has been decoded; `shape` is what `find` gave for it. */
@@ -243,8 +242,14 @@ function blanksOf(base: Int32Array, source: number, before: number, trials: read
   return blanks;
 }
 
+/** Fills in an open number; `record` is the index of the record's first word. */
+export function fill(words: Int32Array, record: number, form: number, value: number, plus: number): void {
+  words[record + 2] = (value + plus) | 0;
+  if (form === WIDE) words[record + 3] = value >> 31;
+}
+
 /** The number of 1, 2 or 4 bytes that ends before `end`. */
-function signedBefore(code: Uint8Array, end: number, bytes: number): number {
+export function signedBefore(code: Uint8Array, end: number, bytes: number): number {
   const last = code[end - 1] as number;
   if (bytes === 1) return (last << 24) >> 24;
   if (bytes === 2) return ((last << 24) >> 16) | (code[end - 2] as number);

@@ -16,7 +16,8 @@ import { CONDITIONS, c64, condition, cut, limitOfCode, WIDE } from './vocabulary
 
 // @clause x86.exception.fault-rip
 // @clause x86.exception.restart
-const begin = (e: Emitter, mask: (x: Code) => Code, check: (next: Code) => Code = () => []): Code => {
+/** `mask` cuts an address to the width of the code; `check` may refuse it. */
+export const begin = (e: Emitter, mask: (x: Code) => Code, check: (next: Code) => Code = () => []): Code => {
   const count = e.local('i64');
   const rip = e.local('i64');
   return [
