@@ -7,13 +7,21 @@ import { parseArgs } from 'node:util';
 import { debianLinux } from './debian.ts';
 import { DRIVER_CASES } from './driver-cases.ts';
 
+const USAGE = `usage: ringbook boots drivers [--console] [--list | CASE…]
+
+Loads drivers of Debian's kernels against the machine's devices, and compares the data at both ends. All cases, or those that are named.`;
+
 /** The command. */
 export async function runDrivers(args: readonly string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
-    options: { console: { type: 'boolean' }, list: { type: 'boolean' } },
+    options: { console: { type: 'boolean' }, list: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
   });
+  if (values.help) {
+    console.log(USAGE);
+    return 0;
+  }
   const unknown = positionals.find((name) => !DRIVER_CASES.some((each) => each.name === name));
   if (unknown !== undefined) throw new Error(`no case is called ${unknown}; there are ${DRIVER_CASES.map(({ name }) => name).join(', ')}`);
   const cases = DRIVER_CASES.filter(({ name }) => positionals.length === 0 || positionals.includes(name));

@@ -27,7 +27,9 @@ const USAGE = `usage: ringbook boots soak [--minutes N] [--save-every SECONDS] [
   --minutes     how long, by the clock on the wall (5)
   --save-every  save the machine so often, and go on in a restored one
   --machine     q35, pc or microvm (q35)
-  --memory      of the guest, in MiB (128)`;
+  --memory      of the guest, in MiB (128)
+
+It fails when a round's sums are wrong, the kernel complains, or the host's memory is too much or still grows when the first third is over.`;
 
 /** A round that says the same each time, but for its number. */
 const SCRIPT = `

@@ -23,7 +23,8 @@ Makes an initramfs for \`ringbook run -initrd\`: BusyBox, modules, and a script 
   --out FILE          where to write it
   --busybox WHAT      a static busybox, or Debian's package of one; by default the package busybox-static is fetched
   --kernel WHAT       a kernel's package, its name to be fetched, or a folder with boot/ and lib/modules/
-  --modules A,B       modules to pack and load, with all that they need
+  --modules A,B       modules to pack and load, with all that they need; NAME.OPTION=VALUE on the kernel's
+                      command line is for one of them
   --script FILE       run this in place of a shell, then switch the machine off
   --add NAME=FILE     put another file in; may be said again
   --vmlinuz FILE      write the kernel out, too
