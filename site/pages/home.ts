@@ -47,7 +47,7 @@ Prose stands beside the code it is about. A dotted number was computed from that
 Every verdict names a <a href="suite/clauses.html">clause</a>, what was observed, and how to replay it. See <a href="suite/index.html">the results so
 far</a>.</p></section>
 <section><h2>To see it run</h2><p><a href="live/index.html">Run a guest in this page</a>: step it, watch it leave for the kernel and the VMM and come back.
-The address bar holds the state, so a link replays.</p></section>
+The address bar holds the state, so a link replays. Or <a href="live/linux.html">boot a kernel of your own</a> to its shell.</p></section>
 </div>
 <h2 id="chapters">Chapters</h2>${chapterTable(site)}
 <p>What serves them: <a href="payloads/index.html">the payloads</a>, <a href="suite/index.html">the suite</a>, <a href="speed/index.html">the processor’s speed</a>,
