@@ -461,6 +461,7 @@ export class Cpu implements EngineHost, MmuHost, VmxProcessor {
       (intercepts ? WATCH.HYPERVISOR : 0) |
       (intercepts && intercepts.watchesPageFaults !== false ? WATCH.PAGE_FAULTS : 0) |
       (intercepts && intercepts.watchesTranslations !== false ? WATCH.TRANSLATIONS : 0) |
+      (intercepts && intercepts.watchesClock !== false ? WATCH.CLOCK : 0) |
       (pending ? WATCH.PENDING : 0) |
       (this.#breakpoints.ports ? WATCH.PORTS : 0);
     this.state.set32(OFFSET.WATCH, watch);

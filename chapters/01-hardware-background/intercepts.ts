@@ -61,9 +61,10 @@ export interface Intercepts {
   windows(canInterrupt: boolean, canNmi: boolean): void;
   /** False: `windows` has nothing to say however interruptible the guest becomes. */
   readonly watchesWindows?: boolean;
-  /** False: `exception` has nothing to say about page faults; `writeCr` and `readCr` about CR3, and `instruction` about INVLPG. */
+  /** False: `exception` has nothing to say about page faults; `writeCr` and `readCr` about CR3, and `instruction` about INVLPG; about RDTSC, RDTSCP and PAUSE. */
   readonly watchesPageFaults?: boolean;
   readonly watchesTranslations?: boolean;
+  readonly watchesClock?: boolean;
   /** Second-stage paging, or null when EPT is off. */
   readonly ept: EptContext | null;
 }

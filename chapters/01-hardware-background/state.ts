@@ -114,8 +114,8 @@ export const MODE = {
 } as const;
 
 /** Bits of OFFSET.WATCH. A trace listens; a hypervisor is to be asked; an interrupt or a window may be taken as soon as IF allows it; ports have breakpoints;
- * the hypervisor wants page faults; or loads and stores of CR3, or INVLPG. */
-export const WATCH = { TRACE: 1, HYPERVISOR: 2, PENDING: 4, PORTS: 8, PAGE_FAULTS: 16, TRANSLATIONS: 32 } as const;
+ * the hypervisor wants page faults; or loads and stores of CR3, or INVLPG; or RDTSC, RDTSCP or PAUSE. */
+export const WATCH = { TRACE: 1, HYPERVISOR: 2, PENDING: 4, PORTS: 8, PAGE_FAULTS: 16, TRANSLATIONS: 32, CLOCK: 64 } as const;
 
 type Word64 = number; // a byte offset from OFFSET, of a 64-bit field
 type Word32 = number; // likewise of a 32-bit field

@@ -9,6 +9,7 @@ import { AR, type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import { BlockMaker, blockKey, isCanonical, isCode64 } from './block-maker.ts';
 import { CodeBytes } from './code-bytes.ts';
 import { type Block, CodeCache } from './code-cache.ts';
+import { DeviceAccess } from './device-access.ts';
 import { CONTEXT_EPOCH_AT, CONTEXT_MODE_BITS, compileInterpreter, type InterpreterImports, RECORD_BYTES, TRANSLATED } from './interpreter.ts';
 import { JUMP_ENTRY, jumpIndex, LEFT, MARGIN } from './jump-cache.ts';
 import { STATUS, WORD, WORD_BYTES } from './micro-ops.ts';
@@ -51,6 +52,7 @@ export class Engine {
   readonly #cache: CodeCache;
   readonly #maker: BlockMaker;
   readonly #words: number;
+  readonly #devices: DeviceAccess;
   readonly #jumpCache: number;
   readonly #code = new WebAssembly.Table({ element: 'anyfunc', initial: 1 });
   readonly #functions: (CodeFunction | null)[] = [];
@@ -84,6 +86,16 @@ export class Engine {
     });
     this.#maker = new BlockMaker(memory, state, host, this.#cache, ordinary);
     this.#clearJumpCache();
+    this.#devices = new DeviceAccess({
+      memory,
+      state,
+      words: this.#words,
+      mmu: host.mmu,
+      isUrgent: () => this.#isUrgent(),
+      setLimit: () => this.#setLimit(),
+      generation: () => this.#withdrawn + this.#memoryEpoch,
+      park: (thrown) => this.#park(thrown),
+    });
     const pages = memory.buffer.byteLength / 65536;
     const shared = !(memory.buffer instanceof ArrayBuffer);
     const module = compileInterpreter(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache });
@@ -120,9 +132,11 @@ export class Engine {
     state.setSlotHalves(SLOT.NEXT_RIP, state.slot32(SLOT.RIP), state.slotHigh(SLOT.RIP));
     state.set32(OFFSET.CODE_BYTES, this.#codeBytes.base); // a reset clears the register file
     this.#refresh();
+    this.#devices.forget();
     let left: number = LEFT.BOUNDARY;
     for (;;) {
-      const reason = this.#reasonToStop();
+      const unfinished = left === LEFT.INTERPRET && this.#devices.unfinished;
+      const reason = unfinished ? null : this.#reasonToStop();
       let start: { func: number; argument: number };
       try {
         this.#checkTarget();
@@ -133,7 +147,7 @@ export class Engine {
         state.setNumber(OFFSET.ICOUNT, state.getNumber(OFFSET.ICOUNT) + 1);
         return this.#stopFor(thrown);
       }
-      this.#setLimit();
+      if (!unfinished) this.#setLimit();
       left = this.#enter(start.func, start.argument);
       if (left === LEFT.ABORT) {
         const thrown = this.#word32(WORD.STATUS) === STATUS.PAGE_FAULT ? (this.#host.mmu?.ordinaryFault() ?? null) : this.#parked;
@@ -239,7 +253,6 @@ export class Engine {
   }
 
   #imports(): InterpreterImports {
-    const { mmu } = this.#host;
     return {
       memory: this.#memory.wasm,
       code: this.#code,
@@ -284,27 +297,10 @@ export class Engine {
         this.#park(segment === SEG.SS ? stackFault() : generalProtection());
         return 1;
       },
-      deviceRead: (bytes) => {
-        let value = 0;
-        try {
-          value = mmu?.readDevice(bytes) ?? 0;
-        } catch (thrown) {
-          this.#park(thrown);
-        }
-        if (this.#isUrgent()) this.#setLimit();
-        return value;
-      },
-      deviceWrite: (bytes, value) => {
-        let parked = 0;
-        try {
-          mmu?.writeDevice(bytes, value >>> 0);
-        } catch (thrown) {
-          this.#park(thrown);
-          parked = 1;
-        }
-        if (this.#isUrgent()) this.#setLimit();
-        return parked;
-      },
+      deviceRead: (bytes) => this.#devices.read(bytes),
+      deviceWrite: (bytes, value) => this.#devices.write(bytes, value),
+      readInRegion: (bytes, count) => this.#devices.readInRegion(bytes, count),
+      writeInRegion: (bytes, value, count) => this.#devices.writeInRegion(bytes, value, count),
       missInRegion: (linear, info, count) => this.#missInRegion(linear, info, count),
       portRead: (port, bytes) => this.#host.portRead(port, bytes),
       portWrite: (port, bytes, value) => this.#host.portWrite(port, bytes, value >>> 0),
@@ -453,7 +449,7 @@ export class Engine {
     const before = this.#withdrawn;
     let outcome: number | Fault | VmExit;
     try {
-      outcome = this.#ask(signed, bytes, access, info >> 16);
+      outcome = this.#ask(signed, bytes, access, (info >> 16) & 1);
     } catch (thrown) {
       if (!(thrown instanceof Fault || thrown instanceof VmExit)) throw thrown;
       outcome = thrown;

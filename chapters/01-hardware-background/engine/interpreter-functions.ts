@@ -139,16 +139,42 @@ export function memoryFunctions(module: WasmModule, imports: MemoryImports, walk
   return { loadMiss, storeMiss, loadVectorMiss, storeVectorMiss };
 }
 
-/** The same question by translated code: (linear, bytes | access << 8 | stack << 16, time) -> buffer offset, or 0: the instruction is left to the interpreter. */
-export function missFunction(module: WasmModule, walk: Func, ask: Func): Func {
-  return module.function(['i64', 'i32', 'f64'], ['i32'], (body, linear, info, count) => {
+// Translated code asks the same, and gets a buffer offset or nothing. What a device says to a read is put where there is an offset to it.
+
+/** In the word that says how many bytes are accessed (bits 7:0), how (15:8) and whether on the stack (16): a device may be accessed by translated code. */
+export const MAY_BE_DEVICE = 1 << 17;
+/** What {@link missFunction} calls: the engine's `missInRegion`, `readInRegion` and `writeInRegion`; `datum` is the place of what has been read. */
+interface RegionImports {
+  readonly ask: Func;
+  readonly read: Func;
+  readonly write: Func;
+  readonly datum: number;
+}
+const partOf = (info: Local, shift: number): Code => i32.and(i32.shr_u(get(info), i32.const(shift)), i32.const(0xff));
+/** Walks. Returns what is found in RAM, or what the engine says when the walk declines; goes on in case of a device that may be accessed. */
+const walkedInRegion = (at: Local, walk: Func, ask: Func, [linear, info, count]: readonly [Local, Local, Local]): Code => [
+  set(at, call(walk, get(linear), partOf(info, 0), partOf(info, 8))),
+  when(i32.eqz(get(at)), ret(call(ask, get(linear), get(info), get(count)))),
+  when(i32.gt_u(get(at), i32.const(WALKED.DEVICE)), ret(get(at))),
+  when(i32.lt_u(get(at), i32.const(WALKED.DEVICE)), ret(i32.const(0))),
+  when(i32.eqz(i32.and(get(info), i32.const(MAY_BE_DEVICE))), ret(i32.const(0))),
+];
+
+/** (linear, word, time) -> buffer offset, or 0: the instruction is left to the interpreter. */
+export function missFunction(module: WasmModule, walk: Func, { ask, read, datum }: RegionImports): Func {
+  return module.function(['i64', 'i32', 'f64'], ['i32'], (body, ...params) => {
+    const [linear, info, count] = params as [Local, Local, Local];
     const at = body.local('i32');
-    const [bytes, access] = [0, 8].map((shift) => i32.and(i32.shr_u(get(info as Local), i32.const(shift)), i32.const(0xff))) as [Code, Code];
-    return [
-      set(at, call(walk, get(linear as Local), bytes, access)),
-      when(i32.eqz(get(at)), ret(call(ask, get(linear as Local), get(info as Local), get(count as Local)))),
-      select(get(at), i32.const(0), i32.gt_u(get(at), i32.const(WALKED.DEVICE))),
-    ];
+    return [walkedInRegion(at, walk, ask, [linear, info, count]), select(i32.const(datum), i32.const(0), call(read, partOf(info, 0), get(count)))];
+  });
+}
+
+/** (linear, word, time, value) -> the same for a store; or 1: the device has been given the value. */
+export function storeMissFunction(module: WasmModule, walk: Func, { ask, write }: RegionImports): Func {
+  return module.function(['i64', 'i32', 'f64', 'i32'], ['i32'], (body, ...params) => {
+    const [linear, info, count, value] = params as [Local, Local, Local, Local];
+    const at = body.local('i32');
+    return [walkedInRegion(at, walk, ask, [linear, info, count]), call(write, partOf(info, 0), get(value), get(count))];
   });
 }
 

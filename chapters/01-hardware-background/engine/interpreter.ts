@@ -18,6 +18,7 @@ import {
   missFunction,
   multiplyHigh,
   storeBytes,
+  storeMissFunction,
   TLB_ENTRY,
   tlbEntry,
   type Width,
@@ -73,6 +74,9 @@ export interface InterpreterImports extends WebAssembly.ModuleImports {
   /** At the device that a walk has found. Both return 0, and `deviceWrite` 1, when something has been parked. */
   deviceRead(bytes: number): number;
   deviceWrite(bytes: number, value: number): number;
+  /** The same for translated code: 1, or 0 when the interpreter is to complete the instruction. */
+  readInRegion(bytes: number, count: number): number;
+  writeInRegion(bytes: number, value: number, count: number): number;
   /** For translated code, after a walk that has declined: a buffer offset, or 0. */
   missInRegion(linear: bigint, info: number, count: number): number;
 }
@@ -425,6 +429,8 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
     deviceWrite: module.import('deviceWrite', ['i32', 'i32'], ['i32']),
   };
   const missInRegion = module.import('missInRegion', ['i64', 'i32', 'f64'], ['i32']);
+  const readInRegion = module.import('readInRegion', ['i32', 'f64'], ['i32']);
+  const writeInRegion = module.import('writeInRegion', ['i32', 'i32', 'f64'], ['i32']);
   const checkSegment = module.import('checkSegment', ['i32', 'i64', 'i32', 'i32'], ['i32']);
   const system = module.import('system', ['i32'], ['i32']);
   const portRead = module.import('portRead', ['i32', 'i32'], ['i32']);
@@ -442,7 +448,9 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
   }
   const walk = library.get('walk') as Func;
   const surroundings: Surroundings = { places, memory: memoryFunctions(module, imports, walk, places.words + WORD.STATUS), helpers, library };
-  module.export('miss', missFunction(module, walk, missInRegion));
+  const region = { ask: missInRegion, read: readInRegion, write: writeInRegion, datum: places.words + WORD.DATUM };
+  module.export('miss', missFunction(module, walk, region));
+  module.export('storeMiss', storeMissFunction(module, walk, region));
   const outlined = new Map(
     [...OUTLINED].map((name) => {
       const meaning = MICRO_OPS.get(name) as (e: Emitter) => Code;

@@ -11,7 +11,7 @@ import type { SystemOp } from '../isa/system-ops.ts';
 export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2 } as const;
 
 /** What the interpreter's own walks of the page tables may come to, besides RAM. */
-interface WalkEnds {
+export interface WalkEnds {
   /** The page fault that has been found. */
   ordinaryFault(): Fault;
   /** An access of up to 4 bytes at the device address that has been found. Values are unsigned. */

@@ -114,9 +114,9 @@ export const SYSTEM = [
   systemInstruction('RDTSC', '0F31 TSC', 'rdtsc', (b) => b.emit('system.rdtsc')), // reads the time stamp counter
   systemInstruction('RDMSR', '0F32 MSR', 'rdmsr'), // reads a model-specific register
   systemInstruction('RDPMC', '0F33', 'rdpmc'), // reads a performance counter
-  systemInstruction('RDTSCP', '0F01/F9 RDTSCP', 'rdtscp'), // reads the time stamp counter and the processor's number
+  systemInstruction('RDTSCP', '0F01/F9 RDTSCP', 'rdtscp', (b) => b.emit('system.rdtscp')), // reads the time stamp counter and the processor's number
   systemInstruction('HLT', 'F4', 'hlt'), // waits for an interrupt
-  systemInstruction('PAUSE', 'F3.90', 'pause'), // tells that this is a loop that waits
+  systemInstruction('PAUSE', 'F3.90', 'pause', (b) => b.emit('system.pause')), // tells that this is a loop that waits
   systemInstruction('MONITOR', '0F01/C8 MONITOR', 'monitor'), // names the line for MWAIT
   systemInstruction('MWAIT', '0F01/C9 MONITOR', 'mwait'), // waits for a store or an interrupt
   systemInstruction('RDRAND', '0FC7/6 Rv norep RDRAND', 'rdrand'), // a random number

@@ -89,8 +89,9 @@ export class Mmu {
     }
     const refusal = this.#tryWalk(lo, hi, linear, access, user ? PRIVILEGE.USER : PRIVILEGE.SUPERVISOR);
     if (refusal) return refusal;
-    if (!this.#memory.holds(this.#page, 4096)) return -1;
-    if (fill) this.#fill(lo, hi, linear, user);
+    const device = !this.#memory.holds(this.#page, 4096);
+    if (fill) this.#fill(lo, hi, linear, user, device);
+    if (device) return -1;
     return this.#memory.ramOffset + this.#page + (lo & PAGE_MASK);
   }
 
@@ -129,19 +130,20 @@ export class Mmu {
   }
 
   // A write tag says more than "writable": that D is set, here and in the second stage, and that no decoded code would become stale.
-  #fill(lo: number, hi: number, linear: bigint, user: boolean): void {
+  #fill(lo: number, hi: number, linear: bigint, user: boolean, device = false): void {
     const page = this.#page;
-    const writable = this.#writable && !this.#host.holdsCode(page);
+    const writable = this.#writable && (device || !this.#host.holdsCode(page));
     this.tlb.fill(this.#bank(user), lo, hi, {
       page,
+      device,
       readable: this.#readable,
       writable,
-      mayWrite: this.#writable,
-      executable: this.#executable,
+      mayWrite: this.#writable && !device,
+      executable: this.#executable && !device,
       global: this.#global,
       shift: this.#shift,
     });
-    this.#host.trace?.emit({ kind: 'tlb_fill', linear: linear & ~0xfffn, physical: page });
+    if (!device) this.#host.trace?.emit({ kind: 'tlb_fill', linear: linear & ~0xfffn, physical: page });
   }
 
   // ## Reads and writes by TypeScript code

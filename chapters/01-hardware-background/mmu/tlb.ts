@@ -10,6 +10,9 @@
 // either: the first write misses, the walk sets the bit, and only then does the tag appear. The same trick serves a quite different
 // purpose: a page that holds decoded code keeps its write tag invalid, so each write to it comes by here and the stale decoding is dropped.
 //
+// A page without RAM can be remembered, too. Bit 0 of its tags is set, so that none ever hits, and in place of the addend stands the number of the physical page. The
+// interpreter's walk looks for such an entry before it reads a table, since a driver that polls a device would have it read the same tables each time.
+//
 // ::layout TlbEntry -- One entry. The addend turns a linear address into an offset in the machine's memory with a single addition.
 //
 // Privilege is not part of the tag. There is one *bank* of {{TLB.ENTRIES}} entries for CPL 3 and one for the other three levels, and a change of
@@ -35,6 +38,8 @@ export const TLB = {
   EXEC_TAG: TlbEntry.fields.execTag.offset,
   ADDEND: TlbEntry.fields.addend.offset,
   INFO: TlbEntry.fields.info.offset,
+  /** In a tag: the page is a device's, and the addend is its number. */
+  DEVICE: 1,
 } as const;
 
 /** Banks. Root and guest pairs: supervisor first. */
@@ -75,6 +80,8 @@ const unitOf = (lo: number, hi: number): number => {
 interface Translation {
   /** Host physical address of the 4 KiB page. */
   readonly page: number;
+  /** There is no RAM at it. Then it is neither executable nor `mayWrite`. */
+  readonly device: boolean;
   readonly readable: boolean;
   readonly writable: boolean;
   /** It may be written, but for the code on it: `writable` may be false for that reason alone. */
@@ -135,11 +142,11 @@ export class Tlb {
     const count = words[account] as number;
     if (count < TLB.ENTRIES) (this.#logs[bank] as Uint16Array)[count] = (lo >>> 12) & (TLB.ENTRIES - 1);
     words[account] = count + 1;
-    const page = lo & -4096;
+    const page = (lo & -4096) | (t.device ? TLB.DEVICE : 0);
     this.#tag(at + (TLB.READ_TAG >> 2), page, hi, t.readable);
     this.#tag(at + (TLB.WRITE_TAG >> 2), page, hi, t.writable);
     this.#tag(at + (TLB.EXEC_TAG >> 2), page, hi, t.executable);
-    words[at + (TLB.ADDEND >> 2)] = (this.#ramOffset + t.page - page) | 0;
+    words[at + (TLB.ADDEND >> 2)] = t.device ? t.page / 4096 : (this.#ramOffset + t.page - page) | 0;
     words[at + (TLB.INFO >> 2)] = (t.global ? INFO.GLOBAL : 0) | (t.mayWrite ? INFO.MAY_WRITE : 0) | (t.shift << INFO.SHIFT_AT);
     if (t.shift > SMALL_PAGE_SHIFT) this.#noteLarge(bank, lo, hi, t.shift);
   }

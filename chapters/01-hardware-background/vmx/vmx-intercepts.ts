@@ -137,6 +137,9 @@ export class VmxIntercepts implements Intercepts {
   get watchesTranslations(): boolean {
     return (this.#primary & (C.CR3_LOAD_EXITING | C.CR3_STORE_EXITING | C.INVLPG_EXITING)) !== 0;
   }
+  get watchesClock(): boolean {
+    return (this.#primary & (C.RDTSC_EXITING | C.PAUSE_EXITING)) !== 0 || (this.#secondary & S.ENABLE_RDTSCP) === 0;
+  }
   /** Boundaries must be looked at because a window is awaited. */
   get awaitsWindow(): boolean {
     return (this.#primary & (C.INTR_WINDOW_EXITING | C.NMI_WINDOW_EXITING)) !== 0;

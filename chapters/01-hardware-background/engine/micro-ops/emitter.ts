@@ -19,8 +19,9 @@ export const WORD = {
   FETCH_ADDEND: 44, // 32 bits: what to add to a linear address in FETCH_PAGE to get a buffer offset
   FETCH_PAGE: 48, // the page from which instructions come (before it is cut to 32 bits), or all ones
   FUNC: 56, ARGUMENT: 60, // 32 bits: what to call next, where there are no tail calls
+  DATUM: 64, // what translated code has read from a device
 } as const;
-export const WORD_BYTES = 64;
+export const WORD_BYTES = 128;
 
 /** Nothing has happened; a call into TypeScript has parked a Fault or VmExit; a walk has found a page fault, which nobody knows yet. */
 export const STATUS = { NONE: 0, PARKED: 1, PAGE_FAULT: 2 } as const;

@@ -199,13 +199,18 @@ for (const bytes of [1, 2, 4] as const) {
   );
 }
 
-define('system.rdtsc', (e) => {
+const unwatchedClock = (e: Emitter): Code => no(has(e.field32(OFFSET.WATCH), WATCH.CLOCK));
+const readClock = (e: Emitter, more: () => Code = () => []): Code => {
   const tsc = e.local('i64');
   const forbidden = i32.and(has(e.field32(OFFSET.CR4), CR4.TSD), yes(e.field32(OFFSET.CPL)));
-  return when(no(i32.or(forbidden, has(e.field32(OFFSET.WATCH), WATCH.HYPERVISOR))), [
+  return when(i32.and(no(forbidden), unwatchedClock(e)), [
     set(tsc, i64.add(e.field(OFFSET.ICOUNT), e.field(OFFSET.TSC_OFFSET))),
     e.setSlot(SLOT.RAX, 4, get(tsc)),
     e.setSlot(SLOT.RDX, 4, i64.shr_u(get(tsc), n64(32))),
+    more(),
     e.dispatch,
   ]);
-});
+};
+define('system.rdtsc', (e) => readClock(e));
+define('system.rdtscp', (e) => readClock(e, () => e.setSlot(SLOT.RCX, 4, e.field(OFFSET.TSC_AUX))));
+define('system.pause', (e) => when(unwatchedClock(e), e.dispatch));

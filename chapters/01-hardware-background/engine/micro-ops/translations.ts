@@ -22,6 +22,8 @@ const haveBanks = (e: Emitter): Code => {
   return i32.and(i32.ne(e.field32(OFFSET.BANK_SUPERVISOR), empty), i32.ne(e.field32(OFFSET.BANK_USER), empty));
 };
 const BANKS = [OFFSET.BANK_SUPERVISOR, OFFSET.BANK_USER] as const;
+const KEEP = 1n << 63n;
+const PCID = 0xfff;
 const forgotten = (e: Emitter): Code => [e.setWord(WORD.FETCH_PAGE, n64(-1)), e.dispatch];
 
 // ## One page
@@ -111,17 +113,25 @@ defineFunction('forgetBank', ['i32', 'i32'], [], (s, ...params) => {
   ];
 });
 
-/** MOV to CR3, from a register of `bytes`. PAE's loads four registers more, and PCIDs are unusual. */
+// @clause x86.pcid.load
+/** MOV to CR3, from a register of `bytes`. PAE's loads four registers more, and is unusual. */
 for (const bytes of [4, 8] as const) {
   define(`system.setCr3.${bytes}`, (e) => {
     const value = e.local('i64');
+    const tagged = has(e.field32(OFFSET.CR4), CR4.PCIDE);
+    const [kept, wanted] = [e.local('i32'), e.local('i32')];
     const long = has(e.field32(OFFSET.EFER), EFER.LMA);
     const pae = i32.and(has(e.field32(OFFSET.CR4), CR4.PAE), has(e.field32(OFFSET.CR0), CR0.PG));
     const fits = i64.eqz(i64.shr_u(get(value), select(n64(PHYSICAL_ADDRESS_BITS), n64(32), long)));
     const logged = BANKS.map((bank) => i32.lt_u(i32.load(e.field32(bank), ACCOUNT.FILLED), n32(TLB.ENTRIES))).reduce((x, y) => i32.and(x, y));
     return [
       set(value, e.getUnsigned('a', bytes)),
-      when(i32.and(unwatched(e), i32.and(fits, i32.and(i32.or(long, no(pae)), no(has(e.field32(OFFSET.CR4), CR4.PCIDE))))), [
+      // With PCIDs, bit 63 says that what is known of the new context may be kept. It is, if it is the present one.
+      set(wanted, i32.and(tagged, i64.lt_s(get(value), n64(0)))),
+      when(get(wanted), set(value, i64.and(get(value), n64(KEEP - 1n)))),
+      set(kept, i32.and(get(wanted), i64.eqz(i64.and(i64.xor(get(value), e.field(OFFSET.CR3)), n64(PCID))))),
+      when(i32.and(unwatched(e), i32.and(fits, i32.or(long, no(pae)))), [
+        when(get(kept), [e.setField(OFFSET.CR3, get(value)), e.dispatch]),
         when(i32.and(haveBanks(e), logged), [
           e.setField(OFFSET.CR3, get(value)),
           BANKS.map((bank) => e.call('forgetBank', e.field32(bank), has(e.field32(OFFSET.CR4), CR4.PGE))),

@@ -242,6 +242,34 @@ describe('INVLPG and MOV to CR3, with and without TypeScript', () => {
     }
   });
 
+  const KEEP = 1n << 63n;
+  it.each([
+    ['another context', 0x12005n, true],
+    ['the same context', 0x10003n, true],
+    ['another context, keeping', 0x12005n | KEEP, true],
+    ['the same context, keeping', 0x10003n | KEEP, false],
+    ['the same context elsewhere, keeping', 0x12003n | KEEP, false],
+  ] as const)('MOV to CR3 with PCIDs: %s', (_name, value, forgets) => {
+    for (const traced of [false, true]) {
+      const { cpu } = machine(traced, [0x0f, 0x22, 0xd8], true);
+      const { state, memory } = cpu;
+      for (const at of [0x10000, 0x12000]) memory.view.setBigUint64(memory.offset(at), 0x13003n, true);
+      memory.view.setBigUint64(memory.offset(0x13000), 0x83n, true); // a page of 1 GiB
+      state.set64(OFFSET.EFER, BigInt(EFER.LMA | EFER.LME));
+      state.set64(OFFSET.CR4, BigInt(CR4.PAE | CR4.PGE | CR4.PCIDE));
+      state.set64(OFFSET.CR3, 0x10003n);
+      state.setSegment(1, 8, 0, 0, 0xffffffff, 0xa09b);
+      state.setSlot(SLOT.RAX, value);
+      cpu.modeChanged();
+      cpu.mmu.flush('test');
+      cpu.mmu.translate(0x5000n, 1, ACCESS.READ, false);
+      cpu.run(1);
+      expect(state.slot32(SLOT.RIP)).toBe(0x1003);
+      expect(state.get64(OFFSET.CR3)).toBe(value & ~KEEP);
+      expect(cpu.mmu.tlb.lookup(0, 0x5000, 0, TLB.READ_TAG) < 0).toBe(forgets);
+    }
+  });
+
   it.each([0, 2, 3, 4])('MOV from CR%i', (n) => {
     const outcome = (traced: boolean): bigint => {
       const { cpu } = machine(traced, [0x0f, 0x20, 0xc0 | (n << 3)], true);

@@ -121,7 +121,7 @@ export const noteLarge = (bank: Local, linear: Local, shift: Local, unit: Local)
 defineFunction('walk', ['i64', 'i32', 'i32'], ['i32'], (s, ...params) => {
   const [linear, bytes, access] = params as [Local, Local, Local];
   const names = ['words', 'bank', 'entry', 'user', 'write', 'cr4', 'shift', 'bits', 'wide8', 'at', 'lo', 'hi', 'rights', 'noExecute'] as const;
-  const more = ['reserved', 'leaf', 'missing', 'readable', 'writable', 'executable', 'info', 'stage', 'allowed', 'scratch'] as const;
+  const more = ['reserved', 'leaf', 'missing', 'readable', 'writable', 'executable', 'info', 'stage', 'allowed', 'scratch', 'device'] as const;
   const l = Object.fromEntries([...names, ...more].map((name) => [name, s.local('i32')])) as Record<(typeof names | typeof more)[number], Local>;
   const [page, table, address] = [s.local('i64'), s.local('i64'), s.local('i64')];
   const [again, found, translated] = [new Label(), new Label(), new Label()];
@@ -143,6 +143,7 @@ defineFunction('walk', ['i64', 'i32', 'i32'], ['i32'], (s, ...params) => {
       set(address, s.call('secondStage', get(l.words), get(address), kind)),
       when(i64.lt_s(get(address), n64(0)), decline),
     ]);
+  const foundDevice = (hpa: Code): Code => [i64.store(get(l.words), hpa, ORDINARY.DEVICE), ret(n32(WALKED.DEVICE))];
   const marked = (hpa: Code): Code => i32.load8_u(i32.add(i32.load(get(l.words), ORDINARY.CODE_PAGES), i32.wrap_i64(i64.shr_u(hpa, n64(12)))));
   const efer = s.field32(OFFSET.EFER);
   const cr3 = i64.and(s.field(OFFSET.CR3), n64(TABLE_MASK));
@@ -171,6 +172,14 @@ defineFunction('walk', ['i64', 'i32', 'i32'], ['i32'], (s, ...params) => {
     when(no(get(l.words)), decline),
     when(i32.eq(get(l.bank), i32.load(get(l.words), ORDINARY.EMPTY_BANK)), decline),
     when(i32.gt_u(i32.add(i32.and(i32.wrap_i64(get(linear)), n32(0xfff)), get(bytes)), n32(4096)), decline),
+    // A device that a walk has found before.
+    when(i32.ne(get(access), n32(ACCESS.FETCH)), [
+      set(table, select(i64.load(get(l.entry), TLB.WRITE_TAG), i64.load(get(l.entry), TLB.READ_TAG), get(l.write))),
+      when(i64.eq(get(table), i64.or(get(page), n64(TLB.DEVICE))), [
+        set(address, i64.shl(wide(i32.load(get(l.entry), TLB.ADDEND)), n64(12))),
+        foundDevice(i64.or(get(address), i64.and(get(linear), n64(0xfff)))),
+      ]),
+    ]),
     set(address, wide(s.field32(OFFSET.CANONICAL_SHIFT))),
     when(i64.ne(i64.shr_s(i64.shl(get(linear), get(address)), get(address)), get(linear)), decline),
     set(l.user, i32.eq(s.field32(OFFSET.CPL), n32(3))),
@@ -273,23 +282,26 @@ defineFunction('walk', ['i64', 'i32', 'i32'], ['i32'], (s, ...params) => {
       ),
       set(l.allowed, i32.load(get(l.words), ORDINARY.ALLOWED)),
     ]),
-    when(i64.ge_u(get(address), i64.load(get(l.words), ORDINARY.RAM_BYTES)), [
-      when(i32.eq(get(access), n32(ACCESS.FETCH)), decline),
-      i64.store(get(l.words), get(address), ORDINARY.DEVICE),
-      ret(n32(WALKED.DEVICE)),
-    ]),
-    set(l.scratch, marked(get(address))),
+    set(l.device, i64.ge_u(get(address), i64.load(get(l.words), ORDINARY.RAM_BYTES))),
+    when(i32.and(get(l.device), i32.eq(get(access), n32(ACCESS.FETCH))), decline),
+    set(l.scratch, n32(0)),
+    when(no(get(l.device)), set(l.scratch, marked(get(address)))),
     when(i32.and(yes(get(l.write)), yes(get(l.scratch))), decline),
     // Remember it.
     set(l.readable, i32.and(get(l.readable), has(get(l.allowed), S.R))),
     set(l.writable, i32.and(get(l.writable), i32.eq(i32.and(get(l.allowed), n32(S.W | DIRTY)), n32(S.W | DIRTY)))),
     set(l.executable, i32.and(get(l.executable), has(get(l.allowed), S.X))),
-    set(l.info, i32.or(get(l.info), select(n32(INFO.MAY_WRITE), n32(0), get(l.writable)))),
+    when(get(l.device), [set(page, i64.or(get(page), n64(TLB.DEVICE))), set(l.executable, n32(0))]),
+    set(l.info, i32.or(get(l.info), select(n32(INFO.MAY_WRITE), n32(0), i32.and(get(l.writable), no(get(l.device)))))),
     i64.store(get(l.entry), select(get(page), NOWHERE, get(l.readable)), TLB.READ_TAG),
     i64.store(get(l.entry), select(get(page), NOWHERE, i32.and(get(l.writable), no(get(l.scratch)))), TLB.WRITE_TAG),
     i64.store(get(l.entry), select(get(page), NOWHERE, get(l.executable)), TLB.EXEC_TAG),
     set(l.at, i32.add(i32.wrap_i64(get(address)), i32.load(get(l.words), ORDINARY.RAM_OFFSET))),
-    i32.store(get(l.entry), i32.sub(get(l.at), i32.wrap_i64(get(linear))), TLB.ADDEND),
+    i32.store(
+      get(l.entry),
+      select(i32.wrap_i64(i64.shr_u(get(address), n64(12))), i32.sub(get(l.at), i32.wrap_i64(get(linear))), get(l.device)),
+      TLB.ADDEND,
+    ),
     i32.store(get(l.entry), get(l.info), TLB.INFO),
     set(l.lo, i32.load(get(l.bank), ACCOUNT.FILLED)),
     when(
@@ -302,6 +314,7 @@ defineFunction('walk', ['i64', 'i32', 'i32'], ['i32'], (s, ...params) => {
     ),
     i32.store(get(l.bank), i32.add(get(l.lo), n32(1)), ACCOUNT.FILLED),
     when(i32.gt_u(get(l.shift), n32(12)), noteLarge(l.bank, linear, l.shift, l.hi)),
+    when(get(l.device), foundDevice(get(address))),
     get(l.at),
   ];
 });

@@ -13,6 +13,7 @@ import { FLAG_RULES } from '../micro-ops/vocabulary.ts';
 import type { Emitter, Helpers, Operand } from '../micro-ops.ts';
 import { LIBRARY } from '../micro-ops.ts';
 import {
+  block,
   br,
   type Code,
   call,
@@ -29,6 +30,7 @@ import {
   when,
 } from '../wasm-assembler.ts';
 import { v128 } from '../wasm-vectors.ts';
+import { DeviceWords } from './device-words.ts';
 import {
   CC_CARRY,
   CC_OVERFLOW,
@@ -66,6 +68,9 @@ interface RegionContext {
   /** Declares an imported function, once. */
   import(name: string, params: readonly ValueType[], results: readonly ValueType[]): Func;
 }
+
+/** The value of a store, and where to go when a device has taken it. */
+type Given = { readonly value: Local; readonly done: Label };
 
 const GPR_END = 8 * SLOT.RIP;
 const TEMPORARIES = 8 * SLOT.T0;
@@ -112,6 +117,7 @@ export class TranslatedOperands implements Emitter, Foresight {
   #prefix: Code[] = [];
   #step: Step | null = null;
   #done = 0;
+  readonly #devices = new DeviceWords();
   #micro: Micro | null = null;
   #inMemory = false;
   /** A condition computed by an instruction that transfers control at its end. */
@@ -143,13 +149,14 @@ export class TranslatedOperands implements Emitter, Foresight {
     this.#done = done;
     this.#inMemory = inMemory;
     this.#fresh.clear();
+    this.#devices.begin();
   }
   /** The code of one micro-operation. */
   micro(micro: Micro, meaning: (e: Emitter) => Code): Code {
     for (const type of Object.keys(this.#used) as ValueType[]) this.#used[type] = 0;
     this.#micro = micro;
     this.#prefix = [];
-    const code = meaning(this);
+    const code = this.#devices.micro(() => meaning(this));
     return this.#prefix.length > 0 ? [...this.#prefix, code] : code;
   }
   /** Adds the instructions of a block to the time. */
@@ -174,6 +181,7 @@ export class TranslatedOperands implements Emitter, Foresight {
   /** Leaves before the present instruction, of which nothing has been done: the interpreter is to execute it. */
   get giveUp(): Code {
     const { rip } = this.#step as Step;
+    this.#devices.wayOut();
     return [
       this.settleKind(),
       this.#done > 0 ? this.advance(this.#done) : [],
@@ -508,11 +516,11 @@ export class TranslatedOperands implements Emitter, Foresight {
   // ## Guest memory
   //
   // The TLB bank is a constant, because code translated for one privilege level is not used by another. On a miss TypeScript is asked. It gives a buffer
-  // offset, or nothing; then the instruction is left to the interpreter, from its beginning. That covers every difficult case at once: faults, devices,
+  // offset, or nothing; then the instruction is left to the interpreter, from its beginning. That covers every difficult case at once: faults, most devices,
   // accesses across pages, and stores to pages that hold code, after which this very region may no longer be what memory says.
 
   /** Code that leaves the buffer offset of an access in a variable, and that variable. */
-  #find(bytes: number, linearCode: Code, tag: number, access: number, stack: Code): { code: Code; at: Local } {
+  #find(bytes: number, linearCode: Code, tag: number, access: number, stack: Code, given: Given | null = null): { code: Code; at: Local } {
     const { bank } = this.#context;
     const at = this.local('i32');
     const entry = this.local('i32');
@@ -526,7 +534,7 @@ export class TranslatedOperands implements Emitter, Foresight {
       : i64.and(i64.add(here, i64.const(BigInt(bytes - 1))), i64.const(-4096n));
     const index = this.#narrow ? i32.shr_u(here, i32.const(shift)) : i32.wrap_i64(i64.shr_u(here, i64.const(BigInt(shift))));
     const info = bytes | (access << 8) | (Number((constantOf(stack) ?? 0n) !== 0n) << 16);
-    const miss = this.#context.import('miss', ['i64', 'i32', 'f64'], ['i32']);
+    const word = this.#devices.word(info, bytes, access);
     const now: Code = [i64.add(get(this.count), i64.const(BigInt(this.#done + 1))), 0xb9]; // as a JavaScript number
     return {
       at,
@@ -534,17 +542,29 @@ export class TranslatedOperands implements Emitter, Foresight {
         set(linear, this.#narrow ? i32.wrap_i64(linearCode) : linearCode),
         set(entry, i32.and(index, mask)),
         set(at, i32.add(this.#narrow ? here : i32.wrap_i64(here), i32.load(get(entry), bank + TLB_ENTRY.ADDEND))),
-        when(i64.ne(page, i64.load(get(entry), bank + tag)), [set(at, call(miss, whole, i32.const(info), now)), when(i32.eqz(get(at)), this.giveUp)]),
+        when(i64.ne(page, i64.load(get(entry), bank + tag)), this.#miss(at, [whole, word, now], given)),
       ],
     };
   }
+  #miss(at: Local, args: readonly Code[], given: Given | null): Code {
+    if (!given) {
+      const miss = this.#context.import('miss', ['i64', 'i32', 'f64'], ['i32']);
+      return [set(at, call(miss, ...args)), when(i32.eqz(get(at)), this.giveUp)];
+    }
+    const miss = this.#context.import('storeMiss', ['i64', 'i32', 'f64', 'i32'], ['i32']);
+    const notInRam = [when(i32.eqz(get(at)), this.giveUp), br(given.done)];
+    return [set(at, call(miss, ...args, get(given.value))), when(i32.le_u(get(at), i32.const(1)), notInRam)];
+  }
+
   load(bytes: number, linearCode: Code, stack: Code, access = 0): Code {
     const { code, at } = this.#find(bytes, linearCode, access === 0 ? TLB_ENTRY.READ : TLB_ENTRY.WRITE, access, stack);
     return bytes === 8 ? [code, i64.load(get(at))] : i64.extend_i32_u([code, loadNarrow[bytes as 1 | 2 | 4](get(at))]);
   }
   store(bytes: number, linearCode: Code, value: Code, stack: Code): Code {
-    const { code, at } = this.#find(bytes, linearCode, TLB_ENTRY.WRITE, 1, stack);
-    return [code, bytes === 8 ? i64.store(get(at), value) : storeNarrow[bytes as 1 | 2 | 4](get(at), i32.wrap_i64(value))];
+    const given = bytes < 8 ? { value: this.local('i32'), done: new Label() } : null;
+    const { code, at } = this.#find(bytes, linearCode, TLB_ENTRY.WRITE, 1, stack, given);
+    if (!given) return [code, i64.store(get(at), value)];
+    return [set(given.value, i32.wrap_i64(value)), block(given.done, [code, storeNarrow[bytes as 1 | 2 | 4](get(at), get(given.value))])];
   }
   loadVector(linearCode: Code, stack: Code): Code {
     const { code, at } = this.#find(16, linearCode, TLB_ENTRY.READ, 0, stack);
