@@ -62,7 +62,7 @@
 //
 // Exits tell another story than instructions. Of all accesses to devices on `q35`, {{consoleOf('q35').percent}} % are to the serial port.
 // {{thousands(consoleOf('q35').bytes)}} thousand characters are all that the boot has said of itself, and each takes
-// {{tenths(consoleOf('q35').each)}} accesses: one for the character, the others to ask whether there is room for it. A real port is slow, and the
+// {{tenths(consoleOf('q35').each)}} accesses: one for the character, and the rest to ask whether there is room for it. A real port is slow, and the
 // question has to be asked; here there is always room. Whoever wonders why Linux boots faster with `quiet` on its command line finds the reason in
 // this row.
 //
@@ -112,7 +112,7 @@
 // often in a row (*pause-loop exiting*), and offers it to leave the flush to the host if the receiver does not run at that moment
 // (`KVM_FEATURE_PV_TLB_FLUSH`): who does not run can be flushed before its next turn, without having been woken.
 //
-// On this machine nobody would have to. There is one modelled processor under all of them, and its TLB has no tags: a turn that is another's begins with an
+// On this machine the flush could even be left out. There is one modelled processor under all of them, and its TLB has no tags: a turn that is another's begins with an
 // empty one. A kernel that forgot a shootdown would get away with it here more often than it deserves.
 //
 // ## Somebody to talk to

@@ -2,8 +2,8 @@ import { figure, type Ink, rect, text } from '../../01-hardware-background/figur
 import { PHASES, type Phase } from '../boots/record.ts';
 import { BOARDS, bootOf, instructionsOf, millions } from './index.ts';
 
-const [LEFT, WIDTH, BAR, ROW, TOP] = [90, 560, 22, 52, 34];
-const INKS: Readonly<Record<Phase, Ink>> = { unpacking: 'ink-3', 'early kernel': 'kernel', drivers: 'accent', 'user space': 'guest' };
+const [LEFT, WIDTH, BAR, ROW, TOP] = [90, 560, 22, 64, 34];
+const INKS: Readonly<Record<Phase, Ink>> = { unpacking: 'ink-3', 'early kernel': 'kernel', drivers: 'accent', 'user space': 'user' };
 /** A part narrower than this has no room for its number. */
 const ROOM = 40;
 
@@ -26,8 +26,7 @@ export function render(): string {
       body.push(rect(x, y, width, BAR, { fill: INKS[phase], stroke: INKS[phase] }));
       if (width > ROOM) {
         body.push(text(x, y + BAR + 14, `${millions(instructions)} million`, { size: 11, ink: 'ink-2' }));
-        if (width > 2 * ROOM)
-          body.push(text(x + width - 4, y + BAR + 14, `${exits.toLocaleString('en')} exits`, { size: 11, ink: 'ink-3', anchor: 'end' }));
+        body.push(text(x, y + BAR + 28, `${exits.toLocaleString('en')} exits`, { size: 11, ink: 'ink-3' }));
       }
       x += width;
     }
