@@ -191,6 +191,7 @@ export const PAYLOADS: readonly Payload[] = [
   payload({ name: 'vex-v86', title: 'VEX by mode', chapter: CHAPTER_1, room: 32, source: 'src/vex-v86.S' }),
   payload({ name: 'mtrr', title: 'Memory types by range', chapter: CHAPTER_1, room: 32, source: 'src/mtrr.S' }),
   payload({ name: 'pcid', title: 'Process-context identifiers', chapter: CHAPTER_1, room: 64, source: 'src/pcid.S' }),
+  payload({ name: 'la57', title: 'Five levels of tables', chapter: CHAPTER_1, room: 64, source: 'src/la57.S' }),
   payload({ name: 'task-switch', title: 'Tasks in hardware', chapter: CHAPTER_1, room: 32, source: 'src/task-switch.S' }),
   ...widths([32, 64], { name: 'call-gates', title: 'Calls to more privilege', chapter: CHAPTER_1, source: 'src/call-gates.S' }),
   payload({ name: 'v86-monitor', title: 'Virtual-8086 mode, in detail', chapter: CHAPTER_1, room: 32, source: 'src/v86-monitor.S' }),

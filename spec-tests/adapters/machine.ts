@@ -69,6 +69,8 @@ type Runner = Board<Chassis> & {
 export interface KernelSize {
   readonly memoryMiB: number;
   readonly cpus: number;
+  /** What the guest needs of its processor. */
+  readonly needs?: readonly string[];
 }
 
 const SCRIPT_SIZE: KernelSize = { memoryMiB: 16, cpus: 1 };
@@ -133,7 +135,7 @@ export class MachineAdapter implements Adapter {
     const { executed, makeKernel, traced = true } = this.#options;
     const trace = executed && traced ? new TraceDigest() : null;
     const memoryMiB = door === null ? Math.max(guest.memoryMiB, FIRMWARE_MIB) : guest.memoryMiB;
-    const kernel = makeKernel(trace, { memoryMiB, cpus: guest.vcpus });
+    const kernel = makeKernel(trace, { memoryMiB, cpus: guest.vcpus, ...(guest.needs && { needs: guest.needs }) });
     const machine = await this.#build({ ...guest, memoryMiB }, kernel, door === null ? image : null, trace);
     try {
       if (door) machine.load(image, { door, ...(machine.platform instanceof Mainboard && machine.platform.handover) });

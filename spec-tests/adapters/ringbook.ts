@@ -35,10 +35,11 @@ const KERNEL = [
   ...['kvm-irqfd', 'kvm-irqfd-resample', 'kvm-ioeventfd', 'kvm-pit', 'kvm-clock', 'x2apic', 'tsc-deadline'],
 ];
 
-// Which parts of the instruction set the processor has, its CPUID says, as to any guest.
+// Which parts of the instruction set the processor has, its CPUID says, as to any guest. One part is there only for who asks: a guest that finds five levels of
+// tables might use them, and each walk would be longer.
 
 function instructions(memory: MemoryMethod): ReturnType<typeof cpuFeatures> {
-  const kvm = Kvm.open(machineKernel({ memoryMiB: 1, cpus: 1, memory }));
+  const kvm = Kvm.open(machineKernel({ memoryMiB: 1, cpus: 1, memory }, { linearAddressBits: memory === 'ept' ? 57 : 48 }));
   const leaves = kvm.getSupportedCpuid();
   kvm.close();
   return cpuFeatures((leaf, register) => leaves.find((entry) => entry.function === leaf)?.[register]);
@@ -86,7 +87,8 @@ export class RingbookAdapter extends MachineAdapter {
       traced,
       boardName,
       executed: (kernel) => executed(kernel as RunnableKernel),
-      makeKernel: (trace, size) => machineKernel({ ...size, memory, translate }, { trace, heat }),
+      makeKernel: (trace, { needs, ...size }) =>
+        machineKernel({ ...size, memory, translate }, { trace, heat, ...(needs?.includes('la57') && { linearAddressBits: 57 }) }),
       makeMachine: (options) => new Machine(options),
       probe: () => {
         const { capabilities, missing } = instructions(memory);

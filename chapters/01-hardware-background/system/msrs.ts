@@ -154,7 +154,7 @@ const MSRS: ReadonlyMap<number, Msr> = new Map<number, Msr>([
 export function readMsr(cpu: Cpu, index: number): bigint {
   const msr = MSRS.get(index);
   if (msr) return msr.read(cpu);
-  const vmx = cpu.vmx ? readVmxMsr(index) : null;
+  const vmx = cpu.vmx ? readVmxMsr(index, cpu.linearAddressBits) : null;
   if (vmx === null) throw generalProtection();
   return vmx;
 }

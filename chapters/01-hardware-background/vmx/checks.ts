@@ -14,6 +14,7 @@
 // Each check below is one function with one clause; the trace names the clause that failed. Real hardware does not, and a page of vmx.c,
 // `dump_vmcs()`, exists because of it.
 
+import { canonicalHigh } from '../mmu/paging.ts';
 import { AR, CR0, CR4, EFER, FLAG } from '../state.ts';
 import {
   acceptable,
@@ -23,7 +24,7 @@ import {
   CR0_FIXED1,
   CR3_TARGETS,
   CR4_FIXED0,
-  CR4_FIXED1,
+  cr4Fixed1,
   DEBUGCTL_BTF,
   DEBUGCTL_SUPPORTED,
   EFER_SUPPORTED,
@@ -41,6 +42,7 @@ import { AT, type FieldName, REVISION_ID, type Vmcs } from './vmcs.ts';
 /** What a check may need beside the VMCS. */
 export interface EntryContext {
   readonly physicalAddressBits: number;
+  readonly linearAddressBits: number;
   /** EFER.LMA at the time of VM entry: the hypervisor is a 64-bit one. */
   readonly hostIsLong: boolean;
   /** A 32-bit word of physical memory; all ones where there is none. */
@@ -69,11 +71,8 @@ const longHost = (v: Vmcs): boolean => (exitControls(v) & EXIT.mask.HOST_ADDR_SP
 
 const misaligned = (v: Vmcs, at: number, mask: number): boolean => (v.read32(at) & mask) !== 0;
 const tooWide = (v: Vmcs, c: EntryContext, at: number): boolean => v.readNumber(at) >= 2 ** c.physicalAddressBits;
-/** Bits 63:47 of the cell are all equal: the address is canonical for 48 bits. */
-const canonical = (v: Vmcs, at: number): boolean => {
-  const top = (v.high32(at) | 0) >> 15;
-  return top === 0 || top === -1;
-};
+/** The address in the cell is canonical for the linear-address bits that the processor has, whatever CR4.LA57 of guest or host says. */
+const canonical = (v: Vmcs, c: EntryContext, at: number): boolean => canonicalHigh(v.high32(at), 64 - c.linearAddressBits);
 const badPage = (v: Vmcs, c: EntryContext, at: number): boolean => misaligned(v, at, 0xfff) || tooWide(v, c, at);
 const badMsrArea = (v: Vmcs, c: EntryContext, count: number, at: number): boolean => {
   const entries = v.read32(count);
@@ -227,13 +226,16 @@ export const HOST_CHECKS: readonly Check[] = [
   // @clause vmx.entry.host-cr0
   { clause: 'vmx.entry.host-cr0', violated: (v) => fixedViolated(v.read32(AT.HOST_CR0), CR0_FIXED0, CR0_FIXED1) || v.high32(AT.HOST_CR0) !== 0 },
   // @clause vmx.entry.host-cr4
-  { clause: 'vmx.entry.host-cr4', violated: (v) => fixedViolated(v.read32(AT.HOST_CR4), CR4_FIXED0, CR4_FIXED1) || v.high32(AT.HOST_CR4) !== 0 },
+  {
+    clause: 'vmx.entry.host-cr4',
+    violated: (v, c) => fixedViolated(v.read32(AT.HOST_CR4), CR4_FIXED0, cr4Fixed1(c.linearAddressBits)) || v.high32(AT.HOST_CR4) !== 0,
+  },
   // @clause vmx.entry.host-cr3
   { clause: 'vmx.entry.host-cr3', violated: (v, c) => tooWide(v, c, AT.HOST_CR3) },
   // @clause vmx.entry.host-sysenter
   {
     clause: 'vmx.entry.host-sysenter',
-    violated: (v) => !canonical(v, AT.HOST_IA32_SYSENTER_ESP) || !canonical(v, AT.HOST_IA32_SYSENTER_EIP),
+    violated: (v, c) => !canonical(v, c, AT.HOST_IA32_SYSENTER_ESP) || !canonical(v, c, AT.HOST_IA32_SYSENTER_EIP),
   },
   // @clause vmx.entry.host-pat
   { clause: 'vmx.entry.host-pat', violated: (v) => (exitControls(v) & EXIT.mask.LOAD_IA32_PAT) !== 0 && badPat(v, AT.HOST_IA32_PAT) },
@@ -256,7 +258,7 @@ export const HOST_CHECKS: readonly Check[] = [
   // @clause vmx.entry.host-ss-null
   { clause: 'vmx.entry.host-ss-null', violated: (v) => !longHost(v) && selector(v, AT.HOST_SS_SELECTOR) === 0 },
   // @clause vmx.entry.host-bases
-  { clause: 'vmx.entry.host-bases', violated: (v) => HOST_BASES.some((at) => !canonical(v, at)) },
+  { clause: 'vmx.entry.host-bases', violated: (v, c) => HOST_BASES.some((at) => !canonical(v, c, at)) },
   // @clause vmx.entry.host-address-space
   {
     clause: 'vmx.entry.host-address-space',
@@ -265,7 +267,7 @@ export const HOST_CHECKS: readonly Check[] = [
   // @clause vmx.entry.host-32bit
   { clause: 'vmx.entry.host-32bit', violated: (v) => !longHost(v) && (v.high32(AT.HOST_RIP) !== 0 || (v.read32(AT.HOST_CR4) & CR4.PCIDE) !== 0) },
   // @clause vmx.entry.host-64bit
-  { clause: 'vmx.entry.host-64bit', violated: (v) => longHost(v) && ((v.read32(AT.HOST_CR4) & CR4.PAE) === 0 || !canonical(v, AT.HOST_RIP)) },
+  { clause: 'vmx.entry.host-64bit', violated: (v, c) => longHost(v) && ((v.read32(AT.HOST_CR4) & CR4.PAE) === 0 || !canonical(v, c, AT.HOST_RIP)) },
 ];
 
 // ## The guest state
@@ -331,7 +333,10 @@ const REGISTER_CHECKS: readonly Check[] = [
   // @clause vmx.entry.guest-paging-without-protection
   { clause: 'vmx.entry.guest-paging-without-protection', violated: (v) => (guestCr0(v) & CR0.PG) !== 0 && (guestCr0(v) & CR0.PE) === 0 },
   // @clause vmx.entry.guest-cr4
-  { clause: 'vmx.entry.guest-cr4', violated: (v) => fixedViolated(v.read32(AT.GUEST_CR4), CR4_FIXED0, CR4_FIXED1) || v.high32(AT.GUEST_CR4) !== 0 },
+  {
+    clause: 'vmx.entry.guest-cr4',
+    violated: (v, c) => fixedViolated(v.read32(AT.GUEST_CR4), CR4_FIXED0, cr4Fixed1(c.linearAddressBits)) || v.high32(AT.GUEST_CR4) !== 0,
+  },
   // @clause vmx.entry.guest-pcide
   { clause: 'vmx.entry.guest-pcide', violated: (v) => !longGuest(v) && (v.read32(AT.GUEST_CR4) & CR4.PCIDE) !== 0 },
   // @clause vmx.entry.guest-debugctl
@@ -349,7 +354,7 @@ const REGISTER_CHECKS: readonly Check[] = [
   // @clause vmx.entry.guest-dr7
   { clause: 'vmx.entry.guest-dr7', violated: (v) => loadsDebug(v) && v.high32(AT.GUEST_DR7) !== 0 },
   // @clause vmx.entry.guest-sysenter
-  { clause: 'vmx.entry.guest-sysenter', violated: (v) => !canonical(v, AT.GUEST_SYSENTER_ESP) || !canonical(v, AT.GUEST_SYSENTER_EIP) },
+  { clause: 'vmx.entry.guest-sysenter', violated: (v, c) => !canonical(v, c, AT.GUEST_SYSENTER_ESP) || !canonical(v, c, AT.GUEST_SYSENTER_EIP) },
   // @clause vmx.entry.guest-pat
   { clause: 'vmx.entry.guest-pat', violated: (v) => (entryControls(v) & ENTRY.mask.LOAD_IA32_PAT) !== 0 && badPat(v, AT.GUEST_IA32_PAT) },
   // @clause vmx.entry.guest-efer
@@ -384,8 +389,8 @@ const SEGMENT_CHECKS: readonly Check[] = [
   // @clause vmx.entry.seg-base-canonical
   {
     clause: 'vmx.entry.seg-base-canonical',
-    violated: (v) =>
-      !canonical(v, TR.base) || !canonical(v, AT.GUEST_FS_BASE) || !canonical(v, AT.GUEST_GS_BASE) || (usable(v, LDTR) && !canonical(v, LDTR.base)),
+    violated: (v, c) =>
+      [TR.base, AT.GUEST_FS_BASE, AT.GUEST_GS_BASE].some((at) => !canonical(v, c, at)) || (usable(v, LDTR) && !canonical(v, c, LDTR.base)),
   },
   // @clause vmx.entry.seg-base-32bit
   {
@@ -458,7 +463,7 @@ const SEGMENT_CHECKS: readonly Check[] = [
       usable(v, LDTR) && (type(v, LDTR) !== 2 || (rights(v, LDTR) & (AR.S | AR.P | RIGHTS_RESERVED)) !== AR.P || badGranularity(v, LDTR)),
   },
   // @clause vmx.entry.table-base-canonical
-  { clause: 'vmx.entry.table-base-canonical', violated: (v) => !canonical(v, AT.GUEST_GDTR_BASE) || !canonical(v, AT.GUEST_IDTR_BASE) },
+  { clause: 'vmx.entry.table-base-canonical', violated: (v, c) => !canonical(v, c, AT.GUEST_GDTR_BASE) || !canonical(v, c, AT.GUEST_IDTR_BASE) },
   // @clause vmx.entry.table-limit
   { clause: 'vmx.entry.table-limit', violated: (v) => v.read32(AT.GUEST_GDTR_LIMIT) >>> 16 !== 0 || v.read32(AT.GUEST_IDTR_LIMIT) >>> 16 !== 0 },
 ];
@@ -487,7 +492,7 @@ const mayInjectWhile = (state: number, { type: eventType, vector }: { type: numb
 
 export const ACTIVITY_CHECKS: readonly Check[] = [
   // @clause vmx.entry.guest-rip
-  { clause: 'vmx.entry.guest-rip', violated: (v) => (in64bitCode(v) ? !canonical(v, AT.GUEST_RIP) : v.high32(AT.GUEST_RIP) !== 0) },
+  { clause: 'vmx.entry.guest-rip', violated: (v, c) => (in64bitCode(v) ? !canonical(v, c, AT.GUEST_RIP) : v.high32(AT.GUEST_RIP) !== 0) },
   // @clause vmx.entry.guest-rflags-reserved
   {
     clause: 'vmx.entry.guest-rflags-reserved',

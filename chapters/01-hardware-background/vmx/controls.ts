@@ -15,6 +15,7 @@
 // would not expect that, so the old MSR still says "must be 1", and a second one, the TRUE variant, tells new software the truth.
 
 import { bit, bitfield } from '../layout.ts';
+import { LINEAR_ADDRESS_BITS } from '../mmu/paging.ts';
 import { CR0, CR4, EFER } from '../state.ts';
 import { FIELD, fieldIndex, REGION_BYTES, REVISION_ID, SUPPORTED_FIELDS } from './vmcs.ts';
 
@@ -189,6 +190,8 @@ export const CR4_FIXED1 = sum(
   CR4.VME, CR4.PVI, CR4.MCE, CR4.PCIDE, CR4.TSD, CR4.DE, CR4.PSE, CR4.PAE, CR4.PGE, CR4.PCE,
   CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.OSXSAVE, CR4.SMEP, CR4.SMAP,
 );
+/** The same for a processor with so many linear-address bits: with 57 of them it also has CR4.LA57. */
+export const cr4Fixed1 = (linearAddressBits: number): number => (linearAddressBits > LINEAR_ADDRESS_BITS ? CR4_FIXED1 | CR4.LA57 : CR4_FIXED1);
 /** Bits of IA32_EFER that are not reserved. */
 export const EFER_SUPPORTED = sum(EFER.SCE, EFER.LME, EFER.LMA, EFER.NXE);
 /** Bits of IA32_DEBUGCTL that are not reserved: LBR and BTF. */
@@ -255,7 +258,8 @@ const CAPABILITY_MSRS = new Map<number, bigint>([
  * RDMSR of a VMX capability register; null when `index` is none. They are read-only: WRMSR to any of them is #GP. So it is for
  * IA32_FEATURE_CONTROL, because the modelled firmware has locked it, with VMX allowed outside SMX.
  */
-export function readVmxMsr(index: number): bigint | null {
+export function readVmxMsr(index: number, linearAddressBits = LINEAR_ADDRESS_BITS): bigint | null {
+  if (index === VMX_MSR.IA32_VMX_CR4_FIXED1) return BigInt(cr4Fixed1(linearAddressBits));
   if (index === VMX_MSR.IA32_FEATURE_CONTROL) return BigInt(FEATURE_CONTROL.LOCKED | FEATURE_CONTROL.VMX_OUTSIDE_SMX);
   return CAPABILITY_MSRS.get(index) ?? null;
 }

@@ -46,6 +46,8 @@ export interface VmxProcessor {
   readonly pdptes: BigUint64Array;
   /** Number of physical-address bits that CPUID reports. */
   readonly physicalAddressBits: number;
+  /** Number of linear-address bits that CPUID reports, whether they are in use or not. */
+  readonly linearAddressBits: number;
   /** The register file was replaced behind the processor's back: recompute what is derived from segments, control registers, EFER and DR7. */
   debugChanged(): void;
   /** Every cached translation and everything keyed by linear address is void. */

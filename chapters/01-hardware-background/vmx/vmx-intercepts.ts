@@ -13,7 +13,7 @@ import { type Fault, generalProtection, undefinedOpcode, VECTOR, VmExit } from '
 import type { EptContext, Intercepts, IoAccess } from '../intercepts.ts';
 import { CR0, OFFSET } from '../state.ts';
 import { secondary } from './checks.ts';
-import { CPU_BASED, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, EPTP, PIN, SECONDARY } from './controls.ts';
+import { CPU_BASED, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, cr4Fixed1, EPTP, PIN, SECONDARY } from './controls.ts';
 import { EXIT_REASON, INTR_INFO } from './exit-reasons.ts';
 import { EVENT_TYPE, type VmxProcessor } from './processor.ts';
 import { AT, type Vmcs } from './vmcs.ts';
@@ -255,7 +255,8 @@ export class VmxIntercepts implements Intercepts {
   // A guest may set bits that the mask leaves to it, but not to values that VMX operation forbids.
   #fixedBits(n: 0 | 4, value: bigint): bigint {
     const low = Number(value & 0xffff_ffffn);
-    const [fixed0, fixed1] = n === 4 ? [CR4_FIXED0, CR4_FIXED1] : [this.unrestricted ? CR0_FIXED0 & ~(CR0.PE | CR0.PG) : CR0_FIXED0, CR0_FIXED1];
+    const [fixed0, fixed1] =
+      n === 4 ? [CR4_FIXED0, cr4Fixed1(this.#cpu.linearAddressBits)] : [this.unrestricted ? CR0_FIXED0 & ~(CR0.PE | CR0.PG) : CR0_FIXED0, CR0_FIXED1];
     if ((fixed0 & ~low) !== 0 || (low & ~fixed1) !== 0) throw generalProtection();
     return value;
   }

@@ -25,6 +25,7 @@ class BareProcessor implements VmxProcessor {
   intercepts: Intercepts | null = null;
   readonly pdptes = new BigUint64Array(4);
   readonly physicalAddressBits = 39;
+  readonly linearAddressBits = 48;
   delivering: DeliveredEvent | null = null;
   readonly msrs = new Map<number, bigint>();
   flushes = 0;

@@ -26,7 +26,7 @@ import {
   HOST_CHECKS,
   INJECTION_CHECKS,
 } from './checks.ts';
-import { CPU_BASED, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, CR4_FIXED1, EPTP, EXIT, FEATURE_CONTROL, readVmxMsr, VMX_MSR } from './controls.ts';
+import { CPU_BASED, CR0_FIXED0, CR0_FIXED1, CR4_FIXED0, cr4Fixed1, EPTP, EXIT, FEATURE_CONTROL, readVmxMsr, VMX_MSR } from './controls.ts';
 import { entryFailure, vmExit } from './exit.ts';
 import { ENTRY_FAILURE, EXIT_REASON, INTERRUPTIBILITY, INTR_INFO, instructionErrorName, VM_INSTRUCTION_ERROR } from './exit-reasons.ts';
 import { loadGuestState } from './guest-state.ts';
@@ -123,6 +123,7 @@ export class VmxUnit {
     const { memory } = cpu;
     this.#context = {
       physicalAddressBits: cpu.physicalAddressBits,
+      linearAddressBits: cpu.linearAddressBits,
       hostIsLong: false,
       physical32: (at) => (memory.holds(at, 4) ? memory.view.getUint32(memory.offset(at, 4), true) : NONE_WORD),
       physical8: (at) => (memory.holds(at) ? (memory.u8[memory.offset(at)] as number) : 0xff),
@@ -179,7 +180,7 @@ export class VmxUnit {
     if (this.operating) return;
     // @clause vmx.insn.vmxon-gp
     this.#requireFixed(state.low32(OFFSET.CR0), CR0_FIXED0, CR0_FIXED1);
-    this.#requireFixed(state.low32(OFFSET.CR4), CR4_FIXED0, CR4_FIXED1);
+    this.#requireFixed(state.low32(OFFSET.CR4), CR4_FIXED0, cr4Fixed1(this.cpu.linearAddressBits));
     const enabled = FEATURE_CONTROL.LOCKED | FEATURE_CONTROL.VMX_OUTSIDE_SMX;
     if ((Number(readVmxMsr(VMX_MSR.IA32_FEATURE_CONTROL)) & enabled) !== enabled) throw generalProtection();
   }
@@ -223,7 +224,7 @@ export class VmxUnit {
     if (!this.operating || this.nonRoot) return;
     const low = Number(value & 0xffff_ffffn);
     if (n === 0) this.#requireFixed(low, CR0_FIXED0, CR0_FIXED1);
-    else this.#requireFixed(low, CR4_FIXED0, CR4_FIXED1);
+    else this.#requireFixed(low, CR4_FIXED0, cr4Fixed1(this.cpu.linearAddressBits));
   }
 
   #requireFixed(value: number, fixed0: number, fixed1: number): void {

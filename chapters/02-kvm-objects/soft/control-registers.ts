@@ -23,6 +23,7 @@ const CR4_FEATURES: readonly { bit: number; leaf: number; register: 'ebx' | 'ecx
   { bit: CR4.SMEP, leaf: 7, register: 'ebx', feature: 7 },
   { bit: CR4.SMAP, leaf: 7, register: 'ebx', feature: 20 },
   { bit: CR4.UMIP, leaf: 7, register: 'ecx', feature: 2 },
+  { bit: CR4.LA57, leaf: 7, register: 'ecx', feature: 16 },
 ];
 
 /** Linux: `kvm_is_valid_cr0()`. */
@@ -49,8 +50,9 @@ export function validEfer(value: bigint): boolean {
   return (value & ~EFER_VALID) === 0n;
 }
 
-/** True for a 64-bit address whose upper bits repeat bit 47. */
-export const canonical = (address: bigint): boolean => BigInt.asUintN(64, BigInt.asIntN(48, address)) === address;
+/** True for a 64-bit address whose upper bits repeat the highest one that the processor uses. */
+export const canonical = (address: bigint, { vm }: SoftVcpu): boolean =>
+  BigInt.asUintN(64, BigInt.asIntN(vm.hardware.cpu.linearAddressBits, address)) === address;
 
 export const isPaging = (vcpu: SoftVcpu): boolean => has(vcpu.cr0, CR0.PG);
 export const isLongMode = (vcpu: SoftVcpu): boolean => has(vcpu.efer, EFER.LMA);
@@ -125,7 +127,7 @@ export function setCr4(vcpu: SoftVcpu, value: bigint): boolean {
   const old = vcpu.cr4;
   if (!validCr4(vcpu, value)) return false;
   if (isLongMode(vcpu)) {
-    if (!has(value, CR4.PAE)) return false;
+    if (!has(value, CR4.PAE) || has(value ^ old, CR4.LA57)) return false;
   } else if (isPaging(vcpu) && has(value, CR4.PAE) && (value ^ old) & CR4_PDPTR_BITS && !loadPdptrs(vcpu, vcpu.cr3)) {
     return false;
   }

@@ -54,6 +54,7 @@ const FORMAT = {
   twoLevel: { levels: 2, indexBits: 10n, entryBytes: 4 },
   pae: { levels: 3, indexBits: 9n, entryBytes: 8 },
   fourLevel: { levels: 4, indexBits: 9n, entryBytes: 8 },
+  fiveLevel: { levels: 5, indexBits: 9n, entryBytes: 8 },
 } as const satisfies Record<string, Format>;
 
 /** The paging registers of a vCPU whose VMCS is current. */
@@ -71,7 +72,11 @@ export function pagingOf(vcpu: SoftVcpu): Paging {
 export function walkGuest(vm: SoftVm, paging: Paging, linear: bigint, access: Access | null): Walked {
   if (!has(paging.cr0, CR0.PG)) return { gpa: lowHalf(linear), writable: true, user: true };
   const long = has(paging.efer, EFER.LMA);
-  const format: Format = long ? FORMAT.fourLevel : has(paging.cr4, CR4.PAE) ? FORMAT.pae : FORMAT.twoLevel;
+  const format: Format = long
+    ? FORMAT[has(paging.cr4, CR4.LA57) ? 'fiveLevel' : 'fourLevel']
+    : has(paging.cr4, CR4.PAE)
+      ? FORMAT.pae
+      : FORMAT.twoLevel;
   const nxe = has(paging.efer, EFER.NXE);
   const wide = format.entryBytes === 8;
   const tooHigh = wide ? (((1n << 52n) - 1n) >> BigInt(vm.hardware.cpu.physicalAddressBits)) << BigInt(vm.hardware.cpu.physicalAddressBits) : 0n;
@@ -122,7 +127,7 @@ export function walkGuest(vm: SoftVm, paging: Paging, linear: bigint, access: Ac
 function reservedBits(format: Format, level: number, pse: boolean, nxe: boolean): bigint {
   if (format === FORMAT.twoLevel) return pse ? 1n << 21n : 0n;
   const high = (nxe ? 0n : NX) | (format === FORMAT.pae ? 0x7ffn << 52n : 0n);
-  if (level === 4) return high | PS;
+  if (level >= 4) return high | PS;
   if (!pse) return high;
   return high | (level === 3 ? 0x3fff_e000n : 0x1f_e000n);
 }

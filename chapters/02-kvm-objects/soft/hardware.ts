@@ -71,6 +71,7 @@ interface HardwareOptions {
   readonly heat?: number | undefined;
   readonly trace?: Trace | null;
   readonly traceProcessor?: boolean;
+  readonly linearAddressBits?: 48 | 57;
 }
 
 /** The processor as the kernel drives it: memory and its owners, VMX instructions by name, the host's timer. */
@@ -99,12 +100,13 @@ export class Hardware {
     this.cpu.eventsChanged();
   };
 
-  constructor({ ramBytes, shared = false, translate = true, heat, trace = null, traceProcessor = true }: HardwareOptions) {
+  constructor({ ramBytes, shared = false, translate = true, heat, trace = null, traceProcessor = true, linearAddressBits = 48 }: HardwareOptions) {
     this.trace = trace;
     const marks = Math.ceil((2 * ramBytes) / PAGE_BYTES / PRIVATE_UNIT) * PRIVATE_UNIT; // each processor has a byte for each page of RAM
     this.memory = new PhysicalMemory({ ramBytes, privateBytes: PRIVATE_BYTES + marks, shared });
     this.ram = new RamOwners(this.memory);
-    this.cpu = new Cpu({ memory: this.memory, translate, ...(heat !== undefined && { heat }), ...(trace && traceProcessor && { trace }) });
+    const reported = trace && traceProcessor ? { trace } : {};
+    this.cpu = new Cpu({ memory: this.memory, translate, linearAddressBits, ...(heat !== undefined && { heat }), ...reported });
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.cpu.setInterruptSource({

@@ -32,29 +32,30 @@ export interface MsrRegister {
   set(vcpu: SoftVcpu, value: bigint, host: boolean): boolean;
 }
 
-const always = (): boolean => true;
+type Legal = (value: bigint, vcpu: SoftVcpu) => boolean;
+const always: Legal = () => true;
 
-const inVmcs = (field: number, legal: (value: bigint) => boolean = always): MsrRegister => ({
+const inVmcs = (field: number, legal: Legal = always): MsrRegister => ({
   get: (vcpu) => vcpu.vm.hardware.read(field),
   set(vcpu, value) {
-    if (!legal(value)) return false;
+    if (!legal(value, vcpu)) return false;
     vcpu.vm.hardware.write(field, value);
     return true;
   },
 });
-const inProcessor = (offset: number, legal: (value: bigint) => boolean = always): MsrRegister => ({
+const inProcessor = (offset: number, legal: Legal = always): MsrRegister => ({
   get: (vcpu) => vcpu.vm.hardware.cpu.state.get64(offset),
   set(vcpu, value) {
-    if (!legal(value)) return false;
+    if (!legal(value, vcpu)) return false;
     vcpu.vm.hardware.cpu.state.set64(offset, value);
     return true;
   },
 });
 /** A variable of the kernel's; a guest may write only what `legal` accepts, a VMM likewise. */
-const inKernel = (index: number, initial: bigint, legal: (value: bigint) => boolean = always): MsrRegister => ({
+const inKernel = (index: number, initial: bigint, legal: Legal = always): MsrRegister => ({
   get: (vcpu) => vcpu.msrs.get(index) ?? initial,
   set(vcpu, value) {
-    if (!legal(value)) return false;
+    if (!legal(value, vcpu)) return false;
     vcpu.msrs.set(index, value);
     return true;
   },

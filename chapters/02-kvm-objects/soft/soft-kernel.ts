@@ -48,6 +48,8 @@ export interface SoftKernelOptions {
    * nothing.
    */
   readonly traceProcessor?: boolean;
+  /** 57: the processor has five levels of paging, and the kernel offers them to guests. */
+  readonly linearAddressBits?: 48 | 57;
 }
 
 const DEFAULT_RAM = 64 << 20;
@@ -85,9 +87,9 @@ export class SoftKernel implements Kernel {
   makeMemoryVirtualization: (vm: SoftVm) => MemoryVirtualization = (vm) => new LazyEpt(vm);
   readonly #files = new FileTable();
 
-  constructor({ ramBytes = DEFAULT_RAM, shared = false, translate = true, heat, trace = null, traceProcessor = true }: SoftKernelOptions = {}) {
+  constructor({ trace = null, ...options }: SoftKernelOptions = {}) {
     this.trace = trace;
-    this.hardware = new Hardware({ ramBytes, shared, translate, heat, trace, traceProcessor });
+    this.hardware = new Hardware({ ramBytes: DEFAULT_RAM, ...options, trace });
     this.clock = new VirtualClock(this.hardware);
     this.#installCapabilities();
     this.#installSystemRequests();

@@ -33,6 +33,7 @@ export type MemoryKernelOptions = SoftKernelOptions & LoopOptions & { readonly m
 
 /** The software kernel with chapter 3's loop and this chapter's memory. */
 export function memoryKernel({ memory = 'ept', largest, dirty, ...options }: MemoryKernelOptions = {}): RunnableKernel {
+  if (memory === 'shadow' && options.linearAddressBits === 57) throw new RangeError('shadow tables have four levels');
   const kernel = new RunnableKernel(options);
   installMemoryVirtualization(kernel, { method: memory, ...(largest && { largest }), ...(dirty && { dirty }) });
   return kernel;

@@ -177,7 +177,8 @@ export class ShadowMemory implements MemoryVirtualization {
     if (!shadowed.doubtful && !shadowed.interpreted) return false;
     if (!(vcpu.cr0 & BigInt(CR0.PE))) return true;
     const { hardware } = this.#vm;
-    const context = { physicalAddressBits: hardware.cpu.physicalAddressBits, hostIsLong: true, physical32: () => 0, physical8: () => 0 };
+    const { physicalAddressBits, linearAddressBits } = hardware.cpu;
+    const context = { physicalAddressBits, linearAddressBits, hostIsLong: true, physical32: () => 0, physical8: () => 0 };
     const invalid = firstViolation(SEGMENT_CHECKS, hardware.vmx.vmcs, context) !== null;
     shadowed.doubtful = invalid;
     return invalid;

@@ -38,12 +38,14 @@ interface MachineKernelOptions {
   readonly heat?: number | undefined;
   /** The date when the machine is switched on, in seconds since 1970. */
   readonly startTime?: number | undefined;
+  /** 57: the processor has five levels of paging; not with shadow tables, which have four. */
+  readonly linearAddressBits?: 48 | 57 | undefined;
 }
 
 /** A kernel that can hold the machine. */
 export function machineKernel(
   { memoryMiB, cpus, memory, translate = true }: MachineSize,
-  { trace = null, traceProcessor = true, instructionBound, heat, startTime }: MachineKernelOptions = {},
+  { trace = null, traceProcessor = true, instructionBound, heat, startTime, linearAddressBits }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
   return platformKernel({
@@ -56,5 +58,6 @@ export function machineKernel(
     instructionBound: instructionBound ?? boundFor(cpus),
     accessTicks: ACCESS_TICKS,
     ...(startTime !== undefined && { epochSeconds: startTime }),
+    ...(linearAddressBits !== undefined && { linearAddressBits }),
   });
 }
