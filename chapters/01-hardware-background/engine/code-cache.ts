@@ -373,8 +373,7 @@ export class CodeCache {
           if (!covers(block, place, bytes)) continue;
           if (++known.rewritten > REWRITTEN) notePatch(known, block, place, bytes);
           this.withdraw(block);
-          // A single range: there is no second page, and no loose number.
-          if (block.ranges.length === 2 && block.system < 0) known.overwritten.set(block.key, block);
+          if (block.ranges.length === 2) known.overwritten.set(block.key, block); // it has no second page, and no loose numbers
           any = true;
         }
       }
