@@ -8,6 +8,7 @@
 
 import { VECTOR } from '../faults.ts';
 import { ORDINARY } from '../mmu/ordinary-walk.ts';
+import { assert } from '../physical-memory.ts';
 import { MODE, OFFSET, SLOT, WATCH } from '../state.ts';
 import {
   divide,
@@ -25,7 +26,8 @@ import {
 } from './interpreter-functions.ts';
 import { enterTranslation, findCode, JUMP_ENTRY, LEFT, type Places, TAIL_CALLS } from './jump-cache.ts';
 import { arrive, DELIVERY } from './micro-ops/system.ts';
-import { type Emitter, type Helpers, LIBRARY, MICRO_OPS, type Operand, OUTLINED, STATUS, type StateAccess, WORD } from './micro-ops.ts';
+import { begin } from './micro-ops/transfers.ts';
+import { type Emitter, type Helpers, LIBRARY, MICRO_OPS, microOp, type Operand, OUTLINED, STATUS, type StateAccess, WORD } from './micro-ops.ts';
 import {
   block,
   br,
@@ -398,6 +400,28 @@ function dispatch(e: InterpretedOperands, pc: Local, places: Places, type: numbe
   ];
 }
 
+// ## On to the next instruction
+//
+// Every instruction begins with the same micro-operation, so to go round the loop for it is half of all the rounds. What is often the last of an instruction begins the next
+// one itself, if that begins in the ordinary way: if its record has become `stale`, or a page has to be consulted first, the loop sees to it.
+
+const COMMON = new RegExp(
+  String.raw`^(((mov|add|adc|sub|and|or|xor|cmp|test|imul)\.[148](\.i)?)|((inc|dec|neg|not)\.[148])|((load|store|modify)\.[1248]\.[48])|` +
+    String.raw`(mov[sz]x\..+)|((push|pop)\.[48])|(lea\.[48]\..+)|((shl|shr|sar|rol|ror)\.[48](\.i)?))$`,
+);
+
+function beginNext(e: InterpretedOperands, pc: Local): Code {
+  const wide = microOp('insn.8');
+  assert(microOp('insn.4') === wide + 1, 'the two ordinary ways to begin an instruction are neighbours');
+  const which = e.local('i32');
+  // NEXT_RIP has 64 bits after the first of them, and 32 after the other.
+  const mask = (rip: Code): Code => i64.and(rip, i64.shr_u(i64.const(-1n), i64.extend_i32_u(i32.shl(get(which), i32.const(5)))));
+  return when(i32.lt_u(tee(which, i32.sub(i32.load16_u(get(pc), RECORD.OP), i32.const(wide))), i32.const(2)), [
+    begin(e, mask),
+    e.advance(i32.const(RECORD_BYTES)),
+  ]);
+}
+
 // ## Page faults
 //
 // Programs fault by the million. If the handler can be reached in the ordinary way, there is no need to leave.
@@ -474,7 +498,8 @@ function interpreterModule(pages: number, shared: boolean, places: Places): Uint
       const left = i32.sub(get(status), i32.const(1));
       const outside = (): Code => when(tee(status, call(func as Func, get(pc))), [brIf(aborted, i32.eq(left, i32.const(LEFT.ABORT))), ret(left)]);
       const does = func ? outside() : meaning(e);
-      code = [block(labels[index] as Label, code), does, e.advance(i32.const(RECORD_BYTES)), br(e.next)];
+      const next = e.advance(i32.const(RECORD_BYTES));
+      code = [block(labels[index] as Label, code), does, next, COMMON.test(name) ? beginNext(e, pc) : [], br(e.next)];
     });
     e.begin();
     return [e.reload(), loop(e.next, [block(e.found, [block(aborted, code), deliverPageFault(e)]), dispatch(e, pc, places, type)]), unreachable];
