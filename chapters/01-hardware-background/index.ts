@@ -267,6 +267,7 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/interpreter-functions.ts
 // ::include engine/interpreter.ts
 // ::include engine/jump-cache.ts
+// ::include engine/device-access.ts
 // ::include engine/surroundings.ts
 // ::include engine/block-maker.ts
 // ::include engine/engine.ts
@@ -311,12 +312,13 @@ export function smallestProgram(): SmallestProgram {
 // by one.
 //
 // *What if the code changes?* Then the region is forgotten. It cannot be running at that moment: stores into pages that hold code are made by the
-// interpreter.
+// interpreter. Only a device that it asks may do that behind its back, and then it is left.
 //
 // ::include engine/translator/region.ts
 // ::include engine/translator/structure.ts
 // ::include engine/translator/flags.ts
 // ::include engine/translator/operands.ts
+// ::include engine/translator/device-words.ts
 // ::include engine/translator/library-use.ts
 // ::include engine/translator/compile.ts
 // ::include engine/translator/translator.ts
@@ -410,6 +412,7 @@ export function smallestProgram(): SmallestProgram {
 // ::include vmx/controls.ts
 // ::include vmx/exit-reasons.ts
 // ::include vmx/guest-state.ts
+// ::include vmx/kept-translations.ts
 // ::include vmx/msr-areas.ts
 // ::include vmx/checks.ts
 // ::include vmx/vmx-intercepts.ts

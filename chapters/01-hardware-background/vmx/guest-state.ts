@@ -79,8 +79,12 @@ const store64 = (cpu: VmxProcessor, offset: number, v: Vmcs, cell: number): void
 /** Adds the VMCS' TSC offset to the counter's, or takes it away: modulo 2^64, as the counter is. */
 function offsetTsc(cpu: VmxProcessor, v: Vmcs, direction: 1 | -1): void {
   if ((v.read32(AT.CPU_BASED_VM_EXEC_CONTROL) & CPU_BASED.mask.USE_TSC_OFFSETTING) === 0) return;
-  if (v.read32(AT.TSC_OFFSET) === 0 && v.high32(AT.TSC_OFFSET) === 0) return;
-  cpu.state.i64[OFFSET.TSC_OFFSET >> 3] = BigInt.asIntN(64, cpu.state.get64(OFFSET.TSC_OFFSET) + BigInt(direction) * v.read64(AT.TSC_OFFSET));
+  const { u32 } = cpu.state;
+  const at = OFFSET.TSC_OFFSET >> 2;
+  const low = (u32[at] as number) + direction * v.read32(AT.TSC_OFFSET);
+  const carry = low > 0xffff_ffff ? 1 : low < 0 ? -1 : 0;
+  u32[at] = low;
+  u32[at + 1] = (u32[at + 1] as number) + direction * v.high32(AT.TSC_OFFSET) + carry;
 }
 
 /** Loads the guest-state area into the register file. All checks have passed. The caller announces the change of mode. */
@@ -90,8 +94,12 @@ export function loadGuestState(cpu: VmxProcessor, v: Vmcs): void {
   const cell = v.word;
   const base = state.base >>> 2;
   for (let i = 0; i < STATE_WORD.length; i++) all[base + (STATE_WORD[i] as number)] = all[cell + (CELL_WORD[i] as number)] as number;
-  cpu.state.set64(OFFSET.SHADOW_AT, cpu.state.get64(OFFSET.ICOUNT)); // blocking by STI or MOV SS is for the first instruction
-  cpu.state.set64(OFFSET.RESUME_AT, cpu.state.get64(OFFSET.ICOUNT));
+  const { u32 } = state;
+  for (let half = 0; half < 2; half++) {
+    const now = u32[(OFFSET.ICOUNT >> 2) + half] as number;
+    u32[(OFFSET.SHADOW_AT >> 2) + half] = now; // blocking by STI or MOV SS is for the first instruction
+    u32[(OFFSET.RESUME_AT >> 2) + half] = now;
+  }
 
   // CR0.ET is always 1, and the caching bits are the core's, not the guest's.
   // @clause vmx.entry.load-cr0
@@ -159,7 +167,8 @@ export function saveGuestState(cpu: VmxProcessor, v: Vmcs, rip: typeof SLOT.RIP 
 // *establishes* one: flat segments, interrupts off, debug registers quiet, execution at one fixed RIP. Fewer fields to write, fewer checks, a faster
 // exit -- and a hypervisor that wants its old TR limit or its debug registers back reloads them itself, as KVM does.
 
-const HOST_SEGMENTS = SEGMENT_NAMES.filter((name) => name !== 'LDTR').map((name) => [SEG[name], AT[`HOST_${name}_SELECTOR` as FieldName]] as const);
+const HOST_SEGMENTS = SEGMENT_NAMES.filter((name) => name !== 'LDTR').map((name) => SEG[name]);
+const HOST_SELECTORS = SEGMENT_NAMES.filter((name) => name !== 'LDTR').map((name) => AT[`HOST_${name}_SELECTOR` as FieldName]);
 const CODE = AR.P | AR.S | AR.CODE | AR.READABLE | AR.ACCESSED | AR.G;
 const DATA = AR.P | AR.S | AR.WRITABLE | AR.ACCESSED | AR.DB | AR.G;
 const BUSY_TSS = AR.P | 0xb;
@@ -187,10 +196,11 @@ export function loadHostState(cpu: VmxProcessor, v: Vmcs, nmiBlocked: boolean): 
   else state.u32[OFFSET.EFER >> 2] = (state.low32(OFFSET.EFER) & ~(EFER.LMA | EFER.LME)) | (long ? EFER.LMA | EFER.LME : 0);
 
   // @clause vmx.exit.load-host-segments
-  for (const [seg, at] of HOST_SEGMENTS) {
-    const selector = v.read32(at) & 0xffff;
+  const { u32 } = state;
+  for (let n = 0; n < HOST_SEGMENTS.length; n++) {
+    const seg = HOST_SEGMENTS[n] as number;
+    const selector = v.read32(HOST_SELECTORS[n] as number) & 0xffff;
     const at32 = (OFFSET.SEGMENTS + seg * SEGMENT_BYTES) >> 2;
-    const { u32 } = state;
     u32[at32] = 0;
     u32[at32 + 1] = 0;
     u32[at32 + 2] = seg === SEG.TR ? HOST_TSS_LIMIT : 0xffff_ffff;

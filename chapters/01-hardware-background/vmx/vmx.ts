@@ -31,6 +31,7 @@ import { entryFailure, vmExit } from './exit.ts';
 import { ENTRY_FAILURE, EXIT_REASON, INTERRUPTIBILITY, INTR_INFO, instructionErrorName, VM_INSTRUCTION_ERROR } from './exit-reasons.ts';
 import { loadGuestState } from './guest-state.ts';
 import { executeVmx } from './instructions.ts';
+import { KeptTranslations } from './kept-translations.ts';
 import { loadMsrs } from './msr-areas.ts';
 import { type DeliveredEvent, EVENT_TYPE, type VmxProcessor } from './processor.ts';
 import { AT, cellOf, FIELD, type FieldName, fieldBytes, fieldName, fieldType, LAUNCH_STATE, REGION, REVISION_ID, Vmcs } from './vmcs.ts';
@@ -113,7 +114,7 @@ export class VmxUnit {
   #injection: DeliveredEvent | null = null;
   #pendingDebug = 0;
   #trapBeforeFirst = false;
-  #translations: Translations | null = null; // whose translations the TLB holds, after an exit to TypeScript
+  readonly #kept = new KeptTranslations(); // whose translations the TLB holds, after an exit to TypeScript
   readonly #context: { physicalAddressBits: number; hostIsLong: boolean } & EntryContext;
 
   constructor(cpu: VmxProcessor) {
@@ -213,7 +214,7 @@ export class VmxUnit {
     this.vmcs.point(-1);
     this.#stale.clear();
     this.#compiledFor = -1;
-    this.#translations = null;
+    this.#kept.valid = false;
     this.#injection = null;
     this.#pendingDebug = 0;
     this.#trapBeforeFirst = false;
@@ -243,7 +244,7 @@ export class VmxUnit {
     if (memory.holds(address, PAGE_BYTES)) memory.view.setUint32(memory.offset(address, PAGE_BYTES) + REGION.LAUNCH_STATE, LAUNCH_STATE.CLEAR, true);
     this.#stale.delete(address);
     if (this.#compiledFor === address) this.#compiledFor = -1;
-    if (this.#translations?.vmcs === address) this.#forgetTranslations(); // its page may become another VMCS with the same VPID
+    if (this.#kept.isOf(address)) this.#forgetTranslations(); // its page may become another VMCS with the same VPID
     if (this.vmcs.address === address) this.vmcs.point(-1);
     return 'succeed';
   }
@@ -392,8 +393,8 @@ export class VmxUnit {
     cpu.intercepts = this.intercepts;
     this.#prepareEvent(injects);
     cpu.debugChanged();
-    const keep = this.#translations !== null && sameTranslations(this.#translations, currentTranslations(this));
-    this.#translations = null;
+    const keep = this.#kept.matches(this);
+    this.#kept.valid = false;
     if (!keep) cpu.flushTranslations('vmentry');
     cpu.eventsChanged();
     return 'entered';
@@ -484,14 +485,14 @@ export class VmxUnit {
   /** Performs a VM exit. `Cpu.run` calls it with every VmExit that reaches it. */
   exit(exit: VmExit): ExitOutcome {
     const { cpu, vmcs } = this;
-    const translations = this.#host === 'typescript' ? currentTranslations(this) : null;
+    const noted = this.#host === 'typescript' && this.#kept.note(this);
     const completed = vmExit(cpu, vmcs, exit, this.intercepts.virtualNmis);
     this.nonRoot = false;
     cpu.intercepts = null;
     this.#injection = null;
     this.#pendingDebug = 0;
     cpu.debugChanged();
-    if (translations) this.#translations = translations;
+    if (noted) this.#kept.valid = true;
     else this.#forgetTranslations();
     cpu.eventsChanged();
     return completed ? this.#host : this.#abort();
@@ -503,11 +504,11 @@ export class VmxUnit {
 
   /** Root-mode code is about to use linear addresses: forget the guest's translations. */
   beforeRootCode(): void {
-    if (this.#translations !== null) this.#forgetTranslations();
+    if (this.#kept.valid) this.#forgetTranslations();
   }
 
   #forgetTranslations(): void {
-    this.#translations = null;
+    this.#kept.valid = false;
     this.cpu.flushTranslations('vmexit');
   }
 
@@ -549,41 +550,4 @@ export class VmxUnit {
     this.#forgetTranslations();
     return 'succeed';
   }
-}
-
-// ## Translations that outlive an exit
-//
-// The TLB of this processor has no tags, so it can hold one context's translations. When the next entry is into the very context that the last exit
-// left, they are still good: same VMCS and VPID, same EPT, and nothing changed in between that paging depends on.
-
-interface Translations {
-  readonly vmcs: number;
-  readonly vpid: number;
-  readonly ept: number;
-  readonly cr0: number;
-  readonly cr3: number;
-  readonly cr4: number;
-  readonly efer: number;
-  readonly ac: number;
-  /** The page-directory pointers, with PAE paging: registers that the guest sees only through its translations. */
-  readonly pdptes: readonly bigint[];
-}
-
-/** What the translations in the TLB depend on now, in the guest; null when they cannot be kept: no VPID, or no EPT. */
-function currentTranslations({ cpu, vmcs, intercepts: { vpid, ept } }: VmxUnit): Translations | null {
-  if (vpid === 0 || ept === null) return null;
-  const { state } = cpu;
-  const cr0 = state.low32(OFFSET.CR0);
-  const cr4 = state.low32(OFFSET.CR4);
-  const efer = state.low32(OFFSET.EFER);
-  const pae = (cr0 & CR0.PG) !== 0 && (cr4 & CR4.PAE) !== 0 && (efer & EFER.LMA) === 0;
-  const pdptes = pae ? Array.from(cpu.pdptes) : [];
-  const ac = state.get32(OFFSET.RFLAGS) & FLAG.AC;
-  return { vmcs: vmcs.address, vpid, ept: ept.root, cr0, cr3: state.getNumber(OFFSET.CR3), cr4, efer, ac, pdptes };
-}
-
-function sameTranslations(a: Translations, b: Translations | null): boolean {
-  if (b === null || a.vmcs !== b.vmcs || a.vpid !== b.vpid || a.ept !== b.ept || a.cr0 !== b.cr0) return false;
-  if (a.cr3 !== b.cr3 || a.cr4 !== b.cr4 || a.efer !== b.efer || a.ac !== b.ac) return false;
-  return a.pdptes.length === b.pdptes.length && a.pdptes.every((pdpte, n) => pdpte === b.pdptes[n]);
 }

@@ -71,9 +71,7 @@ const handleIo: Handler = (run) => {
   const { vcpu } = run;
   const qualification = vcpu.vm.hardware.read32(FIELD.EXIT_QUALIFICATION);
   if (isString(qualification)) return emulate(run, run.loop.emulator);
-  const { result, completion } = fastPio(vcpu, qualification);
-  run.completion = completion;
-  return result;
+  return fastPio(run, qualification);
 };
 
 const handleRdmsr: Handler = (run) => {

@@ -12,7 +12,7 @@ import { lowHalf, PAGE_BYTES } from '../../01-hardware-background/physical-memor
 import { SLOT } from '../../01-hardware-background/state.ts';
 import { EXIT, IO_DIRECTION, RunIo } from '../../02-kvm-objects/abi/exits.ts';
 import { PIO_PAGE_OFFSET, type SoftVcpu } from '../../02-kvm-objects/soft/vcpu.ts';
-import type { Completion } from './run.ts';
+import type { VcpuRun } from './run.ts';
 import { skipInstruction } from './skip.ts';
 
 /** Offset of the port data in the mapping. */
@@ -64,31 +64,31 @@ const QUALIFICATION = { SIZE: 7, IN: 1 << 3, STRING: 1 << 4, PORT_SHIFT: 16 } as
 /** True for INS and OUTS. */
 export const isString = (qualification: number): boolean => (qualification & QUALIFICATION.STRING) !== 0;
 
-/** `in` or `out` of one item: out to user space, and what to do on the way back. Linux: `kvm_fast_pio()`. */
-export function fastPio(vcpu: SoftVcpu, qualification: number): { result: number; completion: Completion | null } {
+/** `in` or `out` of one item: by the kernel, or out to user space with a note of what to do on the way back. Linux: `kvm_fast_pio()`. */
+export function fastPio(run: VcpuRun, qualification: number): number {
+  const { vcpu } = run;
   const size = ((qualification & QUALIFICATION.SIZE) + 1) as 1 | 2 | 4;
   const port = qualification >>> QUALIFICATION.PORT_SHIFT;
   const out = (qualification & QUALIFICATION.IN) === 0;
   const rax = lowHalf(vcpu.regs[SLOT.RAX] as bigint);
   if (out) vcpu.runView.setUint32(PIO_DATA, rax, true);
-  if (out ? kernelWrites(vcpu, { port, size, count: 1 }) : kernelReads(vcpu, { port, size, count: 1 })) {
+  const access = { port, size, count: 1, out };
+  if (out ? kernelWrites(vcpu, access) : kernelReads(vcpu, access)) {
     tracePio(vcpu, out ? 'out' : 'in', port, size, 1);
     if (!out) vcpu.regs[SLOT.RAX] = merged(vcpu, size);
-    return { result: skipInstruction(vcpu), completion: null };
+    return skipInstruction(vcpu);
   }
   const at = vcpu.rip;
-  return {
-    result: portExit(vcpu, { port, size, count: 1, out }),
-    // @clause kvm.exit.completion
-    completion: () => {
-      if (vcpu.rip !== at) return 1; // the VMM moved RIP: the instruction is not ours to finish
-      if (!out) {
-        tracePio(vcpu, 'in', port, size, 1);
-        vcpu.regs[SLOT.RAX] = merged(vcpu, size);
-      }
-      return skipInstruction(vcpu);
-    },
+  // @clause kvm.exit.completion
+  run.completion = () => {
+    if (vcpu.rip !== at) return 1; // the VMM moved RIP: the instruction is not ours to finish
+    if (!out) {
+      tracePio(vcpu, 'in', port, size, 1);
+      vcpu.regs[SLOT.RAX] = merged(vcpu, size);
+    }
+    return skipInstruction(vcpu);
   };
+  return portExit(vcpu, access);
 }
 
 /** RAX after an `in`: the upper bits stay, except that a 32-bit register clears its upper half. */

@@ -21,7 +21,7 @@ import { dispatchExit, exitServices } from './exits.ts';
 import type { VcpuLoop } from './index.ts';
 
 /** What is left to do when user space calls again. 1: go on into the guest; 0: another exit; negative: an errno. */
-export type Completion = () => number;
+type Completion = () => number;
 
 const head = KvmRun.fields;
 const ENTRY_FAILED = 0x8000_0000;
