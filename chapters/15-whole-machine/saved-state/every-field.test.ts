@@ -6,7 +6,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { MachineConfig } from '../../05-pio-mmio/machine/config.ts';
-import { census } from './host/census.ts';
+import { census } from './host/laboratory.ts';
 import { Subject } from './laboratory.ts';
 
 const CHAPTERS = new URL('../../', import.meta.url);
@@ -147,7 +147,7 @@ const visited = (() => {
     const subject = new Subject({ config, image });
     try {
       subject.run(turns);
-      for (const [name, fields] of census([subject.machine.platform, subject.machine.attention], BELOW).fields) {
+      for (const [name, fields] of census([subject.machine], BELOW).fields) {
         const known = all.get(name) ?? new Map<string, Set<string>>();
         for (const [field, held] of fields) known.set(field, new Set([...(known.get(field) ?? []), ...held]));
         all.set(name, known);

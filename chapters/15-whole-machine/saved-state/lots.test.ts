@@ -8,20 +8,20 @@ import { describe, expect, it } from 'vitest';
 import type { MachineConfig } from '../../05-pio-mmio/machine/config.ts';
 import { twoFutures } from './laboratory.ts';
 
-const PAYLOADS: readonly (readonly [payload: string, config?: MachineConfig])[] = [
-  ['exceptions-32'],
+const PAYLOADS: readonly (readonly [payload: string, config: MachineConfig])[] = [
+  ['exceptions-32', {}],
   ['paging-pae', { memory: 'shadow' }],
   ['pit', { irqchip: 'off' }],
-  ['rtc'],
+  ['rtc', {}],
   ['ioapic', { machine: { type: 'pc' } }],
   ['serial-irq', { irqchip: 'split' }],
   ['keyboard', { memory: 'shadow' }],
-  ['sse-state-64'],
-  ['task-switch'],
-  ['self-modifying-32'],
+  ['sse-state-64', {}],
+  ['task-switch', {}],
+  ['self-modifying-32', {}],
   ['vcpu-sipi-32', { cpus: 2 }],
   ['smp-ipi-64', { cpus: 2 }],
-  ['x2apic'],
+  ['x2apic', {}],
   ['irq-window-64', { irqchip: 'off' }],
 ];
 
@@ -41,7 +41,7 @@ const drawn = (text: string): number => {
 describe('two futures from a moment drawn by lot', () => {
   it.each(PAYLOADS)(
     '%s, %j',
-    async (payload, config = {}) => {
+    async (payload, config) => {
       const image = readFileSync(new URL(`../../../guest-payloads/images/${payload}.elf`, import.meta.url));
       let most = MOST_TURNS;
       for (let draw = 0; draw < DRAWS; draw++) {
