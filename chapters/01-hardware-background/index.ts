@@ -264,6 +264,7 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/micro-ops/beside-code.ts
 // ::include engine/draft.ts
 // ::include engine/instruction-shapes.ts
+// ::include engine/refill.ts
 // ::include engine/interpreter-functions.ts
 // ::include engine/interpreter.ts
 // ::include engine/jump-cache.ts

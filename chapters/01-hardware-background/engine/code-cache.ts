@@ -19,6 +19,9 @@
 // instruction of which these are the immediate becomes a *loose* one. Its records load the number from the code, where the processor would find it, so its bytes
 // are data like others, and a store to them withdraws nothing.
 //
+// A compiler that runs beside its program writes whole functions over older ones. A block that has been overwritten is remembered by its page until its records are
+// used for others: the next block at its place may be its like (`refill.ts`).
+//
 // ## Room
 //
 // Records live in an arena of fixed size, cut into {{GENERATIONS}} parts that are filled in turn. When all are full the oldest part is emptied. That is not the
