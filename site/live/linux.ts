@@ -13,6 +13,7 @@ import { asciiOf, bounded, HEAD_BYTES, MEMORY, type Options, readOptions, type S
 import { HappenedPanel } from './linux-panel.ts';
 import type { Figures, LinuxCommand, LinuxReport } from './linux-protocol.ts';
 import { TrafficTable } from './linux-traffic.ts';
+import { wearTheme } from './terminal.ts';
 
 /** More than any kernel, initramfs or saved machine that would fit. */
 const FILE_LIMIT_BYTES = 2 ** 31 - 1;
@@ -62,20 +63,7 @@ function fail(message: string): void {
 // ## The terminal
 
 const terminal = new Terminal({ cols: COLUMNS, rows: ROWS, fontSize: 13, scrollback: 5000, cursorBlink: false, screenReaderMode: true });
-function colourTerminal(): void {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name: string): string => style.getPropertyValue(name).trim();
-  terminal.options.fontFamily = colour('--mono');
-  terminal.options.theme = {
-    background: colour('--paper-2'),
-    foreground: colour('--ink'),
-    cursor: colour('--ink-2'),
-    selectionBackground: colour('--accent-2'),
-  };
-}
-colourTerminal();
-document.documentElement.addEventListener('themechange', colourTerminal);
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', colourTerminal);
+wearTheme(terminal, '--ink-2');
 terminal.open(get('console'));
 
 // A guest takes its terminal for as wide as a VT100, since a serial line says nothing about it. On a screen with less room the letters are smaller.

@@ -15,6 +15,7 @@ import { type Place, readPlace, writePlace } from './place.ts';
 import type { Command, Report, Snapshot } from './protocol.ts';
 import { RingsPanel } from './rings-panel.ts';
 import { RoutePanel } from './route-panel.ts';
+import { wearTheme } from './terminal.ts';
 import { type Axis, Timeline } from './timeline.ts';
 import { explain } from './words.ts';
 
@@ -57,20 +58,7 @@ const terminal = new Terminal({
   cursorBlink: false,
   screenReaderMode: true,
 });
-function colourTerminal(): void {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name: string): string => style.getPropertyValue(name).trim();
-  terminal.options.fontFamily = colour('--mono');
-  terminal.options.theme = {
-    background: colour('--paper-2'),
-    foreground: colour('--ink'),
-    cursor: colour('--ink-3'),
-    selectionBackground: colour('--accent-2'),
-  };
-}
-colourTerminal();
-document.documentElement.addEventListener('themechange', colourTerminal);
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', colourTerminal);
+wearTheme(terminal, '--ink-3');
 terminal.open(get('console'));
 function fitTerminal(): void {
   // The terminal says how wide it is only after it has drawn; its font says so at once.

@@ -38,6 +38,13 @@ export interface PciPlace {
   readonly number: number;
 }
 
+/** A function that places the power management ports, and routes their interrupt. */
+interface PmPlace {
+  readonly sci: Wire;
+  readonly pmBase: number | null;
+  connectPm(registers: Registers): void;
+}
+
 const MESSAGES = { from: 0xfee0_0000, to: 0xfef0_0000 } as const;
 
 /** Whether a function's write to this address is an interrupt. */
@@ -51,9 +58,9 @@ export abstract class Chipset {
   readonly lines: SharedLines;
   /** Where every pin of the root bus ends after a reset. */
   readonly routes: readonly IntxRoute[];
-  /** The system control interrupt of whoever is behind the registers of power management. */
-  abstract readonly sci: Wire;
   abstract readonly pmChip: PmChip;
+  /** The function that says where the registers of power management are. */
+  protected abstract readonly pmPlace: PmPlace;
   /** The bridge to what used to be the ISA bus. */
   abstract readonly isaBridge: PciPlace;
   /** Where the IDE function goes. */
@@ -86,11 +93,18 @@ export abstract class Chipset {
   /** Where configuration space is in memory, as firmware or {@link prepare} places it; null when the chipset has no such window. */
   abstract get ecamPlan(): { readonly gpa: number; readonly buses: number } | null;
 
+  /** The system control interrupt of whoever is behind the registers of power management. */
+  get sci(): Wire {
+    return this.pmPlace.sci;
+  }
   /** Where the power management ports are; null while they are switched off. */
-  abstract get pmBase(): number | null;
-
+  get pmBase(): number | null {
+    return this.pmPlace.pmBase;
+  }
   /** Connects the power management block: its ports appear where the guest says. */
-  abstract connectPm(registers: Registers): void;
+  connectPm(registers: Registers): void {
+    this.pmPlace.connectPm(registers);
+  }
 
   /** In place of firmware: opens the windows with which the chipset comes out of reset closed. */
   abstract prepare(): void;

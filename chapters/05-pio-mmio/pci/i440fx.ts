@@ -6,9 +6,7 @@
 //
 // ::layout I440FX_REGISTERS -- What firmware programs in the 440FX, as far as it matters here.
 
-import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
 import { registerTable } from '../registers.ts';
-import type { Wire } from '../wires.ts';
 import { Chipset, type ChipsetOptions, type PciPlace } from './chipset.ts';
 import { PciFunction } from './function.ts';
 import { followPam, PAM_REGISTERS, type SwitchArea } from './pam.ts';
@@ -80,16 +78,8 @@ export class I440fx extends Chipset {
     this.pm = this.root.add(new Piix4Pm({ lines: this.lines, io: ports }), PIIX_DEVICE, PM_FUNCTION);
   }
 
-  override get sci(): Wire {
-    return this.pm.sci;
-  }
-
-  override get pmBase(): number | null {
-    return this.pm.pmBase;
-  }
-
-  override connectPm(registers: Registers): void {
-    this.pm.connectPm(registers);
+  protected override get pmPlace(): Piix4Pm {
+    return this.pm;
   }
 
   override prepare(): void {

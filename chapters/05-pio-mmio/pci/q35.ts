@@ -2,9 +2,7 @@
 //
 // A Q35: the memory controller, the LPC bridge of an ICH9 with everything behind it, and a second door to configuration space.
 
-import type { Registers } from '../../03-vcpu-loop/devices/bus.ts';
 import { PM_BASE } from '../platform/pm.ts';
-import type { Wire } from '../wires.ts';
 import { Chipset, type ChipsetOptions, type PciPlace } from './chipset.ts';
 import { Ecam } from './config-access.ts';
 import { LpcBridge } from './lpc.ts';
@@ -40,16 +38,8 @@ export class Q35 extends Chipset {
     this.lpc = this.root.add(new LpcBridge({ lines: this.lines, pirqs: this.pirqs, io: ports, memory }), LPC_DEVICE);
   }
 
-  override get sci(): Wire {
-    return this.lpc.sci;
-  }
-
-  override get pmBase(): number | null {
-    return this.lpc.pmBase;
-  }
-
-  override connectPm(registers: Registers): void {
-    this.lpc.connectPm(registers);
+  protected override get pmPlace(): LpcBridge {
+    return this.lpc;
   }
 
   override prepare(): void {
