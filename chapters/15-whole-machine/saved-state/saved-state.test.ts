@@ -31,13 +31,13 @@ const FUTURES: readonly (readonly [payload: string, config: MachineConfig, after
   ['ad-bits-32', {}, [10]],
   ['hello', { machine: { type: 'microvm' } }, [3]],
   ['virtio-entropy', { devices: [{ type: 'virtio-rng-pci' }] }, [60, 200]],
-  ['virtio-balloon', { devices: [{ type: 'virtio-balloon-device' }] }, [80, 300]],
+  ['virtio-balloon', { devices: [{ type: 'virtio-balloon-device' }] }, [80, 220]],
   [
     'virtio-block',
     { drives: [{ id: 'd', file: 'given' }], devices: [{ type: 'virtio-blk-pci-non-transitional', drive: 'd', packed: true }] },
-    [90, 500],
+    [90, 260],
   ],
-  ['virtio-console', { devices: [{ type: 'virtio-serial-pci' }, { type: 'virtconsole' }] }, [90, 300]],
+  ['virtio-console', { devices: [{ type: 'virtio-serial-pci' }, { type: 'virtconsole' }] }, [90, 200]],
 ];
 
 describe('two futures', () => {
