@@ -402,8 +402,8 @@ function dispatch(e: InterpretedOperands, pc: Local, places: Places, type: numbe
 
 // ## On to the next instruction
 //
-// Every instruction begins with the same micro-operation, so to go round the loop for it is half of all the rounds. What is often the last of an instruction begins the next
-// one itself, if that begins in the ordinary way: if its record has become `stale`, or a page has to be consulted first, the loop sees to it.
+// Every instruction begins with the same micro-operation, so to go round the loop for it is half of all the rounds. What is often the last of an instruction
+// begins the next one itself, if that begins in the ordinary way: if its record has become `stale`, or a page has to be consulted first, the loop sees to it.
 
 const COMMON = new RegExp(
   String.raw`^(((mov|add|adc|sub|and|or|xor|cmp|test|imul)\.[148](\.i)?)|((inc|dec|neg|not)\.[148])|((load|store|modify)\.[1248]\.[48])|` +
