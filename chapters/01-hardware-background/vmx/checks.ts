@@ -88,6 +88,8 @@ const badPat = (v: Vmcs, at: number): boolean => {
   return false;
 };
 const fixedViolated = (value: number, fixed0: number, fixed1: number): boolean => (fixed0 & ~value) !== 0 || (value & ~fixed1) !== 0;
+const badCr4 = (v: Vmcs, c: EntryContext, at: number): boolean =>
+  fixedViolated(v.read32(at), CR4_FIXED0, cr4Fixed1(c.linearAddressBits)) || v.high32(at) !== 0;
 
 // ## The controls
 //
@@ -226,10 +228,7 @@ export const HOST_CHECKS: readonly Check[] = [
   // @clause vmx.entry.host-cr0
   { clause: 'vmx.entry.host-cr0', violated: (v) => fixedViolated(v.read32(AT.HOST_CR0), CR0_FIXED0, CR0_FIXED1) || v.high32(AT.HOST_CR0) !== 0 },
   // @clause vmx.entry.host-cr4
-  {
-    clause: 'vmx.entry.host-cr4',
-    violated: (v, c) => fixedViolated(v.read32(AT.HOST_CR4), CR4_FIXED0, cr4Fixed1(c.linearAddressBits)) || v.high32(AT.HOST_CR4) !== 0,
-  },
+  { clause: 'vmx.entry.host-cr4', violated: (v, c) => badCr4(v, c, AT.HOST_CR4) },
   // @clause vmx.entry.host-cr3
   { clause: 'vmx.entry.host-cr3', violated: (v, c) => tooWide(v, c, AT.HOST_CR3) },
   // @clause vmx.entry.host-sysenter
@@ -333,10 +332,7 @@ const REGISTER_CHECKS: readonly Check[] = [
   // @clause vmx.entry.guest-paging-without-protection
   { clause: 'vmx.entry.guest-paging-without-protection', violated: (v) => (guestCr0(v) & CR0.PG) !== 0 && (guestCr0(v) & CR0.PE) === 0 },
   // @clause vmx.entry.guest-cr4
-  {
-    clause: 'vmx.entry.guest-cr4',
-    violated: (v, c) => fixedViolated(v.read32(AT.GUEST_CR4), CR4_FIXED0, cr4Fixed1(c.linearAddressBits)) || v.high32(AT.GUEST_CR4) !== 0,
-  },
+  { clause: 'vmx.entry.guest-cr4', violated: (v, c) => badCr4(v, c, AT.GUEST_CR4) },
   // @clause vmx.entry.guest-pcide
   { clause: 'vmx.entry.guest-pcide', violated: (v) => !longGuest(v) && (v.read32(AT.GUEST_CR4) & CR4.PCIDE) !== 0 },
   // @clause vmx.entry.guest-debugctl

@@ -186,7 +186,7 @@ export const CR0_FIXED1 = 0xffff_ffff;
 export const CR4_FIXED0 = CR4.VMXE;
 /** The bits of CR4 that the processor has. */
 // biome-ignore format: table
-export const CR4_FIXED1 = sum(
+const CR4_FIXED1 = sum(
   CR4.VME, CR4.PVI, CR4.MCE, CR4.PCIDE, CR4.TSD, CR4.DE, CR4.PSE, CR4.PAE, CR4.PGE, CR4.PCE,
   CR4.OSFXSR, CR4.OSXMMEXCPT, CR4.UMIP, CR4.VMXE, CR4.FSGSBASE, CR4.OSXSAVE, CR4.SMEP, CR4.SMAP,
 );

@@ -10,7 +10,7 @@ import { AR, CpuState, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../state.
 import { CR4_BITS } from '../system/control.ts';
 import { Recorder } from '../trace.ts';
 import { ENTRY_CHECKS } from './checks.ts';
-import { adjust, CAPABILITY, CPU_BASED, CR4_FIXED1, ENTRY, EXIT, PIN, readVmxMsr, SECONDARY, VMX_MSR } from './controls.ts';
+import { adjust, CAPABILITY, CPU_BASED, cr4Fixed1, ENTRY, EXIT, PIN, readVmxMsr, SECONDARY, VMX_MSR } from './controls.ts';
 import { EXIT_REASON, exitReasonName, INTR_INFO, VM_INSTRUCTION_ERROR } from './exit-reasons.ts';
 import { MsrEntry } from './msr-areas.ts';
 import { type DeliveredEvent, EVENT_TYPE, type VmxProcessor } from './processor.ts';
@@ -875,8 +875,9 @@ describe('capability MSRs', () => {
     expect((basic >> 32n) & 0x1fffn).toBe(4096n);
     expect((basic >> 50n) & 0xfn).toBe(6n);
     expect(readVmxMsr(VMX_MSR.IA32_VMX_VMCS_ENUM)).toBe(BigInt(FIELD.GUEST_SYSENTER_CS & 0x3ff)); // the highest index in use
-    expect(readVmxMsr(VMX_MSR.IA32_VMX_CR4_FIXED1)).toBe(BigInt(CR4_FIXED1));
-    expect(CR4_FIXED1).toBe(CR4_BITS);
+    expect(readVmxMsr(VMX_MSR.IA32_VMX_CR4_FIXED1)).toBe(BigInt(cr4Fixed1(48)));
+    expect(cr4Fixed1(48)).toBe(CR4_BITS);
+    expect(readVmxMsr(VMX_MSR.IA32_VMX_CR4_FIXED1, 57)).toBe(BigInt(CR4_BITS | CR4.LA57));
     expect(readVmxMsr(0x491)).toBeNull();
     expect(readVmxMsr(0x3a)).toBe(5n);
   });
