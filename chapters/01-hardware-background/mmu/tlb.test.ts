@@ -59,7 +59,8 @@ class Subject {
       case 'fill': {
         const { bank, lo, hi, shift, global, page } = action;
         const t = { page, device: false, readable: true, writable: true, mayWrite: true, executable: true, global, shift };
-        return tlb.fill(PAIR + bank, lo, hi, t);
+        tlb.fill(PAIR + bank, lo, hi, t);
+        return;
       }
       case 'flush':
         if (action.by === 'interpreter' && this.#logged) {
@@ -67,11 +68,14 @@ class Subject {
           for (const bank of [PAIR, PAIR + 1]) forgetBank(tlb.offset(bank), Number(action.keep));
           return;
         }
-        return action.keep ? tlb.flushNonGlobal(PAIR) : tlb.flushPair(PAIR);
+        if (action.keep) tlb.flushNonGlobal(PAIR);
+        else tlb.flushPair(PAIR);
+        return;
       case 'invalidate':
-        return tlb.invalidate(PAIR, action.lo, action.hi);
+        tlb.invalidate(PAIR, action.lo, action.hi);
+        return;
       case 'protect':
-        return tlb.protect(action.page);
+        tlb.protect(action.page);
     }
   }
   // The interpreter's function asks for that; its caller sees to it.
