@@ -2,7 +2,6 @@
 //
 // Unit tests live beside the code they test, in every room of the house. No test measures wall-clock time; the limit here only ends a test
 // that hangs. The number of workers is small on purpose: the suite starts emulators of its own, and a laptop has other things to do.
-
 //
 // Two workers are done at the same time only if neither begins something long at the end. So the files that start other programs, and then wait for whole guests, go
 // first, in this order; the others follow as vitest would have them.

@@ -105,7 +105,7 @@ export const MODE = {
   CODE32: 1,
   CODE64: 2,
   CODE: 3, // bits 0..1: default operand and address size
-  STACK32: 1 << 2, // SS.B (ignored in 64-bit code, where the stack pointer is 64 bits)
+  STACK32: 1 << 2, // SS.B (never in 64-bit code, where the stack pointer has 64 bits)
   FLAT: 1 << 3, // CS, DS, ES and SS all have base 0, limit 4 GiB, usual rights: no limit check and no base to add
   PROTECTED: 1 << 4, // CR0.PE
   V86: 1 << 5, // RFLAGS.VM

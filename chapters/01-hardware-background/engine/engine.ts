@@ -110,6 +110,7 @@ export class Engine {
       machine: { pages, shared, state: state.base, words: this.#words },
       codeBytes: this.#codeBytes,
       install: (slot, run) => this.#install(slot, run),
+      remove: (translation) => this.#remove(translation),
       imports: {
         ...exports,
         memory: memory.wasm,
@@ -167,11 +168,21 @@ export class Engine {
     while (left === LEFT.GO) left = (this.#functions[this.#word32(WORD.FUNC)] as CodeFunction)(this.#word32(WORD.ARGUMENT));
     return left;
   }
-  #install(slot: number, run: CodeFunction | null): void {
+  #install(slot: number, run: CodeFunction): void {
     if (slot >= this.#code.length) this.#code.grow(slot + 1 - this.#code.length);
     this.#code.set(slot, run);
     this.#functions[slot] = run;
-    if (!run) this.#forgetSlot(slot);
+  }
+  /** Empties the slot of a translation. It is remembered only where its entries have their places in the jump cache. */
+  #remove({ slot, rip, entries }: Translation): void {
+    this.#code.set(slot, null);
+    this.#functions[slot] = null;
+    const { i32 } = this.#memory;
+    const page = Number(BigInt.asUintN(32, rip)); // the code base of what is translated is 0
+    for (const offset of entries.keys()) {
+      const entry = this.#entry(page + offset);
+      if (i32[entry + (JUMP_ENTRY.FUNC >> 2)] === slot) i32.fill(-1, entry, entry + 2);
+    }
   }
 
   #stopFor(thrown: unknown): Stop {
@@ -417,19 +428,9 @@ export class Engine {
     const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
     block.heat = Number.isFinite(times) ? times : 0;
   }
-  /** Index of the first word of the jump-cache entry for the code at RIP. */
-  #entry(): number {
-    return (this.#jumpCache + jumpIndex(this.#low) * JUMP_ENTRY.BYTES) >> 2;
-  }
-  #forgetSlot(slot: number): void {
-    const { i32 } = this.#memory;
-    const step = JUMP_ENTRY.BYTES >> 2;
-    const end = (this.#jumpCache >> 2) + step * JUMP_ENTRY.COUNT;
-    for (let at = this.#jumpCache >> 2; at < end; at += step) {
-      if (i32[at + (JUMP_ENTRY.FUNC >> 2)] !== slot) continue;
-      i32[at] = -1;
-      i32[at + 1] = -1;
-    }
+  /** Index of the first word of a jump-cache entry, by the lower half of a linear address. */
+  #entry(low = this.#low): number {
+    return (this.#jumpCache + jumpIndex(low) * JUMP_ENTRY.BYTES) >> 2;
   }
 
   // ## Calls from translated code

@@ -20,7 +20,7 @@ const MXCSR_RESET = 0x1f80; // all exceptions masked, rounding to nearest
 export const FLAT_MODE = {
   16: MODE.CODE16,
   32: MODE.CODE32 | MODE.STACK32 | MODE.FLAT | MODE.PROTECTED,
-  64: MODE.CODE64 | MODE.STACK32 | MODE.FLAT | MODE.PROTECTED | MODE.LONG,
+  64: MODE.CODE64 | MODE.FLAT | MODE.PROTECTED | MODE.LONG,
 } as const;
 
 export class FlatMachine implements EngineHost {

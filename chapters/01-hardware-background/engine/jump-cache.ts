@@ -19,7 +19,7 @@ import { type Code, get, i32, i64, type Local, ret, returnCallIndirect, set, Was
  * function that is its translation (0: there is none) and that function's argument; how many more times it may be interpreted before it is called hot.
  */
 // biome-ignore format: table
-export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 65536 } as const;
+export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 131072 } as const;
 
 /** Translated code is entered only when it may run this many instructions: the end of a slice is interpreted, and stops where it must. */
 export const MARGIN = 1024;

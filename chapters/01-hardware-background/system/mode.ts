@@ -9,13 +9,14 @@ import { AR, type CpuState, CR0, EFER, FLAG, MODE, OFFSET, SEG, SEGMENT_BYTES } 
 export function currentMode(state: CpuState): number {
   const flags = state.get32(OFFSET.RFLAGS);
   let mode = codeMode(state, flags);
-  if (state.segRights(SEG.SS) & AR.DB) mode |= MODE.STACK32;
   if (state.low32(OFFSET.CR0) & CR0.PE) mode |= MODE.PROTECTED;
   if (flags & FLAG.VM) mode |= MODE.V86;
   if (state.low32(OFFSET.EFER) & EFER.LMA) mode |= MODE.LONG;
   if (state.get32(OFFSET.CPL) === 3) mode |= MODE.USER;
-  if ((mode & MODE.CODE) === MODE.CODE64 || isFlat(state)) mode |= MODE.FLAT;
-  return mode;
+  // In 64-bit code what SS says of the stack's width means nothing; and what means nothing must not make one mode two.
+  if ((mode & MODE.CODE) === MODE.CODE64) return mode | MODE.FLAT;
+  if (state.segRights(SEG.SS) & AR.DB) mode |= MODE.STACK32;
+  return isFlat(state) ? mode | MODE.FLAT : mode;
 }
 
 function codeMode(state: CpuState, flags: number): number {

@@ -36,7 +36,9 @@ const RIP_OF_VMX_EXIT = 0xffff_ffff_8100_0000n; // any canonical address: the co
  * What stands in front of RAM: TLBs, decoded code, jump caches, for the processor, for the kernel's emulator, and for another processor that later chapters
  * may model where this one lacks something.
  */
-const PRIVATE_BYTES = 24 << 20;
+const PRIVATE_BYTES = 48 << 20;
+/** Of that, for decoded code. A kernel that boots executes about this much of it, most of it once. */
+const ARENA_BYTES = 24 << 20;
 const PRIVATE_UNIT = 65536;
 const INVEPT_SINGLE_CONTEXT = 1;
 const INVVPID_SINGLE_CONTEXT = 1;
@@ -106,7 +108,14 @@ export class Hardware {
     this.memory = new PhysicalMemory({ ramBytes, privateBytes: PRIVATE_BYTES + marks, shared });
     this.ram = new RamOwners(this.memory);
     const reported = trace && traceProcessor ? { trace } : {};
-    this.cpu = new Cpu({ memory: this.memory, translate, linearAddressBits, ...(heat !== undefined && { heat }), ...reported });
+    this.cpu = new Cpu({
+      memory: this.memory,
+      arenaBytes: ARENA_BYTES,
+      translate,
+      linearAddressBits,
+      ...(heat !== undefined && { heat }),
+      ...reported,
+    });
     this.vmx = new VmxUnit(this.cpu);
     this.cpu.vmx = this.vmx;
     this.cpu.setInterruptSource({

@@ -15,7 +15,7 @@ export function modeOf(state: CpuState): number {
   const code = long && cs & AR.L ? MODE.CODE64 : cs & AR.DB ? MODE.CODE32 : MODE.CODE16;
   return (
     code |
-    (state.segRights(SEG.SS) & AR.DB ? MODE.STACK32 : 0) |
+    (code !== MODE.CODE64 && state.segRights(SEG.SS) & AR.DB ? MODE.STACK32 : 0) |
     (real ? 0 : MODE.PROTECTED) |
     (v86 ? MODE.V86 : 0) |
     (long ? MODE.LONG : 0) |

@@ -143,9 +143,9 @@ defineFunction('settle', [], [], (s) => {
     set(mode, i32.and(s.field32(OFFSET.MODE), n32(MODE.PROTECTED | MODE.LONG))),
     set(user, i32.eq(s.field32(OFFSET.CPL), n32(3))),
     when(get(user), set(mode, i32.or(get(mode), n32(MODE.USER)))),
-    when(has(s.field32(record(SEG.SS) + RIGHTS), AR.DB), set(mode, i32.or(get(mode), n32(MODE.STACK32)))),
     either(long, set(mode, i32.or(get(mode), n32(MODE.CODE64 | MODE.FLAT))), [
       when(has(code, AR.DB), set(mode, i32.or(get(mode), n32(MODE.CODE32)))),
+      when(has(s.field32(record(SEG.SS) + RIGHTS), AR.DB), set(mode, i32.or(get(mode), n32(MODE.STACK32)))),
       when(allFlat, set(mode, i32.or(get(mode), n32(MODE.FLAT)))),
     ]),
     s.setField32(OFFSET.MODE, get(mode)),

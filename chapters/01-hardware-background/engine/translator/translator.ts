@@ -28,8 +28,10 @@ interface TranslatorHost {
   readonly memory: PhysicalMemory;
   readonly machine: Machine;
   readonly codeBytes: CodeBytes;
-  /** Puts a function that runs code into a slot of the table (1 and up), or takes it out: then nothing may remember the slot any more. */
-  install(slot: number, run: CodeFunction | null): void;
+  /** Puts a function that runs code into a slot of the table (1 and up). */
+  install(slot: number, run: CodeFunction): void;
+  /** Takes it out: nothing may remember the slot any more. */
+  remove(translation: Translation): void;
   /** What modules import: memory, library, and the ways back. */
   readonly imports: WebAssembly.ModuleImports;
   decode(place: number, end: number, mode: number): Decoded | null;
@@ -39,7 +41,8 @@ interface TranslatorHost {
 export interface Translation {
   readonly slot: number;
   readonly key: string;
-  /** Buffer offset of its page, and the bytes that were translated. */
+  /** RIP of the first byte of its page; the buffer offset of that; and the bytes that were translated. */
+  readonly rip: bigint;
   readonly page: number;
   readonly ranges: readonly (readonly [number, number])[];
   readonly code: Uint8Array;
@@ -130,10 +133,11 @@ export class Translator {
         this.#host.install(slot, exports.region as CodeFunction);
         this.compiled++;
         this.onCompiled?.(region, bytes);
-        const offset = place % PAGE_BYTES;
+        const ripOfPage = BigInt.asUintN(64, rip - BigInt(place % PAGE_BYTES));
         const translation: Translation = {
           slot,
-          key: this.#key(region.page, BigInt.asUintN(64, rip - BigInt(offset)), circumstances),
+          key: this.#key(region.page, ripOfPage, circumstances),
+          rip: ripOfPage,
           page: region.page,
           ranges: region.ranges,
           code: memory.u8.slice(region.page, region.page + PAGE_BYTES),
@@ -183,7 +187,7 @@ export class Translator {
     const onPage = this.#byPage.get(page);
     onPage?.delete(translation);
     if (onPage?.size === 0) this.#byPage.delete(page);
-    this.#host.install(slot, null);
+    this.#host.remove(translation);
     this.#freeSlots.push(slot);
   }
 
