@@ -96,11 +96,27 @@ function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
   });
 }
 
+const USAGE = `usage: ringbook mutants [--list] [--jobs N] [PART ...]
+
+  Breaks the code in one place at a time, and runs the cases that should notice.
+
+  PART    only mutants whose id contains it, or whose clause begins with it (all)
+  --list  say which, and run none
+  --jobs  how many at the same time (2)`;
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { list: { type: 'boolean', short: 'l' }, jobs: { type: 'string', short: 'j', default: '2' } },
+    options: {
+      list: { type: 'boolean', short: 'l' },
+      jobs: { type: 'string', short: 'j', default: '2' },
+      help: { type: 'boolean', short: 'h' },
+    },
   });
+  if (values.help) {
+    console.log(USAGE);
+    return;
+  }
   const chosen = mutants().filter(
     ({ id, clause }) => positionals.length === 0 || positionals.some((part) => id.includes(part) || clause.startsWith(part)),
   );
