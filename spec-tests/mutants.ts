@@ -27,7 +27,7 @@ export interface Mutant {
   /** Which of these cases are run, as `--filter` says it; all of them, when absent. */
   readonly cases?: string;
   /** The machine that has the broken part in use, where it is not the first one. */
-  readonly target?: 'ringbook-shadow' | 'ringbook-traced';
+  readonly target?: 'ringbook-shadow' | 'ringbook-traced' | 'ringbook-translated';
 }
 
 const HERE = join(ROOT, 'spec-tests');

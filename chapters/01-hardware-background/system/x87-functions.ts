@@ -130,7 +130,7 @@ function round({ n, e, exact }: Big, negative: boolean, fcw: number): Result {
   }
   if (significand < TOP_BIT) biased = 0;
   // An exponent that no wrap brings back into the range: FSCALE can do that.
-  if (biased < 0) return exactly(zero(negative), flags | PE);
+  if (biased < (wraps ? LEAST : 0)) return exactly(zero(negative), flags | PE);
   if (biased > GREATEST) return exactly(infinity(negative), flags | PE | STATUS.C1);
   return { value: { significand, word: biased | (negative ? SIGN : 0) }, flags };
 }
