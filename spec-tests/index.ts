@@ -112,6 +112,7 @@ export function said(text: string): string {
 // every image is what its source builds.
 //
 // ::include mutants.ts
+// ::include mutants/fate.ts
 // ::include check.ts
 // ::include checks/
 // ::include bench.ts

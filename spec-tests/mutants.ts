@@ -4,17 +4,20 @@
 // change at a time: a mutant. Each names the clause that it violates, and a case that shows this clause must notice. A mutant that survives is
 // a hole in the suite, and fails this command.
 //
-// A mutant is a piece of text and its replacement. It is applied while Node loads the module (`hook.mjs`), so no file is ever changed.
+// A mutant is a piece of text and its replacement. It is applied while Node loads the module (`hook.mjs`), so no file is ever changed. Only the machine that is
+// judged is broken: it runs in a process of its own, a new one for each mutant, and whoever judges it has loaded the modules as they are.
 
-import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { makeTarget } from './adapters/targets.ts';
 import { ROOT } from './checks/tree.ts';
-import type { Results } from './types.ts';
-import { readJson } from './validate.ts';
+import { type Fate, falseWitnesses, tryMutant } from './mutants/fate.ts';
+import { selectCases } from './select.ts';
+import { type LoadedCase, loadSuite, type Suite } from './suite.ts';
+import { InvalidDocument, readJson } from './validate.ts';
 
 /** One deliberate break. `find` occurs exactly once in `file`. */
 export interface Mutant {
@@ -31,69 +34,43 @@ export interface Mutant {
 }
 
 const HERE = join(ROOT, 'spec-tests');
-const TIMEOUT_MS = 120_000;
+/** A machine that does not start says nothing about the suite, so it is given all the time that a busy computer may need. */
+const START_MS = 300_000;
 
 /** The committed mutants. @throws InvalidDocument */
 export const mutants = (): Mutant[] => readJson<Mutant[]>('mutants', join(HERE, 'mutants', 'mutants.json'));
 
 /** Why a mutant cannot be applied to the tree as it is now, or null. */
 export function stale({ file, find, replace }: Mutant): string | null {
+  if (!existsSync(join(ROOT, file))) return `there is no ${file}`;
   const times = readFileSync(join(ROOT, file), 'utf8').split(find).length - 1;
   if (times !== 1) return `its text occurs ${times} times in ${file}, not once`;
   return find === replace ? 'it changes nothing' : null;
 }
 
-interface Fate {
-  readonly killedBy: readonly string[];
-  /** Why there is no verdict: the run itself failed. */
-  readonly broken?: string;
-}
+/** The cases that must notice a mutant: they show its clause, and are among those that it names. */
+export const casesOf = ({ clause, cases }: Mutant, suite: Suite): LoadedCase[] =>
+  selectCases(suite.cases, cases === undefined ? [] : [cases], null).filter(({ clauses }) => clauses.some((id) => id.startsWith(clause)));
 
-/** Runs the cases that show the mutant's clause, on the embedded machine with the mutant in it. */
-function tryMutant(mutant: Mutant, folder: string): Promise<Fate> {
-  const out = join(folder, `${mutant.id}.json`);
-  const loaded = join(folder, `${mutant.id}.loaded`);
-  // The machine runs in a process of its own, so the hook travels in the environment, which children inherit; and it says that it did its work.
-  const hook = `--import=${pathToFileURL(join(HERE, 'mutants', 'hook.mjs')).href}`;
-  const env = { NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} ${hook}`, RINGBOOK_MUTANT: JSON.stringify({ ...mutant, loaded }) };
-  const args = ['--disable-warning=ExperimentalWarning'];
-  args.push(
-    join(HERE, 'conform.ts'),
-    '--target',
-    mutant.target ?? 'ringbook',
-    '--filter',
-    mutant.cases ?? `clause:${mutant.clause}`,
-    '--expect',
-    'none',
-    '--format',
-    'json',
-    '--out',
-    out,
-  );
-  return new Promise((done) => {
-    const child = spawn(process.execPath, args, {
-      cwd: ROOT,
-      env: { ...process.env, ...env },
-      stdio: ['ignore', 'ignore', 'pipe'],
-      timeout: TIMEOUT_MS,
-    });
-    let said = '';
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      said = (said + text).slice(-2000);
-    });
-    child.on('error', (error) => done({ killedBy: [], broken: error.message }));
-    child.on('exit', (status, signal) => {
-      if (!existsSync(loaded)) return done({ killedBy: [], broken: said.trim() || 'the changed module was never loaded' });
-      if (signal) return done({ killedBy: [`(the run did not end: ${signal})`] });
-      if (status !== 0 && status !== 1) return done({ killedBy: [], broken: said.trim() || `exit status ${status}` });
-      const { cases } = readJson<Results>('results', out);
-      done({
-        killedBy: cases
-          .filter(({ verdict, clauses }) => verdict !== 'pass' && verdict !== 'unsupported' && clauses.some((id) => id.startsWith(mutant.clause)))
-          .map(({ id, verdict }) => `${id} (${verdict})`),
-      });
-    });
+const targetOf = ({ target }: Mutant): string => target ?? 'ringbook';
+
+/** Tries one mutant. `folder` is for what the changed process leaves. */
+export async function fateOf(mutant: Mutant, suite: Suite, folder: string): Promise<Fate> {
+  const problem = stale(mutant);
+  if (problem !== null) return { verdict: 'undecided', why: problem };
+  const { id, file, find, replace } = mutant;
+  const loaded = join(folder, `${id}.loaded`);
+  const hook = pathToFileURL(join(HERE, 'mutants', 'hook.mjs'));
+  hook.search = new URLSearchParams({ file, find, replace, loaded }).toString();
+  const target = targetOf(mutant);
+  const fate = await tryMutant({
+    suite,
+    cases: casesOf(mutant, suite),
+    target,
+    broken: () => makeTarget(target, { preload: hook.href, startTimeoutMs: START_MS }),
+    whole: () => makeTarget(target, { startTimeoutMs: START_MS }),
   });
+  return fate.verdict !== 'undecided' && !existsSync(loaded) ? { verdict: 'undecided', why: `the machine '${target}' never loads ${file}` } : fate;
 }
 
 const USAGE = `usage: ringbook mutants [--list] [--jobs N] [PART ...]
@@ -101,10 +78,71 @@ const USAGE = `usage: ringbook mutants [--list] [--jobs N] [PART ...]
   Breaks the code in one place at a time, and runs the cases that should notice.
 
   PART    only mutants whose id contains it, or whose clause begins with it (all)
-  --list  say which, and run none
-  --jobs  how many at the same time (2)`;
+  --list  say which, with the cases that should notice, and run none
+  --jobs  how many at the same time (2)
 
-async function main(): Promise<void> {
+  Exit status: 0 when each was killed; 1 when one survived or could not be judged; 2 when the command line is wrong.`;
+
+const MARKS: Readonly<Record<Fate['verdict'], string>> = { killed: '✓', survived: '✗', undecided: '?' };
+
+function say({ id, clause }: Mutant, fate: Fate, count: string): void {
+  const texts = {
+    killed: () => fate.verdict === 'killed' && `killed by ${fate.by.id} (${fate.by.verdict})`,
+    survived: () => fate.verdict === 'survived' && `SURVIVED: ${fate.passed} of its cases pass`,
+    undecided: () => fate.verdict === 'undecided' && `UNDECIDED: ${fate.why}`,
+  };
+  console.log(`${MARKS[fate.verdict]} ${count} ${id} [${clause}] ${texts[fate.verdict]()}`);
+}
+
+function list(chosen: readonly Mutant[], suite: Suite): void {
+  for (const mutant of chosen) {
+    const cases = casesOf(mutant, suite).map(({ id }) => id);
+    const more = cases.length > 3 ? `, and ${cases.length - 3} more` : '';
+    console.log(`${mutant.id}\n  breaks    ${mutant.clause}, in ${mutant.file}\n  noticed by ${cases.slice(0, 3).join(', ')}${more}`);
+  }
+}
+
+async function run(chosen: readonly Mutant[], suite: Suite, jobs: number): Promise<number> {
+  const folder = mkdtempSync(join(tmpdir(), 'ringbook-mutants-'));
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  const fates = new Map<Mutant, Fate>();
+  const queue = [...chosen];
+  const worker = async (): Promise<void> => {
+    for (let mutant = queue.shift(); mutant; mutant = queue.shift()) {
+      const fate = await fateOf(mutant, suite, folder);
+      fates.set(mutant, fate);
+      say(mutant, fate, `[${String(fates.size).padStart(String(chosen.length).length)}/${chosen.length}]`);
+    }
+  };
+  await Promise.all(Array.from({ length: jobs }, worker));
+
+  // A case that fails anyway has noticed nothing. Each witness is asked once more, on the machine as it is.
+  for (const target of new Set(chosen.map(targetOf))) {
+    const killed = [...fates].flatMap(([mutant, fate]) =>
+      fate.verdict === 'killed' && targetOf(mutant) === target ? [{ mutant, by: fate.by.id }] : [],
+    );
+    const cases = suite.cases.filter(({ id }) => killed.some(({ by }) => by === id));
+    if (cases.length === 0) continue;
+    const wrong = await falseWitnesses({ suite, cases, target, whole: () => makeTarget(target, { startTimeoutMs: START_MS }) });
+    for (const { mutant, by } of killed) {
+      const verdict = wrong.get(by);
+      if (verdict === undefined) continue;
+      const fate: Fate = { verdict: 'undecided', why: `${by} (${verdict}) does not pass without it either` };
+      fates.set(mutant, fate);
+      say(mutant, fate, '[again]');
+    }
+  }
+
+  const count = (verdict: Fate['verdict']): number => [...fates.values()].filter((fate) => fate.verdict === verdict).length;
+  const killed = count('killed');
+  const score = Math.floor((100 * killed) / fates.size);
+  console.log(
+    `mutants: ${killed} passed, ${fates.size - killed} failed (${count('survived')} survived, ${count('undecided')} undecided; mutation score ${score} %)`,
+  );
+  return killed === fates.size ? 0 : 1;
+}
+
+async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
@@ -115,33 +153,34 @@ async function main(): Promise<void> {
   });
   if (values.help) {
     console.log(USAGE);
-    return;
+    return 0;
   }
-  const chosen = mutants().filter(
-    ({ id, clause }) => positionals.length === 0 || positionals.some((part) => id.includes(part) || clause.startsWith(part)),
-  );
-  if (values.list) {
-    for (const { id, clause, file } of chosen) console.log(`${id.padEnd(36)} ${clause.padEnd(44)} ${file}`);
-    return;
-  }
-  const folder = mkdtempSync(join(tmpdir(), 'ringbook-mutants-'));
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-  let killed = 0;
-  let failed = 0;
-  const queue = [...chosen];
-  const worker = async (): Promise<void> => {
-    for (let mutant = queue.shift(); mutant; mutant = queue.shift()) {
-      const problem = stale(mutant);
-      const { killedBy, broken } = problem === null ? await tryMutant(mutant, folder) : { killedBy: [], broken: problem };
-      if (killedBy.length > 0) killed++;
-      else failed++;
-      const fate = killedBy.length > 0 ? `killed by ${killedBy.slice(0, 3).join(', ')}` : broken ? `ERROR: ${broken}` : 'SURVIVED';
-      console.log(`${killedBy.length > 0 ? '✓' : '✗'} ${mutant.id} [${mutant.clause}] ${fate}`);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.max(1, Number(values.jobs) || 1) }, worker));
-  console.log(`mutants: ${killed} passed, ${failed} failed (mutation score ${Math.round((100 * killed) / Math.max(1, killed + failed))} %)`);
-  process.exitCode = failed > 0 || chosen.length === 0 ? 1 : 0;
+  const jobs = Number(values.jobs);
+  if (!Number.isSafeInteger(jobs) || jobs < 1) throw new RangeError(`--jobs is a whole number of at least 1, not '${values.jobs}'`);
+  const all = mutants();
+  const idle = positionals.find((part) => !all.some(({ id, clause }) => id.includes(part) || clause.startsWith(part)));
+  if (idle !== undefined) throw new RangeError(`no mutant's id contains '${idle}', and no mutant's clause begins with it`);
+  const chosen = all.filter(({ id, clause }) => positionals.length === 0 || positionals.some((part) => id.includes(part) || clause.startsWith(part)));
+  const suite = loadSuite();
+  if (!values.list) return run(chosen, suite, jobs);
+  list(chosen, suite);
+  return 0;
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) await main();
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  for (const [signal, number] of [
+    ['SIGHUP', 1],
+    ['SIGINT', 2],
+    ['SIGTERM', 15],
+  ] as const)
+    process.on(signal, () => process.exit(128 + number)); // machines that still run end with this process
+  try {
+    process.exitCode = await main();
+  } catch (error) {
+    const known =
+      error instanceof InvalidDocument || error instanceof RangeError || (error as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
+    if (!known) throw error;
+    console.error(`mutants: ${(error as Error).message}\n\n${USAGE}`);
+    process.exitCode = 2;
+  }
+}

@@ -251,6 +251,18 @@ describe('the runner', () => {
     });
     expect(outcome.results.map(({ id }) => id)).toEqual(cases.map(({ id }) => id));
   });
+
+  it('begins no further case when it has heard enough', async () => {
+    const cases = ['first', 'second', 'third'].map((name) => makeCase(name));
+    const outcome = await runCases({
+      suite: suiteOf(cases),
+      cases,
+      target: 't',
+      makeAdapter: () => new ExecAdapter({ command: [process.execPath, FIXTURE, 'dies-once-in-a-while'] }),
+      enough: ({ verdict }) => verdict !== 'pass',
+    });
+    expect(outcome.results.map(({ id, verdict }) => `${id} ${verdict}`)).toEqual(['01-test/first pass', '01-test/second crash']);
+  });
 });
 
 describe('known failures', () => {

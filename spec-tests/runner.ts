@@ -45,6 +45,8 @@ export interface RunOptions {
   readonly graceMs?: number;
   readonly onStart?: (started: Started) => void;
   readonly onCase?: (result: CaseResult, done: number, total: number) => void;
+  /** After such a result no further case is begun. */
+  readonly enough?: (result: CaseResult) => boolean;
 }
 
 export interface RunOutcome {
@@ -296,12 +298,16 @@ export async function runCases(options: RunOptions): Promise<RunOutcome> {
           const result = await runCase(lane, options.cases[index] as LoadedCase, options, started);
           results[index] = result;
           options.onCase?.(result, ++done, options.cases.length);
+          if (options.enough?.(result)) {
+            next = groups.length;
+            return;
+          }
         }
       }
     };
     await Promise.all(lanes.map(work));
     await Promise.all(lanes.map((lane) => lane.close()));
-    return { started, unavailable: null, broken: null, results };
+    return { started, unavailable: null, broken: null, results: results.filter(() => true) }; // without those that were not begun
   } finally {
     for (const lane of lanes) lane.kill();
   }

@@ -25,28 +25,33 @@ export class InvalidDocument extends Error {
   }
 }
 
-let compiled: Map<SchemaName, ValidateFunction> | null = null;
-
 // `strictRequired` is off because a conditional `required` in a schema's branch may name a property that its parent defines; every other
-// strict rule stays, so a misspelt keyword in a schema of ours is an error here and not a check that never happens.
+// strict rule stays, so a misspelt keyword in a schema of ours is an error here and not a check that never happens. A schema is compiled when a document of
+// its kind first comes, and as it is: a process that judges one case would wait longer for all of them, and for better code, than it ever uses them.
 
-function schemas(): Map<SchemaName, ValidateFunction> {
-  if (compiled) return compiled;
-  const ajv = new Ajv2020({
-    allErrors: true,
-    strict: true,
-    strictRequired: false,
-    strictTypes: false,
-    allowUnionTypes: true,
-    discriminator: true,
-    verbose: true,
-  });
-  const documents = SCHEMAS.map(
-    (name) => JSON.parse(readFileSync(new URL(`schemas/${name}.schema.json`, import.meta.url), 'utf8')) as { $id: string },
-  );
-  for (const document of documents) ajv.addSchema(document);
-  compiled = new Map(SCHEMAS.map((name, index) => [name, ajv.getSchema((documents[index] as { $id: string }).$id) as ValidateFunction]));
-  return compiled;
+let known: { readonly ajv: Ajv2020; readonly ids: ReadonlyMap<SchemaName, string> } | null = null;
+
+function schema(name: SchemaName): ValidateFunction {
+  if (!known) {
+    const ajv = new Ajv2020({
+      allErrors: true,
+      strict: true,
+      strictRequired: false,
+      strictTypes: false,
+      allowUnionTypes: true,
+      discriminator: true,
+      verbose: true,
+      code: { optimize: false },
+    });
+    const ids = new Map<SchemaName, string>();
+    for (const each of SCHEMAS) {
+      const document = JSON.parse(readFileSync(new URL(`schemas/${each}.schema.json`, import.meta.url), 'utf8')) as { $id: string };
+      ajv.addSchema(document);
+      ids.set(each, document.$id);
+    }
+    known = { ajv, ids };
+  }
+  return known.ajv.getSchema(known.ids.get(name) as string) as ValidateFunction;
 }
 
 const shown = (value: unknown): string => {
@@ -79,8 +84,8 @@ function explain(errors: readonly ErrorObject[]): string[] {
  * Checks `document` and returns it with its type.
  * @throws InvalidDocument naming `where` and every place that is wrong.
  */
-export function validate<T>(schema: SchemaName, document: unknown, where: string): T {
-  const check = schemas().get(schema) as ValidateFunction;
+export function validate<T>(name: SchemaName, document: unknown, where: string): T {
+  const check = schema(name);
   if (!check(document)) throw new InvalidDocument(where, explain(check.errors ?? []));
   return document as T;
 }
@@ -89,23 +94,23 @@ export function validate<T>(schema: SchemaName, document: unknown, where: string
  * Reads a JSON file and checks it.
  * @throws InvalidDocument when it cannot be read, is not JSON, or does not follow the schema.
  */
-export function readJson<T>(schema: SchemaName, path: string): T {
+export function readJson<T>(name: SchemaName, path: string): T {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
     throw new InvalidDocument(path, [`cannot be read: ${(error as Error).message}`]);
   }
-  return parseJson<T>(schema, text, path);
+  return parseJson<T>(name, text, path);
 }
 
 /** As `readJson`, from text already at hand. */
-export function parseJson<T>(schema: SchemaName, text: string, where: string): T {
+export function parseJson<T>(name: SchemaName, text: string, where: string): T {
   let document: unknown;
   try {
     document = JSON.parse(text);
   } catch (error) {
     throw new InvalidDocument(where, [`is not JSON: ${(error as Error).message}`]);
   }
-  return validate<T>(schema, document, where);
+  return validate<T>(name, document, where);
 }

@@ -62,6 +62,10 @@ const SERVING = ['--disable-warning=ExperimentalWarning', '--single-threaded-gc'
 
 export interface TargetOptions {
   readonly onLog?: (text: string) => void;
+  /** How long a machine of our own may take until it is there. */
+  readonly startTimeoutMs?: number;
+  /** A module that the process of a machine of our own loads before all others, by its URL. */
+  readonly preload?: string;
 }
 
 /**
@@ -69,10 +73,11 @@ export interface TargetOptions {
  * interrupted from within; QEMU and Bochs already are processes.
  * @throws RangeError for a name that is no target.
  */
-export async function makeTarget(name: string, options: TargetOptions = {}): Promise<Adapter> {
+export async function makeTarget(name: string, { preload, ...options }: TargetOptions = {}): Promise<Adapter> {
   checkTarget(name);
   if (isCommand(name)) return new ExecAdapter({ command: name.slice(5), ...options });
   if (name === 'bochs' || name === 'qemu' || Object.hasOwn(QEMU_MACHINES, name)) return (await makeBuiltIn(name)) as Adapter;
   const program = fileURLToPath(new URL('serve.ts', import.meta.url));
-  return new ExecAdapter({ command: [process.execPath, ...SERVING, program, name], ...options });
+  const first = preload === undefined ? [] : [`--import=${preload}`];
+  return new ExecAdapter({ command: [process.execPath, ...SERVING, ...first, program, name], ...options });
 }
