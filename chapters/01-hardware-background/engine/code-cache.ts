@@ -293,7 +293,7 @@ export class CodeCache {
         const overwritten = this.#byPage.get(pageOf(block.place))?.overwritten;
         if (overwritten?.get(block.key) === block) overwritten.delete(block.key);
       }
-      this.#host.onReuse();
+      if (evicted.length > 0) this.#host.onReuse();
     }
     const at = this.#at;
     this.#at += bytes;

@@ -1,10 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { Fault, VECTOR } from '../faults.ts';
 import { AR, FLAG, MODE, OFFSET, SEG, SLOT } from '../state.ts';
-import { IDLE_WRITES } from './code-cache.ts';
+import { CodeCache, IDLE_WRITES } from './code-cache.ts';
 import { readFlags, writeFlags } from './flags.ts';
 import { FlatMachine } from './flat-machine.ts';
-import { JUMP_ENTRY, jumpIndex } from './jump-cache.ts';
+import { TLB_ENTRY } from './interpreter-functions.ts';
+import { jumpIndex } from './jump-cache.ts';
 import { REP_ITERATIONS } from './micro-ops/strings.ts';
 
 const { RAX, RCX, RDX, RBX, RSP, RSI, RDI, RIP } = SLOT;
@@ -430,9 +431,38 @@ describe('segments', () => {
   });
 });
 
-it('the jump cache is indexed alike from both sides', () => {
-  expect(jumpIndex(0x1234567)).toBe((0x1234567 ^ 0x1234) & (JUMP_ENTRY.COUNT - 1));
-  expect(jumpIndex(-1)).toBe((-1 ^ 0xfffff) & (JUMP_ENTRY.COUNT - 1));
+describe('the jump cache', () => {
+  it('is indexed alike from both sides', () => {
+    expect(jumpIndex(1)).toBe(0x9e3779b1 >>> 15);
+    expect(jumpIndex(-1)).toBe(-0x9e3779b1 >>> 15);
+  });
+
+  it('keeps two entries whose addresses fall together', () => {
+    const first = 0x10000;
+    let second = first + 16;
+    while (jumpIndex(second) !== jumpIndex(first) || second % 4096 > 4000) second++;
+    const m = new FlatMachine(64, 64 << 20, { translate: false });
+    for (const [from, to] of [
+      [first, second],
+      [second, first],
+    ] as const) {
+      const page = from - (from % 4096);
+      const entry = m.state.get32(OFFSET.TLB) + ((page / 4096) % TLB_ENTRY.COUNT) * TLB_ENTRY.BYTES;
+      m.memory.view.setBigInt64(entry + TLB_ENTRY.EXEC, BigInt(page), true);
+      m.memory.view.setInt32(entry + TLB_ENTRY.ADDEND, m.memory.ramOffset, true);
+      const jump = m.memory.slice(from, 5);
+      jump[0] = 0xe9;
+      new DataView(jump.buffer, jump.byteOffset).setInt32(1, to - from - 5, true);
+    }
+    const find = vi.spyOn(CodeCache.prototype, 'find');
+    try {
+      m.state.setSlotNumber(RIP, first);
+      expect(m.resume(3000)).toEqual({ kind: 'deadline' });
+      expect(find.mock.calls.length).toBeLessThan(10); // each is a search, for which the interpreter is left
+    } finally {
+      find.mockRestore();
+    }
+  });
 });
 
 it('a broken host is our fault, not the guest’s', () => {

@@ -29,6 +29,8 @@ interface Library {
  * better compiled code only when it is entered again.
  */
 const SLICE = 1 << 18;
+/** What tells the two places of a jump-cache entry apart, in words. */
+const OTHER_PLACE = JUMP_ENTRY.BYTES >> 2;
 /** Place of the interpreter in the table of functions that run code. */
 const INTERPRETER = 0;
 /** A block is translated after it has been interpreted so often: by then that has cost about as much as the translation will. */
@@ -180,8 +182,10 @@ export class Engine {
     const { i32 } = this.#memory;
     const page = Number(BigInt.asUintN(32, rip)); // the code base of what is translated is 0
     for (const offset of entries.keys()) {
-      const entry = this.#entry(page + offset);
-      if (i32[entry + (JUMP_ENTRY.FUNC >> 2)] === slot) i32.fill(-1, entry, entry + 2);
+      const first = this.#firstPlace(page + offset);
+      for (const entry of [first, first ^ OTHER_PLACE]) {
+        if (i32[entry + (JUMP_ENTRY.FUNC >> 2)] === slot) i32.fill(-1, entry, entry + 2);
+      }
     }
   }
 
@@ -415,6 +419,7 @@ export class Engine {
     }
     if (block.heat === 0) return false;
     const entry = this.#entry();
+    if (entry < 0) return false;
     const { i32 } = this.#memory;
     const isOurs =
       i32[entry + (JUMP_ENTRY.RECORD >> 2)] === (block.record | 0) && i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] === this.#word32(WORD.CONTEXT);
@@ -428,9 +433,27 @@ export class Engine {
     const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
     block.heat = Number.isFinite(times) ? times : 0;
   }
-  /** Index of the first word of a jump-cache entry, by the lower half of a linear address. */
-  #entry(low = this.#low): number {
+  /** Index of the first word of a linear address's first place in the jump cache, by the lower half. */
+  #firstPlace(low: number): number {
     return (this.#jumpCache + jumpIndex(low) * JUMP_ENTRY.BYTES) >> 2;
+  }
+  /** Index of the first word of RIP's entry in the jump cache. -1: it has none. */
+  #entry(): number {
+    const { i32 } = this.#memory;
+    const first = this.#firstPlace(this.#low);
+    for (const entry of [first, first ^ OTHER_PLACE]) if (i32[entry] === this.#low && i32[entry + 1] === this.#high) return entry;
+    return -1;
+  }
+  /** The same, or where one can be made. What is in the way there goes to its other place, unless it is out of date. */
+  #roomForEntry(): number {
+    const known = this.#entry();
+    if (known >= 0) return known;
+    const { i32 } = this.#memory;
+    const first = this.#firstPlace(this.#low);
+    if (i32[first + (JUMP_ENTRY.CONTEXT >> 2)] === this.#word32(WORD.CONTEXT)) {
+      i32.copyWithin(first ^ OTHER_PLACE, first, first + (JUMP_ENTRY.BYTES >> 2));
+    }
+    return first;
   }
 
   // ## Calls from translated code
@@ -532,7 +555,7 @@ export class Engine {
   /** Puts a block into the jump cache. */
   #remember(block: Block, found: { translation: Translation; entry: number } | null): void {
     const { i32 } = this.#memory;
-    const entry = this.#entry();
+    const entry = this.#roomForEntry();
     i32[entry] = this.#low;
     i32[entry + 1] = this.#high;
     i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] = this.#word32(WORD.CONTEXT);

@@ -7,6 +7,9 @@
 // and the trace shows it. So the rule is independent of caches: the instruction TLB is consulted when control passes to *another page* than that of the
 // instruction before, and after a flush, and at no other time. The page where instructions come from, and where it is in memory, are two words; an entry
 // of the cache is good only if it was made for that very place. Mappings may then change as they like without anything being searched for or removed.
+//
+// A linear address has two places where its entry may be, side by side: two pieces of hot code whose addresses fall together would otherwise drive each other out,
+// time and again.
 
 import { WALKED } from '../mmu/ordinary-walk.ts';
 import { MODE, OFFSET, SLOT } from '../state.ts';
@@ -20,6 +23,11 @@ import { type Code, get, i32, i64, type Local, ret, returnCallIndirect, set, Was
  */
 // biome-ignore format: table
 export const JUMP_ENTRY = { LINEAR: 0, CONTEXT: 8, PLACE: 12, RECORD: 16, FUNC: 20, ARGUMENT: 24, HEAT: 28, BYTES: 32, COUNT: 131072 } as const;
+
+// Functions begin at multiples of 16, so the lower bits of an address say little, and those above alike: a product with a number without a pattern (2^32 divided by
+// the golden ratio) lets all of them count.
+const SPREAD = 0x9e3779b1;
+const INDEX_BITS = Math.log2(JUMP_ENTRY.COUNT);
 
 /** Translated code is entered only when it may run this many instructions: the end of a slice is interpreted, and stops where it must. */
 export const MARGIN = 1024;
@@ -50,11 +58,12 @@ export function findCode(s: StateAccess, places: Places, leave: Code, found: (en
   const linear = s.local('i64');
   const page = s.local('i64');
   const entry = s.local('i32');
-  const hash = i32.wrap_i64(i64.xor(get(linear), i64.shr_u(get(linear), i64.const(12n))));
+  const hash = i32.shr_u(i32.mul(i32.wrap_i64(get(linear)), i32.const(SPREAD | 0)), i32.const(32 - INDEX_BITS));
   const word = (at: number): Code => i64.load(i32.const(0), places.words + at);
   const word32 = (at: number): Code => i32.load(i32.const(0), places.words + at);
   const inEntry = (at: number): Code => i32.load(get(entry), places.jumpCache + at);
   const mode = s.field32(OFFSET.MODE);
+  const isOther = i64.ne(i64.load(get(entry), places.jumpCache + JUMP_ENTRY.LINEAR), get(linear));
   return [
     set(linear, i64.add(s.field(8 * SLOT.NEXT_RIP), word(WORD.CODE_BASE))),
     set(page, i64.and(get(linear), i64.const(-4096n))),
@@ -69,8 +78,8 @@ export function findCode(s: StateAccess, places: Places, leave: Code, found: (en
       i64.store(i32.const(0), get(page), places.words + WORD.FETCH_PAGE),
       i32.store(i32.const(0), i32.load(get(entry), TLB_ENTRY.ADDEND), places.words + WORD.FETCH_ADDEND),
     ]),
-    set(entry, i32.mul(i32.and(hash, i32.const(JUMP_ENTRY.COUNT - 1)), i32.const(JUMP_ENTRY.BYTES))),
-    when(i64.ne(i64.load(get(entry), places.jumpCache + JUMP_ENTRY.LINEAR), get(linear)), leave),
+    set(entry, i32.mul(hash, i32.const(JUMP_ENTRY.BYTES))),
+    when(isOther, [set(entry, i32.xor(get(entry), i32.const(JUMP_ENTRY.BYTES))), when(isOther, leave)]),
     when(i32.ne(inEntry(JUMP_ENTRY.CONTEXT), word32(WORD.CONTEXT)), leave),
     when(i32.ne(inEntry(JUMP_ENTRY.PLACE), i32.add(i32.wrap_i64(get(linear)), word32(WORD.FETCH_ADDEND))), leave),
     found(entry),
@@ -106,7 +115,7 @@ export function enterTranslation(s: StateAccess, places: Places, type: number, e
   );
 }
 
-/** Index of a linear address in the jump cache, by its lower half; the same function as above, in TypeScript. */
+/** Index of a linear address's first place in the jump cache, by its lower half; the same function as above, in TypeScript. The other place is at the index with bit 0 changed. */
 export function jumpIndex(low: number): number {
-  return (low ^ (low >>> 12)) & (JUMP_ENTRY.COUNT - 1);
+  return Math.imul(low, SPREAD) >>> (32 - INDEX_BITS);
 }
