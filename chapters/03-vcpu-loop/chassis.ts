@@ -153,10 +153,11 @@ export abstract class Chassis {
     const { ioPort, ioSize, ioCount, ioOut } = page;
     const data = page.ioData();
     if (!isWidth(ioSize)) return;
-    for (let item = 0; item < ioCount; item++) {
-      if (ioOut) this.ports.write(ioPort, ioSize, loadValue(data, item * ioSize, ioSize));
-      else storeValue(data, item * ioSize, ioSize, this.ports.read(ioPort, ioSize));
+    if (!ioOut) {
+      this.ports.readString(ioPort, ioSize, data.subarray(0, ioCount * ioSize));
+      return;
     }
+    for (let item = 0; item < ioCount; item++) this.ports.write(ioPort, ioSize, loadValue(data, item * ioSize, ioSize));
   }
 
   // The kernel splits an access at a page boundary, so a length can be 3, 5, 6 or 7. No bus has such a width: those go byte by byte.

@@ -8,6 +8,7 @@ import { Recorder } from '../01-hardware-background/trace.ts';
 import { HostKernel, hostKernelAvailable } from '../02-kvm-objects/host/host-kernel.ts';
 import type { Kernel } from '../02-kvm-objects/kernel.ts';
 import type { BoardOptions } from './board.ts';
+import type { Outcome } from './chassis.ts';
 import { softKernel } from './kernel/index.ts';
 import { Machine } from './vmm.ts';
 
@@ -29,6 +30,14 @@ function protectedImage(program: Uint8Array): Uint8Array {
   for (const [n, field] of fields.entries()) view.setUint32(4 * n, field, true);
   image.set(program, 32);
   return image;
+}
+
+/** The next return that the guest brought about: on the host, a clock may have interrupted some before it. */
+function returned(machine: Machine): Outcome {
+  for (;;) {
+    const outcome = machine.advance();
+    if (outcome.kind !== 'interrupted') return outcome;
+  }
 }
 
 for (const { name, make, reason } of kernels) {
@@ -112,11 +121,15 @@ for (const { name, make, reason } of kernels) {
       machine.load(protectedImage(code('66 b8 34 12 8e d8 f4'))); // mov ax, 0x1234; mov ds, ax: past the descriptor table, and no handler for #GP
       expect(machine.run()).toMatchObject({ end: 'triple-fault', exitCode: null, exits: { KVM_EXIT_SHUTDOWN: 1 } });
     });
-    it('ends at the limit of exits', () =>
-      expect(boot('e6 80 eb fc').run({ exits: 50 })).toMatchObject({ end: 'timeout', exits: { KVM_EXIT_IO: 50 } }));
+    const returns = ({ KVM_EXIT_IO = 0, KVM_EXIT_INTR = 0 }: Readonly<Record<string, number>>): number => KVM_EXIT_IO + KVM_EXIT_INTR;
+    it('ends at the limit of exits', () => {
+      const { end, exits } = boot('e6 80 eb fc').run({ exits: 50 });
+      expect({ end, returns: returns(exits) }).toEqual({ end: 'timeout', returns: 50 });
+    });
     it('ends when the caller has had enough', () => {
       let asked = 0;
-      expect(boot('e6 80 eb fc').run({ expired: () => ++asked === 7 })).toMatchObject({ end: 'timeout', exits: { KVM_EXIT_IO: 7 } });
+      const { end, exits } = boot('e6 80 eb fc').run({ expired: () => ++asked === 7 });
+      expect({ end, returns: returns(exits) }).toEqual({ end: 'timeout', returns: 7 });
     });
 
     const HANDLER_AT = (vector: number, m: Machine): void => {
@@ -134,7 +147,7 @@ for (const { name, make, reason } of kernels) {
     it('wakes a halted guest', () => {
       const m = boot(`fb f4 b0 01 ${LEAVE}`);
       HANDLER_AT(0x31, m);
-      expect(m.advance()).toMatchObject({ kind: 'end', end: 'halt' });
+      expect(returned(m)).toMatchObject({ kind: 'end', end: 'halt' });
       m.interrupt(0x31);
       expect(m.run()).toMatchObject({ end: 'debug-exit', exitCode: 15 });
     });
@@ -161,7 +174,8 @@ for (const { name, make, reason } of kernels) {
     it('reports its system calls and its console to the trace', () => {
       const trace = new Recorder();
       boot(`b0 41 ba f8 03 ee ${LEAVE}`, { trace }).run();
-      const requests = trace.of('ioctl').map(({ fd, request }) => `${fd} ${request}`);
+      const answered = trace.of('ioctl').filter(({ result }) => result >= 0); // on the host a clock may have interrupted one
+      const requests = answered.map(({ fd, request }) => `${fd} ${request}`);
       expect(requests.slice(0, 2)).toEqual(['kvm KVM_GET_API_VERSION', 'kvm KVM_CREATE_VM']);
       expect(requests.filter((request) => request === 'vcpu0 KVM_RUN').length).toBe(2);
       expect(trace.of('console').map(({ byte }) => byte)).toEqual([0x41]);

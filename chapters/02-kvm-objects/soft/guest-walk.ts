@@ -7,7 +7,7 @@
 // Ours is one loop over levels. What differs between the modes is how many levels there are, how wide an entry is, and which bits are reserved. A
 // walk is bounded by the number of levels, whatever the guest wrote into its tables.
 
-import { type Gpa, lowHalf } from '../../01-hardware-background/physical-memory.ts';
+import { type Gpa, highHalf, lowHalf } from '../../01-hardware-background/physical-memory.ts';
 import { CR0, CR4, EFER } from '../../01-hardware-background/state.ts';
 import type { SoftVcpu } from './vcpu.ts';
 import type { SoftVm } from './vm.ts';
@@ -35,26 +35,30 @@ type Walked = { readonly gpa: Gpa; readonly writable: boolean; readonly user: bo
 /** Page-fault error code bits. */
 const PF = { PRESENT: 1, WRITE: 2, USER: 4, RESERVED: 8, FETCH: 16 } as const;
 
-const P = 1n;
-const RW = 2n;
-const US = 4n;
-const A = 1n << 5n;
-const D = 1n << 6n;
-const PS = 1n << 7n;
-const NX = 1n << 63n;
+// An entry is looked at as two halves, which are numbers: an emulated instruction needs two walks of up to five levels, and arithmetic on 64-bit integers
+// would be most of what it costs.
+
+const P = 1;
+const RW = 2;
+const US = 4;
+const A = 1 << 5;
+const D = 1 << 6;
+const PS = 1 << 7;
+const NX_HIGH = 0x8000_0000; // bit 63
+const FRAME_HIGH = 0xf_ffff; // bits 51:32
 const has = (value: bigint, mask: number): boolean => (lowHalf(value) & mask) !== 0;
 
 /** How the current mode's tables look. */
 interface Format {
   readonly levels: number;
-  readonly indexBits: bigint;
+  readonly indexBits: number;
   readonly entryBytes: 4 | 8;
 }
 const FORMAT = {
-  twoLevel: { levels: 2, indexBits: 10n, entryBytes: 4 },
-  pae: { levels: 3, indexBits: 9n, entryBytes: 8 },
-  fourLevel: { levels: 4, indexBits: 9n, entryBytes: 8 },
-  fiveLevel: { levels: 5, indexBits: 9n, entryBytes: 8 },
+  twoLevel: { levels: 2, indexBits: 10, entryBytes: 4 },
+  pae: { levels: 3, indexBits: 9, entryBytes: 8 },
+  fourLevel: { levels: 4, indexBits: 9, entryBytes: 8 },
+  fiveLevel: { levels: 5, indexBits: 9, entryBytes: 8 },
 } as const satisfies Record<string, Format>;
 
 /** The paging registers of a vCPU whose VMCS is current. */
@@ -79,58 +83,79 @@ export function walkGuest(vm: SoftVm, paging: Paging, linear: bigint, access: Ac
       : FORMAT.twoLevel;
   const nxe = has(paging.efer, EFER.NXE);
   const wide = format.entryBytes === 8;
-  const tooHigh = wide ? (((1n << 52n) - 1n) >> BigInt(vm.hardware.cpu.physicalAddressBits)) << BigInt(vm.hardware.cpu.physicalAddressBits) : 0n;
+  const tooHigh = wide ? (FRAME_HIGH >>> (vm.hardware.cpu.physicalAddressBits - 32)) << (vm.hardware.cpu.physicalAddressBits - 32) : 0;
   const code = (access?.write ? PF.WRITE : 0) | (access?.user ? PF.USER : 0) | (access?.fetch && (nxe || has(paging.cr4, CR4.SMEP)) ? PF.FETCH : 0);
+  const low = lowHalf(linear);
+  const high = highHalf(linear);
+  const { memory } = vm.hardware;
 
-  let table = paging.cr3 & (wide && !long ? 0xffff_ffe0n : wide ? 0x000f_ffff_ffff_f000n : 0xffff_f000n);
+  let table = frameOf(lowHalf(paging.cr3), wide && long ? highHalf(paging.cr3) & FRAME_HIGH : 0, wide && !long ? 5 : 12);
   let writable = true;
   let user = true;
   let execute = true;
-  const visited: { gpa: Gpa; entry: bigint }[] = [];
+  const visited: { gpa: Gpa; flags: number }[] = [];
   for (let level = format.levels; ; level--) {
-    const shift = 12n + format.indexBits * BigInt(level - 1);
-    const index = Number((linear >> shift) & ((1n << format.indexBits) - 1n));
+    const shift = 12 + format.indexBits * (level - 1);
     const topOfPae = format === FORMAT.pae && level === 3;
-    const at = Number(table) + (topOfPae ? index & 3 : index) * format.entryBytes;
-    const entry = topOfPae && paging.pdptrs ? (paging.pdptrs[index & 3] as bigint) : vm.readEntry(at, format.entryBytes);
-    // A table that is no memory has no entries.
-    // @clause machine.hostile.page-tables
-    if (entry === null || !(entry & P)) return { errorCode: code };
-    const leaf = level === 1 || (level <= 3 && !topOfPae && (entry & PS) !== 0n && (format !== FORMAT.twoLevel || has(paging.cr4, CR4.PSE)));
+    const index = bitsOf(low, high, shift) & (topOfPae ? 3 : (1 << format.indexBits) - 1);
+    const at = table + index * format.entryBytes;
+    let entry: number; // its low half
+    let entryHigh = 0;
+    if (topOfPae && paging.pdptrs) {
+      entry = lowHalf(paging.pdptrs[index] as bigint);
+      entryHigh = highHalf(paging.pdptrs[index] as bigint);
+    } else {
+      const hpa = vm.hpaOf(at, false);
+      // A table that is no memory has no entries.
+      // @clause machine.hostile.page-tables
+      if (hpa < 0) return { errorCode: code };
+      const place = memory.offset(hpa, format.entryBytes);
+      entry = memory.view.getUint32(place, true);
+      if (wide) entryHigh = memory.view.getUint32(place + 4, true);
+    }
+    if (!(entry & P)) return { errorCode: code };
+    const leaf = level === 1 || (level <= 3 && !topOfPae && (entry & PS) !== 0 && (format !== FORMAT.twoLevel || has(paging.cr4, CR4.PSE)));
     const pse = leaf && level > 1;
-    const reserved = reservedBits(format, level, pse, nxe) | tooHigh;
-    if (!topOfPae && entry & reserved) return { errorCode: code | PF.PRESENT | PF.RESERVED };
     if (!topOfPae) {
-      writable &&= (entry & RW) !== 0n;
-      user &&= (entry & US) !== 0n;
-      execute &&= !(wide && entry & NX);
-      visited.push({ gpa: at, entry });
+      const reserved = (entry & reservedLow(format, level, pse)) | (entryHigh & (tooHigh | reservedHigh(format, nxe)));
+      if (reserved !== 0) return { errorCode: code | PF.PRESENT | PF.RESERVED };
+      writable &&= (entry & RW) !== 0;
+      user &&= (entry & US) !== 0;
+      execute &&= !(wide && entryHigh & NX_HIGH);
+      visited.push({ gpa: at, flags: entry });
     }
     if (!leaf) {
-      table = entry & (wide ? 0x000f_ffff_ffff_f000n : 0xffff_f000n);
+      table = frameOf(entry, entryHigh & FRAME_HIGH, 12);
       continue;
     }
     if (access) {
       if (!permitted(paging, access, { writable, user, execute })) return { errorCode: code | PF.PRESENT };
-      visited.forEach(({ gpa, entry: old }, n) => {
+      for (let n = 0; n < visited.length; n++) {
+        const { gpa, flags } = visited[n] as { gpa: Gpa; flags: number };
         const bits = n === visited.length - 1 && access.write ? A | D : A;
-        if ((old & bits) !== bits) setBits(vm, gpa, format.entryBytes, bits);
-      });
+        if ((flags & bits) !== bits) setBits(vm, gpa, format.entryBytes, bits);
+      }
     }
-    const offset = linear & ((1n << shift) - 1n);
-    let frame = entry & (wide ? 0x000f_ffff_ffff_f000n : 0xffff_f000n) & ~((1n << shift) - 1n);
-    if (pse && !wide) frame |= ((entry >> 13n) & 0xffn) << 32n; // PSE-36: eight more address bits
-    return { gpa: Number(frame | offset), writable, user };
+    // PSE-36: eight more address bits, in bits 20:13.
+    const frame = frameOf(entry, pse && !wide ? (entry >>> 13) & 0xff : entryHigh & FRAME_HIGH, shift);
+    return { gpa: frame + (low & (2 ** shift - 1)), writable, user };
   }
 }
 
-function reservedBits(format: Format, level: number, pse: boolean, nxe: boolean): bigint {
-  if (format === FORMAT.twoLevel) return pse ? 1n << 21n : 0n;
-  const high = (nxe ? 0n : NX) | (format === FORMAT.pae ? 0x7ffn << 52n : 0n);
-  if (level >= 4) return high | PS;
-  if (!pse) return high;
-  return high | (level === 3 ? 0x3fff_e000n : 0x1f_e000n);
+/** The address in an entry, from bit `shift` on. */
+const frameOf = (entry: number, high: number, shift: number): Gpa => high * 2 ** 32 + (((entry >>> shift) << shift) >>> 0);
+
+/** What is at a bit of a linear address, as far as 32 bits go. */
+const bitsOf = (low: number, high: number, shift: number): number => (shift < 32 ? (low >>> shift) | (high << (32 - shift)) : high >>> (shift - 32));
+
+function reservedLow(format: Format, level: number, pse: boolean): number {
+  if (format === FORMAT.twoLevel) return pse ? 1 << 21 : 0;
+  if (level >= 4) return PS;
+  if (!pse) return 0;
+  return level === 3 ? 0x3fff_e000 : 0x1f_e000;
 }
+const reservedHigh = (format: Format, nxe: boolean): number =>
+  format === FORMAT.twoLevel ? 0 : (nxe ? 0 : NX_HIGH) | (format === FORMAT.pae ? 0x7ff0_0000 : 0);
 
 function permitted({ cr0, cr4 }: Paging, access: Access, page: { writable: boolean; user: boolean; execute: boolean }): boolean {
   if (access.fetch) {
@@ -143,11 +168,11 @@ function permitted({ cr0, cr4 }: Paging, access: Access, page: { writable: boole
 }
 
 /** Sets accessed and dirty bits in guest memory, as the processor would. */
-function setBits(vm: SoftVm, gpa: Gpa, bytes: 4 | 8, bits: bigint): void {
+function setBits(vm: SoftVm, gpa: Gpa, bytes: 4 | 8, bits: number): void {
   const hpa = vm.hpaOf(gpa, true);
   if (hpa < 0) return;
   const { view } = vm.hardware.memory;
   const at = vm.hardware.memory.offset(hpa, bytes);
-  view.setUint32(at, view.getUint32(at, true) | Number(bits), true);
+  view.setUint32(at, view.getUint32(at, true) | bits, true);
   vm.wroteGuest(gpa, hpa, bytes);
 }

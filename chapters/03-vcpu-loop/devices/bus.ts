@@ -7,6 +7,8 @@
 // Nobody may. On a real bus an unanswered read floats high and returns ones, and an unanswered write is lost. Guests probe for hardware by
 // relying on that, so it is not an error here either.
 
+import { lowHalf } from '../../01-hardware-background/physical-memory.ts';
+
 /** Width of one access in bytes; ports know 1, 2 and 4. */
 export type Width = 1 | 2 | 4 | 8;
 
@@ -26,6 +28,8 @@ export interface Registers {
   readonly impl?: Widths;
   read(offset: number, width: Width): bigint;
   write(offset: number, width: Width, value: bigint): void;
+  /** Fills `into` by as many reads, one after another: a string instruction. Absent: they are made one by one. */
+  readString?(offset: number, width: Width, into: Uint8Array): void;
 }
 
 /** Number of ports. An access that begins in the last of them and reaches further goes on at the first, as sixteen address lines would have it. */
@@ -215,6 +219,16 @@ export class Bus {
     return value;
   }
 
+  /** Fills `into` by reads of one address. Most devices know of no strings; one whose register is a window on a block of data may. */
+  readString(address: number, width: Width, into: Uint8Array): void {
+    const found = this.#find(address);
+    if (found?.device.readString && address >= found.from && address + width <= found.to) {
+      found.device.readString(address - found.start, width, into);
+      return;
+    }
+    for (let at = 0; at < into.length; at += width) storeValue(into, at, width, this.read(address, width));
+  }
+
   write(address: number, width: Width, value: bigint): void {
     const found = this.#find(address);
     if (found && address >= found.from && address + width <= found.to) {
@@ -286,12 +300,19 @@ function unitAt(impl: Widths, offset: number, left: number): Width {
 
 /** Reads a little-endian value of `width` bytes. */
 export function loadValue(bytes: Uint8Array, at: number, width: Width): bigint {
-  let value = 0n;
-  for (let index = width - 1; index >= 0; index--) value = (value << 8n) | BigInt(bytes[at + index] as number);
-  return value;
+  const low = loadNumber(bytes, at, Math.min(width, 4));
+  return width === 8 ? BigInt(low) | (BigInt(loadNumber(bytes, at + 4, 4)) << 32n) : BigInt(low);
 }
 
 /** Writes a little-endian value of `width` bytes. */
 export function storeValue(bytes: Uint8Array, at: number, width: Width, value: bigint): void {
-  for (let index = 0; index < width; index++) bytes[at + index] = Number((value >> BigInt(8 * index)) & 0xffn);
+  const low = lowHalf(value);
+  for (let index = 0; index < Math.min(width, 4); index++) bytes[at + index] = low >>> (8 * index);
+  if (width === 8) storeValue(bytes, at + 4, 4, value >> 32n);
+}
+
+function loadNumber(bytes: Uint8Array, at: number, width: number): number {
+  let value = 0;
+  for (let index = 0; index < width; index++) value |= (bytes[at + index] as number) << (8 * index);
+  return value >>> 0;
 }

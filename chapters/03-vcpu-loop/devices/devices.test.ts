@@ -175,6 +175,25 @@ describe('a bus', () => {
     expect(bus.read(0x1000, 2)).toBe(0x7788n);
     expect(device.calls).toEqual([['read', 0, 2]]);
   });
+  it('reads a string: by the device that knows of strings, or item by item; what two answer, or nobody, is no string', () => {
+    const bus = new Bus('ports');
+    const plain = silent('plain');
+    bus.attach(0x100, 4, plain);
+    const strings: unknown[] = [];
+    const windowed: Registers = { ...silent('window'), readString: (...what) => void strings.push(what) };
+    bus.attach(0x200, 4, windowed);
+    const into = new Uint8Array(6);
+    bus.readString(0x102, 2, into);
+    expect(plain.calls).toEqual(Array(3).fill(['read', 2, 2]));
+    expect([...into]).toEqual([0x88, 0x77, 0x88, 0x77, 0x88, 0x77]);
+    bus.readString(0x202, 2, into);
+    expect(strings).toEqual([[2, 2, into]]);
+    bus.readString(0x203, 2, into);
+    expect(strings.length).toBe(1);
+    expect([...into.subarray(0, 4)]).toEqual([0x88, 0xff, 0x88, 0xff]);
+    bus.readString(0x300, 2, into);
+    expect([...into]).toEqual(Array(6).fill(0xff));
+  });
   it('refuses two devices at one address', () => {
     const bus = new Bus('ports');
     bus.attach(0x100, 8, silent('a'));

@@ -71,10 +71,20 @@ class Abandon extends VmExit {
 }
 const UNHANDLED: Emulated = { kind: 'unhandled' };
 
+/** Bytes that go to RAM when the instruction is done; none crosses a page. */
 interface JournalEntry {
   readonly gpa: Gpa;
-  readonly bytes: number;
-  readonly value: bigint;
+  readonly data: Uint8Array;
+}
+
+/** A string port instruction that has been executed, and where. */
+interface PortString {
+  readonly rip: bigint;
+  readonly nextRip: bigint;
+  readonly mode: number;
+  readonly code: Uint8Array;
+  readonly op: 'ins' | 'outs';
+  readonly insn: Instruction;
 }
 
 /** The engine, its registers and its view of memory: one for the kernel, used for one vCPU at a time. */
@@ -95,6 +105,7 @@ export class Emulator implements EngineHost {
   #writes: MmioAccess[] = [];
   #journal: JournalEntry[] = [];
   #out: (StringPort & { value: number }) | null = null;
+  #lastPorts: PortString | null = null;
 
   constructor(hardware: Hardware) {
     this.#hardware = hardware;
@@ -123,7 +134,7 @@ export class Emulator implements EngineHost {
     this.#journal = [];
     this.#out = null;
     this.#copyIn();
-    const stop = this.#runOne();
+    const stop = this.#again() ?? this.#runOne();
     if (stop.kind === 'fault') return { kind: 'fault', fault: stop.fault };
     if (stop.kind === 'vmexit') return stop.exit instanceof Abandon ? stop.exit.why : UNHANDLED;
     this.#commit();
@@ -132,11 +143,45 @@ export class Emulator implements EngineHost {
 
   #runOne(): Stop {
     const state = this.#state;
+    state.fpu.set(this.#hardware.cpu.state.fpu);
     this.#engine.memoryChanged();
     state.set32(OFFSET.STOP, 0);
     state.set32(OFFSET.EVENTS, 0);
     state.set64(OFFSET.DEADLINE, state.get64(OFFSET.ICOUNT) + 1n);
-    return this.#engine.run();
+    const stop = this.#engine.run();
+    if (stop.kind !== 'fault' && stop.kind !== 'vmexit') this.#hardware.cpu.state.fpu.set(state.fpu);
+    return stop;
+  }
+
+  // A driver that writes to a disk by its port makes an exit for each word, and each time it is the same instruction. Nothing of a string port instruction is a
+  // micro-operation: the engine finds out what it is and hands it back to `system` below. When it is plainly the one of last time, the engine is not asked.
+
+  /** Executes the string port instruction of last time, if this is the same; null: it is another. */
+  #again(): Stop | null {
+    const last = this.#lastPorts;
+    const state = this.#state;
+    if (!last || last.rip !== this.#vcpu.rip || last.mode !== state.get32(OFFSET.MODE)) return null;
+    try {
+      const place = this.fetch(this.#vcpu.linearRip);
+      const { u8 } = this.#hardware.memory;
+      for (let n = 0; n < last.code.length; n++) if (u8[place + n] !== last.code[n]) return null;
+      state.setSlot(SLOT.NEXT_RIP, last.nextRip);
+      this.#ports(last.op, last.insn);
+      state.setSlot(SLOT.RIP, state.slot(SLOT.NEXT_RIP));
+      return { kind: 'deadline' };
+    } catch (thrown) {
+      if (thrown instanceof Fault) return { kind: 'fault', fault: thrown };
+      if (thrown instanceof Abandon) return { kind: 'vmexit', exit: thrown };
+      throw thrown;
+    }
+  }
+
+  #remember(op: 'ins' | 'outs', insn: Instruction): void {
+    const state = this.#state;
+    const place = this.fetch(this.#vcpu.linearRip);
+    const inPage = (place % PAGE_BYTES) + insn.length <= PAGE_BYTES;
+    const code = this.#hardware.memory.u8.slice(place, place + insn.length);
+    this.#lastPorts = inPage ? { rip: this.#vcpu.rip, mode: state.get32(OFFSET.MODE), nextRip: state.slot(SLOT.NEXT_RIP), code, op, insn } : null;
   }
 
   // ## Registers, in and out
@@ -167,7 +212,6 @@ export class Emulator implements EngineHost {
     const cpl = (state.segRights(SEG.SS) & AR.DPL) >> AR.DPL_SHIFT;
     state.set32(OFFSET.CPL, cpl);
     state.set32(OFFSET.MODE, modeOf(state));
-    state.fpu.set(hardware.cpu.state.fpu);
     this.#user = cpl === 3;
     this.#acSet = (flags & FLAG.AC) !== 0;
   }
@@ -176,13 +220,12 @@ export class Emulator implements EngineHost {
     const vcpu = this.#vcpu;
     const hardware = this.#hardware;
     const state = this.#state;
-    for (const { gpa, bytes, value } of this.#journal) this.#store(gpa, bytes, value);
+    for (const { gpa, data } of this.#journal) this.#store(gpa, data);
     vcpu.regs.set(state.u64.subarray(SLOT.RAX, SLOT.RAX + 16));
     hardware.write(FIELD.GUEST_RSP, state.slot(SLOT.RSP));
     hardware.write(FIELD.GUEST_RIP, state.slot(SLOT.RIP));
     const kept = hardware.read32(FIELD.GUEST_RFLAGS) & FLAG.TF;
     hardware.write32(FIELD.GUEST_RFLAGS, readFlags(state) | kept);
-    hardware.cpu.state.fpu.set(state.fpu);
   }
 
   // ## Memory, as the instruction sees it
@@ -249,9 +292,11 @@ export class Emulator implements EngineHost {
 
   // @clause x86.mmio.read-modify-write
   #writePart(gpa: Gpa, bytes: number, value: bigint): void {
-    const entry = { gpa, bytes, value };
-    if (this.#vm.backing(gpa, true).kind === 'ram') this.#journal.push(entry);
-    else this.#writes.push(entry);
+    if (this.#vm.backing(gpa, true).kind !== 'ram') {
+      this.#writes.push({ gpa, bytes, value });
+      return;
+    }
+    this.#journal.push({ gpa, data: Uint8Array.from({ length: bytes }, (_, n) => Number((value >> BigInt(8 * n)) & 0xffn)) });
   }
 
   /** RAM, with what this instruction has already written laid over it. */
@@ -265,20 +310,16 @@ export class Emulator implements EngineHost {
 
   #journalled(gpa: Gpa): number | null {
     let byte: number | null = null;
-    for (const entry of this.#journal) {
-      const at = gpa - entry.gpa;
-      if (at >= 0 && at < entry.bytes) byte = Number((entry.value >> BigInt(8 * at)) & 0xffn);
-    }
+    for (const entry of this.#journal) byte = entry.data[gpa - entry.gpa] ?? byte;
     return byte;
   }
 
-  #store(gpa: Gpa, bytes: number, value: bigint): void {
+  #store(gpa: Gpa, data: Uint8Array): void {
     const hpa = this.#vm.hpaOf(gpa, true);
     if (hpa < 0) return;
     const { memory } = this.#hardware;
-    const at = memory.offset(hpa, bytes);
-    for (let n = 0; n < bytes; n++) memory.u8[at + n] = Number((value >> BigInt(8 * n)) & 0xffn);
-    this.#vm.wroteGuest(gpa, hpa, bytes);
+    memory.u8.set(data, memory.offset(hpa, data.length));
+    this.#vm.wroteGuest(gpa, hpa, data.length);
   }
 
   // ## System instructions
@@ -295,11 +336,17 @@ export class Emulator implements EngineHost {
   }
   system(op: SystemOp, insn: Instruction): null {
     const state = this.#state;
-    if (op === 'ins') this.#ins(insn);
-    else if (op === 'outs') this.#outs(insn);
-    else if (op === 'movFromSreg' && insn.mod !== 3) this.writeSlow(this.#linear(insn), 2, BigInt(state.segSelector(insn.reg)));
+    if (op === 'ins' || op === 'outs') {
+      this.#remember(op, insn);
+      this.#ports(op, insn);
+    } else if (op === 'movFromSreg' && insn.mod !== 3) this.writeSlow(this.#linear(insn), 2, BigInt(state.segSelector(insn.reg)));
     else throw new Abandon(UNHANDLED);
     return null;
+  }
+
+  #ports(op: 'ins' | 'outs', insn: Instruction): void {
+    if (op === 'ins') this.#ins(insn);
+    else this.#outs(insn);
   }
 
   #linear(insn: Instruction): bigint {
@@ -349,10 +396,10 @@ export class Emulator implements EngineHost {
     const size = insn.bytes as 1 | 2 | 4;
     const step = this.#step(insn);
     const start = this.#counter(insn, SLOT.RDI);
-    const linear = this.#inSegment(SEG.ES, start);
-    this.#walk(linear, true); // a fault comes before the device is asked
     if (!this.#items) {
-      const inPage = Number(linear & BigInt(PAGE_BYTES - 1));
+      const linear = this.#inSegment(SEG.ES, start);
+      this.#walk(linear, true); // a fault comes before the device is asked
+      const inPage = lowHalf(linear) % PAGE_BYTES;
       // Linux compares the bytes left in the page with a number of *items*; its guests see the difference, so this does the same.
       const room = Math.min(step < 0n ? inPage : PAGE_BYTES - inPage, READ_AHEAD / size);
       const wanted = insn.rep || insn.repne ? this.#counter(insn, SLOT.RCX) : 1n;
@@ -360,14 +407,28 @@ export class Emulator implements EngineHost {
       throw new Abandon({ kind: 'in', port: { port: this.#state.slot32(SLOT.RDX) & 0xffff, size, count } });
     }
     const count = this.#items.length / size;
-    const view = new DataView(this.#items.buffer, this.#items.byteOffset, this.#items.length);
-    for (let n = 0; n < count; n++) {
-      const value = size === 1 ? view.getUint8(n) : size === 2 ? view.getUint16(2 * n, true) : view.getUint32(4 * n, true);
-      const offset = BigInt.asUintN(8 * insn.addressSize, start + step * BigInt(n));
-      this.writeSlow(this.#inSegment(SEG.ES, offset), size, BigInt(value));
-    }
+    for (let n = 0; n < count; ) n += this.#storeItems(insn, start + step * BigInt(n), this.#items.subarray(n * size), size, step > 0n);
     this.#setCounter(insn, SLOT.RDI, start + step * BigInt(count));
     this.#counted(insn, count);
+  }
+
+  /** Stores the first of `items` at an offset in ES, and as many more as lie behind it in the same page of RAM. Returns how many. */
+  #storeItems(insn: Instruction, counter: bigint, items: Uint8Array, size: 1 | 2 | 4, upward: boolean): number {
+    const offset = BigInt.asUintN(8 * insn.addressSize, counter);
+    const linear = this.#inSegment(SEG.ES, offset);
+    const beforeWrap = insn.addressSize === 2 ? 0x10000 - Number(offset) : PAGE_BYTES; // a wider offset wraps together with the address
+    const room = Math.min(items.length, PAGE_BYTES - (lowHalf(linear) % PAGE_BYTES), beforeWrap);
+    const count = upward ? Math.floor(room / size) : 0;
+    if (count > 1) {
+      const gpa = this.#walk(linear, true);
+      if (this.#vm.backing(gpa, true).kind === 'ram') {
+        this.#journal.push({ gpa, data: items.subarray(0, count * size) });
+        return count;
+      }
+    }
+    const value = new DataView(items.buffer, items.byteOffset, size);
+    this.writeSlow(linear, size, BigInt(size === 1 ? value.getUint8(0) : size === 2 ? value.getUint16(0, true) : value.getUint32(0, true)));
+    return 1;
   }
 
   #outs(insn: Instruction): void {

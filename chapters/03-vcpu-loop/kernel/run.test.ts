@@ -132,6 +132,65 @@ describe('ports', () => {
     expect(vcpu.getRegs()).toMatchObject({ rcx: 0n, rdi: 0x3006n });
   });
 
+  it('string input where the offset wraps in the middle of a page, and where memory ends', () => {
+    // mov cx, 5; mov di, 0xfffc; mov dx, 0x10; rep insw; hlt
+    const wrapping = guest({ code: [0xb9, 5, 0, 0xbf, 0xfc, 0xff, 0xba, 0x10, 0, 0xf3, 0x6d, 0xf4] });
+    const { es } = wrapping.vcpu.getSregs();
+    wrapping.vcpu.setSregs({ es: { ...es, base: 0x800n } });
+    expect(run(wrapping.vcpu)).toBe(IO);
+    expect(io(wrapping.vcpu).count).toBe(5);
+    wrapping.vcpu.page.ioData().set([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    expect(run(wrapping.vcpu)).toBe(HLT);
+    expect([...wrapping.ram.subarray(0x107fa, 0x10804)]).toEqual([0, 0, 1, 2, 3, 4, 0, 0, 0, 0]);
+    expect([...wrapping.ram.subarray(0x7fe, 0x808)]).toEqual([0, 0, 5, 6, 7, 8, 9, 10, 0, 0]);
+    // mov cx, 3; mov di, 0xfffc; mov dx, 0x10; rep insw; hlt
+    const ending = guest({ code: [0xb9, 3, 0, 0xbf, 0xfc, 0xff, 0xba, 0x10, 0, 0xf3, 0x6d, 0xf4] });
+    ending.vcpu.setSregs({ es: { ...es, base: 0x10000n } });
+    expect(run(ending.vcpu)).toBe(IO);
+    ending.vcpu.page.ioData().set([1, 2, 3, 4, 5, 6]);
+    expect(run(ending.vcpu)).toBe(HLT); // the third has wrapped to the start of the segment
+    expect([...ending.ram.subarray(0x1fffc), ...ending.ram.subarray(0x10000, 0x10003)]).toEqual([1, 2, 3, 4, 5, 6, 0]);
+    ending.vcpu.setSregs({ es: { ...es, base: 0x10002n } });
+    ending.vcpu.setRegs({ ...ending.vcpu.getRegs(), rip: BigInt(CODE) });
+    expect(run(ending.vcpu)).toBe(IO);
+    expect(io(ending.vcpu).count).toBe(2); // as many items as the page has bytes
+    ending.vcpu.page.ioData().set([7, 8, 9, 10]);
+    expect(run(ending.vcpu)).toBe(MMIO);
+    expect(mmio(ending.vcpu)).toEqual({ gpa: RAM, len: 2, write: true, value: 0xa09n });
+    expect(run(ending.vcpu)).toBe(IO);
+    expect([...ending.ram.subarray(0x1fffc)]).toEqual([1, 2, 7, 8]);
+  });
+
+  it('another string instruction in the place of the one before is seen', () => {
+    // mov cx, 9; mov si, 0x2000; mov dx, 0x10; rep outsb; hlt
+    const { vcpu, ram } = guest({ code: [0xb9, 9, 0, 0xbe, 0, 0x20, 0xba, 0x10, 0, 0xf3, 0x6e, 0xf4, 0xf4] });
+    ram.set([1, 2, 3, 4, 5, 6, 7, 8, 9], 0x2000);
+    const seen: unknown[] = [];
+    const step = (): void => {
+      expect(run(vcpu)).toBe(IO);
+      seen.push([io(vcpu).size, value(vcpu.page.ioData()), vcpu.getRegs().rcx]);
+    };
+    step();
+    step();
+    ram[CODE + 10] = 0x6f; // rep outsw
+    step();
+    ram.set([0xf3, 0x26, 0x6e], CODE + 9); // rep outsb es:
+    const { es } = vcpu.getSregs();
+    vcpu.setSregs({ es: { ...es, base: 2n } });
+    step();
+    vcpu.setRegs({ ...vcpu.getRegs(), rcx: 1n });
+    ram.set([0xf3, 0x6e, 0xf4], CODE + 9);
+    step();
+    expect(run(vcpu)).toBe(HLT);
+    expect(seen).toEqual([
+      [1, 1n, 8n],
+      [1, 2n, 7n],
+      [2, 0x403n, 6n],
+      [1, 7n, 5n],
+      [1, 6n, 0n],
+    ]);
+  });
+
   it('string input downward, and none for a count of 0', () => {
     // std; mov cx, 3; mov di, 0x3002; rep insb; rep insb; hlt
     const { vcpu, ram } = guest({ code: [0xfd, 0xb9, 3, 0, 0xbf, 0x02, 0x30, 0xf3, 0x6c, 0xf3, 0x6c, 0xf4] });

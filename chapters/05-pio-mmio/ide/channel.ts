@@ -4,7 +4,7 @@
 // Nobody arbitrates. From that follow the oddities that drivers are full of: a status read just after a drive was selected may be the other's;
 // reading the registers of a drive that is not there gives those of the one that is.
 
-import type { Registers, Width } from '../../03-vcpu-loop/devices/bus.ts';
+import { type Registers, storeValue, type Width } from '../../03-vcpu-loop/devices/bus.ts';
 import { describe, field, kind, type SavedPart, savedPart } from '../../03-vcpu-loop/devices/state.ts';
 import { RegisterFile } from '../registers.ts';
 import type { Wire } from '../wires.ts';
@@ -50,6 +50,7 @@ export class AtaChannel {
       name: TASK_FILE.device,
       read: (offset, width) => (offset === 0 ? this.#readData(width) : task.read(offset, width)),
       write: (offset, width, value) => (offset === 0 ? this.#writeData(width, value) : task.write(offset, width, value)),
+      readString: (offset, width, into) => this.#readString(offset, width, into),
     };
     this.control = new RegisterFile(CONTROL_BLOCK, {
       ALTERNATE_STATUS_CONTROL: { read: () => this.#status, write: (value) => this.#writeControl(value) },
@@ -200,6 +201,15 @@ export class AtaChannel {
       value |= BigInt(data) << BigInt(16 * word);
     }
     return width === 1 ? value & 0xffn : value;
+  }
+
+  // A string instruction fetches a sector at a time, and so it is copied: as much as the drive has, in whole items.
+  #readString(offset: number, width: Width, into: Uint8Array): void {
+    for (let at = 0; at < into.length; ) {
+      const block = offset === 0 && width > 1 && this.#status & STATUS.DRQ ? (this.#selected?.readBlock(into.subarray(at), width) ?? 0) : 0;
+      if (block === 0) storeValue(into, at, width, this.command.read(offset, width));
+      at += block || width;
+    }
   }
 
   #writeData(width: Width, value: bigint): void {

@@ -215,6 +215,19 @@ export abstract class AtaDevice {
     return value;
   }
 
+  /** As many whole items as there are and fit; returns how many bytes they are. */
+  readBlock(into: Uint8Array, itemBytes: number): number {
+    const pio = this.#pio;
+    if (!pio?.toHost) return 0;
+    const room = Math.min(into.length, pio.bytes.length - pio.at);
+    const bytes = room - (room % itemBytes);
+    if (bytes > 0) {
+      into.set(pio.bytes.subarray(pio.at, pio.at + bytes));
+      this.#advance(pio, bytes);
+    }
+    return bytes;
+  }
+
   writeData(value: number): void {
     const pio = this.#pio;
     if (!pio || pio.toHost) return;
@@ -223,8 +236,8 @@ export abstract class AtaDevice {
     this.#advance(pio);
   }
 
-  #advance(pio: PioPhase): void {
-    pio.at += 2;
+  #advance(pio: PioPhase, bytes = 2): void {
+    pio.at += bytes;
     if (pio.at < pio.bytes.length) return;
     this.#pio = null;
     pio.then();

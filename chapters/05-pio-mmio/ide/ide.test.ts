@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { storeValue } from '../../03-vcpu-loop/devices/bus.ts';
 import { type BlockBackend, MemoryBlock } from '../block/block.ts';
 import { AtaChannel } from './channel.ts';
 import { CMD, COUNT, DATA, DEV, ERROR_REG, HIGH, LOW, MID, pattern, rig } from './laboratory.ts';
@@ -161,6 +162,37 @@ describe('reading and writing by the port', () => {
     expect(edges.filter((level) => level).length).toBe(3);
     expect(read(CMD)).toBe(0x50);
     expect(read(COUNT)).toBe(0);
+  });
+
+  it('a string of reads is as many reads: across the end of a block, beyond the last, in each width, of the register beside it', () => {
+    const strings = (words: number): { bytes: number[]; log: unknown[] }[] =>
+      [false, true].map((whole) => {
+        const { lba28, settle, channel, edges, read, alternate } = rig();
+        const bytes: number[] = [];
+        const log: unknown[] = [];
+        const string = (offset: number, width: 1 | 2 | 4, count: number): void => {
+          const into = new Uint8Array(width * count);
+          if (whole) channel.command.readString?.(offset, width, into);
+          else for (let n = 0; n < count; n++) storeValue(into, n * width, width, channel.command.read(offset, width));
+          bytes.push(...into);
+          log.push([alternate(), edges.length]);
+          settle();
+        };
+        lba28(7, 3, 0x20);
+        string(DATA, 2, 3); // still busy
+        string(DATA, 2, words);
+        string(DATA, 4, 127);
+        string(DATA, 1, 3);
+        string(DATA, 4, 200);
+        string(CMD, 1, 5);
+        string(DATA, 2, 256);
+        log.push(read(CMD));
+        return { bytes, log };
+      });
+    for (const words of [256, 255, 300, 1]) {
+      const [single, whole] = strings(words) as [unknown, unknown];
+      expect(whole).toEqual(single);
+    }
   });
 
   it('nIEN keeps the line low, and what is pending appears when it is cleared', () => {
