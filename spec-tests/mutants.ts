@@ -6,6 +6,14 @@
 //
 // A mutant is a piece of text and its replacement. It is applied while Node loads the module (`hook.mjs`), so no file is ever changed. Only the machine that is
 // judged is broken: it runs in a process of its own, a new one for each mutant, and whoever judges it has loaded the modules as they are.
+//
+// To add one, write it into `mutants/mutants.json` and run this command with its id. Where much is done in two ways, break both, each with a mutant of its own. The
+// processor does the ordinary case of a system instruction, and the ordinary walk of the page tables, in WebAssembly when nobody watches: `ringbook`, the first
+// target, judges that. Its rules in TypeScript have all the work when there is a trace, which is `ringbook-traced`; shadow paging is `ringbook-shadow`, and code
+// that is translated at once, `ringbook-translated`.
+//
+// A mutant that survives has found one of three things: a rule that no case shows (add the observation), a case that shows it elsewhere (name the target), or a
+// change that changes nothing (find another).
 
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -29,7 +37,7 @@ export interface Mutant {
   readonly clause: string;
   /** Which of these cases are run, as `--filter` says it; all of them, when absent. */
   readonly cases?: string;
-  /** The machine that has the broken part in use, where it is not the first one. */
+  /** The machine that has the broken part in use, where `ringbook` has not. */
   readonly target?: 'ringbook-shadow' | 'ringbook-traced' | 'ringbook-translated';
 }
 
@@ -48,9 +56,14 @@ export function stale({ file, find, replace }: Mutant): string | null {
   return find === replace ? 'it changes nothing' : null;
 }
 
-/** The cases that must notice a mutant: they show its clause, and are among those that it names. */
+/** Begins with a firmware's whole start. */
+const isSlow = ({ images }: LoadedCase): number => Number(images?.[0]?.door === 'disk');
+
+/** The cases that must notice a mutant: they show its clause, and are among those that it names. The slow ones come last, for one that notices is enough. */
 export const casesOf = ({ clause, cases }: Mutant, suite: Suite): LoadedCase[] =>
-  selectCases(suite.cases, cases === undefined ? [] : [cases], null).filter(({ clauses }) => clauses.some((id) => id.startsWith(clause)));
+  selectCases(suite.cases, cases === undefined ? [] : [cases], null)
+    .filter(({ clauses }) => clauses.some((id) => id.startsWith(clause)))
+    .sort((a, b) => isSlow(a) - isSlow(b));
 
 const targetOf = ({ target }: Mutant): string => target ?? 'ringbook';
 
@@ -98,7 +111,7 @@ function list(chosen: readonly Mutant[], suite: Suite): void {
   for (const mutant of chosen) {
     const cases = casesOf(mutant, suite).map(({ id }) => id);
     const more = cases.length > 3 ? `, and ${cases.length - 3} more` : '';
-    console.log(`${mutant.id}\n  breaks    ${mutant.clause}, in ${mutant.file}\n  noticed by ${cases.slice(0, 3).join(', ')}${more}`);
+    console.log(`${mutant.id}\n  breaks      ${mutant.clause}, in ${mutant.file}\n  noticed by  ${cases.slice(0, 3).join(', ')}${more}`);
   }
 }
 

@@ -1,4 +1,4 @@
-// ## The fate of a mutant
+// # The fate of a mutant
 //
 // A verdict must not depend on the company in which a mutant was tried, nor on how busy the computer was. There are three, because "nobody noticed" and
 // "nobody was asked" are different things:
@@ -83,7 +83,7 @@ export async function tryMutant(trial: Trial): Promise<Fate> {
 
 /** Which of the cases that noticed something do not pass on the machine as it is, and so have noticed nothing. */
 export async function falseWitnesses(trial: Omit<Trial, 'broken'>): Promise<ReadonlyMap<string, string>> {
-  const { results } = await ask({ ...trial, broken: trial.whole }, trial.cases, trial.whole, { share: true });
+  const { results } = await ask({ ...trial, broken: trial.whole }, patiently(trial.cases, PATIENCE), trial.whole, { share: true });
   const verdicts = new Map(results.map(({ id, verdict }) => [id, verdict]));
   return new Map(trial.cases.map(({ id }) => [id, verdicts.get(id) ?? 'error'] as const).filter(([, verdict]) => verdict !== 'pass'));
 }
