@@ -15,7 +15,7 @@ const rooms = {
   run: ['chapters/15-whole-machine/host/run.ts', 'run a virtual machine; options as QEMU has them'],
   initramfs: ['chapters/15-whole-machine/host/initramfs.ts', 'make an initramfs from Debian’s busybox; fetch kernels'],
   boots: ['spec-tests/linux/boots.ts', 'boot Debian’s kernels through every door'],
-  test: ['spec-tests/test.ts', 'the checks, then every test'],
+  test: ['spec-tests/test.ts', 'the checks, then the tests; --all: the long ones, too'],
   check: ['spec-tests/check.ts', 'the drift checks: clauses, figures, numbers in prose, prefixes, types, lint'],
   conform: ['spec-tests/conform.ts', 'run the conformance suite against an implementation'],
   mutants: ['spec-tests/mutants.ts', 'break the reference on purpose; every break must be caught'],

@@ -23,6 +23,8 @@ export interface BuildOptions {
   readonly parts?: readonly Part[];
   /** Keep going when prose has problems; they are returned and shown in the page. */
   readonly tolerant?: boolean;
+  /** Code without colours: two thirds of the time. */
+  readonly plain?: boolean;
 }
 
 export interface Built {
@@ -59,7 +61,7 @@ function checkOut(out: string): void {
 }
 
 /** Builds the site. Throws with the list of problems when prose has any, unless `tolerant`. */
-export async function buildSite({ out, results = [], parts = PARTS, tolerant = false }: BuildOptions): Promise<Built> {
+export async function buildSite({ out, results = [], parts = PARTS, tolerant = false, plain = false }: BuildOptions): Promise<Built> {
   const began = performance.now();
   checkOut(out);
   const building = join(resolve(out), `.building-${process.pid}`); // inside, so that both are on one file system and equally ignored
@@ -70,7 +72,7 @@ export async function buildSite({ out, results = [], parts = PARTS, tolerant = f
     const client = parts.includes('client') ? bundleClient(SITE) : null;
     client?.catch(() => {});
 
-    const site = await renderTree(ROOT, { colour: true, apiPages: api !== null, results });
+    const site = await renderTree(ROOT, { colour: !plain, apiPages: api !== null, results });
     const problems = site.allProblems().map(({ file, line, message }) => `${file}:${line}: ${message}`);
     if (problems.length > 0 && !tolerant)
       throw new Error(`the text has ${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}:\n  ${problems.join('\n  ')}`);
@@ -121,12 +123,14 @@ async function main(): Promise<void> {
     .option('--results <file>', 'a results file of the suite, besides those in spec-tests/out (repeatable)', collect, [])
     .option('--only <parts>', `only these parts, comma-separated: ${PARTS.join(', ')}`)
     .option('--tolerant', 'write the site even if figures or expressions fail; the failures show in the page')
+    .option('--plain', 'code without colours: two thirds of the time')
     .parse()
-    .opts<{ out: string; results: string[]; only?: string; tolerant?: boolean }>();
+    .opts<{ out: string; results: string[]; only?: string; tolerant?: boolean; plain?: boolean }>();
   const parts = options.only?.split(',') ?? PARTS;
   const unknown = parts.find((part) => !PARTS.includes(part as Part));
   if (unknown !== undefined) throw new Error(`no part '${unknown}'; there are ${PARTS.join(', ')}`);
-  const built = await buildSite({ out: options.out, results: options.results, parts: parts as Part[], tolerant: options.tolerant === true });
+  const { out, results, tolerant = false, plain = false } = options;
+  const built = await buildSite({ out, results, parts: parts as Part[], tolerant, plain });
   for (const problem of built.problems) console.log(problem);
   console.log(`site: ${built.pages} pages, ${built.searchEntries} search entries, ${(built.milliseconds / 1000).toFixed(1)} s, in ${built.out}`);
   if (built.problems.length > 0) process.exitCode = 1;

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ALL } from './quick.ts';
 import type { Results } from './types.ts';
 
 // What `npm pack` makes, installed in an empty folder and used there. Nothing is fetched: the few packages that it depends on are those of this checkout.
@@ -12,7 +13,10 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
 const LIMIT_BYTES = 12 << 20;
 
-describe.skipIf(spawnSync(npm, ['--version'], { shell: process.platform === 'win32' }).status !== 0)('the npm package (needs npm)', () => {
+const noNpm = (): boolean => spawnSync(npm, ['--version'], { shell: process.platform === 'win32' }).status !== 0;
+const absent = !ALL ? ' (skipped: left to npm run test:all)' : noNpm() ? ' (skipped: there is no npm)' : '';
+
+describe.skipIf(absent !== '')(`the npm package${absent}`, () => {
   const place = mkdtempSync(join(tmpdir(), 'ringbook-package-'));
   const installed = join(place, 'node_modules', 'ringbook');
   const ringbook = (...args: string[]) =>

@@ -1,7 +1,8 @@
 // # The test command
 //
 // The drift checks first, because they are quick and say most; then every test of the tree with vitest. Arguments are handed to vitest, so
-// `npm test -- mmu` runs the tests whose path contains "mmu" and leaves the checks out. The last line says how it went, in the plainest words.
+// `npm test -- mmu` runs the tests whose path contains "mmu" and leaves the checks out. With `--all` the tests run that take longer, too (`quick.ts` says which). The
+// last line says how it went, in the plainest words.
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -14,8 +15,10 @@ const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/packa
 const folder = mkdtempSync(join(tmpdir(), 'ringbook-test-'));
 // A test that starts Node must start this one. Many do, and most of the time of such a process goes into reading the same few hundred modules; what one
 // has compiled, the next need not.
+const all = process.argv.includes('--all');
 const env = {
   ...process.env,
+  ...(all && { RINGBOOK_TESTS: 'all' }),
   PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH ?? ''}`,
   NODE_COMPILE_CACHE: join(folder, 'compiled'),
 };
@@ -29,8 +32,9 @@ interface Counts {
   readonly numFailedTestSuites: number;
 }
 
-const filters = process.argv.slice(2);
-const checks = filters.length > 0 ? 0 : run(join(ROOT, 'spec-tests', 'check.ts'), []);
+const filters = process.argv.slice(2).filter((argument) => argument !== '--all');
+// The prose is examined by the test that builds the site of it.
+const checks = filters.length > 0 ? 0 : run(join(ROOT, 'spec-tests', 'check.ts'), ['--except', 'literate']);
 
 const report = join(folder, 'report.json');
 const config = join(ROOT, 'spec-tests', 'vitest.config.ts');

@@ -6,6 +6,7 @@ import { traceLine } from '../../chapters/01-hardware-background/trace.ts';
 import { findPayload } from '../../guest-payloads/index.ts';
 import { RingbookAdapter } from '../../spec-tests/adapters/ringbook.ts';
 import { instancesOf } from '../../spec-tests/instances.ts';
+import { ALL } from '../../spec-tests/quick.ts';
 import type { Case } from '../../spec-tests/types.ts';
 import { BookSession } from './book-session.ts';
 import { type Devices, machinesOf } from './machines.ts';
@@ -61,9 +62,10 @@ const GUESTS: readonly (readonly [name: string, cut: number])[] = [
   ['hello', 1], ['halt', 7], ['triple-fault', 7], ['mode-real', 97], ['mode-long', 97], ['irq-window-64', 997], ['nmi-64', 997],
   ['compute-64', 99_991], ['single-step-32', 997], ['pic', 997], ['lapic-64', 997], ['e1000', 9_973], ['ide-dma', 9_973],
 ];
+const QUICK = ['hello', 'triple-fault', 'mode-long', 'nmi-64', 'single-step-32', 'lapic-64', 'e1000'];
 
 describe('a session', () => {
-  it.each(GUESTS)(
+  it.each(GUESTS.filter(([name]) => ALL || QUICK.includes(name)))(
     'gives the trace of the suite, however it is stepped: %s',
     async (name, cut) => {
       const suite = await suiteRun(name);
@@ -78,7 +80,7 @@ describe('a session', () => {
   );
 
   // The longer ones: what is asked of them is that stops make no difference at all.
-  it.each(['acpi-tables', 'smp-ipi-64', 'vcpu-pair-32'])(
+  it.each(ALL ? ['acpi-tables', 'smp-ipi-64', 'vcpu-pair-32'] : ['smp-ipi-64'])(
     'gives the trace of the suite: %s',
     async (name) => {
       expect((await sessionRun(name, (session) => session.advance(99_991))).hash).toBe((await suiteRun(name)).hash);
@@ -92,7 +94,8 @@ describe('a session', () => {
     const machines = machinesOf(instancesOf(JSON.parse(readFileSync(file, 'utf8')) as Case), name);
     return machines.map((devices) => [name, `${devices[0]?.transport}.${devices[0]?.ring}`, devices] as const);
   });
-  it.each(MACHINES)(
+  // Quickly: one payload on all of them, and all of them on one.
+  it.each(MACHINES.filter(([name, machine]) => ALL || name === 'virtio-entropy' || machine === 'pci.packed'))(
     'gives the trace of the suite: %s on %s',
     async (name, _, devices) => {
       const suite = await suiteRun(name, devices);

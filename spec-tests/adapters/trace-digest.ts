@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto';
 import { lineAt, type Trace, type TraceEvent } from '../../chapters/01-hardware-background/trace.ts';
 import type { TraceEnd } from '../types.ts';
 
-/** Events that are hashed; what comes after them is counted. */
+/** Events that are hashed, as many as a `Recorder` keeps; what comes after them is counted. */
 const HASHED = 1_000_000;
 /** Characters that go to the hash function at once: asking it costs more than the hashing of a line. */
 const PIECE = 1 << 16;
@@ -22,9 +22,14 @@ export class TraceDigest implements Trace {
   #events = 0;
   #waiting = '';
   #tail: string[] = [];
+  readonly #limit: number;
+
+  constructor(limit = HASHED) {
+    this.#limit = limit;
+  }
 
   emit(event: TraceEvent): void {
-    if (this.#events++ >= HASHED) return;
+    if (this.#events++ >= this.#limit) return;
     const line = lineAt(this.now, event);
     this.#waiting += `${line}\n`;
     if (this.#waiting.length >= PIECE) this.#feed();
@@ -43,6 +48,6 @@ export class TraceDigest implements Trace {
   /** In hexadecimal. Once. */
   finish(): string {
     this.#feed();
-    return this.#hash.update(String(Math.max(0, this.#events - HASHED))).digest('hex');
+    return this.#hash.update(String(Math.max(0, this.#events - this.#limit))).digest('hex');
   }
 }
