@@ -318,6 +318,7 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/translator/region.ts
 // ::include engine/translator/structure.ts
 // ::include engine/translator/flags.ts
+// ::include engine/translator/unfinished.ts
 // ::include engine/translator/operands.ts
 // ::include engine/translator/device-words.ts
 // ::include engine/translator/library-use.ts

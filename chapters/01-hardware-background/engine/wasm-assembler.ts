@@ -52,9 +52,10 @@ export function unsigned(value: number): number[] {
   return out;
 }
 
-/** Signed LEB128, to 64 bits. */
+/** Signed LEB128, to 64 bits. Most numbers are small, and arithmetic on BigInts is slow. */
 function signed(value: bigint): number[] {
-  if (value >= -64n && value < 64n) return [Number(value) & 0x7f];
+  const number = Number(value);
+  if (number === (number | 0)) return signed32(number);
   const out: number[] = [];
   let rest = BigInt.asIntN(64, value);
   for (;;) {
@@ -377,10 +378,18 @@ export class FunctionBody {
   }
 }
 
-const name = (text: string): number[] => {
-  const bytes = [...new TextEncoder().encode(text)];
-  return [...unsigned(bytes.length), ...bytes];
-};
+const encoder = new TextEncoder();
+const names = new Map<string, readonly number[]>();
+/** Names are few, and modules are many. */
+function name(text: string): readonly number[] {
+  let known = names.get(text);
+  if (!known) {
+    const bytes = encoder.encode(text);
+    known = [...unsigned(bytes.length), ...bytes];
+    names.set(text, known);
+  }
+  return known;
+}
 const section = (id: number, content: readonly number[]): number[] => [id, ...unsigned(content.length), ...content];
 const list = (items: readonly (readonly number[])[]): number[] => [...unsigned(items.length), ...items.flat()];
 

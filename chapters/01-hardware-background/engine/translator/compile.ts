@@ -215,7 +215,15 @@ export function compileRegion(region: Region, bank: number, machine: Machine): {
       }
       return func;
     };
-    const e = new TranslatedOperands({ state: machine.state, words: machine.words, mode: region.mode, bank, body, import: importFunction });
+    const e = new TranslatedOperands({
+      state: machine.state,
+      words: machine.words,
+      mode: region.mode,
+      rip: region.rip,
+      bank,
+      body,
+      import: importFunction,
+    });
     const selector = parameter as Local;
     const stop = body.local('i64');
     const code = new RegionWriter(region, e, shape, selector, stop).write();

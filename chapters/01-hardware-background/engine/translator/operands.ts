@@ -6,7 +6,7 @@
 
 import type { Micro } from '../../isa/builder.ts';
 import { MODE, OFFSET, SEG, SEGMENT_BYTES, SLOT } from '../../state.ts';
-import { TLB_ENTRY } from '../interpreter-functions.ts';
+import { loadSigned, loadUnsigned, storeBytes, TLB_ENTRY, type Width } from '../interpreter-functions.ts';
 import type { FlagRule, Foresight } from '../micro-ops/emitter.ts';
 import type { LibraryFunction } from '../micro-ops/library.ts';
 import { FLAG_RULES } from '../micro-ops/vocabulary.ts';
@@ -51,6 +51,7 @@ import {
 } from './flags.ts';
 import { isDetached } from './library-use.ts';
 import type { Step } from './region.ts';
+import { unfinished, whereUnfinished } from './unfinished.ts';
 
 /** A micro-operation cannot be translated: it does something that makes sense in the interpreter only. */
 export class Untranslatable extends Error {
@@ -62,6 +63,8 @@ interface RegionContext {
   readonly state: number;
   readonly words: number;
   readonly mode: number;
+  /** RIP of the first byte of the page. */
+  readonly rip: bigint;
   /** Buffer offset of the TLB bank in use. */
   readonly bank: number;
   readonly body: FunctionBody;
@@ -77,12 +80,9 @@ const TEMPORARIES = 8 * SLOT.T0;
 const SLOTS_END = 512;
 const CONTROL_END = 0x280;
 const LIMIT_OF_CS = OFFSET.SEGMENTS + SEG.CS * SEGMENT_BYTES + 8;
-const loadUnsigned = { 1: i64.load8_u, 2: i64.load16_u, 4: i64.load32_u, 8: i64.load } as const;
-const loadSigned = { 1: i64.load8_s, 2: i64.load16_s, 4: i64.load32_s, 8: i64.load } as const;
 const loadNarrow = { 1: i32.load8_u, 2: i32.load16_u, 4: i32.load } as const;
-const storeBytes = { 1: i64.store8, 2: i64.store16, 4: i64.store32, 8: i64.store } as const;
 const storeNarrow = { 1: i32.store8, 2: i32.store16, 4: i32.store } as const;
-type Width = 1 | 2 | 4 | 8;
+const VALUE_TYPES: readonly ValueType[] = ['i32', 'i64', 'f32', 'f64', 'v128'];
 const low = (bytes: number): bigint => (1n << BigInt(8 * bytes)) - 1n;
 const cut = (bytes: number, x: Code): Code => (bytes === 8 ? x : bytes === 4 ? i64.extend_i32_u(i32.wrap_i64(x)) : i64.and(x, i64.const(low(bytes))));
 const extend = (bytes: number, x: Code): Code =>
@@ -153,7 +153,7 @@ export class TranslatedOperands implements Emitter, Foresight {
   }
   /** The code of one micro-operation. */
   micro(micro: Micro, meaning: (e: Emitter) => Code): Code {
-    for (const type of Object.keys(this.#used) as ValueType[]) this.#used[type] = 0;
+    for (const type of VALUE_TYPES) this.#used[type] = 0;
     this.#micro = micro;
     this.#prefix = [];
     const code = this.#devices.micro(() => meaning(this));
@@ -166,7 +166,8 @@ export class TranslatedOperands implements Emitter, Foresight {
 
   // ## Leaving
   //
-  // There is one place where registers are stored. Whoever leaves says, in variables, where the guest is.
+  // There is one place where registers are stored. Whoever leaves says, in variables, where the guest is. Nearly every instruction has a way out before its end, so that
+  // way is to be short: one number says all.
 
   /** Leaves between instructions, for code elsewhere. RIP stays at the jump, because what is wrong with its target is the jump's fault. */
   leaveTo(rip: bigint, target: bigint | null): Code {
@@ -180,16 +181,9 @@ export class TranslatedOperands implements Emitter, Foresight {
   }
   /** Leaves before the present instruction, of which nothing has been done: the interpreter is to execute it. */
   get giveUp(): Code {
-    const { rip } = this.#step as Step;
+    const { offset } = this.#step as Step;
     this.#devices.wayOut();
-    return [
-      this.settleKind(),
-      this.#done > 0 ? this.advance(this.#done) : [],
-      set(this.next, i64.const(rip)),
-      set(this.#rip, i64.const(rip)),
-      set(this.#how, i32.const(1)),
-      br(this.exit),
-    ];
+    return [this.settleKind(), set(this.#how, i32.const(unfinished(offset, this.#done))), br(this.exit)];
   }
   /** Makes the variable say what is known about the flags. */
   settleKind(): Code {
@@ -212,7 +206,14 @@ export class TranslatedOperands implements Emitter, Foresight {
   epilogue(): Code {
     const { state } = this.#context;
     const at = i32.const(0);
+    const how = get(this.#how);
+    const { offset, done } = whereUnfinished(how);
     return [
+      when(how, [
+        set(this.#rip, i64.add(i64.const(BigInt.asIntN(64, this.#context.rip)), offset)),
+        set(this.next, get(this.#rip)),
+        set(this.count, i64.add(get(this.count), done)),
+      ]),
       [...this.#written].map((n) => {
         const value = get(this.#registers.get(n) as Local);
         return i64.store(at, this.#narrow ? i64.extend_i32_u(value) : value, state + 8 * n);
@@ -221,7 +222,7 @@ export class TranslatedOperands implements Emitter, Foresight {
       i64.store(at, get(this.#rip), state + 8 * SLOT.RIP),
       i64.store(at, get(this.next), state + 8 * SLOT.NEXT_RIP),
       this.#storeFlags(),
-      get(this.#how),
+      how,
     ];
   }
 
