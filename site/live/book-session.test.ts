@@ -62,7 +62,7 @@ const GUESTS: readonly (readonly [name: string, cut: number])[] = [
   ['hello', 1], ['halt', 7], ['triple-fault', 7], ['mode-real', 97], ['mode-long', 97], ['irq-window-64', 997], ['nmi-64', 997],
   ['compute-64', 99_991], ['single-step-32', 997], ['pic', 997], ['lapic-64', 997], ['e1000', 9_973], ['ide-dma', 9_973],
 ];
-const QUICK = ['hello', 'triple-fault', 'mode-long', 'nmi-64', 'single-step-32', 'lapic-64', 'e1000'];
+const QUICK = ['hello', 'triple-fault', 'mode-long', 'nmi-64', 'lapic-64'];
 
 describe('a session', () => {
   it.each(GUESTS.filter(([name]) => ALL || QUICK.includes(name)))(
