@@ -23,7 +23,7 @@ import { FileBlock } from './file-block.ts';
 import { readRegularFile } from './read-file.ts';
 import { stateKeeper } from './state-keeper.ts';
 import { LineDigest, LineFile, openSink, type Sink } from './streams.ts';
-import { takeTerminal } from './terminal.ts';
+import { takeTerminal, tellTerminal } from './terminal.ts';
 
 /** How long the machine runs before the event loop has a turn. */
 const SLICE_MS = 10;
@@ -206,6 +206,7 @@ export class OpenMachine {
         onQuit: () => this.stop(),
         onSave: () => {
           this.#saveWanted = this.#config.save !== undefined;
+          if (!this.#saveWanted) tellTerminal('not saved: -save FILE would say where');
           this.#arrived();
         },
       });
@@ -254,10 +255,11 @@ export class OpenMachine {
     for (;;) {
       const result = await machine.runAsync(interlude, { reboot, expired: () => due() || performance.now() > deadline });
       if (result.end !== 'timeout' || save === undefined || !due()) return result;
-      this.#saveWanted = false;
-      saveAt = Number.POSITIVE_INFINITY;
       const file = await stateKeeper().save(machine);
       opened(() => writeFileSync(save, file));
+      if (this.#saveWanted) tellTerminal(`saved in ${save}, and goes on`);
+      this.#saveWanted = false;
+      saveAt = Number.POSITIVE_INFINITY;
     }
   }
 

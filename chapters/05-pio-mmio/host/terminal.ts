@@ -18,6 +18,9 @@ interface TerminalEvents {
 /** Said before the keys are the guest's. */
 const WAY_OUT = 'ringbook run: Control-A x ends the machine; Control-A s saves it, with -save; Control-A Control-A is a Control-A';
 
+/** Says something of ours among what the guest says. The terminal is the guest's, and has to be told of line ends as the guest tells it. */
+export const tellTerminal = (text: string): void => void process.stderr.write(`\r\nringbook run: ${text}\r\n`);
+
 /** Takes standard input for the guest. Returns what gives it back. */
 export function takeTerminal({ onBytes, onEnd, onQuit, onSave }: TerminalEvents): () => void {
   const { stdin } = process;
