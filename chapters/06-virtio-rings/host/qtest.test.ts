@@ -40,7 +40,7 @@ describe('the command line', () => {
     [['-qtest', 'stdio', '-kernel', 'x'], /no processor runs/],
     [['-qtest', 'stdio', '-accel', 'kvm'], /no processor runs/],
     [['-qtest', 'stdio', '-display', 'gtk'], /-display with -qtest is none, not gtk/],
-    [['-qtest', 'stdio', '-M', 'microvm'], /q35/],
+    [['-qtest', 'stdio', '-M', 'isapc'], /q35/],
     [['-qtest', 'stdio', '-device', 'virtio-gpu-pci'], /no device type virtio-gpu-pci/],
   ])('refuses %j', (argv, why) => {
     expect(() => readQtestOptions(argv)).toThrow(why);
