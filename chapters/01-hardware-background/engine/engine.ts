@@ -11,7 +11,7 @@ import { CodeBytes } from './code-bytes.ts';
 import { type Block, CodeCache } from './code-cache.ts';
 import { DeviceAccess } from './device-access.ts';
 import { CONTEXT_EPOCH_AT, CONTEXT_MODE_BITS, compileInterpreter, type InterpreterImports, RECORD_BYTES, TRANSLATED } from './interpreter.ts';
-import { JUMP_ENTRY, jumpIndex, LEFT, MARGIN } from './jump-cache.ts';
+import { JumpCache, LEFT, MARGIN } from './jump-cache.ts';
 import { STATUS, WORD, WORD_BYTES } from './micro-ops.ts';
 import { ACCESS, type EngineHost, type EngineOptions, type EngineSizes, type Stop } from './surroundings.ts';
 import { type CodeFunction, type Translation, Translator } from './translator/translator.ts';
@@ -29,8 +29,6 @@ interface Library {
  * better compiled code only when it is entered again.
  */
 const SLICE = 1 << 18;
-/** What tells the two places of a jump-cache entry apart, in words. */
-const OTHER_PLACE = JUMP_ENTRY.BYTES >> 2;
 /** Place of the interpreter in the table of functions that run code. */
 const INTERPRETER = 0;
 /** A block is translated after it has been interpreted so often: by then that has cost about as much as the translation will. */
@@ -55,7 +53,7 @@ export class Engine {
   readonly #maker: BlockMaker;
   readonly #words: number;
   readonly #devices: DeviceAccess;
-  readonly #jumpCache: number;
+  readonly #jumpCache: JumpCache;
   readonly #code = new WebAssembly.Table({ element: 'anyfunc', initial: 1 });
   readonly #functions: (CodeFunction | null)[] = [];
   /** Translations of hot code, when there are to be any. */
@@ -80,14 +78,13 @@ export class Engine {
     this.#state = state;
     this.#host = host;
     this.#words = memory.reserve(WORD_BYTES);
-    this.#jumpCache = memory.reserve(JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
+    this.#jumpCache = new JumpCache(memory);
     this.#codeBytes = new CodeBytes(memory);
     this.#cache = new CodeCache(memory, arenaBytes, this.#codeBytes, {
       onReuse: () => this.#nextEpoch(),
       onNewPage: (page) => host.protectCode(page - memory.ramOffset),
     });
     this.#maker = new BlockMaker(memory, state, host, this.#cache, ordinary);
-    this.#clearJumpCache();
     this.#devices = new DeviceAccess({
       memory,
       state,
@@ -100,7 +97,7 @@ export class Engine {
     });
     const pages = memory.buffer.byteLength / 65536;
     const shared = !(memory.buffer instanceof ArrayBuffer);
-    const module = compileInterpreter(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache });
+    const module = compileInterpreter(pages, shared, { state: state.base, words: this.#words, jumpCache: this.#jumpCache.at });
     const imports = this.#imports();
     const { exports } = new WebAssembly.Instance(module, { env: imports });
     this.#install(INTERPRETER, exports.run as CodeFunction);
@@ -179,14 +176,8 @@ export class Engine {
   #remove({ slot, rip, entries }: Translation): void {
     this.#code.set(slot, null);
     this.#functions[slot] = null;
-    const { i32 } = this.#memory;
     const page = Number(BigInt.asUintN(32, rip)); // the code base of what is translated is 0
-    for (const offset of entries.keys()) {
-      const first = this.#firstPlace(page + offset);
-      for (const entry of [first, first ^ OTHER_PLACE]) {
-        if (i32[entry + (JUMP_ENTRY.FUNC >> 2)] === slot) i32.fill(-1, entry, entry + 2);
-      }
-    }
+    for (const offset of entries.keys()) this.#jumpCache.forget(page + offset, slot);
   }
 
   #stopFor(thrown: unknown): Stop {
@@ -418,12 +409,7 @@ export class Engine {
       return false;
     }
     if (block.heat === 0) return false;
-    const entry = this.#entry();
-    if (entry < 0) return false;
-    const { i32 } = this.#memory;
-    const isOurs =
-      i32[entry + (JUMP_ENTRY.RECORD >> 2)] === (block.record | 0) && i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] === this.#word32(WORD.CONTEXT);
-    if (!isOurs || i32[entry + (JUMP_ENTRY.HEAT >> 2)] !== 0) return false;
+    if (!this.#jumpCache.isHot(this.#low, this.#high, block.record, this.#word32(WORD.CONTEXT))) return false;
     // The page may have become a restless one meanwhile: then the block has to be hotter than it was told.
     const told = block.heat;
     this.#setHeat(block);
@@ -432,28 +418,6 @@ export class Engine {
   #setHeat(block: Block): void {
     const times = this.#heat * (this.translator?.reluctance(block.place) ?? 1);
     block.heat = Number.isFinite(times) ? times : 0;
-  }
-  /** Index of the first word of a linear address's first place in the jump cache, by the lower half. */
-  #firstPlace(low: number): number {
-    return (this.#jumpCache + jumpIndex(low) * JUMP_ENTRY.BYTES) >> 2;
-  }
-  /** Index of the first word of RIP's entry in the jump cache. -1: it has none. */
-  #entry(): number {
-    const { i32 } = this.#memory;
-    const first = this.#firstPlace(this.#low);
-    for (const entry of [first, first ^ OTHER_PLACE]) if (i32[entry] === this.#low && i32[entry + 1] === this.#high) return entry;
-    return -1;
-  }
-  /** The same, or where one can be made. What is in the way there goes to its other place, unless it is out of date. */
-  #roomForEntry(): number {
-    const known = this.#entry();
-    if (known >= 0) return known;
-    const { i32 } = this.#memory;
-    const first = this.#firstPlace(this.#low);
-    if (i32[first + (JUMP_ENTRY.CONTEXT >> 2)] === this.#word32(WORD.CONTEXT)) {
-      i32.copyWithin(first ^ OTHER_PLACE, first, first + (JUMP_ENTRY.BYTES >> 2));
-    }
-    return first;
   }
 
   // ## Calls from translated code
@@ -554,24 +518,19 @@ export class Engine {
 
   /** Puts a block into the jump cache. */
   #remember(block: Block, found: { translation: Translation; entry: number } | null): void {
-    const { i32 } = this.#memory;
-    const entry = this.#roomForEntry();
-    i32[entry] = this.#low;
-    i32[entry + 1] = this.#high;
-    i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] = this.#word32(WORD.CONTEXT);
-    i32[entry + (JUMP_ENTRY.PLACE >> 2)] = block.place;
-    i32[entry + (JUMP_ENTRY.RECORD >> 2)] = block.record;
-    i32[entry + (JUMP_ENTRY.FUNC >> 2)] = found ? found.translation.slot : INTERPRETER;
-    i32[entry + (JUMP_ENTRY.ARGUMENT >> 2)] = found ? found.entry : 0;
-    i32[entry + (JUMP_ENTRY.HEAT >> 2)] = found ? 0 : Math.max(block.heat, 0);
-  }
-  #clearJumpCache(): void {
-    this.#memory.u8.fill(0xff, this.#jumpCache, this.#jumpCache + JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
+    this.#jumpCache.put(this.#low, this.#high, {
+      context: this.#word32(WORD.CONTEXT),
+      place: block.place,
+      record: block.record,
+      func: found ? found.translation.slot : INTERPRETER,
+      argument: found ? found.entry : 0,
+      heat: found ? 0 : Math.max(block.heat, 0),
+    });
   }
   /** No entry of the jump cache is valid any more. */
   #nextEpoch(): void {
     this.#epoch = (this.#epoch + 1) % EPOCHS;
-    if (this.#epoch === 0) this.#clearJumpCache();
+    if (this.#epoch === 0) this.#jumpCache.clear();
     this.#refresh();
   }
 

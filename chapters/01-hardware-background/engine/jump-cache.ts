@@ -12,6 +12,7 @@
 // time and again.
 
 import { WALKED } from '../mmu/ordinary-walk.ts';
+import type { PhysicalMemory } from '../physical-memory.ts';
 import { MODE, OFFSET, SLOT } from '../state.ts';
 import { TLB_ENTRY, tlbEntry } from './interpreter-functions.ts';
 import { type StateAccess, WORD } from './micro-ops.ts';
@@ -115,7 +116,83 @@ export function enterTranslation(s: StateAccess, places: Places, type: number, e
   );
 }
 
-/** Index of a linear address's first place in the jump cache, by its lower half; the same function as above, in TypeScript. The other place is at the index with bit 0 changed. */
+/** Index of a linear address's first place in the jump cache, by its lower half; the same function as above, in TypeScript. */
 export function jumpIndex(low: number): number {
   return Math.imul(low, SPREAD) >>> (32 - INDEX_BITS);
+}
+/** What the two places of an entry differ in, as an index of words. */
+const OTHER = JUMP_ENTRY.BYTES >> 2;
+
+/** What an entry says of the code at a linear address. */
+interface Known {
+  readonly context: number;
+  readonly place: number;
+  readonly record: number;
+  readonly func: number;
+  readonly argument: number;
+  readonly heat: number;
+}
+
+/** The jump cache, as TypeScript fills it. Linear addresses come in halves, as signed 32-bit numbers. */
+export class JumpCache {
+  /** Buffer offset. */
+  readonly at: number;
+  readonly #memory: PhysicalMemory;
+
+  constructor(memory: PhysicalMemory) {
+    this.#memory = memory;
+    this.at = memory.reserve(JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
+    this.clear();
+  }
+  clear(): void {
+    this.#memory.u8.fill(0xff, this.at, this.at + JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
+  }
+
+  /** Index of the first word of an address's first place, by the lower half. */
+  #first(low: number): number {
+    return (this.at + jumpIndex(low) * JUMP_ENTRY.BYTES) >> 2;
+  }
+  /** Index of the first word of an address's entry. -1: it has none. */
+  #find(low: number, high: number): number {
+    const { i32 } = this.#memory;
+    const first = this.#first(low);
+    for (const entry of [first, first ^ OTHER]) if (i32[entry] === low && i32[entry + 1] === high) return entry;
+    return -1;
+  }
+  /** The same, or where one can be made. What is in the way there goes to its other place, unless it is out of date. */
+  #room(low: number, high: number, context: number): number {
+    const known = this.#find(low, high);
+    if (known >= 0) return known;
+    const { i32 } = this.#memory;
+    const first = this.#first(low);
+    if (i32[first + (JUMP_ENTRY.CONTEXT >> 2)] === context) i32.copyWithin(first ^ OTHER, first, first + (JUMP_ENTRY.BYTES >> 2));
+    return first;
+  }
+
+  put(low: number, high: number, { context, place, record, func, argument, heat }: Known): void {
+    const { i32 } = this.#memory;
+    const entry = this.#room(low, high, context);
+    i32[entry] = low;
+    i32[entry + 1] = high;
+    i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] = context;
+    i32[entry + (JUMP_ENTRY.PLACE >> 2)] = place;
+    i32[entry + (JUMP_ENTRY.RECORD >> 2)] = record;
+    i32[entry + (JUMP_ENTRY.FUNC >> 2)] = func;
+    i32[entry + (JUMP_ENTRY.ARGUMENT >> 2)] = argument;
+    i32[entry + (JUMP_ENTRY.HEAT >> 2)] = heat;
+  }
+  /** Has the code at an address used up its heat? False when the entry is about other records or another context. */
+  isHot(low: number, high: number, record: number, context: number): boolean {
+    const entry = this.#find(low, high);
+    if (entry < 0) return false;
+    const { i32 } = this.#memory;
+    const isOurs = i32[entry + (JUMP_ENTRY.RECORD >> 2)] === (record | 0) && i32[entry + (JUMP_ENTRY.CONTEXT >> 2)] === context;
+    return isOurs && i32[entry + (JUMP_ENTRY.HEAT >> 2)] === 0;
+  }
+  /** Forgets what leads from the lower half of an address to a slot. */
+  forget(low: number, slot: number): void {
+    const { i32 } = this.#memory;
+    const first = this.#first(low);
+    for (const entry of [first, first ^ OTHER]) if (i32[entry + (JUMP_ENTRY.FUNC >> 2)] === slot) i32.fill(-1, entry, entry + 2);
+  }
 }

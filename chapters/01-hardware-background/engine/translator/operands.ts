@@ -10,8 +10,7 @@ import { loadSigned, loadUnsigned, storeBytes, TLB_ENTRY, type Width } from '../
 import type { FlagRule, Foresight } from '../micro-ops/emitter.ts';
 import type { LibraryFunction } from '../micro-ops/library.ts';
 import { FLAG_RULES } from '../micro-ops/vocabulary.ts';
-import type { Emitter, Helpers, Operand } from '../micro-ops.ts';
-import { LIBRARY } from '../micro-ops.ts';
+import { type Emitter, type Helpers, LIBRARY, type Operand } from '../micro-ops.ts';
 import {
   block,
   br,
