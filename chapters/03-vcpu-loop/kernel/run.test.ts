@@ -145,20 +145,14 @@ describe('ports', () => {
     expect([...wrapping.ram.subarray(0x7fe, 0x808)]).toEqual([0, 0, 5, 6, 7, 8, 9, 10, 0, 0]);
     // mov cx, 3; mov di, 0xfffc; mov dx, 0x10; rep insw; hlt
     const ending = guest({ code: [0xb9, 3, 0, 0xbf, 0xfc, 0xff, 0xba, 0x10, 0, 0xf3, 0x6d, 0xf4] });
-    ending.vcpu.setSregs({ es: { ...es, base: 0x10000n } });
-    expect(run(ending.vcpu)).toBe(IO);
-    ending.vcpu.page.ioData().set([1, 2, 3, 4, 5, 6]);
-    expect(run(ending.vcpu)).toBe(HLT); // the third has wrapped to the start of the segment
-    expect([...ending.ram.subarray(0x1fffc), ...ending.ram.subarray(0x10000, 0x10003)]).toEqual([1, 2, 3, 4, 5, 6, 0]);
     ending.vcpu.setSregs({ es: { ...es, base: 0x10002n } });
-    ending.vcpu.setRegs({ ...ending.vcpu.getRegs(), rip: BigInt(CODE) });
     expect(run(ending.vcpu)).toBe(IO);
     expect(io(ending.vcpu).count).toBe(2); // as many items as the page has bytes
     ending.vcpu.page.ioData().set([7, 8, 9, 10]);
     expect(run(ending.vcpu)).toBe(MMIO);
     expect(mmio(ending.vcpu)).toEqual({ gpa: RAM, len: 2, write: true, value: 0xa09n });
     expect(run(ending.vcpu)).toBe(IO);
-    expect([...ending.ram.subarray(0x1fffc)]).toEqual([1, 2, 7, 8]);
+    expect([...ending.ram.subarray(0x1fffc)]).toEqual([0, 0, 7, 8]);
   });
 
   it('another string instruction in the place of the one before is seen', () => {
@@ -182,13 +176,7 @@ describe('ports', () => {
     ram.set([0xf3, 0x6e, 0xf4], CODE + 9);
     step();
     expect(run(vcpu)).toBe(HLT);
-    expect(seen).toEqual([
-      [1, 1n, 8n],
-      [1, 2n, 7n],
-      [2, 0x403n, 6n],
-      [1, 7n, 5n],
-      [1, 6n, 0n],
-    ]);
+    expect(seen.join(' ')).toBe('1,1,8 1,2,7 2,1027,6 1,7,5 1,6,0');
   });
 
   it('string input downward, and none for a count of 0', () => {
