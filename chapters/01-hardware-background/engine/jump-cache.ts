@@ -141,8 +141,8 @@ export class JumpCache {
 
   constructor(memory: PhysicalMemory) {
     this.#memory = memory;
+    // Fresh memory is zero, and no context that an engine begins with is: what nobody touches, the host need not provide.
     this.at = memory.reserve(JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
-    this.clear();
   }
   clear(): void {
     this.#memory.u8.fill(0xff, this.at, this.at + JUMP_ENTRY.BYTES * JUMP_ENTRY.COUNT);
