@@ -7,7 +7,9 @@ import { type CompleteConfig, completeConfig, type MachineConfig } from '../mach
 import { ConfigError } from '../machine/device-types.ts';
 import schema from '../machine/machine.schema.json' with { type: 'json' };
 
-const validate = new Ajv({ allErrors: false, allowUnionTypes: true }).compile<MachineConfig>(schema);
+// Every start of a machine waits for this. That the schema itself is well-formed is for a test to say, and code that runs once need not be good.
+const QUICK = { meta: false, validateSchema: false, code: { optimize: false } } as const;
+const validate = new Ajv({ allErrors: false, allowUnionTypes: true, ...QUICK }).compile<MachineConfig>(schema);
 
 /** Options whose values nobody has checked before the schema does: whoever typed one does not know the field's name. */
 const TYPED_AS: Readonly<Record<string, string>> = { memoryMiB: '-m', cpus: '-smp', serial: '-serial', timeoutS: '-timeout' };

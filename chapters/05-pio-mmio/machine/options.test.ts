@@ -1,9 +1,11 @@
 // Command lines, and descriptions that are no machine.
 
+import { Ajv } from 'ajv';
 import { describe, expect, it } from 'vitest';
 import { checkedConfig } from '../host/checked-config.ts';
 import { type MachineConfig, startOf } from './config.ts';
 import './devices.ts';
+import schema from './machine.schema.json' with { type: 'json' };
 import { mergeConfigs, optionHelp, readOptions } from './options.ts';
 
 const config = (line: string): MachineConfig => readOptions(line.split(' ').filter(Boolean)).document;
@@ -197,4 +199,9 @@ describe('a description', () => {
     [{ kernel: 3 }, 'kernel must be string'],
     [[], 'the machine must be object'],
   ])('%j is refused', (document, message) => expect(() => checkedConfig(document)).toThrow(message));
+});
+
+it('the schema of a description is a schema', () => {
+  const ajv = new Ajv({ allowUnionTypes: true });
+  expect(ajv.validateSchema(schema), ajv.errorsText()).toBe(true);
 });
