@@ -117,7 +117,7 @@ export function enterTranslation(s: StateAccess, places: Places, type: number, e
 }
 
 /** Index of a linear address's first place in the jump cache, by its lower half; the same function as above, in TypeScript. */
-export function jumpIndex(low: number): number {
+function jumpIndex(low: number): number {
   return Math.imul(low, SPREAD) >>> (32 - INDEX_BITS);
 }
 /** What the two places of an entry differ in, as an index of words. */
