@@ -280,16 +280,10 @@ const NET_BYTES = 2 * MIB;
 
 const netScript = (http: number, sink: number): string => `
 ip link set lo up
-ip link set eth0 up
-cat >/tmp/lease <<'END'
-#!/bin/sh
-[ "$1" = bound ] || exit 0
-ip addr add $ip/24 dev $interface
-ip route add default via $router
-echo "check lease $ip $router $dns"
-END
-chmod +x /tmp/lease
-udhcpc -i eth0 -n -q -f -t 10 -s /tmp/lease
+udhcpc -n -q -f -t 10
+address=$(ip -4 addr show eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p')
+gateway=$(route -n | sed -n 's/^0\\.0\\.0\\.0 *\\([0-9.]*\\) .*/\\1/p')
+echo "check lease $address $gateway $(sed -n 's/nameserver //p' /etc/resolv.conf)"
 echo "check ping $(ping -c 3 -W 10 10.0.2.2 | grep -c 'bytes from')"
 wget -q -O /tmp/data http://10.0.2.2:${http}/data
 echo "check fetched $(cat /tmp/data | ${SUM})"

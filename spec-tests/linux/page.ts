@@ -22,8 +22,8 @@ const POLL_MS = 1000;
 /** What is typed, and the answer, which does not stand in the question. */
 const QUESTION = 'echo page-$((6 * 7)) $(uname -r) $(nproc)';
 const ANSWER = /page-42 ([0-9.]+-[^ ]+) (\d+)/;
-/** The same of the network: no script is called with the lease, so the address is set by hand. */
-const NETWORK_QUESTION = 'ifconfig eth0 up; udhcpc -i eth0 -n -q -f -s /bin/true; ifconfig eth0 10.0.2.15; ping -c 2 -w 60 10.0.2.2';
+/** The same of the network. */
+const NETWORK_QUESTION = 'udhcpc -n -q; ping -c 2 -w 60 10.0.2.2';
 const NETWORK_ANSWER = /lease of 10\.0\.2\.15 obtained[\s\S]*2 packets received/;
 const NETWORK_MODULES = ['e1000', 'af_packet'];
 

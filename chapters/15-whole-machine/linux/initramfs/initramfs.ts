@@ -36,6 +36,20 @@ echo "This is BusyBox on Linux $(uname -r), $(cut -d' ' -f1 /proc/uptime) s afte
 while true; do setsid cttyhack sh; done
 `;
 
+// `udhcpc` asks the network for an address, and leaves it to a script to use it: the lease comes in variables.
+const LEASE = 'etc/udhcpc/default.script';
+const LEASE_SCRIPT = `#!/${BUSYBOX} sh
+case "$1" in
+deconfig) ifconfig "$interface" 0.0.0.0 up ;;
+bound | renew)
+  ifconfig "$interface" "$ip" netmask "\${subnet:-255.255.255.0}" up
+  while route del default dev "$interface" 2>/dev/null; do :; done
+  for gateway in $router; do route add default gw "$gateway" dev "$interface"; done
+  for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
+  ;;
+esac
+`;
+
 interface Contents {
   /** The BusyBox binary; static, because there is no library. */
   readonly busybox: Uint8Array;
@@ -54,6 +68,7 @@ export function makeInitramfs({ busybox, modules = new Map(), script, files = ne
     ['dev/console', { kind: 'character', major: 5, minor: 1 }], // before there is a /dev, the kernel opens this for init
     ['init', { kind: 'file', bytes: text.encode(INIT), executable: true }],
     [BUSYBOX, { kind: 'file', bytes: busybox, executable: true }],
+    [LEASE, { kind: 'file', bytes: text.encode(LEASE_SCRIPT), executable: true }],
     [MODULE_LIST, { kind: 'file', bytes: text.encode([...modules.keys()].map((name) => `${name}\n`).join('')) }],
   ]);
   for (const [name, bytes] of modules) entries.set(`${MODULES}/${name}.ko`, { kind: 'file', bytes });
