@@ -32,8 +32,8 @@ const HAS_ERROR_CODE = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
 /** Gates that a program may go through with INT: INT3, INTO and Linux's system call. */
 const OPEN_GATES = new Set([3, 4, 0x80]);
 const SYSTEM_CALL_GATE = 0x80;
-/** Instructions after which a case is taken to be endless. */
-const PATIENCE = 300;
+/** Instructions after which a case is taken to be endless. One that calls itself ends where its stack does. */
+const PATIENCE = 1 << 14;
 
 /** A descriptor as two words; `type` is the low byte of the rights, `flags` G, D, L and AVL. */
 const descriptor = (base: number, limit: number, type: number, flags: number): [number, number] => [
