@@ -62,7 +62,7 @@ if (!existsSync(main)) {
   process.exit(2);
 }
 // Node keeps what it made of a module, types stripped and code compiled, for the next start: half of the time until the first guest instruction.
-// WebAssembly's compilers work in threads of their own, and the C library of most Linuxes would keep for each of them all that it ever needed: 150 MiB after a while.
+// WebAssembly's compilers work in threads of their own, and the C library of most Linuxes would keep for each of them all that it ever needed.
 const env = { NODE_COMPILE_CACHE: join(tmpdir(), 'node-compile-cache'), MALLOC_ARENA_MAX: '1', ...process.env };
 if (main.includes('node_modules')) {
   // Node does not strip types there by itself.

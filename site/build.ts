@@ -123,7 +123,7 @@ async function main(): Promise<void> {
     .option('--results <file>', 'a results file of the suite, besides those in spec-tests/out (repeatable)', collect, [])
     .option('--only <parts>', `only these parts, comma-separated: ${PARTS.join(', ')}`)
     .option('--tolerant', 'write the site even if figures or expressions fail; the failures show in the page')
-    .option('--plain', 'code without colours: two thirds of the time')
+    .option('--plain', 'code without colours, which is quicker')
     .parse()
     .opts<{ out: string; results: string[]; only?: string; tolerant?: boolean; plain?: boolean }>();
   const parts = options.only?.split(',') ?? PARTS;

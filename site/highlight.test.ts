@@ -1,17 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { highlightLines, languageOf } from './highlight.ts';
+import { unescapeHtml } from './html.ts';
 
 const ROOT = new URL('..', import.meta.url);
 const source = (file: string): string => readFileSync(new URL(file, ROOT), 'utf8');
-const plain = (html: string): string =>
-  html
-    .replace(/<[^>]+>/g, '')
-    .replace(/&lt;/g, '<')
-    .replace(/&gt;/g, '>')
-    .replace(/&quot;/g, '"')
-    .replace(/&#39;/g, "'")
-    .replace(/&amp;/g, '&');
+const plain = (html: string): string => unescapeHtml(html.replace(/<[^>]+>/g, ''));
 
 const FILES = [
   'chapters/01-hardware-background/layout.ts',

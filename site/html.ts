@@ -1,3 +1,3 @@
 // The suite writes reports where there is no site, so the few shapes of HTML that both need are its own.
 
-export { escapeHtml, type Row, relativeTo, slug, table } from '../spec-tests/html.ts';
+export { escapeHtml, type Row, relativeTo, slug, table, unescapeHtml } from '../spec-tests/html.ts';

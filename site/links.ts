@@ -5,17 +5,10 @@
 
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, posix, relative, sep } from 'node:path';
+import { unescapeHtml } from './html.ts';
 
 const ATTRIBUTE = /<([a-z][\w-]*)\b[^>]*?\s(href|src)\s*=\s*"([^"]*)"/gi;
 const ID = /\s(?:id|name)\s*=\s*"([^"]*)"/g;
-
-const plainText = (text: string): string =>
-  text
-    .replace(/&amp;/g, '&')
-    .replace(/&quot;/g, '"')
-    .replace(/&#39;/g, "'")
-    .replace(/&lt;/g, '<')
-    .replace(/&gt;/g, '>');
 
 /** Dead links, dead anchors and outside resources of the site in `root`, one sentence each. */
 export function deadLinks(root: string): string[] {
@@ -27,7 +20,7 @@ export function deadLinks(root: string): string[] {
   const idsOf = (page: string): Set<string> => {
     let found = ids.get(page);
     if (!found) {
-      found = new Set([...readFileSync(join(root, page), 'utf8').matchAll(ID)].map(([, id]) => plainText(id as string)));
+      found = new Set([...readFileSync(join(root, page), 'utf8').matchAll(ID)].map(([, id]) => unescapeHtml(id as string)));
       ids.set(page, found);
     }
     return found;
@@ -36,7 +29,7 @@ export function deadLinks(root: string): string[] {
   for (const page of files.filter((file) => file.endsWith('.html'))) {
     const text = readFileSync(join(root, page), 'utf8').replace(/<(script|style)\b([^>]*)>[\s\S]*?<\/\1>/gi, '<$1$2></$1>');
     for (const [, tag = '', , raw = ''] of text.matchAll(ATTRIBUTE)) {
-      const link = plainText(raw);
+      const link = unescapeHtml(raw);
       if (/^(?:https?:)?\/\//i.test(link)) {
         if (tag.toLowerCase() !== 'a') problems.add(`${page}: loads ${link} from outside`);
         continue;

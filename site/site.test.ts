@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findPayload } from '../guest-payloads/index.ts';
 import { ALL } from '../spec-tests/quick.ts';
 import { findChromium, NO_CHROMIUM } from './chromium.ts';
+import { unescapeHtml } from './html.ts';
 import { deadLinks } from './links.ts';
 import { BookSession } from './live/book-session.ts';
 import { traceHash } from './live/trace-hash.ts';
@@ -86,14 +87,7 @@ describe('the built site', () => {
   it('keeps every line of a module on its page, in order, linkable', () => {
     const source = readFileSync(new URL('../chapters/01-hardware-background/layout.ts', import.meta.url), 'utf8').split('\n');
     const page = readFileSync(join(out, 'chapters/01-hardware-background/layout.html'), 'utf8');
-    const text = (html: string): string =>
-      html
-        .replace(/<[^>]+>/g, '')
-        .replace(/&lt;/g, '<')
-        .replace(/&gt;/g, '>')
-        .replace(/&quot;/g, '"')
-        .replace(/&#39;/g, "'")
-        .replace(/&amp;/g, '&');
+    const text = (html: string): string => unescapeHtml(html.replace(/<[^>]+>/g, ''));
     const lines = new Map(
       [...page.matchAll(/<span class="l" id="L(\d+)">(.*)$/gm)].map(([, n, html]) => [Number(n), text((html as string).replace(/<\/code>.*$/, ''))]),
     );

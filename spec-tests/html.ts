@@ -6,6 +6,10 @@ const ENTITIES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', 
 
 export const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (character) => ENTITIES[character] as string);
 
+const CHARACTERS = new Map(Object.entries(ENTITIES).map(([character, entity]) => [entity, character]));
+/** What {@link escapeHtml} was given. */
+export const unescapeHtml = (html: string): string => html.replace(/&#?\w+;/g, (entity) => CHARACTERS.get(entity) ?? entity);
+
 /** The relative link from one page of the site to another: nothing on the site knows at which address it is served. */
 export function relativeTo(page: string, target: string): string {
   const [path, hash] = target.split('#') as [string, string?];

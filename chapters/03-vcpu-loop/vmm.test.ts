@@ -121,7 +121,9 @@ for (const { name, make, reason } of kernels) {
       machine.load(protectedImage(code('66 b8 34 12 8e d8 f4'))); // mov ax, 0x1234; mov ds, ax: past the descriptor table, and no handler for #GP
       expect(machine.run()).toMatchObject({ end: 'triple-fault', exitCode: null, exits: { KVM_EXIT_SHUTDOWN: 1 } });
     });
-    const returns = ({ KVM_EXIT_IO = 0, KVM_EXIT_INTR = 0 }: Readonly<Record<string, number>>): number => KVM_EXIT_IO + KVM_EXIT_INTR;
+    /** Returns of KVM_RUN from a loop of OUTs. The host's kernel may be interrupted between them; ours has no reason to be. */
+    const returns = ({ KVM_EXIT_IO = 0, KVM_EXIT_INTR = 0 }: Readonly<Record<string, number>>): number =>
+      KVM_EXIT_IO + (name === 'host' ? KVM_EXIT_INTR : 0);
     it('ends at the limit of exits', () => {
       const { end, exits } = boot('e6 80 eb fc').run({ exits: 50 });
       expect({ end, returns: returns(exits) }).toEqual({ end: 'timeout', returns: 50 });

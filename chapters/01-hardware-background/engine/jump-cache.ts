@@ -169,6 +169,7 @@ export class JumpCache {
     return first;
   }
 
+  /** Makes the entry of an address say this. */
   put(low: number, high: number, { context, place, record, func, argument, heat }: Known): void {
     const { i32 } = this.#memory;
     const entry = this.#room(low, high, context);

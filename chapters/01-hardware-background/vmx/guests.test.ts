@@ -4,6 +4,7 @@ import { PhysicalMemory } from '../physical-memory.ts';
 import { AR, CR0, CR4, EFER, FLAG, OFFSET, SEG, SLOT } from '../state.ts';
 import { CAPABILITY, CPU_BASED, ENTRY, EXIT, PIN, SECONDARY } from './controls.ts';
 import { EXIT_REASON, exitReasonName } from './exit-reasons.ts';
+import { LONG_MODE_SEGMENTS } from './laboratory.ts';
 import { EVENT_TYPE } from './processor.ts';
 import { FIELD, type FieldName, REVISION_ID } from './vmcs.ts';
 import { VmxUnit } from './vmx.ts';
@@ -485,16 +486,8 @@ describe('a hypervisor in machine code', () => {
       GUEST_RFLAGS: 2,
       GUEST_RIP: BASE + 0x8e,
       GUEST_RSP: 0xe000,
-      GUEST_CS_SELECTOR: 8,
-      GUEST_CS_AR_BYTES: 0xa09b,
-      GUEST_CS_LIMIT: 0xffff_ffff,
-      GUEST_TR_SELECTOR: 0x18,
-      GUEST_TR_AR_BYTES: 0x8b,
-      GUEST_TR_LIMIT: 0x67,
-      GUEST_LDTR_AR_BYTES: AR.UNUSABLE,
+      ...LONG_MODE_SEGMENTS,
     };
-    for (const name of ['SS', 'DS', 'ES', 'FS', 'GS'])
-      Object.assign(fields, { [`GUEST_${name}_SELECTOR`]: 0x10, [`GUEST_${name}_AR_BYTES`]: 0xc093, [`GUEST_${name}_LIMIT`]: 0xffff_ffff });
     const list = Object.entries(fields).flatMap(([name, value]) => [BigInt(FIELD[name as FieldName]), BigInt(value) & 0xffff_ffff_ffff_ffffn]);
     machine.words(0x6100, [...list, 0xffff_ffffn]);
     cpu.state.setSlot(SLOT.RIP, BigInt(BASE));

@@ -17,6 +17,24 @@ import type { DeliveredEvent, VmxProcessor } from './processor.ts';
 import { FIELD, type FieldName, REVISION_ID } from './vmcs.ts';
 import { VmxUnit } from './vmx.ts';
 
+/** Guest-state fields of the segments in long mode, flat, with the descriptor table that guests here have. */
+export const LONG_MODE_SEGMENTS: Readonly<Record<string, number>> = {
+  GUEST_CS_SELECTOR: 8,
+  GUEST_CS_AR_BYTES: 0xa09b,
+  GUEST_CS_LIMIT: 0xffff_ffff,
+  GUEST_TR_SELECTOR: 0x18,
+  GUEST_TR_AR_BYTES: 0x8b,
+  GUEST_TR_LIMIT: 0x67,
+  GUEST_LDTR_AR_BYTES: AR.UNUSABLE,
+  ...Object.fromEntries(
+    ['SS', 'DS', 'ES', 'FS', 'GS'].flatMap((name) => [
+      [`GUEST_${name}_SELECTOR`, 0x10],
+      [`GUEST_${name}_AR_BYTES`, 0xc093],
+      [`GUEST_${name}_LIMIT`, 0xffff_ffff],
+    ]),
+  ),
+};
+
 // A processor with a register file and memory, but no decoder, MMU or devices: linear addresses are physical ones.
 export class BareProcessor implements VmxProcessor {
   readonly memory = new PhysicalMemory({ ramBytes: 1 << 20, privateBytes: 1 << 16 });
@@ -122,17 +140,8 @@ export class Bench {
       GUEST_RIP: 0x10_0000,
       GUEST_RSP: 0x20_0000,
       GUEST_RFLAGS: 2,
-      GUEST_CS_SELECTOR: 8,
-      GUEST_CS_AR_BYTES: 0xa09b,
-      GUEST_CS_LIMIT: 0xffff_ffff,
-      GUEST_TR_SELECTOR: 0x18,
-      GUEST_TR_AR_BYTES: 0x8b,
-      GUEST_TR_LIMIT: 0x67,
-      GUEST_LDTR_AR_BYTES: AR.UNUSABLE,
+      ...LONG_MODE_SEGMENTS,
     });
-    for (const name of ['SS', 'DS', 'ES', 'FS', 'GS']) {
-      this.write({ [`GUEST_${name}_SELECTOR`]: 0x10, [`GUEST_${name}_AR_BYTES`]: 0xc093, [`GUEST_${name}_LIMIT`]: 0xffff_ffff });
-    }
   }
 
   write(fields: Partial<Record<FieldName, number | bigint>> & Record<string, number | bigint>): void {

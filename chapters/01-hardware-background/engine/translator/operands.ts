@@ -165,8 +165,7 @@ export class TranslatedOperands implements Emitter, Foresight {
 
   // ## Leaving
   //
-  // There is one place where registers are stored. Whoever leaves says, in variables, where the guest is. Nearly every instruction has a way out before its end, so that
-  // way is to be short: one number says all.
+  // There is one place where registers are stored. Whoever leaves says, in variables, where the guest is, and goes there.
 
   /** Leaves between instructions, for code elsewhere. RIP stays at the jump, because what is wrong with its target is the jump's fault. */
   leaveTo(rip: bigint, target: bigint | null): Code {
