@@ -6,7 +6,7 @@
 //
 // A picture alone would shut out whoever cannot see it, so each ruler carries a title and is followed by the same facts as an HTML table.
 
-import { escapeHtml } from './html.ts';
+import { escapeHtml, table } from './html.ts';
 
 interface FieldLike {
   readonly kind?: string;
@@ -79,12 +79,10 @@ function box({ name, x, width, reserved, tip }: Cell, y: number, height: number)
 const svg = (title: string, height: number, body: string): string =>
   `<svg class="ruler" viewBox="0 0 ${WIDTH} ${height}" role="img" xmlns="http://www.w3.org/2000/svg"><title>${escapeHtml(title)}</title>${body}</svg>`;
 
-const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
-  `<details class="ruler-table"><summary>The same as a table</summary><div class="scroll"><table><thead><tr>${head
-    .map((cell) => `<th>${cell}</th>`)
-    .join('')}</tr></thead><tbody>${rows
-    .map((row) => `<tr>${row.map((cell, index) => `<td>${index === 1 ? `<code>${escapeHtml(cell)}</code>` : escapeHtml(cell)}</td>`).join('')}</tr>`)
-    .join('')}</tbody></table></div></details>`;
+const asTable = (head: readonly string[], rows: readonly (readonly string[])[], className = ''): string => {
+  const lines = rows.map((row) => row.map((cell, column) => (column === 1 ? `<code>${escapeHtml(cell)}</code>` : escapeHtml(cell))));
+  return `<details class="ruler-table"><summary>The same as a table</summary>${table(head, lines, className)}</details>`;
+};
 
 interface Range {
   readonly name: string;
@@ -144,7 +142,9 @@ function drawBits(title: string, all: readonly Range[]): string {
     }
   }
   const rows32 = all.map(({ name, lo, width, meaning }) => [width === 1 ? String(lo) : `${lo}–${lo + width - 1}`, name, meaning || '–']);
-  return svg(`${title}: bits of a word, highest on the left`, rows * (height + 24) + 2, parts.join('')) + table(['Bits', 'Name', 'Meaning'], rows32);
+  return (
+    svg(`${title}: bits of a word, highest on the left`, rows * (height + 24) + 2, parts.join('')) + asTable(['Bits', 'Name', 'Meaning'], rows32)
+  );
 }
 
 // A long record would be a wall of boxes. A field over two rows is drawn as two, with the middle left out: the offsets at the left edge say how
@@ -188,7 +188,7 @@ function placeFields({ fields, bytes }: RecordLike): { placed: Placed[]; overlap
 function drawRecord(title: string, record: RecordLike): string {
   const { placed, overlaps } = placeFields(record);
   const rows = placed.map(({ name, offset, bytes, type }) => [`${offset} (0x${offset.toString(16)})`, name || '(padding)', `${type}, ${bytes} B`]);
-  const facts = table(['Offset', 'Field', 'Type and size'], rows);
+  const facts = asTable(['Offset', 'Field', 'Type and size'], rows);
   // A union has fields on top of one another; a ruler cannot show that honestly.
   return overlaps ? instead(facts, `${title}: a union, so as a table`) : drawBytes(title, record.bytes, placed) + facts;
 }
@@ -213,7 +213,7 @@ function drawRegisters({ device, source, rows }: RegistersLike): string {
     hex(row.reset ?? 0),
     row.text,
   ]);
-  const facts = table(['Offset', 'Register', 'Access', 'Reset', 'What it is'], lines);
+  const facts = asTable(['Offset', 'Register', 'Access', 'Reset', 'What it is'], lines, 'registers stacks');
   const bytes = Math.max(...entries.map(([, row]) => end(row)));
   const fields = Object.fromEntries(entries.map(([name, row]) => [name, { offset: row.offset, bytes: end(row) - row.offset }]));
   const { placed, overlaps } = placeFields({ name: device, bytes, fields });

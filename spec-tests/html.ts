@@ -32,11 +32,19 @@ export const slug = (text: string): string =>
 /** One row of a table: its cells as HTML, and an id to link to. */
 export type Row = readonly string[] | { readonly id: string; readonly cells: readonly string[] };
 
-/** A table that scrolls when it is too wide. Titles are HTML; one that begins with `#` heads a column of numbers. */
+/**
+ * A table that scrolls when it is too wide. Titles are HTML; one that begins with `#` heads a column of numbers. One of the class `stacks` can also become
+ * a list of blocks, where the page is narrow: its cells know the titles of their columns.
+ */
 export function table(titles: readonly string[], rows: readonly Row[], className = ''): string {
   const numeric = titles.map((title) => title.startsWith('#'));
-  const cell = (tag: string, html: string, column: number): string => `<${tag}${numeric[column] ? ' class="number"' : ''}>${html}</${tag}>`;
-  const head = titles.map((title, column) => cell('th', title.replace(/^#/, ''), column)).join('');
+  const names = titles.map((title) => title.replace(/^#/, ''));
+  const stacks = className.split(' ').includes('stacks');
+  const cell = (tag: 'th' | 'td', html: string, column: number): string => {
+    const titled = tag === 'td' && stacks && names[column] ? ` data-title="${names[column]}"` : '';
+    return `<${tag}${numeric[column] ? ' class="number"' : ''}${titled}>${html}</${tag}>`;
+  };
+  const head = names.map((name, column) => cell('th', name, column)).join('');
   const body = rows.map((row) => {
     const [cells, id] = 'cells' in row ? [row.cells, ` id="${escapeHtml(row.id)}"`] : [row, ''];
     return `<tr${id}>${cells.map((html, column) => cell('td', html, column)).join('')}</tr>`;

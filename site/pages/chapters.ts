@@ -50,7 +50,7 @@ function moduleTable(room: Room, page: string, modules: readonly Module[]): stri
     const title = `<a href="${relativeTo(page, module.page)}">${renderInline(module.title)}</a>`;
     return [`${title}<br>${name}`, escapeHtml(firstSentence(plainWords(module.opening))), String(lineCount(module.text))];
   });
-  return table(['Module', 'What it is about', '#Lines'], rows, 'modules');
+  return table(['Module', 'What it is about', '#Lines'], rows, 'modules stacks');
 }
 
 /** Makes every page of a room. */
@@ -154,7 +154,7 @@ export function addChapterList(site: Site): void {
     const name = `<a href="${relativeTo(page, homeOf(room))}">${escapeHtml(titleOf(room))}</a>`;
     return [name, escapeHtml(about), String(room.modules.length), String(lines(room))];
   };
-  const list = (rooms: readonly Room[], what: string): string => table([what, 'About', '#Modules', '#Lines'], rooms.map(row));
+  const list = (rooms: readonly Room[], what: string): string => table([what, 'About', '#Modules', '#Lines'], rooms.map(row), 'stacks');
   const body = `<article><h1>Chapters</h1>
 <p>Reading order is dependency order: a chapter imports only from chapters before it, so every prefix of this list builds and runs by itself.</p>
 ${list(chapters, 'Chapter')}

@@ -48,7 +48,7 @@ export function addInstructions(site: Site, room: Room): void {
   const sections = groups.map(([module, members]) => {
     const title = plainWords(module.title);
     const text = `<h2 id="${slug(title)}">${escapeHtml(title)}</h2>`;
-    return `<section>${text}${table(['Instruction', 'What it does', 'Encodings'], members.map(rowOf), 'instructions')}</section>`;
+    return `<section>${text}${table(['Instruction', 'What it does', 'Encodings'], members.map(rowOf), 'instructions stacks')}</section>`;
   });
   const forms = entries.reduce((sum, entry) => sum + entry.forms.length, 0);
   site.add({

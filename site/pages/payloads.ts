@@ -39,7 +39,7 @@ function buildsTable(site: Site, builds: readonly Payload[], page: string, linke
     ];
     return { id: name, cells };
   });
-  return table(['Payload', 'What it shows', 'Code', 'Ends by', 'Needs', '#Image', linked ? '#Cases' : 'Cases', ''], rows);
+  return table(['Payload', 'What it shows', 'Code', 'Ends by', 'Needs', '#Image', linked ? '#Cases' : 'Cases', ''], rows, 'stacks');
 }
 
 /** The list of payloads, one page for each source, and the images. */
