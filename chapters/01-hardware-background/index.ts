@@ -264,6 +264,7 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/micro-ops/beside-code.ts
 // ::include engine/draft.ts
 // ::include engine/instruction-shapes.ts
+// ::include engine/loose-numbers.ts
 // ::include engine/refill.ts
 // ::include engine/interpreter-functions.ts
 // ::include engine/interpreter.ts
@@ -288,7 +289,7 @@ export function smallestProgram(): SmallestProgram {
 //
 // The small translator among the monitors above had an easy life. It met {{specimen.instructions}} instructions, knew which of them could fault, and
 // nobody asked it what time it was. A translator for a whole processor must be *invisible*: with it or without it, a guest finds the same registers
-// after the same instruction, the same memory, the same fault at the same address, and an interrupt arrives between the same two instructions. Eight
+// after the same instruction, the same memory, the same fault at the same address, and an interrupt arrives between the same two instructions. Nine
 // questions have to be answered for that, and the modules below are the answers.
 //
 // *What is worth it?* To compile a piece of code costs as much as to interpret it some thousands of times, and most code of a boot runs once. So code
@@ -315,6 +316,8 @@ export function smallestProgram(): SmallestProgram {
 // *What if the code changes?* Then the region is forgotten. It cannot be running at that moment: stores into pages that hold code are made by the
 // interpreter. Only a device that it asks may do that behind its back, and then it is left.
 //
+// *Who waits meanwhile?* Nobody need. The guest can go on interpreted while another thread compiles, and is not told when it changes over.
+//
 // ::include engine/translator/region.ts
 // ::include engine/translator/structure.ts
 // ::include engine/translator/flags.ts
@@ -323,7 +326,10 @@ export function smallestProgram(): SmallestProgram {
 // ::include engine/translator/device-words.ts
 // ::include engine/translator/library-use.ts
 // ::include engine/translator/compile.ts
+// ::include engine/translator/order.ts
 // ::include engine/translator/translator.ts
+// ::include engine/translator/workshop.ts
+// ::include engine/host/workshop-thread.ts
 //
 // [Another page](../../live/translator.html) shows what becomes of a few pieces of code, and of yours: the guest's instructions, their micro-operations,
 // and the function.

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { FLAT_MODE } from '../../chapters/01-hardware-background/engine/flat-machine.ts';
 import { findChromium, NO_CHROMIUM } from '../chromium.ts';
 import { type Served, serve } from '../serve.ts';
 import { buildLinuxPage, LINUX_PAGE } from './linux-alone.ts';
@@ -63,6 +64,27 @@ describe.skipIf(!executablePath)('the page of a kernel of one’s own', () => {
     await page.focus('.xterm-helper-textarea');
     await page.keyboard.type(words);
   };
+
+  it('has a worker that translates what it is sent', async () => {
+    await open();
+    const made = await page.evaluate(
+      ({ url, mode }) =>
+        new Promise<string[]>((resolve, reject) => {
+          const worker = new Worker(url, { type: 'module' });
+          const code = new Uint8Array(4096);
+          code.set([0x83, 0xc0, 0x01, 0xeb, 0xfb]); // add eax, 1; jmp
+          const machine = { pages: 16, shared: false, state: 4096, words: 8192 };
+          const order = { place: 65536, code, rip: 4096n, mode, bank: 16384, known: [0], patches: null, machine };
+          worker.onerror = ({ message }) => reject(new Error(message));
+          worker.onmessage = ({ data: { ticket, made } }) => {
+            if (ticket === 0) worker.postMessage({ ticket: 7, order });
+            else resolve([`${ticket}`, ...WebAssembly.Module.exports(made.module).map(({ name }) => name), JSON.stringify(made.ranges)]);
+          };
+        }),
+      { url: `${served.url}assets/workshop-worker.js`, mode: FLAT_MODE[64] },
+    );
+    expect(made).toEqual(['7', 'region', '[[0,5]]']);
+  });
 
   it('refuses what is no kernel, no saved machine, with the reason', async () => {
     await open();

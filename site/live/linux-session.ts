@@ -3,6 +3,7 @@
 // From a description and the files it names to a machine that runs, in whatever thread this is: the page's worker, or a test. Nothing of a host is used but its
 // clock. The command line does the same with Node's means.
 
+import type { Workshop } from '../../chapters/01-hardware-background/engine/translator/workshop.ts';
 import { NS_PER_TICK } from '../../chapters/02-kvm-objects/soft/virtual-clock.ts';
 import { StateError } from '../../chapters/03-vcpu-loop/devices/state.ts';
 import { planBoot } from '../../chapters/03-vcpu-loop/doors.ts';
@@ -56,6 +57,8 @@ interface SessionStart {
   readonly hooks: SessionHooks;
   /** Whether virtual time is held back to real time. */
   readonly paced?: boolean;
+  /** Who translates hot code while the guest goes on. */
+  readonly workshop?: Workshop | null;
 }
 
 /** How it ended. */
@@ -215,7 +218,7 @@ export class LinuxSession {
     }
   }
 
-  private constructor({ options, files, startTime, hooks, paced = true }: SessionStart) {
+  private constructor({ options, files, startTime, hooks, paced = true, workshop = null }: SessionStart) {
     const fresh = 'kernel' in files ? files : null;
     const described =
       'state' in files ? configOfState(files.state) : configOf(options, { kernel: 'kernel', ...(fresh?.initrd && { initrd: 'initramfs' }) });
@@ -224,7 +227,7 @@ export class LinuxSession {
     this.#hooks = hooks;
     this.#paced = paced;
     this.#reboot = fresh !== null && config.reboot;
-    this.#kernel = machineKernel(config, { trace: this.counts, traceProcessor: false, startTime });
+    this.#kernel = machineKernel(config, { trace: this.counts, traceProcessor: false, startTime, workshop });
     this.#pc = buildMachine({
       kernel: this.#kernel,
       config,

@@ -5,6 +5,7 @@
 import { decodeFile } from '../../chapters/15-whole-machine/saved-state/file.ts';
 import type { LinuxCommand, LinuxReport } from './linux-protocol.ts';
 import { describeKernel, LinuxSession, optionsOfState } from './linux-session.ts';
+import { workerWorkshop } from './workshop.ts';
 
 const REPORT_MS = 100;
 
@@ -37,6 +38,7 @@ async function start({ options, files, startTime, listening }: Extract<LinuxComm
     options,
     files,
     startTime,
+    workshop: workerWorkshop(),
     hooks: {
       onConsole: (bytes) => post({ say: 'console', bytes }, [bytes.buffer as ArrayBuffer]),
       onBreath: () => {

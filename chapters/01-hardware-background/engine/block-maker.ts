@@ -12,12 +12,12 @@ import { PAGE_BYTES, type PhysicalMemory } from '../physical-memory.ts';
 import { type CpuState, MODE, OFFSET, SEG, SLOT } from '../state.ts';
 import type { Block, CodeCache } from './code-cache.ts';
 import { Draft } from './draft.ts';
-import { InstructionShapes, isPlain } from './instruction-shapes.ts';
+import { InstructionShapes } from './instruction-shapes.ts';
 import { RECORD_BYTES } from './interpreter.ts';
+import { isPatched, looseIn } from './loose-numbers.ts';
 import { microOp, ONCE } from './micro-ops.ts';
 import { refilled, refillOf } from './refill.ts';
 import { ACCESS, type EngineHost } from './surroundings.ts';
-import type { Decoded as Step } from './translator/region.ts';
 
 /** Records of the longest single instruction: ENTER with 31 levels. */
 const SCRATCH_RECORDS = 512;
@@ -212,17 +212,6 @@ export class BlockMaker {
     return { ...plain(op), imm: BigInt(length) };
   }
 
-  /** One instruction as the translator wants it. Null: there is none in these bytes, or TypeScript executes it. */
-  instruction(place: number, end: number, mode: number): Step | null {
-    const decoded = decode(this.#memory.u8, place, end, mode);
-    if (typeof decoded === 'string' || decoded.encoding.definition.system) return null;
-    const { insn, encoding } = decoded;
-    const immediate = looseIn(decoded, place, this.#cache.patchesAround(place));
-    const builder = new Builder(insn, encoding, mode, immediate);
-    encoding.definition.build?.(builder);
-    return { length: insn.length, fixed: immediate < 0 ? insn.length : immediate - place, micros: builder.micros, ended: builder.ended };
-  }
-
   /** Translates the page after the one of `linear`, for the instruction that continues there. */
   fetchNextPage(linear: bigint): number {
     const state = this.#state;
@@ -239,17 +228,3 @@ export class BlockMaker {
 
 const plain = (op: number): Micro => ({ op, d: 0, a: 0, b: 0, imm: 0n });
 const NOTHING: readonly number[] = [];
-
-/** Is the immediate that takes up the last `bytes` before `end` one that the program rewrites all the time? */
-function isPatched(patches: ReadonlyMap<number, number>, end: number, bytes: number): boolean {
-  for (let at = end - bytes; at < end; at++) {
-    const written = patches.get(at % PAGE_BYTES);
-    if (written !== undefined && at + written <= end) return true;
-  }
-  return false;
-}
-/** Where the immediate of such an instruction stands, otherwise NONE. */
-function looseIn({ insn, encoding, immediateBytes }: Decoded, at: number, patches: ReadonlyMap<number, number> | null): number {
-  const end = at + insn.length;
-  return patches && isPlain(encoding) && isPatched(patches, end, immediateBytes) ? end - immediateBytes : NONE;
-}

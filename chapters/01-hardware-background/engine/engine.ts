@@ -73,7 +73,7 @@ export class Engine {
   readonly library: Library;
 
   constructor(memory: PhysicalMemory, state: CpuState, host: EngineHost, options: EngineOptions = {}) {
-    const { arenaBytes = 8 << 20, translate = true, heat = HEAT, ordinary = true } = options;
+    const { arenaBytes = 8 << 20, translate = true, heat = HEAT, ordinary = true, workshop = null } = options;
     this.#memory = memory;
     this.#state = state;
     this.#host = host;
@@ -116,7 +116,7 @@ export class Engine {
         allowsSegment: (segment: number, offset: bigint, bytes: number, access: number) =>
           Number(!this.#segmentAllows(segment, offset, bytes, access)),
       },
-      decode: (place, end, mode) => this.#maker.instruction(place, end, mode),
+      workshop: heat === 0 ? null : workshop,
     });
   }
 
@@ -131,6 +131,7 @@ export class Engine {
     const state = this.#state;
     state.setSlotHalves(SLOT.NEXT_RIP, state.slot32(SLOT.RIP), state.slotHigh(SLOT.RIP));
     state.set32(OFFSET.CODE_BYTES, this.#codeBytes.base); // a reset clears the register file
+    this.translator?.deliver();
     this.#refresh();
     this.#devices.forget();
     let left: number = LEFT.BOUNDARY;
@@ -393,13 +394,19 @@ export class Engine {
     block: Block,
     circumstances: { mode: number; bank: number },
   ): { translation: Translation; entry: number } | null {
-    const known = this.#cache.startsOnPage(block.place);
-    const made = translator.translate(block.place, this.#state.slot(SLOT.RIP), circumstances, known, this.#memoryEpoch);
-    if (!made) {
-      block.heat = 0; // never again
-      return null;
-    }
-    return { translation: made, entry: made.entries.get(block.place % PAGE_BYTES) as number };
+    const { place } = block;
+    const [low, offset] = [this.#low, place % PAGE_BYTES];
+    const around = { ...circumstances, known: this.#cache.startsOnPage(place), patches: this.#cache.patchesAround(place) };
+    const made = translator.translate(place, this.#state.slot(SLOT.RIP), around, this.#memoryEpoch, ({ entries }) => {
+      block.heat = -1; // as if it had never been hot: its code may have changed meanwhile
+      // Whoever goes by one of the entries is to look what there is.
+      for (const at of entries.keys()) this.#jumpCache.forget(low - offset + at, INTERPRETER);
+    });
+    if (made === 'busy') this.#setHeat(block);
+    else if (made === null || made === 'ordered')
+      block.heat = 0; // it need not ask again
+    else return { translation: made, entry: made.entries.get(offset) as number };
+    return null;
   }
   /** True when the interpreter came back because the block's heat was used up. */
   #isHot(block: Block): boolean {

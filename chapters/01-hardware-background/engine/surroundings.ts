@@ -6,6 +6,7 @@
 import type { Fault, VmExit } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
+import type { Workshop } from './translator/workshop.ts';
 
 /** Kinds of access, as the MMU is asked for them. A read-modify-write faults as a write. */
 export const ACCESS = { READ: 0, WRITE: 1, MODIFY: 2 } as const;
@@ -70,13 +71,19 @@ export interface EngineSizes {
   readonly slots: number;
 }
 
-/** Options of {@link Engine}. `arenaBytes` bounds the memory for decoded code, taken from the private area. */
-export interface EngineOptions {
-  readonly arenaBytes?: number;
-  /** Translate hot code to WebAssembly. What the guest does, and when, does not depend on it. */
-  readonly translate?: boolean;
+/** How guest code is translated to WebAssembly. What a guest does, and when, does not depend on it. */
+export interface TranslationOptions {
+  /** False: it is only interpreted. Default: true. */
+  readonly translate?: boolean | undefined;
   /** How often a block is interpreted before it is hot. 0: it is translated when it is first met, as often as it changes. */
-  readonly heat?: number;
+  readonly heat?: number | undefined;
+  /** Who translates while the guest goes on. Without it, the guest waits. */
+  readonly workshop?: Workshop | null | undefined;
+}
+
+/** Options of {@link Engine}. `arenaBytes` bounds the memory for decoded code, taken from the private area. */
+export interface EngineOptions extends TranslationOptions {
+  readonly arenaBytes?: number;
   /** False: all system instructions are the host's, the ordinary case too. For a host without the tables and TLB banks that their micro-operations look at. */
   readonly ordinary?: boolean;
 }

@@ -2,6 +2,7 @@
 //
 // Buses on two sides, an interrupt controller, perhaps a VMX unit; and whoever runs it, who wants to know why it stopped.
 
+import type { TranslationOptions } from '../engine/surroundings.ts';
 import type { VmExit } from '../faults.ts';
 import type { Instruction } from '../isa/instruction.ts';
 import type { SystemOp } from '../isa/system-ops.ts';
@@ -43,15 +44,11 @@ export type CpuStop =
   | { readonly kind: 'stop' } // `requestStop()` was called
   | { readonly kind: 'vmexit'; readonly exit: VmExit }; // a guest entered by TypeScript has exited
 
-export interface CpuOptions {
+export interface CpuOptions extends TranslationOptions {
   readonly memory: PhysicalMemory;
   readonly trace?: Trace;
   readonly ports?: PortBus;
   readonly devices?: PhysicalBus;
-  /** False: guest code is interpreted only. What it does is the same either way. Default: true. */
-  readonly translate?: boolean;
-  /** How often a block is interpreted before it is translated. */
-  readonly heat?: number;
   /** How much memory decoded code may take. */
   readonly arenaBytes?: number;
   /** Initial APIC id: 0 is the bootstrap processor. */

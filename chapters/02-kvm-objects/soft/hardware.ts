@@ -10,6 +10,7 @@
 // cannot do without.
 
 import { Cpu, type CpuStop } from '../../01-hardware-background/cpu.ts';
+import type { TranslationOptions } from '../../01-hardware-background/engine/surroundings.ts';
 import { Fault, VmExit } from '../../01-hardware-background/faults.ts';
 import { assert, type Hpa, PAGE_BYTES, PhysicalMemory } from '../../01-hardware-background/physical-memory.ts';
 import { AR, CR0, CR4, EFER, OFFSET, SEG } from '../../01-hardware-background/state.ts';
@@ -66,11 +67,9 @@ interface Pace {
 type GuestStop = 'exit' | 'cut' | 'dead';
 
 /** What a {@link Hardware} is made of; the fields are those of `SoftKernelOptions`. */
-interface HardwareOptions {
+interface HardwareOptions extends TranslationOptions {
   readonly ramBytes: number;
   readonly shared?: boolean;
-  readonly translate?: boolean;
-  readonly heat?: number | undefined;
   readonly trace?: Trace | null;
   readonly traceProcessor?: boolean;
   readonly linearAddressBits?: 48 | 57;
@@ -102,7 +101,8 @@ export class Hardware {
     this.cpu.eventsChanged();
   };
 
-  constructor({ ramBytes, shared = false, translate = true, heat, trace = null, traceProcessor = true, linearAddressBits = 48 }: HardwareOptions) {
+  constructor({ ramBytes, shared = false, trace = null, traceProcessor = true, linearAddressBits = 48, ...options }: HardwareOptions) {
+    const { translate, heat, workshop } = options;
     this.trace = trace;
     const marks = Math.ceil((2 * ramBytes) / PAGE_BYTES / PRIVATE_UNIT) * PRIVATE_UNIT; // each processor has a byte for each page of RAM
     this.memory = new PhysicalMemory({ ramBytes, privateBytes: PRIVATE_BYTES + marks, shared });
@@ -111,9 +111,10 @@ export class Hardware {
     this.cpu = new Cpu({
       memory: this.memory,
       arenaBytes: ARENA_BYTES,
-      translate,
       linearAddressBits,
-      ...(heat !== undefined && { heat }),
+      translate,
+      heat,
+      workshop,
       ...reported,
     });
     this.vmx = new VmxUnit(this.cpu);

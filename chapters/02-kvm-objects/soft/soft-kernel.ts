@@ -3,6 +3,7 @@
 // Here the pieces meet: a process's descriptor table, `/dev/kvm`, and behind every descriptor the object it stands for. The class implements the
 // same `Kernel` interface as the one that asks Linux, and that is its whole specification: a VMM must not be able to tell.
 
+import type { TranslationOptions } from '../../01-hardware-background/engine/surroundings.ts';
 import { PAGE_BYTES } from '../../01-hardware-background/physical-memory.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { CAP, KVM_API_VERSION } from '../abi/capabilities.ts';
@@ -33,15 +34,11 @@ const TSS_LIMIT = 2 ** 32 - 3 * 4096;
 /** Switches one optional behaviour on: 0 or -errno. Linux: a case of `kvm_vm_ioctl_enable_cap()`. */
 type VmOption = (vm: SoftVm, args: readonly [bigint, bigint, bigint, bigint], flags: number) => number;
 
-export interface SoftKernelOptions {
+export interface SoftKernelOptions extends TranslationOptions {
   /** RAM of the modelled machine: what the VMM may allocate, and the kernel's own pages. A multiple of 64 KiB. */
   readonly ramBytes?: number;
   /** RAM in a SharedArrayBuffer. */
   readonly shared?: boolean;
-  /** False: the processor interprets guest code and never translates it. What a guest does is the same either way. */
-  readonly translate?: boolean;
-  /** How often a piece of guest code is interpreted before it is translated. */
-  readonly heat?: number | undefined;
   readonly trace?: Trace | null;
   /**
    * False: what the processor does by itself is not reported, no walk, no delivered interrupt; only what the kernel does is. Such a trace costs next to

@@ -3,6 +3,7 @@
 // The description names files, a kernel, terminals. Here they are opened; whatever was opened is closed again, in every case.
 
 import { writeFileSync } from 'node:fs';
+import { threadWorkshop } from '../../01-hardware-background/engine/host/workshop-thread.ts';
 import { type Timed, type Trace, type TraceEvent, traceLine } from '../../01-hardware-background/trace.ts';
 import { Errno } from '../../02-kvm-objects/errno.ts';
 import { HostKernel, hostKernelAvailable } from '../../02-kvm-objects/host/host-kernel.ts';
@@ -369,7 +370,8 @@ function startTimeOf({ rtc, accel }: CompleteConfig): number | undefined {
 
 /** @throws ConfigError when the host has no KVM to give */
 function openKernel(config: CompleteConfig, trace: Trace | null, startTime: number | undefined, closing: (() => void)[]): Kernel {
-  if (config.accel === 'soft') return machineKernel(config, { trace, startTime, traceProcessor: config.traceHash !== 'kernel' });
+  if (config.accel === 'soft')
+    return machineKernel(config, { trace, startTime, workshop: threadWorkshop(), traceProcessor: config.traceHash !== 'kernel' });
   const here = hostKernelAvailable();
   if (!here.available) throw new ConfigError(here.reason);
   const kernel = new HostKernel();

@@ -2,6 +2,7 @@
 //
 // The kernel of the book with everything that the chapters so far install in it, in the size that the machine needs.
 
+import type { TranslationOptions } from '../../01-hardware-background/engine/surroundings.ts';
 import type { Trace } from '../../01-hardware-background/trace.ts';
 import { NS_PER_TICK } from '../../02-kvm-objects/soft/virtual-clock.ts';
 import type { RunnableKernel } from '../../03-vcpu-loop/kernel/index.ts';
@@ -29,13 +30,11 @@ interface MachineSize {
   readonly translate?: boolean;
 }
 
-interface MachineKernelOptions {
+interface MachineKernelOptions extends Pick<TranslationOptions, 'heat' | 'workshop'> {
   readonly trace?: Trace | null;
   /** False: only what the kernel does is reported. */
   readonly traceProcessor?: boolean;
   readonly instructionBound?: number;
-  /** How often a piece of guest code is interpreted before it is translated. */
-  readonly heat?: number | undefined;
   /** The date when the machine is switched on, in seconds since 1970. */
   readonly startTime?: number | undefined;
   /** 57: the processor has five levels of paging; not with shadow tables, which have four. */
@@ -45,7 +44,7 @@ interface MachineKernelOptions {
 /** A kernel that can hold the machine. */
 export function machineKernel(
   { memoryMiB, cpus, memory, translate = true }: MachineSize,
-  { trace = null, traceProcessor = true, instructionBound, heat, startTime, linearAddressBits }: MachineKernelOptions = {},
+  { trace = null, traceProcessor = true, instructionBound, heat, workshop, startTime, linearAddressBits }: MachineKernelOptions = {},
 ): RunnableKernel {
   const ramBytes = (memoryMiB + ROOM_MIB + Math.ceil(memoryMiB / TABLES_PART)) * MIB;
   return platformKernel({
@@ -55,6 +54,7 @@ export function machineKernel(
     traceProcessor,
     translate,
     heat,
+    workshop,
     instructionBound: instructionBound ?? boundFor(cpus),
     accessTicks: ACCESS_TICKS,
     ...(startTime !== undefined && { epochSeconds: startTime }),

@@ -3,6 +3,9 @@ import { OFFSET, SLOT } from '../../state.ts';
 import { readFlags, writeFlags } from '../flags.ts';
 import { FlatMachine } from '../flat-machine.ts';
 import { TLB_ENTRY } from '../interpreter-functions.ts';
+import type { TranslationOptions } from '../surroundings.ts';
+import { fillOrder, type Made, type Order } from './order.ts';
+import type { Workshop } from './workshop.ts';
 
 /** A repeatable source of numbers. */
 function random(seed: number): (below: number) => number {
@@ -200,9 +203,31 @@ function invent(bits: 32 | 64, pick: Pick): Program {
   return { code };
 }
 
+/** Fills an order at the end of so many calls of `deliver`, or takes none now and then. */
+class LateWorkshop implements Workshop {
+  readonly orders: { order: Order; done: (made: Made | null) => void; calls: number }[] = [];
+  readonly #lateness: () => number;
+  made = 0;
+  constructor(lateness: () => number) {
+    this.#lateness = lateness;
+  }
+  order(order: Order, done: (made: Made | null) => void): boolean {
+    this.orders.push({ order, done, calls: this.#lateness() });
+    return true;
+  }
+  deliver(): void {
+    for (const { order, done } of this.orders.filter((one) => one.calls-- <= 0)) {
+      const made = fillOrder(order, new Set());
+      if (made) this.made++;
+      done(made);
+    }
+    this.orders.splice(0, this.orders.length, ...this.orders.filter(({ calls }) => calls >= 0));
+  }
+}
+
 /** Runs a program in slices; returns everything that can be seen of it. */
-function witness(bits: 32 | 64, { code }: Program, slices: readonly number[], translate: boolean): { seen: unknown[]; regions: number } {
-  const m = new Witness(bits, 1 << 20, { translate, heat: 1 });
+function witness(bits: 32 | 64, { code }: Program, slices: readonly number[], how: TranslationOptions): { seen: unknown[]; regions: number } {
+  const m = new Witness(bits, 1 << 20, { heat: 1, ...how });
   const { state } = m;
   const pick = random(77);
   for (let n = 0; n < 8; n++) state.setSlotNumber(n, pick(2 ** 32));
@@ -238,17 +263,23 @@ function witness(bits: 32 | 64, { code }: Program, slices: readonly number[], tr
 describe('interpreted and translated', () => {
   for (const bits of [32, 64] as const) {
     it(`invented ${bits}-bit programs do the same, and ask the same of their host at the same time`, () => {
-      let regions = 0;
+      let [regions, late] = [0, 0];
       for (let seed = 1; seed <= 24; seed++) {
         const pick = random(seed * 7919 + bits);
         const program = invent(bits, pick);
         const slices = Array.from({ length: 6 }, () => 1 + pick(pick(3) === 0 ? 40 : 3000));
-        const plain = witness(bits, program, slices, false);
-        const translated = witness(bits, program, slices, true);
-        expect(translated.seen, `seed ${seed}: ${program.code.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`).toEqual(plain.seen);
+        const plain = witness(bits, program, slices, { translate: false });
+        const translated = witness(bits, program, slices, {});
+        const workshop = new LateWorkshop(() => pick(3));
+        const ordered = witness(bits, program, slices, { workshop });
+        const listing = `seed ${seed}: ${program.code.map((byte) => byte.toString(16).padStart(2, '0')).join(' ')}`;
+        expect(translated.seen, listing).toEqual(plain.seen);
+        expect(ordered.seen, `by order, ${listing}`).toEqual(plain.seen);
         regions += translated.regions;
+        late += workshop.made;
       }
       expect(regions).toBeGreaterThan(24);
+      expect(late).toBeGreaterThan(12);
     }, 120_000);
   }
 });
@@ -300,5 +331,133 @@ describe('what is kept', () => {
       expect(m.state.getNumber(OFFSET.ICOUNT)).toBe(instructions);
       expect(m.state.slot(SLOT.RIP)).toBe(0x1000n + [0n, 2n, 4n, 6n][instructions % 4]!);
     }
+  });
+});
+
+describe('by order', () => {
+  const LOOP = (add: number): number[] => [0x83, 0xc0, add, 0xeb, 0xfb]; // add eax, n; jmp
+  const at = 0x3000;
+  /** A machine that has gone round a loop until its translation is on order, and delivers it when told. */
+  function ordering(): { m: FlatMachine; workshop: LateWorkshop; go: (instructions: number) => void } {
+    const workshop = new LateWorkshop(() => Number.POSITIVE_INFINITY);
+    const m = new FlatMachine(64, 1 << 20, { heat: 2, workshop });
+    const go = (instructions: number): void => {
+      expect(m.resume(instructions)).toEqual({ kind: 'deadline' });
+    };
+    m.run(LOOP(1), { at, instructions: 4000 });
+    expect(m.engine.translator!.regions).toBe(0);
+    expect(workshop.orders).toHaveLength(1);
+    return { m, workshop, go };
+  }
+  const finish = (workshop: LateWorkshop): void => {
+    for (const order of workshop.orders) order.calls = 0;
+  };
+
+  it('the guest goes on interpreted, orders once, and is translated when the module is there', () => {
+    const { m, workshop, go } = ordering();
+    go(4000);
+    expect(workshop.orders).toHaveLength(1);
+    finish(workshop);
+    go(4000);
+    expect(m.engine.translator!.regions).toBe(1);
+    expect(m.state.slot(SLOT.RAX)).toBe(6000n);
+    // A second machine, whose module is of another loop than what has been decoded, shows that it is the module that runs.
+    const other = ordering();
+    for (const one of other.workshop.orders) one.order.code.set(LOOP(3), at % 4096);
+    other.m.memory.slice(at, 5).set(LOOP(3));
+    finish(other.workshop);
+    other.go(4000);
+    expect(other.m.state.slot(SLOT.RAX)).toBeGreaterThan(2000n + 4000n);
+  });
+
+  it('does not use what was made of code that has changed, and orders anew', () => {
+    const { m, workshop, go } = ordering();
+    m.engine.codeWritten(at, 5);
+    m.memory.slice(at, 5).set(LOOP(2));
+    finish(workshop);
+    go(4000);
+    expect(m.engine.translator!.regions).toBe(0);
+    expect(m.state.slot(SLOT.RAX)).toBe(2000n + 4000n);
+    expect(workshop.orders).toHaveLength(1);
+    finish(workshop);
+    go(4000);
+    expect(m.engine.translator!.regions).toBe(1);
+    expect(m.state.slot(SLOT.RAX)).toBe(2000n + 8000n);
+  });
+
+  it('orders anew, too, when the change was behind the block that had become hot', () => {
+    const workshop = new LateWorkshop(() => Number.POSITIVE_INFINITY);
+    const m = new FlatMachine(64, 1 << 20, { heat: 2, workshop });
+    m.run([0x83, 0xc0, 0x01, 0xeb, 0x00, 0x83, 0xc1, 0x01, 0xeb, 0xf6], { at, instructions: 4000 }); // add eax, 1; jmp on; add ecx, 1; jmp back
+    expect(workshop.orders).toHaveLength(1);
+    m.engine.codeWritten(at + 7, 1);
+    m.memory.slice(at + 7, 1)[0] = 2;
+    finish(workshop);
+    m.resume(4000);
+    expect(workshop.orders.map(({ order }) => order.place)).toEqual([m.memory.ramOffset + at]);
+    finish(workshop);
+    m.resume(4000);
+    expect(m.engine.translator!.regions).toBe(1);
+    expect([m.state.slot(SLOT.RAX), m.state.slot(SLOT.RCX)]).toEqual([3000n, 1000n + 4000n]);
+  });
+
+  it('is found by who comes by another way', () => {
+    const workshop = new LateWorkshop(() => Number.POSITIVE_INFINITY);
+    const m = new Witness(64, 1 << 20, { heat: 2, workshop });
+    const elsewhere = at + 0x1000;
+    m.memory.slice(elsewhere, 5).set([0xe9, 0xfb, 0xef, 0xff, 0xff]); // jmp to the loop
+    m.run([0x83, 0xc0, 0x01, 0xe9, 0xf8, 0x0f, 0x00, 0x00], { at, instructions: 4000 }); // add eax, 1; jmp elsewhere
+    expect(workshop.orders).toHaveLength(2);
+    const [here] = workshop.orders.filter(({ order }) => order.place % 0x10000 === (m.memory.ramOffset % 0x10000) + at);
+    here!.order.code[(at + 2) % 4096] = 3; // to be told from what is decoded
+    m.memory.slice(at + 2, 1)[0] = 3;
+    finish(workshop);
+    m.state.setSlotNumber(SLOT.RIP, elsewhere);
+    m.resume(6000);
+    expect(m.state.slot(SLOT.RAX)).toBeGreaterThan(1333n + 4000n);
+  });
+
+  it('orders one piece of a page after the other', () => {
+    const { m, workshop, go } = ordering();
+    m.memory.slice(at + 0x100, 5).set(LOOP(1));
+    m.state.setSlotNumber(SLOT.RIP, at + 0x100);
+    go(4000);
+    expect(workshop.orders).toHaveLength(1);
+    finish(workshop);
+    go(4000);
+    expect(workshop.orders).toHaveLength(1);
+    finish(workshop);
+    go(4000);
+    expect(m.engine.translator!.regions).toBe(2);
+  });
+
+  it('notices stores into what has just arrived', () => {
+    const { m, workshop, go } = ordering();
+    finish(workshop);
+    go(1);
+    expect(m.engine.translator!.regions).toBe(1);
+    m.engine.codeWritten(at + 2, 1);
+    m.memory.slice(at, 5).set(LOOP(4));
+    expect(m.engine.translator!.regions).toBe(0);
+    const before = m.state.slot(SLOT.RAX);
+    go(4000);
+    expect(m.state.slot(SLOT.RAX) - before).toBeGreaterThanOrEqual(7996n);
+  });
+
+  it('what was written behind the back of all is noticed, too', () => {
+    const { m, workshop, go } = ordering();
+    finish(workshop);
+    m.engine.translator!.deliver();
+    expect(m.engine.translator!.regions).toBe(1);
+    m.memory.slice(at, 5).set(LOOP(5));
+    m.engine.memoryChanged();
+    go(4000);
+    expect(m.state.slot(SLOT.RAX)).toBe(2000n + 10_000n);
+  });
+
+  it('does itself what nobody takes', () => {
+    const m = new FlatMachine(64, 1 << 20, { heat: 2, workshop: { order: () => false, deliver: () => {} } });
+    m.run(LOOP(1), { at, instructions: 4000 });
+    expect(m.engine.translator!.regions).toBe(1);
   });
 });

@@ -9,8 +9,11 @@
 
 import { PAGE_BYTES, type PhysicalMemory } from '../../physical-memory.ts';
 import type { CodeBytes } from '../code-bytes.ts';
-import { compileRegion, isTranslatable, type Machine, Refusal } from './compile.ts';
-import { type Decoded, formRegion, type Region } from './region.ts';
+import type { Patches } from '../loose-numbers.ts';
+import type { Machine } from './compile.ts';
+import { type Circumstances, fillOrder, type Made, type Order } from './order.ts';
+import type { Region } from './region.ts';
+import type { Workshop } from './workshop.ts';
 
 /** Withdrawals after which a page is not translated any more. */
 export const PATIENCE = 10;
@@ -34,7 +37,8 @@ interface TranslatorHost {
   remove(translation: Translation): void;
   /** What modules import: memory, library, and the ways back. */
   readonly imports: WebAssembly.ModuleImports;
-  decode(place: number, end: number, mode: number): Decoded | null;
+  /** Who fills orders while the guest goes on, if there is anybody. */
+  readonly workshop: Workshop | null;
 }
 
 /** A translated region. */
@@ -52,26 +56,35 @@ export interface Translation {
   checked: number;
 }
 
-/** What makes a difference to a translation, besides the bytes. */
-interface Circumstances {
-  readonly mode: number;
-  readonly bank: number;
+/** What is known of the surroundings of hot code. */
+interface Around extends Circumstances {
+  /** Offsets in the page that have been jumped to. */
+  readonly known: readonly number[];
+  readonly patches: Patches | null;
 }
+
+/** RIP of the first byte of the page of a place. */
+const ripOfPage = (place: number, rip: bigint): bigint => BigInt.asUintN(64, rip - BigInt(place % PAGE_BYTES));
+/** An epoch that is none: whether memory still holds the code will be looked at when the translation is first wanted. */
+const NEVER = -1;
 
 export class Translator {
   readonly #host: TranslatorHost;
+  /** Micro-operations that turned out to be none for a region. */
   readonly #denied = new Set<number>();
   /** By page, mode, TLB bank and RIP of the page: later ones last. */
   readonly #byKey = new Map<string, Translation[]>();
   readonly #byPage = new Map<number, Set<Translation>>();
   readonly #all = new Set<Translation>();
+  /** Keys of what is on order. */
+  readonly #onOrder = new Set<string>();
   readonly #withdrawals = new Map<number, number>();
   readonly #freeSlots: number[] = [];
   #bytes = 0;
   #slots = 0;
   /** Regions compiled so far. */
   compiled = 0;
-  /** Shown each region that is compiled, and the module made of it: for readers. */
+  /** Shown each region that is compiled here and now, and the module made of it: for readers. */
   onCompiled: ((region: Region, module: Uint8Array) => void) | null = null;
 
   constructor(host: TranslatorHost) {
@@ -93,7 +106,7 @@ export class Translator {
   find(place: number, rip: bigint, circumstances: Circumstances): { translation: Translation; entry: number } | null {
     const offset = place % PAGE_BYTES;
     if (!this.#byPage.has(place - offset)) return null;
-    const known = this.#byKey.get(this.#key(place - offset, BigInt.asUintN(64, rip - BigInt(offset)), circumstances));
+    const known = this.#byKey.get(this.#key(place - offset, ripOfPage(place, rip), circumstances));
     if (!known) return null;
     for (let n = known.length - 1; n >= 0; n--) {
       const translation = known[n] as Translation;
@@ -113,45 +126,59 @@ export class Translator {
     return times >= PATIENCE ? Number.POSITIVE_INFINITY : 2 ** times;
   }
 
-  /** Translates what begins at a place. Null when that is not possible. */
-  translate(place: number, rip: bigint, circumstances: Circumstances, known: readonly number[], epoch: number): Translation | null {
-    const { memory, machine, imports } = this.#host;
-    for (;;) {
-      const region = formRegion({
-        place,
-        rip,
-        mode: circumstances.mode,
-        known,
-        decode: (at, end) => this.#host.decode(at, end, circumstances.mode),
-        translatable: (op) => isTranslatable(op) && !this.#denied.has(op),
-      });
-      if (!region) return null;
-      try {
-        const { bytes, entries } = compileRegion(region, circumstances.bank, machine);
-        const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: imports });
-        const slot = this.#freeSlots.pop() ?? ++this.#slots;
-        this.#host.install(slot, exports.region as CodeFunction);
-        this.compiled++;
-        this.onCompiled?.(region, bytes);
-        const ripOfPage = BigInt.asUintN(64, rip - BigInt(place % PAGE_BYTES));
-        const translation: Translation = {
-          slot,
-          key: this.#key(region.page, ripOfPage, circumstances),
-          rip: ripOfPage,
-          page: region.page,
-          ranges: region.ranges,
-          code: memory.u8.slice(region.page, region.page + PAGE_BYTES),
-          entries: new Map(entries.map((block, number) => [region.blocks[block]?.offset as number, number])),
-          bytes: bytes.length,
-          checked: epoch,
-        };
-        this.#add(translation);
-        return translation;
-      } catch (thrown) {
-        if (!(thrown instanceof Refusal) || this.#denied.has(thrown.op)) throw thrown;
-        this.#denied.add(thrown.op);
-      }
+  /**
+   * Translates what begins at a place: now, or by order. Null when that is not possible. 'busy': something of this page is on order already. After 'ordered', `done` is
+   * called in {@link deliver}, if it was possible.
+   */
+  translate(
+    place: number,
+    rip: bigint,
+    around: Around,
+    epoch: number,
+    done: (translation: Translation) => void,
+  ): Translation | 'ordered' | 'busy' | null {
+    const { memory, machine, workshop } = this.#host;
+    const page = place - (place % PAGE_BYTES);
+    const key = this.#key(page, ripOfPage(place, rip), around);
+    if (this.#onOrder.has(key)) return 'busy';
+    const order: Order = { ...around, place, rip, machine, code: memory.u8.slice(page, page + PAGE_BYTES) };
+    const ordered = workshop?.order(order, (made) => {
+      this.#onOrder.delete(key);
+      if (made) done(this.#use(order, made, NEVER));
+    });
+    if (ordered) {
+      this.#onOrder.add(key);
+      return 'ordered';
     }
+    const made = fillOrder(order, this.#denied, this.onCompiled);
+    return made && this.#use(order, made, epoch);
+  }
+  /** Puts to use what has been finished. */
+  deliver(): void {
+    this.#host.workshop?.deliver();
+  }
+
+  #use(order: Order, { module, bytes, ranges, entries }: Made, epoch: number): Translation {
+    const { exports } = new WebAssembly.Instance(module, { env: this.#host.imports });
+    const slot = this.#freeSlots.pop() ?? ++this.#slots;
+    this.#host.install(slot, exports.region as CodeFunction);
+    this.compiled++;
+    const { place, code } = order;
+    const page = place - (place % PAGE_BYTES);
+    const rip = ripOfPage(place, order.rip);
+    const translation: Translation = {
+      slot,
+      key: this.#key(page, rip, order),
+      rip,
+      page,
+      ranges,
+      code,
+      entries,
+      bytes,
+      checked: epoch,
+    };
+    this.#add(translation);
+    return translation;
   }
   #add(translation: Translation): void {
     for (const oldest of this.#all) {
@@ -213,10 +240,9 @@ export class Translator {
   }
 
   /** True when memory still holds what was translated. */
-  intact(translation: Translation): boolean {
+  intact({ page, ranges, code }: Translation): boolean {
     const { u8 } = this.#host.memory;
-    const { page, code } = translation;
-    return translation.ranges.every(([from, to]) => {
+    return ranges.every(([from, to]) => {
       for (let at = from; at < to; at++) if (u8[page + at] !== code[at]) return false;
       return true;
     });
