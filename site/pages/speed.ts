@@ -85,7 +85,8 @@ export function chart(tasks: readonly TaskReport[], peers: readonly string[], ti
       if (mips !== null && mips > 0) body.push(mark(x(mips), y, peer, `${task.name}, ${peer}: ${number(mips)} million instructions a second`));
     }
   });
-  return figure(title, LABELS + PLOT + 40, height, body);
+  const width = LABELS + PLOT + 40;
+  return `<figure><div class="scroll" style="--drawn:${width}px">${figure(title, width, height, body)}</div></figure>`;
 }
 
 // ## The tables
@@ -120,7 +121,7 @@ function section(report: Report, width: 32 | 64): string {
   ];
   return `<h2 id="bits-${width}">${width}-bit code</h2>
 ${chart(tasks, peers, `Million guest instructions a second of ${peers.join(', ')} at ${tasks.length} workloads in ${width}-bit code`)}
-${table(heads, [...rows, mean('geometric mean', false), mean('the same, with start-up', true)])}`;
+${table(heads, [...rows, mean('geometric mean', false), mean('the same, with start-up', true)], 'short stacks')}`;
 }
 
 /** The last run's report, or why there is none. */

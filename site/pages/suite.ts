@@ -69,7 +69,7 @@ function addCases(site: Site, book: Book): void {
       String(clauses.length),
     ]);
     const title = `<h2 id="${escapeHtml(chapter)}">${escapeHtml(chapterTitle(site, chapter))}</h2>`;
-    return `${title}${table(['Case', 'Surface', 'Strictness', '#Clauses'], rows, 'cases stacks')}`;
+    return `${title}${table(['Case', 'Surface', 'Strictness', '#Clauses'], rows, 'short stacks')}`;
   });
   const words = `<p>${cases.size} cases. Each says what is done, and what the specification allows to be seen.</p>`;
   const headings = headingsFor(
