@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { threadWorkshop } from '../../chapters/01-hardware-background/engine/host/workshop-thread.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import { completeConfig } from '../../chapters/05-pio-mmio/machine/config.ts';
 import '../../chapters/05-pio-mmio/machine/devices.ts';
@@ -112,7 +113,7 @@ export async function runSoak(args: readonly string[]): Promise<number> {
   const collect = collector();
   const build = (): Machine<Mainboard> => {
     const board = buildMachine({
-      kernel: machineKernel(config),
+      kernel: machineKernel(config, { workshop: threadWorkshop() }),
       config,
       onSerial: (_, byte) => {
         const letter = String.fromCharCode(byte);

@@ -4,6 +4,7 @@
 // the balloon. So this machine runs in the test's own process, with disks and ports that are arrays.
 
 import { readFileSync } from 'node:fs';
+import { threadWorkshop } from '../../chapters/01-hardware-background/engine/host/workshop-thread.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
 import type { MemoryBlock } from '../../chapters/05-pio-mmio/block/block.ts';
 import type { Chardev } from '../../chapters/05-pio-mmio/machine/chardev.ts';
@@ -61,7 +62,7 @@ export function watchedBoot(linux: LinuxAtHand, watched: Watched): Seen {
       drives: Object.keys(disks).map((id) => ({ id, file: 'in memory' })),
       chardevs: Object.keys(chardevs).map((id) => ({ id, stream: 'null' as const })),
     });
-    const kernel = machineKernel(config);
+    const kernel = machineKernel(config, { workshop: threadWorkshop() });
     let [console, line] = ['', ''];
     const board: Mainboard = buildMachine({
       kernel,
