@@ -116,7 +116,7 @@ export class Engine {
         allowsSegment: (segment: number, offset: bigint, bytes: number, access: number) =>
           Number(!this.#segmentAllows(segment, offset, bytes, access)),
       },
-      workshop: heat === 0 ? null : workshop,
+      workshop: heat === 0 ? null : workshop, // heat 0 says: at once
     });
   }
 

@@ -17,14 +17,18 @@ export interface Circumstances {
   readonly bank: number;
 }
 
-export interface Order extends Circumstances {
-  /** Buffer offset of what has become hot, and the bytes of its page. */
-  readonly place: number;
-  readonly code: Uint8Array;
-  readonly rip: bigint;
-  /** Offsets in the page that have been jumped to. */
+/** What is known of the page besides. */
+export interface Around extends Circumstances {
+  /** Offsets that have been jumped to. */
   readonly known: readonly number[];
   readonly patches: Patches | null;
+}
+
+export interface Order extends Around {
+  /** Buffer offset of what has become hot; its RIP; and the bytes of its page. */
+  readonly place: number;
+  readonly rip: bigint;
+  readonly code: Uint8Array;
   readonly machine: Machine;
 }
 
@@ -50,7 +54,8 @@ function instruction({ place: hot, code, mode, patches }: Order, place: number, 
 }
 
 /**
- * Fills an order. Null when nothing can be translated there. `denied` collects micro-operations that turned out to be none for a region; `onCompiled` is shown what was made.
+ * Fills an order. Null when nothing can be translated there. `denied` collects micro-operations that turned out to be none for a region; `onCompiled` is shown what was
+ * made.
  */
 export function fillOrder(order: Order, denied: Set<number>, onCompiled: ((region: Region, module: Uint8Array) => void) | null = null): Made | null {
   const { place, rip, mode, bank, known, machine } = order;

@@ -9,9 +9,8 @@
 
 import { PAGE_BYTES, type PhysicalMemory } from '../../physical-memory.ts';
 import type { CodeBytes } from '../code-bytes.ts';
-import type { Patches } from '../loose-numbers.ts';
 import type { Machine } from './compile.ts';
-import { type Circumstances, fillOrder, type Made, type Order } from './order.ts';
+import { type Around, type Circumstances, fillOrder, type Made, type Order } from './order.ts';
 import type { Region } from './region.ts';
 import type { Workshop } from './workshop.ts';
 
@@ -54,13 +53,6 @@ export interface Translation {
   readonly entries: ReadonlyMap<number, number>;
   readonly bytes: number;
   checked: number;
-}
-
-/** What is known of the surroundings of hot code. */
-interface Around extends Circumstances {
-  /** Offsets in the page that have been jumped to. */
-  readonly known: readonly number[];
-  readonly patches: Patches | null;
 }
 
 /** RIP of the first byte of the page of a place. */

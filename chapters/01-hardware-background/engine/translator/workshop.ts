@@ -1,11 +1,11 @@
 // # Somebody else's time
 //
-// To translate a piece of code takes as long as to interpret it some thousand times, and meanwhile the guest waits. It need not: what is hot today will be hot tomorrow.
-// So where there is a processor to spare, translations are *ordered*, from a thread that has this chapter's tables and neither processor nor memory, and the guest goes on
-// interpreted until the module is there.
+// To translate a piece of code takes as long as to interpret it some thousand times, and meanwhile the guest waits. It need not: what is hot today will be hot
+// tomorrow. So where there is a processor to spare, translations are *ordered*, from a thread that has this chapter's tables and neither processor nor memory, and the
+// guest goes on interpreted until the module is there.
 //
 // A guest cannot notice: whether an instruction is interpreted or translated never shows. What may have changed meanwhile is the guest's code. So an order takes a copy
-// of the page along, and before what was made of it is used for the first time, the two are compared.
+// of the page along, and before the module is used for the first time, the page is compared with that.
 
 import { fillOrder, type Made, type Order } from './order.ts';
 
