@@ -4,6 +4,7 @@
 // the first program, and says as JSON what that took.
 
 import { readFileSync } from 'node:fs';
+import { threadWorkshop } from '../../chapters/01-hardware-background/engine/host/workshop-thread.ts';
 import type { Vcpu } from '../../chapters/02-kvm-objects/kvm.ts';
 import { NS_PER_TICK } from '../../chapters/02-kvm-objects/soft/virtual-clock.ts';
 import type { SoftVm } from '../../chapters/02-kvm-objects/soft/vm.ts';
@@ -82,7 +83,7 @@ export function bootOnce(wish: BootWish): BootResult {
   if (!image) throw new Error(`${wish.kernel} is no Linux kernel`);
   const { machine: type, cpus = 1, memoryMiB, commandLine } = wish;
   const config = completeConfig({ machine: { type }, cpus, memoryMiB, kernel: wish.kernel, initrd: wish.initrd, serial: ['null'], reboot: false });
-  const kernel = machineKernel(config);
+  const kernel = machineKernel(config, { workshop: threadWorkshop() });
   const counts = new BootCounts(kernel);
   const vms: SoftVm[] = [];
   kernel.vmCreated.push((vm) => void vms.push(vm));

@@ -40,7 +40,7 @@ const EARLY = 'earlyprintk=ttyS0,115200';
 
 /** One boot, in a process of its own. @throws Error */
 async function bootHere(wish: BootWish): Promise<BootResult> {
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', GUEST, JSON.stringify(wish)], {
+  const child = spawn(process.execPath, [...process.execArgv, GUEST, JSON.stringify(wish)], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let [answer, complaint] = ['', ''];
