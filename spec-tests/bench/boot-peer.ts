@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { BootWish } from './boot-guest.ts';
-import { qemuMissing } from './qemu-guest.ts';
+import { peersEnvironment, qemuMissing } from './qemu-guest.ts';
 
 const PROGRAM = 'qemu-system-x86_64';
 
@@ -44,6 +44,7 @@ export async function bootInQemu({ machine, kernel, initrd, commandLine, memoryM
   const bare = ['-nodefaults', '-display', 'none', '-no-reboot', '-serial', 'stdio'];
   const child = spawn(PROGRAM, [...board, ...bare, '-kernel', kernel, '-initrd', initrd, '-append', commandLine], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    env: peersEnvironment(),
   });
   let [console, complaint] = ['', ''];
   let limit: NodeJS.Timeout | undefined;

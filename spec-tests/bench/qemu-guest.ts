@@ -16,6 +16,12 @@ const TABLE = 0xf000; // GDT in the ROM
 const SAMPLE_MS = 250;
 const LIMIT_MS = 20_000;
 
+/** The environment of a peer: without what the front door (`ringbook.mjs`) sets for a process of ours. */
+export function peersEnvironment(): NodeJS.ProcessEnv {
+  const { MALLOC_ARENA_MAX: _arenas, MALLOC_MMAP_THRESHOLD_: _threshold, ...others } = process.env;
+  return others;
+}
+
 const word = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
 const dword = (value: number): number[] => [...word(value), ...word(value >>> 16)];
 
@@ -66,7 +72,10 @@ export async function perSecondInQemu(guest: Guest): Promise<number> {
   const loaders = [...guest.contents].flatMap(([gpa, bytes], n) => ['-device', `loader,file=${file(`part${n}`, bytes)},addr=${gpa},force-raw=on`]);
   const machine = ['-accel', 'tcg', '-m', String(Math.max(8, guest.ramBytes >> 20)), '-display', 'none', '-nodefaults', '-no-reboot'];
   const laps = ['-chardev', 'stdio,id=laps,signal=off', '-device', `isa-debugcon,iobase=${LAP_PORT},chardev=laps`];
-  const child = spawn(PROGRAM, [...machine, ...laps, '-bios', file('rom', rom(guest)), ...loaders], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(PROGRAM, [...machine, ...laps, '-bios', file('rom', rom(guest)), ...loaders], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: peersEnvironment(),
+  });
   try {
     return await new Promise<number>((resolve, reject) => {
       const limit = setTimeout(() => reject(new Error('QEMU does not get to the end of a lap')), LIMIT_MS);
