@@ -5,7 +5,7 @@
 // guest goes on interpreted until the module is there.
 //
 // A guest cannot notice: whether an instruction is interpreted or translated never shows. What may have changed meanwhile is the guest's code. So an order takes a copy
-// of the page along, and before the module is used for the first time, the page is compared with that.
+// of the page along, and the page is compared with its copy before the module is used for the first time.
 
 import { fillOrder, type Made, type Order } from './order.ts';
 
