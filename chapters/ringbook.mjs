@@ -63,14 +63,15 @@ if (!existsSync(main)) {
 }
 // Node keeps what it made of a module, types stripped and code compiled, for the next start: half of the time until the first guest instruction.
 // WebAssembly's compilers work in threads of their own, on memory in pieces of 32 KiB. The C library of most Linuxes would keep, for each thread, all that it ever
-// needed. So there is one pool, and pieces of that size come from the system and go back to it. And JavaScript's young objects do not need 128 MiB.
+// needed. So there is one pool, and pieces of that size come from the system and go back to it. The interpreter is one large function, for which the compiler that
+// optimizes takes as much as a small guest: it does one thing at a time. And JavaScript's young objects do not need 128 MiB.
 const env = {
   NODE_COMPILE_CACHE: join(tmpdir(), 'node-compile-cache'),
   MALLOC_ARENA_MAX: '1',
   MALLOC_MMAP_THRESHOLD_: '32768',
   ...process.env,
 };
-const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=16'];
+const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=16', '--wasm-num-compilation-tasks=1'];
 if (main.includes('node_modules')) {
   // Node does not strip types there by itself.
   const preload = `--disable-warning=ExperimentalWarning --import=${new URL('strip-types.mjs', import.meta.url)}`;
