@@ -1,8 +1,8 @@
-// # Two ways to run, one result
+// # Three ways to run, one result
 //
-// Whether guest code is interpreted or translated may change nothing: not an observation, not an event of the trace, not the number of instructions. So every guest
-// of the suite runs twice, once with the translator off and once with one that is impatient, and the hashes of the traces are compared. The quick tests do that with
-// the short guests about the processor and its memory; what differs between guests about devices is not what is translated.
+// Whether guest code is interpreted or translated, and by whom, may change nothing: not an observation, not an event of the trace, not the number of instructions. So
+// every guest of the suite runs with the translator off, with one that is impatient, and with one in another thread, and the hashes of the traces are compared. The quick
+// tests do the first two, with the short guests about the processor and its memory; what differs between guests about devices is not what is translated.
 
 import { expect, it } from 'vitest';
 import { conform } from './conform.ts';
@@ -21,12 +21,14 @@ const run = (target: string): Promise<Results> =>
 
 it('gives each guest the same trace, interpreted and translated', async () => {
   const interpreted = await run('ringbook-interpreted');
-  const translated = await run('ringbook-translated');
-  const differing = interpreted.cases.flatMap((one) => {
-    const other = translated.cases.find(({ id }) => id === one.id);
-    const same = other?.verdict === one.verdict && other.traceHash === one.traceHash;
-    return same ? [] : [`${one.id}: ${one.verdict} ${one.traceHash}, translated ${other?.verdict} ${other?.traceHash} ${other?.reason ?? ''}`];
-  });
-  expect(differing).toEqual([]);
+  for (const target of ALL ? ['ringbook-translated', 'ringbook-threaded'] : ['ringbook-translated']) {
+    const translated = await run(target);
+    const differing = interpreted.cases.flatMap((one) => {
+      const other = translated.cases.find(({ id }) => id === one.id);
+      const same = other?.verdict === one.verdict && other.traceHash === one.traceHash;
+      return same ? [] : [`${one.id}: ${one.verdict} ${one.traceHash}, ${target} ${other?.verdict} ${other?.traceHash} ${other?.reason ?? ''}`];
+    });
+    expect(differing).toEqual([]);
+  }
   expect(interpreted.cases.filter(({ traceHash }) => traceHash !== undefined).length).toBeGreaterThanOrEqual(ALL ? 150 : 80);
 }, 900_000);

@@ -4,6 +4,7 @@
 // ours, so the list of what is missing is short and true by construction.
 
 import { readFileSync } from 'node:fs';
+import { threadWorkshop } from '../../chapters/01-hardware-background/engine/host/workshop-thread.ts';
 import { Kvm } from '../../chapters/02-kvm-objects/kvm.ts';
 import type { RunnableKernel } from '../../chapters/03-vcpu-loop/kernel/index.ts';
 import { Machine } from '../../chapters/03-vcpu-loop/vmm.ts';
@@ -56,6 +57,8 @@ export interface Way {
   readonly translate?: boolean;
   /** How soon it is hot. */
   readonly heat?: number;
+  /** By another thread, while the guest goes on. */
+  readonly threaded?: boolean;
   /** Every event is recorded. */
   readonly traced?: boolean;
   /** The board of the guests; the usual one when absent. */
@@ -82,13 +85,16 @@ const LACKS: Readonly<Record<BoardName, Readonly<Record<string, string>>>> = {
 };
 
 export class RingbookAdapter extends MachineAdapter {
-  constructor(memory: MemoryMethod, { translate = true, heat, traced = true, boardName = 'q35' }: Way = {}) {
+  constructor(memory: MemoryMethod, { translate = true, heat, threaded = false, traced = true, boardName = 'q35' }: Way = {}) {
     super({
       traced,
       boardName,
       executed: (kernel) => executed(kernel as RunnableKernel),
       makeKernel: (trace, { needs, ...size }) =>
-        machineKernel({ ...size, memory, translate }, { trace, heat, ...(needs?.includes('la57') && { linearAddressBits: 57 }) }),
+        machineKernel(
+          { ...size, memory, translate },
+          { trace, heat, workshop: threaded ? threadWorkshop() : null, ...(needs?.includes('la57') && { linearAddressBits: 57 }) },
+        ),
       makeMachine: (options) => new Machine(options),
       probe: () => {
         const { capabilities, missing } = instructions(memory);
