@@ -15,8 +15,8 @@ export type BuiltIn = (typeof BUILT_IN)[number];
 // guest in the field has none. So `ringbook` runs its guests without, `ringbook-shadow` with one, and the others have the trace for who wants to read it.
 
 /**
- * Our own machine with a trace, and its translator as it is, off, impatient, or in another thread: no parts of `all`, because they must do the same to the last instruction. And on
- * other boards.
+ * Our own machine with a trace, and its translator as it is, off, impatient, or in another thread: no parts of `all`, because they must do the same to the last
+ * instruction. And on other boards.
  */
 const WAYS: Readonly<Record<string, Way>> = {
   'ringbook-traced': {},
