@@ -8,7 +8,7 @@ import { decode } from '../../isa/decoder.ts';
 import { PAGE_BYTES } from '../../physical-memory.ts';
 import { looseIn, type Patches } from '../loose-numbers.ts';
 import { compileRegion, isTranslatable, type Machine, Refusal } from './compile.ts';
-import { type Decoded, formRegion, type Region } from './region.ts';
+import { ANYWAY, type Decoded, formRegion, REGION_INSTRUCTIONS, type Region } from './region.ts';
 
 /** What makes a difference to a translation, besides the bytes. */
 export interface Circumstances {
@@ -41,6 +41,9 @@ export interface Made {
   readonly entries: ReadonlyMap<number, number>;
 }
 
+/** What a compiler needs to optimize a function grows faster than the function. Of a region that would be longer than this, half is made. */
+const MOST_BYTES = 80_000;
+
 /** One instruction. Null: there is none in these bytes, or TypeScript executes it. */
 function instruction({ place: hot, code, mode, patches }: Order, place: number, end: number): Decoded | null {
   const page = hot - (hot % PAGE_BYTES);
@@ -59,18 +62,24 @@ function instruction({ place: hot, code, mode, patches }: Order, place: number, 
  */
 export function fillOrder(order: Order, denied: Set<number>, onCompiled: ((region: Region, module: Uint8Array) => void) | null = null): Made | null {
   const { place, rip, mode, bank, known, machine } = order;
+  let most = REGION_INSTRUCTIONS;
   for (;;) {
     const region = formRegion({
       place,
       rip,
       mode,
       known,
+      most,
       decode: (at, end) => instruction(order, at, end),
       translatable: (op) => isTranslatable(op) && !denied.has(op),
     });
     if (!region) return null;
     try {
       const { bytes, entries } = compileRegion(region, bank, machine);
+      if (bytes.length > MOST_BYTES && region.instructions > ANYWAY) {
+        most = Math.floor(region.instructions / 2);
+        continue;
+      }
       const module = new WebAssembly.Module(bytes);
       onCompiled?.(region, bytes);
       const byOffset = new Map(entries.map((block, number) => [region.blocks[block]?.offset as number, number]));

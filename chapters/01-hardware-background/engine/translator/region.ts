@@ -134,10 +134,12 @@ interface Surroundings {
   translatable(op: number): boolean;
   /** Offsets in the page that have been jumped to. */
   readonly known: readonly number[];
+  /** The most instructions, if that is to be less than {@link REGION_INSTRUCTIONS}. */
+  readonly most?: number;
 }
 
 /** Forms a region around a hot place. Null when nothing can be translated there. */
-export function formRegion({ place, rip, mode, decode, translatable, known }: Surroundings): Region | null {
+export function formRegion({ place, rip, mode, decode, translatable, known, most = REGION_INSTRUCTIONS }: Surroundings): Region | null {
   const start = place % PAGE_BYTES;
   const page = place - start;
   const code64 = (mode & MODE.CODE) === MODE.CODE64;
@@ -173,7 +175,7 @@ export function formRegion({ place, rip, mode, decode, translatable, known }: Su
   while (more) {
     for (let at = work.shift(); at !== undefined; at = work.shift()) {
       let offset = at;
-      while (!steps.has(offset) && !refused.has(offset) && steps.size < REGION_INSTRUCTIONS) {
+      while (!steps.has(offset) && !refused.has(offset) && steps.size < most) {
         const decoded = offset < PAGE_BYTES ? decode(page + offset, page + PAGE_BYTES) : null;
         if (!decoded) {
           refused.add(offset);
@@ -212,7 +214,7 @@ export function formRegion({ place, rip, mode, decode, translatable, known }: Su
     if (indirect) {
       indirect = false;
       for (const offset of known) {
-        if (steps.size >= REGION_INSTRUCTIONS) break;
+        if (steps.size >= most) break;
         if (!targets.includes(offset)) {
           add(offset, targets);
           enter(offset);
